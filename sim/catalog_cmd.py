@@ -1,0 +1,270 @@
+"""`sim catalog`: what the catalogue knows, with units and confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from simulator.catalog import DeviceFacts, EngineFacts, ModelFacts, NetworkFacts, PlatformFacts, Shape, VpnFacts
+    from simulator.spec import Spec
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Devices, platforms, models, networks and engines that scenarios can name.", no_args_is_help=True
+)
+
+Search = Annotated[
+    str, typer.Option("--search", "-s", help="only entries whose name, alias, chip or kind contains TEXT")
+]
+Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
+
+NONE = "-"
+ASSUMED = "~"  # printed before a figure that nobody published
+
+
+@app.command("devices")
+def devices_cmd(search: Search = "", as_json: Json = False) -> None:
+    """Devices: memory, what a model may use of it, speed, power and price."""
+    from simulator.catalog import devices
+
+    heads = (
+        "device",
+        "also",
+        "platform",
+        "memory GiB",
+        "usable",
+        "memory/s",
+        "fp16",
+        "network",
+        "idle/load W",
+        "USD",
+        "confidence",
+    )
+    _show("Devices", heads, devices(), _device_row, _device_words, search, as_json)
+
+
+@app.command("platforms")
+def platforms_cmd(search: Search = "", as_json: Json = False) -> None:
+    """Platforms: share of the peak that an engine gets, its spread, and the error on devices that were not fitted."""
+    from simulator.catalog import platforms
+
+    heads = (
+        "platform",
+        "runtime",
+        "decode share",
+        "spread",
+        "per layer",
+        "chips",
+        "held-out error",
+        "prefill share",
+        "spread",
+    )
+    _show(
+        "Platforms",
+        heads,
+        platforms(),
+        _platform_row,
+        lambda facts: (facts.name, facts.title, facts.runtime),
+        search,
+        as_json,
+    )
+
+
+@app.command("models")
+def models_cmd(search: Search = "", as_json: Json = False) -> None:
+    """Models: shape, cache per token, and sizes of the usual 4-bit files (~: computed, no published size)."""
+    from simulator.catalog import models
+
+    heads = (
+        "model",
+        "also",
+        "layers",
+        "hidden",
+        "params",
+        "active",
+        "KV/token",
+        "MLX 4 bit",
+        "GGUF 4 bit",
+        "confidence",
+    )
+    _show(
+        "Models", heads, models(), _model_row, lambda shape: (shape.name, shape.family, *shape.aliases), search, as_json
+    )
+
+
+@app.command("networks")
+def networks_cmd(search: Search = "", as_json: Json = False) -> None:
+    """Networks and overlays: throughput, delay of one side, how much homes differ."""
+    from simulator.catalog import networks, vpns
+
+    heads = ("network", "what", "medium", "throughput", "one-way delay of a side", "homes differ by", "confidence")
+    entries: Sequence[NetworkFacts | VpnFacts] = (*networks(), *vpns())
+    _show(
+        "Networks", heads, entries, _network_row, lambda facts: (facts.name, facts.title, facts.medium), search, as_json
+    )
+
+
+@app.command("engines")
+def engines_cmd(search: Search = "", as_json: Json = False) -> None:
+    """Engines: where they run and what they cost beside the arithmetic."""
+    from simulator.catalog import engines
+
+    heads = ("engine", "what", "runs on", "per step", "per message", "memory", "note", "confidence")
+    _show(
+        "Engines",
+        heads,
+        engines(),
+        _engine_row,
+        lambda facts: (facts.name, facts.title, *facts.aliases),
+        search,
+        as_json,
+    )
+
+
+def _show(
+    title: str,
+    heads: Sequence[str],
+    entries: Sequence[Any],
+    row: Callable[[Any], Sequence[str]],
+    words: Callable[[Any], Sequence[str]],
+    search: str,
+    as_json: bool,
+) -> None:
+    """Print the entries that match as a table, or as one JSON document."""
+    found = [entry for entry in entries if search.lower() in " ".join(words(entry)).lower()]
+    if as_json:
+        import json
+
+        typer.echo(json.dumps([_as_json(entry) for entry in found], indent=2))
+        return
+    if not found:
+        typer.echo(
+            f"nothing in {title.lower()} contains {search!r}; without --search all {len(entries)} are listed", err=True
+        )
+        raise typer.Exit(2)
+    _print_table(title, heads, [row(entry) for entry in found])
+
+
+def _print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, caption=f"{ASSUMED} assumed: nobody published this figure for this very entry")
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    # a pipe has no width: then rows must not be cut at 80 columns
+    console = Console()
+    console.print(table) if console.is_terminal else Console(width=240).print(table)
+
+
+def _as_json(entry: Spec) -> dict[str, Any]:
+    """All fields of an entry; of a device also what a model may use of each memory option."""
+    document = entry.model_dump(mode="json")
+    if hasattr(entry, "usable_bytes"):
+        options = entry.memory_options_bytes  # type: ignore[attr-defined]
+        document["usable_bytes"] = [entry.usable_bytes(option) for option in options]
+        document["assumed_fields"] = list(entry.assumed_fields)  # type: ignore[attr-defined]
+    return document
+
+
+def _device_words(facts: DeviceFacts) -> tuple[str, ...]:
+    return (facts.name, *facts.aliases, facts.chip, facts.category, facts.platform)
+
+
+def _device_row(facts: DeviceFacts) -> tuple[str, ...]:
+    from simulator.units import GIB, format_bytes
+
+    def mark(field: str, text: str) -> str:
+        return (ASSUMED if field in facts.assumed_fields else "") + text
+
+    options = "/".join(f"{option / GIB:g}" for option in facts.memory_options_bytes)
+    usable = "/".join(
+        (ASSUMED if found.confidence in ("assumed", "from-memory") else "") + format_bytes(found.bytes)
+        for found in map(facts.usable, facts.memory_options_bytes)
+    )
+    watts = "/".join(NONE if value is None else f"{value:g}" for value in (facts.idle_w, facts.load_w))
+    return (
+        facts.name, ", ".join(facts.aliases), facts.platform, mark("memory_options_bytes", options), usable,
+        mark("memory_bytes_per_s", f"{format_bytes(facts.memory_bytes_per_s)}/s"),
+        mark("flop_per_s", f"{facts.flop_per_s / 1e12:.3g} Tflop/s"), mark("network", facts.network),
+        watts, NONE if facts.price_usd is None else mark("price_usd", f"{facts.price_usd:g}"), facts.confidence,
+    )  # fmt: skip
+
+
+def _platform_row(facts: PlatformFacts) -> tuple[str, ...]:
+    from simulator.units import format_seconds
+
+    def mark(field: str, text: str) -> str:
+        return (ASSUMED if field in facts.assumed_fields else "") + text
+
+    held_out = facts.decode_held_out
+    return (
+        facts.name, facts.runtime, f"{facts.decode_efficiency:.0%}", f"x/: {_factor(facts.decode_log_sd)}",
+        format_seconds(facts.layer_overhead_s), str(facts.n_decode_chips),
+        f"{held_out.median_error:.0%}" if held_out else "one chip: not tested",
+        mark("prefill_efficiency", f"{facts.prefill_efficiency:.0%}"),
+        mark("prefill_log_sd", f"x/: {_factor(facts.prefill_log_sd)}"),
+    )  # fmt: skip
+
+
+def _factor(log_sd: float) -> str:
+    """The factor that 80 % of devices stay within: exp(1.28 sd)."""
+    from math import exp
+
+    return f"{exp(1.2816 * log_sd):.2f}"
+
+
+def _model_row(shape: Shape) -> tuple[str, ...]:
+    from simulator.catalog import model
+    from simulator.units import format_bytes
+
+    def size(facts: ModelFacts) -> str:
+        return (ASSUMED if facts.size_basis == "computed" else "") + format_bytes(facts.total_bytes)
+
+    mlx, gguf = model(shape.name, format="MLX"), model(shape.name, format="GGUF")
+    return (
+        shape.name, ", ".join(shape.aliases), str(shape.layers), str(shape.hidden), f"{shape.params_total / 1e9:.3g} B",
+        f"{mlx.params_active / 1e9:.3g} B", format_bytes(shape.layers * shape.kv_bytes_per_token_per_layer),
+        size(mlx), size(gguf), shape.confidence,
+    )  # fmt: skip
+
+
+def _network_row(facts: NetworkFacts | VpnFacts) -> tuple[str, ...]:
+    from simulator.units import format_rate, format_seconds
+
+    if facts.medium == "vpn":
+        delay, rate = f"+{format_seconds(facts.added_delay_s)} end to end", f"{facts.rate_share:.0%} of the network's"
+        return facts.name, facts.title, facts.medium, rate, delay, NONE, facts.confidence
+    delay = ("~" if "delay" in facts.assumed_fields else "") + _law(facts.delay)
+    rate = ("~" if "rate" in facts.assumed_fields else "") + format_rate(facts.rate_bytes_per_s)
+    homes = f"x/: {_factor(facts.scale_log_sd)}"
+    return facts.name, facts.title, facts.medium, rate, delay, homes, facts.confidence
+
+
+def _law(law: Mapping[str, Any]) -> str:
+    """A law in words: its median, and of a mixture how many messages take how long instead."""
+    if law["law"] != "mixture":
+        return str(law["median"])
+    body, tail = law["parts"]
+    return f"{body['of']['median']}, {tail['weight']:.1%} of messages {tail['of']['median']}"
+
+
+def _engine_row(facts: EngineFacts) -> tuple[str, ...]:
+    from simulator.units import format_bytes, format_seconds
+
+    def mark(field: str, text: str) -> str:
+        return (ASSUMED if field in facts.assumed_fields else "") + text
+
+    return (
+        facts.name, facts.title, ", ".join(facts.runs_on),
+        mark("step_overhead_s", format_seconds(facts.step_overhead_s)),
+        mark("hop_overhead_s", format_seconds(facts.hop_overhead_s)),
+        mark("memory_overhead_bytes", format_bytes(facts.memory_overhead_bytes)), facts.note, facts.confidence,
+    )  # fmt: skip

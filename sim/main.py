@@ -1,0 +1,37 @@
+"""`sim`: the command line. Commands live in their own files; each imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from sim import catalog_cmd, run_cmd
+from simulator.errors import SimulatorError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Predict and measure how fast a large language model decodes across the devices of one LAN.",
+)
+app.command("run")(run_cmd.run)
+app.command("compare")(run_cmd.compare)
+app.command("schema")(run_cmd.schema)
+app.command("init")(run_cmd.init)
+app.add_typer(catalog_cmd.app, name="catalog", help="List the devices, models, networks and engines that are known.")
+
+
+def main() -> None:
+    """Run the command line; every error that a user can mend ends in one message and an exit code."""
+    try:
+        app()
+    except SimulatorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

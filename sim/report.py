@@ -1,0 +1,78 @@
+"""What a person sees on a terminal: the device table, the headline, the bottleneck, the what-ifs, the doubts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from simulator.result.estimate import Estimate
+from simulator.run.compare import Comparison
+from simulator.run.predict import Prediction
+from simulator.units import format_bytes, format_seconds
+
+__all__ = ["interval_s", "print_comparison", "print_prediction"]
+
+
+def interval_s(value: Estimate) -> str:
+    """An Estimate in seconds for people: '12.3 ms [11.1 ms, 13.9 ms]'."""
+    return f"{format_seconds(value.median)} [{format_seconds(value.p05)}, {format_seconds(value.p95)}]"
+
+
+def print_prediction(prediction: Prediction, folder: Path) -> None:
+    """The whole answer."""
+    console, scenario, summary = Console(soft_wrap=False), prediction.scenario, prediction.summary
+    model = scenario.model
+    console.print(f"[bold]{scenario.name}[/bold]  {scenario.question}", highlight=False)
+    console.print(f"{model.name} {model.quantisation or ''} on {scenario.engine.name}, "
+                  f"{scenario.workload.prompt_tokens} + {scenario.workload.output_tokens} tokens, "
+                  f"{scenario.workload.concurrency} chat(s)", highlight=False)
+    console.print(_devices(prediction))
+    console.print(f"[bold]{summary.tokens_per_s.text('tokens/s')}[/bold]  median [5 %, 95 %], {summary.tokens_per_s.label}",
+                  highlight=False)
+    if scenario.workload.concurrency > 1:
+        console.print(f"all chats together {summary.total_tokens_per_s.text('tokens/s')}", highlight=False)
+    console.print(f"first token {interval_s(summary.first_token_s)}", highlight=False)
+    console.print(f"inter-token p50 {interval_s(summary.inter_token_p50_s)}, "
+                  f"p90 {format_seconds(summary.inter_token_p90_s.median)}, "
+                  f"p99 {format_seconds(summary.inter_token_p99_s.median)}", highlight=False)
+    console.print(f"\nlimit: {prediction.bottleneck.sentence}", highlight=False)
+    for what_if in prediction.what_ifs:
+        console.print(f"  {what_if.change}: {what_if.tokens_per_s.text('tokens/s')}, "
+                      f"better in {what_if.probability_better:.0%} of the cases", highlight=False)
+    for warning in prediction.warnings:
+        console.print(f"[yellow]doubt:[/yellow] {warning}", highlight=False)
+    console.print(f"\n{scenario.replications} replications of {scenario.workload.runs} runs, seed {scenario.seed}; "
+                  f"files in {folder}", highlight=False)
+
+
+def _devices(prediction: Prediction) -> Table:
+    """One line per device: what it holds, what it can hold, how long its stage takes."""
+    table = Table(box=None, pad_edge=False)
+    for title, side in (("device", "left"), ("kind", "left"), ("layers", "left"), ("memory / cap", "right"),
+                        ("stage time per token", "left"), ("label", "left")):
+        table.add_column(title, justify=side, no_wrap=title != "kind")  # type: ignore[arg-type]
+    for row in prediction.document()["placement"]:
+        layers = f"{row['first_layer']}-{row['last_layer']} ({row['layers']})" if row["layers"] else "none"
+        low, high = row["stage_interval_s"]
+        stage = f"{format_seconds(row['stage_s'])} [{format_seconds(low)}, {format_seconds(high)}]" if row["layers"] else "-"
+        memory = f"{format_bytes(row['memory_bytes'])} / {format_bytes(row['cap_bytes'])}"
+        table.add_row(row["device"], row["kind"], layers, memory, stage, row["label"])
+    return table
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The ranked table, and what the device that was added would have to be."""
+    console = Console(soft_wrap=False)
+    table = Table(box=None, pad_edge=False)
+    for title in ("rank", "scenario", "tokens/s median [5 %, 95 %]", f"difference to {comparison.reference}", "better"):
+        table.add_column(title)
+    for rank, row in enumerate(comparison.ranking, 1):
+        is_reference = row.scenario == comparison.reference
+        table.add_row(str(rank), row.scenario, row.tokens_per_s.text(),
+                      "-" if is_reference else row.difference.text(),
+                      "-" if is_reference else f"{row.probability_better:.0%}")
+    console.print(table)
+    for sentence in comparison.verdicts:
+        console.print(sentence, highlight=False)

@@ -1,0 +1,140 @@
+"""`sim run`, `sim compare`, `sim schema`, `sim init`: from a scenario file to an answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from simulator.scenario import Scenario
+
+__all__ = ["compare", "init", "load_scenario", "run", "schema"]
+
+ScenarioFile = Annotated[Path, typer.Argument(help="A scenario file, or the name of one in scenarios/.")]
+Seed = Annotated[int | None, typer.Option(help="Replaces the scenario's seed.")]
+Replications = Annotated[int | None, typer.Option(min=1, max=100_000, help="Replaces the scenario's replications.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else; write files only with --out.")]
+
+
+def run(
+    scenario: ScenarioFile,
+    as_json: Json = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; default results/<scenario>.")] = None,
+    seed: Seed = None,
+    replications: Replications = None,
+    evaluator: Annotated[str, typer.Option(help="auto, recursion or simpy.")] = "auto",
+    perfetto: Annotated[bool, typer.Option(help="Write a Perfetto trace of one replication too.")] = False,
+    charts: Annotated[bool, typer.Option(help="Draw the charts.")] = True,
+) -> None:
+    """Predict tokens/s of a scenario, how sure that is, and what limits it."""
+    from simulator.run.predict import predict
+
+    with _progress(quiet=as_json) as progress:
+        prediction = predict(load_scenario(scenario, seed, replications), evaluator=_evaluator(evaluator), progress=progress)
+    if as_json:
+        print(json.dumps(prediction.document(), indent=2))
+        if out is None:
+            return
+    folder = out or Path("results") / prediction.scenario.name
+    from simulator.result.folder import write_folder
+
+    with _progress(quiet=as_json):
+        write_folder(prediction, folder, with_charts=charts, with_perfetto=perfetto)
+    if not as_json:
+        from sim.report import print_prediction
+
+        print_prediction(prediction, folder)
+
+
+def compare(
+    scenarios: Annotated[list[Path], typer.Argument(help="Two or more scenarios; the first is the reference.")],
+    as_json: Json = False,
+    seed: Seed = None,
+    replications: Replications = None,
+) -> None:
+    """Rank scenarios on the same random numbers; with one device more, find its break-even."""
+    from simulator.run.compare import compare as compare_scenarios
+
+    if len(scenarios) < 2:
+        raise typer.BadParameter(f"compare needs two scenarios or more and got {len(scenarios)}")
+    with _progress(quiet=as_json):
+        comparison = compare_scenarios([load_scenario(path, seed, replications) for path in scenarios])
+    if as_json:
+        print(json.dumps(comparison.model_dump(), indent=2))
+        return
+    from sim.report import print_comparison
+
+    print_comparison(comparison)
+
+
+def schema() -> None:
+    """Print the JSON schema of scenario files, for editors."""
+    from simulator.files import schema as schema_of
+    from simulator.scenario import Scenario
+
+    print(json.dumps(schema_of(Scenario), indent=2))
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("my_scenario.yaml"),
+    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """Write a commented scenario to start from."""
+    from importlib.resources import files
+
+    from simulator.errors import SimulatorError
+    from simulator.files import write_text_atomically
+
+    if path.exists() and not force:
+        raise SimulatorError(f"{path} exists; give another name, or --force to replace it")
+    write_text_atomically(path, files("sim").joinpath("starter.yaml").read_text(encoding="utf-8"))
+    print(f"wrote {path}; edit it, then: sim run {path}")
+
+
+def load_scenario(path: Path, seed: int | None = None, replications: int | None = None) -> Scenario:
+    """The scenario of a file, or of `scenarios/<name>.yaml` where only its name is given."""
+    from simulator.files import load
+    from simulator.scenario import Scenario
+
+    if not path.exists() and path.suffix == "" and path.parent == Path():
+        path = next((p for p in (Path("scenarios") / f"{path}.yaml", Path(f"{path}.yaml")) if p.exists()), path)
+    scenario = load(path, Scenario)
+    changes: dict[str, Any] = {"seed": seed, "replications": replications}
+    return scenario.model_copy(update={key: value for key, value in changes.items() if value is not None})
+
+
+def _evaluator(name: str) -> Literal["auto", "recursion", "simpy"]:
+    if name not in ("auto", "recursion", "simpy"):
+        raise typer.BadParameter(f"--evaluator is {name!r} and must be auto, recursion or simpy")
+    return name  # type: ignore[return-value]
+
+
+class _progress:  # noqa: N801 (reads as a statement)
+    """A bar on a terminal, silence elsewhere; shown only when the work takes longer than a moment."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self.quiet = quiet
+        self.bar: Any = None
+        self.task: Any = None
+
+    def __enter__(self) -> _progress:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.quiet or (done >= total and self.bar is None):
+            return
+        if self.bar is None:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self.bar = Progress(console=Console(stderr=True), transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task("simulating", total=total)
+        self.bar.update(self.task, completed=done)
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()

@@ -1,0 +1,55 @@
+"""What the world knows: devices, platforms, models, networks, engines and prices, each with source and confidence.
+
+Nothing here is measured by this project. Facts are read lazily from `data/` and cached; a look-up that fails raises
+CatalogError with the nearest known name.
+"""
+
+from simulator.catalog.files import from_gguf, from_hf_config
+from simulator.catalog.hardware import DeviceFacts, Usable, device, devices
+from simulator.catalog.links import (
+    NetworkFacts,
+    PowerSaveFacts,
+    VpnFacts,
+    network,
+    networks,
+    power_save,
+    vpn,
+    vpns,
+)
+from simulator.catalog.llm import ModelFacts, Shape, model, models, quantisations
+from simulator.catalog.prices import CloudPrice, ElectricityPrice, cloud_prices, electricity_prices
+from simulator.catalog.software import EngineFacts, engine_facts, engines
+from simulator.catalog.speed import HeldOut, PlatformFacts, platform, platforms
+
+__all__ = [
+    "CloudPrice",
+    "DeviceFacts",
+    "ElectricityPrice",
+    "EngineFacts",
+    "HeldOut",
+    "ModelFacts",
+    "NetworkFacts",
+    "PlatformFacts",
+    "PowerSaveFacts",
+    "Shape",
+    "Usable",
+    "VpnFacts",
+    "cloud_prices",
+    "device",
+    "devices",
+    "electricity_prices",
+    "engine_facts",
+    "engines",
+    "from_gguf",
+    "from_hf_config",
+    "model",
+    "models",
+    "network",
+    "networks",
+    "platform",
+    "platforms",
+    "power_save",
+    "quantisations",
+    "vpn",
+    "vpns",
+]

@@ -1,0 +1,171 @@
+"""Cluster: devices, the links between them, and the one question asked of a network: what does a message cost?
+
+Everything here is complete and numeric; `resolve` makes it from a Scenario and the catalogue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from simulator.laws.law import Law
+from simulator.scenario import Label, NoiseSpec, SpeedSpec
+
+__all__ = ["AccessPoint", "Cluster", "Device", "Leg", "Link", "Path", "PowerSave", "Wire"]
+
+
+@dataclass(frozen=True, slots=True)
+class PowerSave:
+    """A radio that dozes after `awake_s` without traffic and needs `wake` to hear the next incoming message."""
+
+    awake_s: float
+    wake: Law
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One side of a path: a device and its access point or switch."""
+
+    kind: str
+    via: str
+    delay: Law
+    """One-way delay (s) of a small message on this side, beyond the transmission time."""
+    rate_bytes_per_s: float
+    shared: bool
+    """True for Wi-Fi: half duplex, and two devices of one access point share its airtime."""
+    delay_log_sd: float
+    rate_log_sd: float
+    vpn_delay_s: float
+    power_save: PowerSave | None
+    label: Label
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A machine of the cluster."""
+
+    name: str
+    kind: str
+    platform: str
+    memory_bytes: float
+    usable_bytes: float
+    speed: SpeedSpec
+    noise: NoiseSpec
+    disk_bytes_per_s: float
+    background_load: float
+    allow_paging: bool
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class AccessPoint:
+    """A Wi-Fi access point or a switch; `background` is the share of its airtime that others take."""
+
+    name: str
+    background: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A cable straight between two devices."""
+
+    ends: frozenset[str]
+    kind: str
+    delay: Law
+    rate_bytes_per_s: float
+    delay_log_sd: float
+    rate_log_sd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One crossing of one side: its law, what scales it, and the constant on top."""
+
+    name: str
+    law: Law
+    scale_name: str
+    scale_log_sd: float
+    stretch: float
+    """`1 / (1 - background)`: a queue at load u waits 1 / (1 - u) times as long (M/M/1)."""
+    extra_s: float
+    rate_name: str
+    rate_bytes_per_s: float
+    rate_log_sd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """How a message gets from one device to another."""
+
+    source: str
+    sink: str
+    legs: tuple[Leg, ...]
+    airtime_adds: bool
+    """Both legs use the same air: their transmission times add up; otherwise the slower one counts."""
+    medium: str | None
+    """The access point whose air this path uses, None when no leg is shared."""
+    power_save: PowerSave | None
+    """Of the receiving side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Devices in the order in which they joined, access points and direct wires."""
+
+    devices: tuple[Device, ...]
+    access_points: tuple[AccessPoint, ...]
+    wires: tuple[Wire, ...] = ()
+
+    def device(self, name: str) -> Device:
+        """The device of that name; raises KeyError."""
+        return _named(self.devices, name)
+
+    def path(self, source: str, sink: str) -> Path:
+        """The path from `source` to `sink`: a direct wire if there is one, else out to the access point and in again."""
+        for wire in self.wires:
+            if wire.ends == {source, sink}:
+                return Path(source, sink, (_wire_leg(wire, source, sink),), False, None, None)
+        a, b = self.device(source).link, self.device(sink).link
+        legs = (self._leg(source, a, "out"), self._leg(sink, b, "in"))
+        medium = a.via if a.shared else b.via if b.shared else None
+        return Path(source, sink, legs, a.shared and b.shared and a.via == b.via, medium, b.power_save)
+
+    def _leg(self, device: str, link: Link, side: str) -> Leg:
+        free = 1 - _named(self.access_points, link.via).background
+        return Leg(
+            name=f"link/{device}/{side}",
+            law=link.delay,
+            scale_name=f"world/{device}/delay",
+            scale_log_sd=link.delay_log_sd,
+            stretch=1 / free,
+            extra_s=link.vpn_delay_s,
+            rate_name=f"world/{device}/rate",
+            rate_bytes_per_s=link.rate_bytes_per_s * free,
+            rate_log_sd=link.rate_log_sd,
+        )
+
+
+def _wire_leg(wire: Wire, source: str, sink: str) -> Leg:
+    cable = "--".join(sorted(wire.ends))
+    return Leg(
+        name=f"wire/{source}/{sink}",
+        law=wire.delay,
+        scale_name=f"world/{cable}/delay",
+        scale_log_sd=wire.delay_log_sd,
+        stretch=1.0,
+        extra_s=0.0,
+        rate_name=f"world/{cable}/rate",
+        rate_bytes_per_s=wire.rate_bytes_per_s,
+        rate_log_sd=wire.rate_log_sd,
+    )
+
+
+Named = TypeVar("Named", Device, AccessPoint)
+
+
+def _named(things: tuple[Named, ...], name: str) -> Named:
+    """The thing of that name."""
+    for thing in things:
+        if thing.name == name:
+            return thing
+    raise KeyError(name)

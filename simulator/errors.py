@@ -1,0 +1,139 @@
+"""The one exception tree of the project.
+
+::
+
+    SimulatorError            anything that a user can mend; `sim` prints it and exits with `exit_code`
+      UnitError               a quantity that cannot be read ("0.4 mS")
+      ScenarioError           a scenario file with faults: carries all of them
+      CatalogError            a device, model, network or engine that the catalogue does not know
+      PlacementError          layers that fit nowhere
+        ExoRefusal            what EXO itself refuses, with its own words (simulator.placement)
+      CalibrationError        measurements that cannot be fitted
+      MeasurementError        a measurement file that cannot be read or believed
+      LiveError               a real cluster that does not do what was asked
+        Unreachable           nothing answers at that address
+        ApiChanged            it answers, but not in a form that we know
+        StreamBroken          a token stream ended before its end; carries what had arrived
+        EngineUnavailable     the engine or a tool that it needs is not installed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+__all__ = [
+    "ApiChanged",
+    "CalibrationError",
+    "CatalogError",
+    "EngineUnavailable",
+    "Fault",
+    "LiveError",
+    "MeasurementError",
+    "PlacementError",
+    "ScenarioError",
+    "SimulatorError",
+    "StreamBroken",
+    "UnitError",
+    "Unreachable",
+    "did_you_mean",
+]
+
+
+class SimulatorError(Exception):
+    """Something that the user can mend; the message holds the value, the rule and the way out."""
+
+    exit_code = 1
+
+
+class UnitError(SimulatorError, ValueError):
+    """A quantity that cannot be read. A `ValueError` too, so that pydantic turns it into a fault of the field."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong in one place of a file; `line` is 1-based, None where no line is to blame."""
+
+    path: str
+    reason: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.path else self.reason
+
+
+class ScenarioError(SimulatorError):
+    """A scenario with faults; `faults` holds every one that could be found in one pass."""
+
+    exit_code = 2
+
+    def __init__(self, file: str, faults: Sequence[Fault]) -> None:
+        self.file = file
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.lines()))
+
+    def __reduce__(self) -> tuple[type[ScenarioError], tuple[str, tuple[Fault, ...]]]:
+        """Cross a process boundary whole: the default would pass the message as the file."""
+        return type(self), (self.file, self.faults)
+
+    def lines(self) -> list[str]:
+        """One `file:line: path: reason` per fault, in the order of the file."""
+        ordered = sorted(self.faults, key=lambda fault: fault.line or 0)
+        return [f"{self.file}:{fault.line}: {fault}" if fault.line else f"{self.file}: {fault}" for fault in ordered]
+
+
+class CatalogError(SimulatorError, ValueError):
+    """A name that the catalogue does not hold."""
+
+    exit_code = 2
+
+
+class PlacementError(SimulatorError):
+    """Layers that fit nowhere, or a split that the engine would refuse; the message holds both figures."""
+
+    exit_code = 3
+
+
+class CalibrationError(SimulatorError):
+    """Measurements from which the asked-for parameters cannot be fitted."""
+
+
+class MeasurementError(SimulatorError):
+    """A measurement file that cannot be read or believed."""
+
+    exit_code = 2
+
+
+class LiveError(SimulatorError):
+    """A real cluster that does not do what was asked."""
+
+
+class Unreachable(LiveError):
+    """Nothing answers at that address."""
+
+
+class ApiChanged(LiveError):
+    """Something answers, but not in a form that this version knows."""
+
+
+class StreamBroken(LiveError):
+    """A token stream that ended before its end; `tokens_received` tells how far it came."""
+
+    def __init__(self, message: str, tokens_received: int = 0) -> None:
+        self.tokens_received = tokens_received
+        super().__init__(message)
+
+
+class EngineUnavailable(LiveError):
+    """The engine, or a tool that it needs, is not installed here."""
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The phrase ", did you mean 'x'?" when a known name is near, else an empty string."""
+    near = get_close_matches(name.lower(), [known_name.lower() for known_name in known], n=1, cutoff=0.6)
+    if not near:
+        return ""
+    return f", did you mean '{next(known_name for known_name in known if known_name.lower() == near[0])}'?"

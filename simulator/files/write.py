@@ -1,0 +1,103 @@
+"""Write specs and any other file so that a reader sees the old file or the new one, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel
+
+from simulator.errors import Fault, ScenarioError, SimulatorError
+from simulator.files.read import loads
+from simulator.files.tree import FLOAT
+
+__all__ = ["dump", "dumps", "write_bytes_atomically", "write_text_atomically"]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that YAML 1.1 or our reader would take for something else."""
+
+    def text(self, text: str) -> yaml.ScalarNode:
+        """Escape YAML 1.1's exotic line breaks, which PyYAML writes raw and a reader then folds into spaces."""
+        style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.text)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
+
+
+def dumps(instance: BaseModel, header: str = "") -> str:
+    """YAML text that `loads` reads back to an equal object, keys as declared, quantities in their base unit.
+
+    `header` becomes comment lines at the top. Raises ScenarioError if the object is one that no file can describe,
+    for example after `model_copy` with a value out of range.
+    """
+    comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
+    # Empty values are left out where that means the same, which is nearly always: None is mostly the default.
+    for exclude_none in (True, False):
+        text = comment + _yaml(instance, exclude_none=exclude_none)
+        with contextlib.suppress(ScenarioError):
+            if loads(text, type(instance)) == instance:
+                return text
+    name = f"<{type(instance).__name__}>"
+    loads(text, type(instance), name)
+    raise ScenarioError(name, [Fault("", "the object differs from what a file can say of it")])
+
+
+def _yaml(instance: BaseModel, *, exclude_none: bool) -> str:
+    # By way of JSON, so that only plain values are left; its floats are the shortest that read back exactly.
+    text = instance.model_dump_json(round_trip=True, by_alias=True, warnings=False, exclude_none=exclude_none)
+    return yaml.dump(json.loads(text), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def dump(instance: BaseModel, path: str | Path, header: str = "") -> None:
+    """Write `dumps(instance, header)` to `path` atomically; raises as `dumps` and `write_bytes_atomically` do."""
+    write_text_atomically(path, dumps(instance, header))
+
+
+def write_text_atomically(path: str | Path, text: str) -> None:
+    """Write UTF-8 `text` with newlines as they are; see `write_bytes_atomically`."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: str | Path, data: bytes) -> None:
+    """Write `data` to a temporary name in the same folder, flush it to the disk, and rename it to `path`.
+
+    A link is followed and an existing file keeps its permissions. Raises SimulatorError if the folder does not exist
+    or cannot be written; whatever happens, `path` holds all of the old content or all of the new.
+    """
+    try:
+        target = Path(path).resolve()
+        temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+        _write(temporary, target, data)
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
+        why = getattr(error, "strerror", None) or error
+        raise SimulatorError(f"{path}: cannot be written ({why}); name a file in a folder that you may write") from None
+
+
+def _write(temporary: Path, target: Path, data: bytes) -> None:
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    # The rename itself reaches the disk with its folder; systems that cannot open a folder skip this.
+    with contextlib.suppress(OSError):
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,58 @@
+"""Named random streams: the same (seed, name) gives the same numbers, whatever else is drawn.
+
+Each name has a generator of its own (PCG64, O'Neill 2014), so adding a device moves no other device's draws.
+A stream is cut into rows, one per replication and each of the same length; row i can be had alone, because
+PCG64 can be advanced in constant time. The numbers are 16-bit cells of a quantile table (`law.table`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.laws.law import Floats, Law, standard_normal_table, table
+
+__all__ = ["Streams"]
+
+Cells = NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """All random numbers of rows `first` to `first + rows` of a study with this seed."""
+
+    seed: int
+    first: int = 0
+    rows: int = 1
+
+    def cells(self, name: str, n: int) -> Cells:
+        """Uniform cells of the stream `name`, shape (rows, n)."""
+        words = -(-n // 4)
+        generator = np.random.PCG64(np.random.SeedSequence((self.seed, _key(name))))
+        generator.advance(self.first * words)
+        raw = generator.random_raw(self.rows * words)
+        # little-endian on every machine, so that the order of the four cells in a word is the same everywhere
+        return raw.astype("<u8", copy=False).view("<u2").reshape(self.rows, 4 * words)[:, :n]
+
+    def draws(self, name: str, law: Law, n: int) -> Floats:
+        """Draws of `law` (seconds), shape (n, rows)."""
+        return np.take(table(law), self._columns(name, n), mode="clip")
+
+    def normals(self, name: str, n: int) -> Floats:
+        """Standard normal draws, shape (n, rows)."""
+        return np.take(standard_normal_table(), self._columns(name, n), mode="clip")
+
+    def factors(self, name: str, log_sd: float) -> Floats:
+        """One lognormal factor with median 1 per row, `exp(log_sd z)`, shape (rows,)."""
+        return np.asarray(np.exp(log_sd * self.normals(name, 1)[0]))
+
+    def _columns(self, name: str, n: int) -> Cells:
+        """The cells turned round, so that all rows of one step lie side by side in memory."""
+        return np.ascontiguousarray(self.cells(name, n).T)
+
+
+def _key(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")

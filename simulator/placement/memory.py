@@ -1,0 +1,94 @@
+"""What each device must hold under a placement, against what it can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from simulator.placement.request import PlacementRequest
+from simulator.placement.shard import Placement
+from simulator.spec import Spec
+from simulator.units import format_bytes
+
+__all__ = ["MemoryUse", "fixed_bytes", "memory_table", "overfull"]
+
+
+class MemoryUse(Spec):
+    """The memory of one device (bytes): `weights_bytes` are those of its layers alone."""
+
+    device: str
+    layers: int
+    weights_bytes: float
+    kv_bytes: float
+    embedding_bytes: float
+    head_bytes: float
+    overhead_bytes: float
+    total_bytes: float
+    cap_bytes: float
+
+    @property
+    def fits(self) -> bool:
+        """True where the device can hold it all."""
+        # Bytes per layer need not be whole, so sums of them differ from the cap by rounding: less than a byte is none.
+        return self.total_bytes < self.cap_bytes + 1
+
+    def __str__(self) -> str:
+        verdict = "fits" if self.fits else f"{format_bytes(self.total_bytes - self.cap_bytes)} too much"
+        return (f"{self.device}: {self.layers} layers, {format_bytes(self.total_bytes)} of "
+                f"{format_bytes(self.cap_bytes)}: {verdict}")
+
+
+def holds(where: str, ring: Sequence[str], device: str) -> bool:
+    """Whether `device` holds what the engine keeps on `where` (all, first, last, a name), `ring` having the layers."""
+    chosen = {"all": ring, "first": ring[:1], "last": ring[-1:]}.get(where, (where,))
+    return device in chosen
+
+
+def fixed_bytes(request: PlacementRequest, ring: Sequence[str], device: str) -> tuple[float, float, float]:
+    """(embedding, head, overhead) bytes on `device`, whatever layers it gets, if `ring` holds the layers."""
+    embedding_on = request.pinned("embedding") or request.embedding_on
+    head_on = request.pinned("head") or request.head_on
+    embedding = request.embedding_bytes if holds(embedding_on, ring, device) else 0.0
+    head = request.head_bytes if holds(head_on, ring, device) else 0.0
+    return embedding, head, request.overhead_bytes
+
+
+def memory_table(
+    placement: Placement, request: PlacementRequest, *, embedding_on: str | None = None, head_on: str | None = None,
+) -> tuple[MemoryUse, ...]:
+    """One row per device of the placement, and per other device that holds embedding or head, in ring order (bytes).
+
+    total = layers * (layer_bytes + kv_bytes_per_layer) + embedding + head + overhead.
+    `embedding_on` and `head_on` replace those of the request; a device pinned by the placement comes before both.
+    Raises PlacementError for a name that the request does not know.
+    """
+    request = request.model_copy(update={
+        "embedding_on": placement.embedding or embedding_on or request.embedding_on,
+        "head_on": placement.head or head_on or request.head_on,
+        "devices": tuple(device.model_copy(update={"role": None}) for device in request.devices),
+    })
+    ring = [shard.device for shard in placement.shards if shard.layers]
+    named = (where for where in (request.embedding_on, request.head_on) if where not in ("all", "first", "last"))
+    rows = dict.fromkeys([*placement.devices, *named])
+    return tuple(_use(request, ring, device, placement.layer_counts.get(device, 0)) for device in rows)
+
+
+def _use(request: PlacementRequest, ring: Sequence[str], device: str, layers: int) -> MemoryUse:
+    weights, kv = layers * request.layer_bytes, layers * request.kv_bytes_per_layer
+    embedding, head, overhead = fixed_bytes(request, ring, device)
+    return MemoryUse(
+        device=device, layers=layers, weights_bytes=weights, kv_bytes=kv, embedding_bytes=embedding, head_bytes=head,
+        overhead_bytes=overhead, total_bytes=weights + kv + embedding + head + overhead,
+        cap_bytes=request.device(device).usable_bytes,
+    )
+
+
+def overfull(table: Sequence[MemoryUse]) -> str | None:
+    """One line per device that must hold more than it can, and the way out; None where all fit."""
+    rows = [row for row in table if not row.fits]
+    if not rows:
+        return None
+    missing = sum(row.total_bytes - row.cap_bytes for row in rows)
+    return "\n".join([
+        "the placement does not fit:", *(f"  {row}" for row in rows),
+        f"move layers worth {format_bytes(missing)} to other devices, take a smaller quantisation or a shorter context",
+    ])

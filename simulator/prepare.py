@@ -1,0 +1,175 @@
+"""From a scenario to a numeric, placed Job.
+
+The catalogue is only asked where the engine runs; every number comes from the completed scenario.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator import catalog
+from simulator.cluster.cluster import AccessPoint, Cluster, Device, Link, PowerSave, Wire
+from simulator.complete import complete
+from simulator.engine.base import Engine, engine
+from simulator.errors import PlacementError
+from simulator.laws.law import Constant
+from simulator.model.model import Model
+from simulator.placement.memory import MemoryUse, memory_table, overfull
+from simulator.placement.request import DeviceCapacity, PlacementRequest
+from simulator.placement.rules import place
+from simulator.placement.shard import Placement
+from simulator.runtime.cost import seconds_per_layer
+from simulator.runtime.job import EngineCosts, Job
+from simulator.scenario import DeviceSpec, EngineSpec, LinkSpec, ModelSpec, NoiseSpec, PowerSaveSpec, Scenario
+from simulator.units import format_bytes
+
+__all__ = ["Prepared", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A scenario ready to be evaluated."""
+
+    scenario: Scenario
+    """Complete: every number written out."""
+    engine: Engine
+    job: Job
+    memory: tuple[MemoryUse, ...]
+    warnings: tuple[str, ...]
+
+
+def prepare(scenario: Scenario) -> Prepared:
+    """Complete, place and check a scenario.
+
+    Raises PlacementError where it does not fit, with both figures, and whatever `complete` raises.
+    """
+    full = complete(scenario)
+    flow = engine(full.engine.name)
+    cluster, model = _cluster(full), _model(full.model)
+    request = _request(full, flow, cluster, model)
+    rule = full.placement.rule or ("manual" if full.placement.layers else flow.default_rule)
+    placement = place(rule, request)
+    memory = memory_table(placement, request)
+    _check_memory(full, flow, rule, memory)
+    _check_roles(flow, placement)
+    job = Job(cluster, model, placement, _costs(full.engine), full.workload, full.seed)
+    return Prepared(full, flow, job, memory, _warnings(full, flow, job, memory))
+
+
+def _model(spec: ModelSpec) -> Model:
+    values = spec.model_dump(exclude={"quantisation", "gguf", "hf_config", "bits_per_weight"})
+    return Model(**values)
+
+
+def _costs(spec: EngineSpec) -> EngineCosts:
+    return EngineCosts(
+        name=spec.name,
+        step_overhead_s=spec.step_overhead or 0.0,
+        hop_overhead_s=spec.hop_overhead or 0.0,
+        overhead_log_sd=spec.overhead_spread or 0.0,
+        memory_overhead_bytes=spec.memory_overhead or 0.0,
+    )
+
+
+def _cluster(scenario: Scenario) -> Cluster:
+    devices = tuple(_device(name, spec) for name, spec in scenario.devices.items())
+    points = tuple(AccessPoint(name, point.background) for name, point in scenario.access_points.items())
+    wires = tuple(
+        Wire(frozenset(wire.between), wire.kind or "cable", wire.delay or Constant(value=0.0), wire.rate or 1e12,
+             wire.delay_spread or 0.0, wire.rate_spread or 0.0)
+        for wire in scenario.wires
+    )
+    return Cluster(devices, points, wires)
+
+
+def _device(name: str, spec: DeviceSpec) -> Device:
+    assert spec.speed is not None, "a complete scenario says how fast each device is"
+    return Device(
+        name=name,
+        kind=spec.kind or "unknown",
+        platform=spec.platform or "unknown",
+        memory_bytes=spec.memory or 0.0,
+        usable_bytes=spec.usable_memory or 0.0,
+        speed=spec.speed,
+        noise=spec.noise or NoiseSpec(sigma=0.0),
+        disk_bytes_per_s=spec.disk or 1e9,
+        background_load=spec.background_load,
+        allow_paging=spec.allow_paging,
+        link=_link(spec.link),
+    )
+
+
+def _link(spec: LinkSpec) -> Link:
+    doze = spec.power_save if isinstance(spec.power_save, PowerSaveSpec) else None
+    return Link(
+        kind=spec.kind or "custom",
+        via=spec.via or "",
+        delay=spec.delay or Constant(value=0.0),
+        rate_bytes_per_s=(spec.rate or 1e12) * (spec.vpn_rate_share or 1.0),
+        shared=bool(spec.shared),
+        delay_log_sd=spec.delay_spread or 0.0,
+        rate_log_sd=spec.rate_spread or 0.0,
+        vpn_delay_s=spec.vpn_delay or 0.0,
+        power_save=PowerSave(doze.awake, doze.wake) if doze else None,
+        label=spec.label,
+    )
+
+
+def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -> PlacementRequest:
+    """What the placement rules may look at; memory for the KV cache is counted at the end of the longest chat."""
+    choice, workload = scenario.placement, scenario.workload
+    chats = min(workload.concurrency, flow.chats_at_once)
+    context = workload.prompt_tokens + workload.output_tokens
+    capacities = tuple(
+        DeviceCapacity(
+            name=device.name, usable_bytes=device.usable_bytes, total_bytes=device.memory_bytes,
+            layers_per_s=1 / seconds_per_layer(device, model), role=choice.roles.get(device.name),
+        )
+        for device in cluster.devices
+    )
+    pinned = [capacity for capacity in capacities if capacity.pinned]
+    return PlacementRequest(
+        devices=capacities, n_layers=model.layers, layer_bytes=model.layer_bytes,
+        # tied embeddings are stored once, but first and last rank both need them
+        embedding_bytes=model.embedding_bytes or (model.head_bytes if flow.head_on == "last" else 0.0), head_bytes=model.head_bytes,
+        total_bytes=model.total_bytes, kv_bytes_per_layer=model.kv_bytes(1, context, chats),
+        overhead_bytes=scenario.engine.memory_overhead or 0.0,
+        embedding_on="first" if flow.head_on == "last" else flow.head_on, head_on=flow.head_on,
+        order=choice.order, layers=choice.layers, may_page=True,
+        min_devices=choice.min_devices or (len(capacities) - len(pinned) if flow.default_rule == "exo" else None),
+    )
+
+
+def _check_memory(scenario: Scenario, flow: Engine, rule: str, memory: tuple[MemoryUse, ...]) -> None:
+    """Refuse what would page, unless the device is allowed to."""
+    trouble = overfull([row for row in memory if not scenario.devices[row.device].allow_paging])
+    if trouble is None:
+        return
+    if rule in ("exo", "exo-legacy"):
+        trouble += (f"\n{flow.name} itself would accept this placement, because it counts weights alone; use "
+                    "`placement: speed`, which counts everything, or allow_paging: true on the device to see the cost")
+    raise PlacementError(trouble)
+
+
+def _check_roles(flow: Engine, placement: Placement) -> None:
+    if placement.head is not None and flow.head_on == "all":
+        raise PlacementError(f"{placement.head} is pinned to the output head, but {flow.name} computes the head on every "
+                             "device; pin it with engine exo-legacy, or pin the embedding")
+
+
+def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUse, ...]) -> tuple[str, ...]:
+    """What the reader should doubt."""
+    warnings = []
+    facts = catalog.engine_facts(flow.name)
+    for device in job.ring:
+        reason = None if device.platform == "unknown" else facts.why_not_on(device.platform)
+        if reason:
+            warnings.append(f"{device.name}: {reason}")
+    left_out = set(scenario.devices) - {device.name for device in job.ring}
+    if left_out:
+        warnings.append(f"{', '.join(sorted(left_out))}: left out by the placement; it costs nothing and helps nothing")
+    warnings += [
+        f"{row.device}: {format_bytes(row.total_bytes - row.cap_bytes)} of its shard are re-read from disk at each token"
+        for row in memory if not row.fits
+    ]
+    return tuple(warnings)

@@ -1,0 +1,67 @@
+"""What limits a chat: the largest part of a token's time, as one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from simulator.cluster.cluster import Cluster
+from simulator.result.critical import PathShare
+from simulator.result.estimate import rounded
+from simulator.spec import Spec
+
+__all__ = ["Bottleneck", "bottleneck"]
+
+
+class Bottleneck(Spec):
+    """The largest part of a token's time."""
+
+    kind: Literal["compute", "hop", "network"]
+    """compute: a device's layers and head; hop: one direction of one connection; network: all hops together."""
+    where: str
+    share: float
+    sentence: str
+    device: str | None = None
+    """The device to improve: the slow one, or the end of the hop with the slower link."""
+
+
+def bottleneck(shares: Iterable[PathShare], cluster: Cluster) -> Bottleneck:
+    """The largest of: each device's work, each hop, and all hops together when no single one stands out."""
+    devices: dict[str, float] = {}
+    hops: dict[str, float] = {}
+    for share in shares:
+        group = hops if share.kind in ("hop", "queue") and " -> " in share.where else devices
+        group[share.where] = group.get(share.where, 0.0) + share.share
+    network = sum(hops.values())
+    device, hop = max(devices, key=devices.__getitem__), max(hops, key=hops.__getitem__, default="")
+    if hops and network > 0.5 and hops[hop] < network / 2:
+        return _network(hops, network, cluster)
+    if hops and hops[hop] > devices[device]:
+        return _hop(hop, hops[hop], cluster)
+    busy = rounded(devices[device])
+    return Bottleneck(
+        kind="compute", where=device, share=busy, device=device,
+        sentence=f"{busy:.0%} of a token's time is {device} ({cluster.device(device).kind}) computing its layers",
+    )
+
+
+def _hop(hop: str, share: float, cluster: Cluster) -> Bottleneck:
+    ends = hop.split(" -> ")
+    slow = max(ends, key=lambda name: cluster.device(name).link.delay.mean_s)
+    kind = cluster.device(slow).link.kind
+    return Bottleneck(kind="hop", where=hop, share=rounded(share), device=slow,
+                      sentence=f"{share:.0%} of a token's time waits for the hop {hop} ({kind})")
+
+
+def _network(hops: dict[str, float], share: float, cluster: Cluster) -> Bottleneck:
+    """All hops together; the device to improve is the one whose hops cost most."""
+    by_device: dict[str, float] = {}
+    for hop, part in hops.items():
+        for end in hop.split(" -> "):
+            by_device[end] = by_device.get(end, 0.0) + part
+    worst = max(by_device, key=by_device.__getitem__)
+    return Bottleneck(
+        kind="network", where="all hops", share=rounded(share), device=worst,
+        sentence=f"{share:.0%} of a token's time waits for messages; most of them to or from {worst} "
+                 f"({cluster.device(worst).link.kind})",
+    )

@@ -1,0 +1,166 @@
+"""predict: Scenario in, Prediction out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from simulator.laws.law import Floats
+from simulator.prepare import Prepared, prepare
+from simulator.result.bottleneck import Bottleneck, bottleneck
+from simulator.result.critical import PathShare, critical_shares
+from simulator.result.estimate import Estimate, estimate, rounded
+from simulator.result.summary import Summary, summarise, tokens_per_s
+from simulator.run.evaluate import Evaluator, replay, token_times_s
+from simulator.run.what_if import WhatIf, alternatives
+from simulator.runtime.cost import decode_s
+from simulator.runtime.draws import Draws
+from simulator.runtime.record import Recorder
+from simulator.scenario import Label, Scenario
+from simulator.version import VERSION
+
+__all__ = ["Prediction", "predict", "rates"]
+
+REPLAYS = 4
+"""Replications that SimPy replays with spans: enough for shares of a token's time to within about a percent."""
+WIDE = 2.0
+"""A 90 % interval whose ends differ by more than this factor deserves a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a scenario is expected to do, how sure that is, and what limits it."""
+
+    prepared: Prepared
+    times_s: Floats
+    """Token times after the request, shape (streams, output tokens, rows)."""
+    summary: Summary
+    stages: tuple[Estimate, ...]
+    """Seconds per token of each stage in ring order, at the middle of the reply."""
+    shares: tuple[PathShare, ...]
+    bottleneck: Bottleneck
+    what_ifs: tuple[WhatIf, ...]
+    replay: Recorder
+    warnings: tuple[str, ...]
+
+    @property
+    def scenario(self) -> Scenario:
+        """The completed scenario."""
+        return self.prepared.scenario
+
+    def document(self) -> dict[str, Any]:
+        """The prediction as plain data, for JSON; numbers with six significant digits."""
+        scenario, summary = self.scenario, self.summary
+        gaps = {"p50": summary.inter_token_p50_s, "p90": summary.inter_token_p90_s, "p99": summary.inter_token_p99_s}
+        return {
+            "scenario": scenario.name,
+            "question": scenario.question,
+            "engine": scenario.engine.name,
+            "model": f"{scenario.model.name} {scenario.model.quantisation or ''}".strip(),
+            "tokens_per_s": summary.tokens_per_s.model_dump(),
+            "total_tokens_per_s": summary.total_tokens_per_s.model_dump(),
+            "first_token_s": summary.first_token_s.model_dump(),
+            "inter_token_s": {name: gap.median for name, gap in gaps.items()},
+            "inter_token_interval_s": {name: [gap.p05, gap.p95] for name, gap in gaps.items()},
+            "placement": self._placement(),
+            "bottleneck": self.bottleneck.model_dump(exclude_none=True),
+            "where_time_goes": [
+                {"kind": share.kind, "where": share.where, "share": rounded(share.share)} for share in self.shares
+            ],
+            "what_if": [what_if.model_dump() for what_if in self.what_ifs],
+            "warnings": list(self.warnings),
+            "seed": scenario.seed,
+            "replications": scenario.replications,
+            "runs": scenario.workload.runs,
+            "version": VERSION,
+        }
+
+    def _placement(self) -> list[dict[str, Any]]:
+        shards = {shard.device: shard for shard in self.prepared.job.shards}
+        stages = dict(zip(shards, self.stages, strict=True))
+        rows = []
+        for row in self.prepared.memory:
+            shard, stage = shards.get(row.device), stages.get(row.device)
+            device = self.prepared.job.cluster.device(row.device)
+            rows.append({
+                "device": row.device,
+                "kind": device.kind,
+                "first_layer": shard.start_layer if shard and shard.layers else None,
+                "last_layer": shard.end_layer - 1 if shard and shard.layers else None,
+                "layers": shard.layers if shard else 0,
+                "memory_bytes": round(row.total_bytes),
+                "cap_bytes": round(row.cap_bytes),
+                "stage_s": stage.median if stage else 0.0,
+                "stage_interval_s": [stage.p05, stage.p95] if stage else [0.0, 0.0],
+                "label": device.speed.label,
+            })
+        return rows
+
+
+def predict(
+    scenario: Scenario, *, evaluator: Evaluator = "auto", with_what_ifs: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Prediction:
+    """The prediction for a scenario.
+
+    `progress` is told rows done and rows in all. Raises PlacementError, CatalogError, ScenarioError.
+    """
+    prepared = prepare(scenario)
+    job = prepared.job
+    rows = scenario.replications * scenario.workload.runs
+    times_s = token_times_s(job, rows, evaluator, progress=progress and (lambda done: progress(done, rows)))
+    summary = summarise(times_s, prepared.engine.chats(job), label(prepared))
+    worlds = min(REPLAYS, scenario.replications)
+    replays = [replay(job, world * scenario.workload.runs) for world in range(worlds)]
+    shares = critical_shares(replays)
+    limit = bottleneck(shares, job.cluster)
+    return Prediction(
+        prepared=prepared,
+        times_s=times_s,
+        summary=summary,
+        stages=_stages(prepared),
+        shares=shares,
+        bottleneck=limit,
+        what_ifs=alternatives(prepared, limit) if with_what_ifs else (),
+        replay=replays[0],
+        warnings=prepared.warnings + _doubts(prepared, summary),
+    )
+
+
+def rates(times_s: Floats) -> Floats:
+    """Tokens/s of one chat for each row, the mean over streams, shape (rows,)."""
+    return np.asarray(tokens_per_s(times_s).mean(axis=0))
+
+
+def label(prepared: Prepared) -> Label:
+    """The weakest label of all speeds that the prediction stands on."""
+    labels = {device.speed.label for device in prepared.job.ring} | {prepared.scenario.engine.label}
+    labels |= {device.link.label for device in prepared.job.ring}
+    return "assumed" if "assumed" in labels else "calibrated" if "calibrated" in labels else "measured"
+
+
+def _stages(prepared: Prepared) -> tuple[Estimate, ...]:
+    """Stage times over the worlds, at the middle of the reply."""
+    job = prepared.job
+    draws = Draws(job, 0, prepared.scenario.replications * job.workload.runs)
+    context = job.workload.prompt_tokens + job.workload.output_tokens / 2
+    return tuple(
+        estimate(decode_s(device, job.model, shard.layers, context)
+                 * draws.world(f"world/{device.name}/decode", device.speed.decode_spread), device.speed.label)
+        for device, shard in zip(job.ring, job.shards, strict=True)
+    )
+
+
+def _doubts(prepared: Prepared, summary: Summary) -> tuple[str, ...]:
+    """What the numbers themselves give reason to doubt."""
+    doubts, rate = [], summary.tokens_per_s
+    if rate.p95 > WIDE * rate.p05:
+        doubts.append(
+            f"the interval spans a factor of {rate.p95 / rate.p05:.1f}, because the devices' speeds are catalogue "
+            "figures; measure them (`sim live run`) and calibrate (`sim calibrate`) to narrow it")
+    if prepared.scenario.replications < 50:
+        doubts.append(f"{prepared.scenario.replications} replications leave the interval's ends uncertain; use 200")
+    return tuple(doubts)

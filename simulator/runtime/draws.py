@@ -1,0 +1,117 @@
+"""Draws: every random number that a job's evaluation needs, the same for both evaluators.
+
+Two kinds: *world* factors say how wrong the catalogue may be (one per replication, kept over its runs), the others
+change from token to token. Rows are replications times runs: row `i` is run `i % runs` of world `i // runs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from simulator.cluster.cluster import Device, Leg, Path
+from simulator.laws.law import Constant, Floats
+from simulator.laws.streams import Streams
+from simulator.runtime.job import Job
+
+__all__ = ["Draws"]
+
+WAKES_PER_BLOCK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Rows `first` to `first + rows` of a job's random numbers."""
+
+    job: Job
+    first: int
+    rows: int
+    certain: bool = False
+    """True: the catalogue is taken at its word (no world factors); tests and `compare` use it."""
+    _worlds: dict[str, Floats] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def _streams(self) -> Streams:
+        return Streams(self.job.seed, self.first, self.rows)
+
+    def world(self, name: str, log_sd: float) -> Floats:
+        """The world's factor of that name, shape (rows,), median 1."""
+        if name not in self._worlds:
+            self._worlds[name] = self._draw_world(name, log_sd)
+        return self._worlds[name]
+
+    def _draw_world(self, name: str, log_sd: float) -> Floats:
+        if self.certain or log_sd == 0:
+            return np.ones(self.rows)
+        runs = self.job.workload.runs
+        first = self.first // runs
+        last = (self.first + self.rows - 1) // runs
+        worlds = Streams(self.job.seed, first, last - first + 1).factors(name, log_sd)
+        return worlds[(self.first + np.arange(self.rows)) // runs - first]
+
+    def stage_factors(self, device: Device, part: str, n: int) -> Floats:
+        """What multiplies the cost of `n` successive steps of a device, shape (n, rows): world, run and fast noise."""
+        log_sd = device.speed.prefill_spread if part == "prefill" else device.speed.decode_spread
+        factor = self.world(f"world/{device.name}/{'prefill' if part == 'prefill' else 'decode'}", log_sd)
+        if device.noise.run_sigma:
+            factor = factor * self._streams.factors(f"run/{device.name}", device.noise.run_sigma)
+        if device.noise.sigma == 0:
+            return np.broadcast_to(factor, (n, self.rows))
+        noise = autoregression(self._streams.normals(f"noise/{device.name}/{part}", n), device.noise.correlation)
+        return np.exp(device.noise.sigma * noise) * factor
+
+    def overhead(self) -> Floats:
+        """The world's factor of the engine's own overheads, shape (rows,)."""
+        return self.world(f"world/engine/{self.job.engine.name}", self.job.engine.overhead_log_sd)
+
+    def delay_s(self, path: Path, slot: str, n: int) -> Floats:
+        """Delay (s) of the `n` messages of one slot on a path, beyond transmission, shape (n, rows)."""
+        total = self._leg_delay_s(path.legs[0], slot, n)
+        total += self.job.engine.hop_overhead_s * self.overhead()
+        for leg in path.legs[1:]:
+            total += self._leg_delay_s(leg, slot, n)
+        return total
+
+    def wake_s(self, device: Device) -> Iterator[float]:
+        """Wake-up delays (s) of a dozing radio, one after the other, for row 0."""
+        block = 0
+        while device.link.power_save is not None:
+            draws = self._streams.draws(f"wake/{device.name}/{block}", device.link.power_save.wake, WAKES_PER_BLOCK)
+            yield from draws[:, 0].tolist()
+            block += 1
+
+    def _leg_delay_s(self, leg: Leg, slot: str, n: int) -> Floats:
+        scale = leg.stretch * self.world(leg.scale_name, leg.scale_log_sd)
+        if isinstance(leg.law, Constant):
+            return np.tile(leg.law.value * scale + leg.extra_s, (n, 1))
+        delay_s = self._streams.draws(f"{leg.name}/{slot}", leg.law, n)
+        delay_s *= scale
+        delay_s += leg.extra_s
+        return delay_s
+
+    def seconds_per_byte(self, path: Path) -> Floats:
+        """Transmission time of one byte on a path, shape (rows,).
+
+        `1 / rate_a + 1 / rate_b` where both legs share one air (half duplex: the access point repeats what it heard),
+        else `1 / min(rate_a, rate_b)`: a switch forwards while it receives.
+        """
+        per_leg = [1 / (leg.rate_bytes_per_s * self.world(leg.rate_name, leg.rate_log_sd)) for leg in path.legs]
+        total: Floats = np.sum(per_leg, axis=0) if path.airtime_adds else np.max(per_leg, axis=0)
+        return total
+
+
+def autoregression(white: Floats, correlation: float) -> Floats:
+    """A stationary first-order autoregression with unit variance along axis 0, from white normals of that shape.
+
+    `x[0] = z[0]`, `x[k] = rho x[k-1] + sqrt(1 - rho**2) z[k]`.
+    """
+    if correlation == 0:
+        return white
+    x = np.empty(white.shape)
+    x[0] = white[0]
+    innovation = np.sqrt(1 - correlation**2)
+    for k in range(1, len(white)):
+        x[k] = correlation * x[k - 1] + innovation * white[k]
+    return x

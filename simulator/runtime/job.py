@@ -1,0 +1,45 @@
+"""Job: a scenario made numeric and placed, ready to be evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulator.cluster.cluster import Cluster, Device
+from simulator.model.model import Model
+from simulator.placement.shard import Placement, Shard
+from simulator.scenario import WorkloadSpec
+
+__all__ = ["EngineCosts", "Job"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCosts:
+    """What the engine itself costs; see `EngineSpec`."""
+
+    name: str
+    step_overhead_s: float
+    hop_overhead_s: float
+    overhead_log_sd: float
+    memory_overhead_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One placed workload on one cluster."""
+
+    cluster: Cluster
+    model: Model
+    placement: Placement
+    engine: EngineCosts
+    workload: WorkloadSpec
+    seed: int
+
+    @property
+    def ring(self) -> tuple[Device, ...]:
+        """The devices of the placement in ring order."""
+        return tuple(self.cluster.device(shard.device) for shard in self.placement.shards)
+
+    @property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards in ring order."""
+        return self.placement.shards

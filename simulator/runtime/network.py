@@ -1,0 +1,139 @@
+"""The network at run time: ports that send one message after the other, hops that keep their order, shared air.
+
+A chat's own messages never queue for the air against each other: they follow each other by cause, and where two do
+overlap (a hidden state and the all-gather behind it) the loss is at most one transmission time. Several chats, or the
+chunks of a long prompt, do contend: then each access point is one resource (`Network(flows=...)`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import simpy
+
+from simulator.cluster.cluster import PowerSave
+from simulator.runtime.draws import Draws
+from simulator.runtime.record import Recorder
+
+__all__ = ["Hop", "Message", "Network", "Port"]
+
+
+class Message(NamedTuple):
+    """What crosses a hop: its content and the span that ended with its arrival."""
+
+    content: Any
+    span: int
+
+
+@dataclass(slots=True)
+class Port:
+    """A device's network interface: messages leave one after the other, and a radio without traffic dozes."""
+
+    free_s: float = 0.0
+    last_active_s: float = 0.0
+    doze: PowerSave | None = None
+    wake_s: Iterator[float] = iter(())
+
+    def wake_up_s(self, at_s: float) -> float:
+        """Extra delay of a message that reaches this device's access point at `at_s`."""
+        if self.doze is None or at_s - self.last_active_s <= self.doze.awake_s:
+            return 0.0
+        return next(self.wake_s)
+
+    def active(self, at_s: float) -> None:
+        """Traffic at `at_s` keeps the radio awake."""
+        self.last_active_s = max(self.last_active_s, at_s)
+
+
+@dataclass(slots=True)
+class Hop:
+    """One direction of one connection (TCP: what is sent first arrives first)."""
+
+    env: simpy.Environment
+    source: str
+    sink: str
+    port: Port
+    seconds_per_byte: float
+    recorder: Recorder
+    medium: simpy.Resource | None = None
+    """The air that several flows contend for; None where one flow has it for itself."""
+    listener: Port | None = None
+    """The receiving device's interface."""
+    last_arrival_s: float = 0.0
+    inbox: simpy.Store = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inbox = simpy.Store(self.env)
+
+    def send(self, size_bytes: float, delay_s: float, cause: int, step: int, content: Any = None) -> None:
+        """Hand a message to the port; it arrives after its turn, its transmission and `delay_s`."""
+        if self.medium is not None:
+            self.env.process(self._contend(size_bytes, delay_s, cause, step, content))
+            return
+        begin_s = max(self.env.now, self.port.free_s)
+        self.port.free_s = begin_s + size_bytes * self.seconds_per_byte
+        cause = self.recorder.span("queue", self._name, step, self.env.now, begin_s, cause)
+        self._fly(self.port.free_s + delay_s, begin_s, cause, step, content)
+
+    def receive(self) -> simpy.resources.store.StoreGet:
+        """The event of the next message's arrival; its value is the Message."""
+        return self.inbox.get()
+
+    def _fly(self, arrival_s: float, begin_s: float, cause: int, step: int, content: Any) -> None:
+        self.port.active(begin_s)
+        if self.listener is not None:
+            arrival_s += self.listener.wake_up_s(begin_s)
+            self.listener.active(arrival_s)
+        self.last_arrival_s = arrival_s = max(arrival_s, self.last_arrival_s)
+        span = self.recorder.span("hop", self._name, step, begin_s, arrival_s, cause)
+        landing = self.env.timeout(arrival_s - self.env.now, Message(content, span))
+        assert landing.callbacks is not None
+        landing.callbacks.append(self._land)
+
+    def _land(self, landing: simpy.Event) -> None:
+        self.inbox.put(landing.value)
+
+    def _contend(
+        self, size_bytes: float, delay_s: float, cause: int, step: int, content: Any
+    ) -> Generator[simpy.Event, Any, None]:
+        """Wait for the air, hold it while transmitting, then fly."""
+        assert self.medium is not None
+        asked_s = self.env.now
+        with self.medium.request() as turn:
+            yield turn
+            begin_s = self.env.now
+            cause = self.recorder.span("queue", self._name, step, asked_s, begin_s, cause)
+            yield self.env.timeout(size_bytes * self.seconds_per_byte)
+        self._fly(self.env.now + delay_s, begin_s, cause, step, content)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.source} -> {self.sink}"
+
+
+class Network:
+    """All hops of one replication (row 0 of the draws).
+
+    `flows` is how many independent streams of messages there are; with more than one, each access point's air is a
+    resource that they queue for.
+    """
+
+    def __init__(self, env: simpy.Environment, draws: Draws, recorder: Recorder, flows: int = 1) -> None:
+        self.env, self.draws, self.recorder, self.flows = env, draws, recorder, flows
+        self.ports = {device.name: Port(doze=device.link.power_save, wake_s=draws.wake_s(device))
+                      for device in draws.job.cluster.devices}
+        self.air: dict[str, simpy.Resource] = {}
+
+    def hop(self, source: str, sink: str) -> Hop:
+        """A new connection from `source` to `sink`."""
+        path = self.draws.job.cluster.path(source, sink)
+        per_byte = float(self.draws.seconds_per_byte(path)[0])
+        listener = self.ports[sink] if path.power_save is not None else None
+        return Hop(self.env, source, sink, self.ports[source], per_byte, self.recorder, self._air(path.medium), listener)
+
+    def _air(self, medium: str | None) -> simpy.Resource | None:
+        if medium is None or self.flows == 1:
+            return None
+        return self.air.setdefault(medium, simpy.Resource(self.env))

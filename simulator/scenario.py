@@ -1,0 +1,237 @@
+"""Scenario: everything that one run needs, as a person writes it.
+
+Only `model`, `devices` and where a device's link is unusual need saying; `resolve.complete` fills the rest from the
+catalogue, with the label *assumed*, and the completed scenario runs again anywhere, catalogue or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from simulator.errors import Fault, ScenarioError, did_you_mean
+from simulator.laws.law import Law
+from simulator.spec import Spec
+from simulator.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Share
+
+__all__ = [
+    "AccessPointSpec",
+    "DeviceSpec",
+    "EngineSpec",
+    "Label",
+    "LinkSpec",
+    "ModelSpec",
+    "NoiseSpec",
+    "PlacementSpec",
+    "PowerSaveSpec",
+    "Scenario",
+    "SpeedSpec",
+    "WireSpec",
+    "WorkloadSpec",
+]
+
+Label = Literal["measured", "calibrated", "assumed"]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=60)]
+LogSd = Annotated[float, Field(ge=0, le=2)]
+PositiveBytes = Annotated[Bytes, Field(gt=0, le=1e15)]
+PositiveRate = Annotated[BytesPerSecond, Field(gt=0, le=1e15)]
+PositiveFlops = Annotated[FlopPerSecond, Field(gt=0, le=1e18)]
+Duration = Annotated[Seconds, Field(ge=0, le=1e5)]
+Busy = Annotated[Share, Field(ge=0, lt=1)]
+
+
+def _named(key: str) -> BeforeValidator:
+    """Let a plain string stand for a mapping with one key: `engine: exo` for `engine: {name: exo}`."""
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+class NoiseSpec(Spec):
+    """Fast noise of a stage: its time is multiplied by `exp(x)`, x a first-order autoregression."""
+
+    sigma: LogSd = Field(description="standard deviation of the logarithm of one token's stage time")
+    correlation: float = Field(default=0.0, ge=-0.99, le=0.99, description="of one token's noise with the next one's")
+    run_sigma: LogSd = Field(default=0.0, description="standard deviation of the logarithm from run to run")
+
+
+class SpeedSpec(Spec):
+    """What a device really does with a model, after all inefficiency."""
+
+    decode_bandwidth: PositiveRate = Field(description="weight and KV bytes read per second while decoding")
+    prefill_flops: PositiveFlops = Field(description="floating point operations per second while reading a prompt")
+    layer_overhead: Duration = Field(default=0.0, description="fixed time per layer and token (kernel launches)")
+    stage_overhead: Duration = Field(default=0.0, description="fixed time per stage and token on this device")
+    context_cost: float = Field(default=1.0, ge=0, le=1e4, description="cost of reading KV bytes, in weight bytes")
+    mixture_cost: float = Field(default=1.0, ge=0.1, le=100, description="cost of expert weights, in dense weight bytes")
+    decode_spread: LogSd = Field(default=0.0, description="standard deviation of the logarithm: how sure this is")
+    prefill_spread: LogSd = Field(default=0.0, description="the same for the prompt")
+    label: Label = "assumed"
+
+
+class PowerSaveSpec(Spec):
+    """A radio that dozes: after `awake` without traffic the next incoming message waits for `wake` first."""
+
+    awake: Duration
+    wake: Law
+
+
+class LinkSpec(Spec):
+    """How a device reaches the LAN."""
+
+    kind: str | None = Field(default=None, description="a network of the catalogue: wifi6, ethernet_1g, ...")
+    via: Name | None = Field(default=None, description="the access point or switch; default: the only one")
+    rtt: Annotated[Seconds, Field(gt=0, le=60)] | None = Field(
+        default=None, description="median round trip between the device and its access point or switch"
+    )
+    delay: Law | None = Field(default=None, description="one-way delay between the device and its access point")
+    rate: PositiveRate | None = Field(default=None, description="throughput of the link alone")
+    vpn: str | None = Field(default=None, description="an overlay of the catalogue: tailscale, wireguard")
+    vpn_delay: Duration | None = Field(default=None, description="one-way delay that the overlay adds on this side")
+    vpn_rate_share: Annotated[Share, Field(gt=0, le=1)] | None = None
+    delay_spread: LogSd | None = Field(default=None, description="home to home, of the logarithm of all delays")
+    rate_spread: LogSd | None = None
+    power_save: PowerSaveSpec | bool | None = Field(default=None, description="true: the catalogue's figures")
+    shared: bool | None = Field(default=None, description="true: half duplex, the air is shared with the others there")
+    label: Label = "assumed"
+
+
+class AccessPointSpec(Spec):
+    """A Wi-Fi access point, or a switch when its links are wired."""
+
+    background: Busy = Field(default=0.0, description="share of the airtime that other traffic takes")
+
+
+class WireSpec(Spec):
+    """A cable straight between two devices, past the access point."""
+
+    between: tuple[Name, Name]
+    kind: str | None = "ethernet_10g"
+    delay: Law | None = None
+    rate: PositiveRate | None = None
+    delay_spread: LogSd | None = None
+    rate_spread: LogSd | None = None
+
+
+class DeviceSpec(Spec):
+    """A machine; whatever is missing comes from the catalogue's entry for `kind`."""
+
+    kind: str | None = Field(default=None, description="a device of the catalogue; `sim catalog devices` lists them")
+    memory: PositiveBytes | None = Field(default=None, description="installed memory, which tells the variant")
+    usable_memory: PositiveBytes | None = Field(default=None, description="what an engine may fill")
+    platform: str | None = None
+    speed: SpeedSpec | None = None
+    noise: NoiseSpec | None = None
+    disk: PositiveRate | None = Field(default=None, description="sequential read rate of the model's file")
+    background_load: Busy = Field(default=0.0, description="share of the device's speed that other work takes")
+    allow_paging: bool = Field(default=False, description="let a shard exceed the memory and be re-read from disk")
+    link: LinkSpec = LinkSpec()
+
+
+class ModelSpec(Spec):
+    """The LLM: a catalogue name, a file's header, or its numbers."""
+
+    name: str
+    quantisation: str | None = None
+    gguf: str | None = Field(default=None, description="path of a GGUF file; only its header is read")
+    hf_config: str | None = Field(default=None, description="path of a Hugging Face config.json")
+    bits_per_weight: float | None = Field(default=None, gt=0.5, le=64, description="with hf_config")
+    layers: int | None = Field(default=None, ge=1, le=1000)
+    hidden: int | None = Field(default=None, ge=1, le=1_000_000)
+    layer_bytes: PositiveBytes | None = None
+    active_layer_bytes: PositiveBytes | None = Field(default=None, description="read per token (mixture of experts)")
+    experts: int | None = Field(default=None, ge=0, le=100_000)
+    experts_per_token: int | None = Field(default=None, ge=0, le=100_000)
+    expert_layer_bytes: Annotated[Bytes, Field(ge=0)] | None = Field(default=None, description="of all experts")
+    embedding_bytes: Annotated[Bytes, Field(ge=0)] | None = None
+    head_bytes: Annotated[Bytes, Field(ge=0)] | None = None
+    kv_bytes_per_token_per_layer: Annotated[Bytes, Field(ge=0)] | None = None
+    layer_flops: float | None = Field(default=None, gt=0, description="floating point operations per layer and token")
+    head_flops: float | None = Field(default=None, ge=0)
+    activation_bytes: PositiveBytes | None = Field(default=None, description="of the hidden state of one token")
+
+
+class EngineSpec(Spec):
+    """The software that moves a token, and its own costs."""
+
+    name: Name = "exo"
+    step_overhead: Duration | None = Field(default=None, description="host time per token on each rank: sampling, Python")
+    hop_overhead: Duration | None = Field(default=None, description="host time per message beyond the link's delay")
+    overhead_spread: LogSd | None = None
+    memory_overhead: Annotated[Bytes, Field(ge=0)] | None = Field(default=None, description="per device, beside weights")
+    label: Label = "assumed"
+
+
+class PlacementSpec(Spec):
+    """Who holds which layers."""
+
+    rule: str | None = Field(default=None, description="exo, exo-legacy, speed, even or manual; default: the engine's")
+    layers: dict[Name, Annotated[int, Field(ge=0, le=1000)]] | None = Field(
+        default=None, description="manual: layers of each device, in ring order"
+    )
+    order: tuple[Name, ...] | None = None
+    roles: dict[Name, Literal["embedding", "head", "layers"]] = Field(
+        default_factory=dict, description="pin a device to a role; embedding and head hold no transformer layers"
+    )
+    min_devices: int | None = Field(default=None, ge=1, le=1000, description="EXO's min_nodes; default: all devices")
+
+    @model_validator(mode="after")
+    def _layers_mean_manual(self) -> PlacementSpec:
+        if self.layers is not None and self.rule not in (None, "manual"):
+            raise ValueError(f"layers are given, so the rule must be manual and is {self.rule!r}; remove one of them")
+        if self.layers is None and self.rule == "manual":
+            raise ValueError("rule manual needs layers: {device: count, ...}")
+        return self
+
+
+class WorkloadSpec(Spec):
+    """What the cluster is asked to do."""
+
+    prompt_tokens: int = Field(default=128, ge=1, le=1_000_000)
+    output_tokens: int = Field(default=256, ge=2, le=100_000)
+    runs: int = Field(default=5, ge=1, le=1000)
+    concurrency: int = Field(default=1, ge=1, le=256, description="chats at once, all started together")
+
+
+class Scenario(Spec):
+    """One question to the simulator; `sim run` answers it."""
+
+    name: Name
+    question: str = ""
+    model: Annotated[ModelSpec, _named("name")]
+    devices: dict[Name, DeviceSpec] = Field(min_length=1, max_length=64, description="in the order in which they join")
+    access_points: dict[Name, AccessPointSpec] = Field(default_factory=lambda: {"lan": AccessPointSpec()})
+    wires: tuple[WireSpec, ...] = ()
+    engine: Annotated[EngineSpec, _named("name")] = EngineSpec()
+    placement: Annotated[PlacementSpec, _named("rule")] = PlacementSpec()
+    workload: WorkloadSpec = WorkloadSpec()
+    seed: int = Field(default=1, ge=0, lt=2**63)
+    replications: int = Field(default=200, ge=1, le=1_000_000)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Scenario:
+        faults = [Fault(where, reason) for where, reason in self._unknown_names()]
+        if faults:
+            raise ScenarioError("", faults)
+        return self
+
+    def _unknown_names(self) -> Iterator[tuple[str, str]]:
+        """Where a device or an access point is named that is not there, and why that is wrong."""
+        used = [(f"wires[{i}].between", end) for i, wire in enumerate(self.wires) for end in wire.between]
+        used += [(f"placement.layers.{name}", name) for name in self.placement.layers or ()]
+        used += [("placement.order", name) for name in self.placement.order or ()]
+        used += [(f"placement.roles.{name}", name) for name in self.placement.roles]
+        for where, name in used:
+            if name not in self.devices:
+                near = did_you_mean(name, list(self.devices))
+                yield where, f"{name!r} is no device; devices are {', '.join(self.devices)}{near}"
+        for name, device in self.devices.items():
+            via = device.link.via
+            if via is not None and via not in self.access_points:
+                near = did_you_mean(via, list(self.access_points))
+                yield f"devices.{name}.link.via", f"{via!r} is no access point of this scenario; access points are " \
+                    f"{', '.join(self.access_points)}{near}"
+
+    def replace(self, **changes: Any) -> Scenario:
+        """A copy with these fields changed, checked again."""
+        return Scenario.model_validate({**self.model_dump(mode="json"), **changes})
