@@ -33,6 +33,7 @@ from simulator.catalog.tables import DATA  # noqa: E402
 RESULTS = ROOT / "results" / "catalog"
 FOLDS = 5  # by hash of the chip's name; below twice as many chips each chip is its own fold
 SPREAD_PRIOR = {"decode": 0.3, "prefill": 0.45}  # leaned on where chips are few; about the pooled held-out spread
+CLEAR_GAIN = 0.8  # a chip's own value must cut the error by a fifth, or the choice would follow noise
 INTERVALS = {"50 %": 0.6745, "80 %": 1.2816, "90 %": 1.6449}  # half width of a normal interval in standard deviations
 
 Key = tuple[str, str, str]  # platform, runtime, phase
@@ -128,7 +129,8 @@ def measured_chips(samples: Sequence[Sample], fits: dict[Key, Fit]) -> tuple[lis
 
     A row implies `(weights + k KV) / (seconds - layers * overhead)` bytes/s. A chip's value is the platform's times
     `exp(n / (n + 1) * median log ratio)` over its n models: one model's worth of doubt. The test predicts each model
-    from the chip's others; a platform whose chips are not predicted better that way offers no measured values.
+    from the chip's others; a platform whose chips are not predicted clearly better that way, and with less spread than
+    the platform has for a new device, offers no measured values.
     """
     implied: dict[tuple[Key, str], dict[str, float]] = {}
     for key, group in grouped(samples).items():
@@ -142,10 +144,13 @@ def measured_chips(samples: Sequence[Sample], fits: dict[Key, Fit]) -> tuple[lis
     peaks = {sample.chip: sample.memory_bytes_per_s for sample in samples}
     rows = []
     for (key, chip), models in sorted(implied.items()):
+        if len(models) < 2:
+            continue
         mine = [test for test in tests if test.key == key]
-        if len(models) > 1 and _rms(test.by_chip for test in mine) < _rms(test.by_platform for test in mine):
+        by_chip, by_platform = (_rms(getattr(test, name) for test in mine) for name in ("by_chip", "by_platform"))
+        if by_chip < min(CLEAR_GAIN * by_platform, fits[key].log_sd):
             decode = peaks[chip] * fits[key].eta * exp(-_shrunk(list(models.values())))
-            rows.append(_measured_row(key, chip, decode, _rms(test.by_chip for test in mine), len(models)))
+            rows.append(_measured_row(key, chip, decode, by_chip, len(models)))
     return rows, tests
 
 

@@ -6,6 +6,7 @@ A complete scenario runs again without the catalogue, so each results folder hol
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import hypot
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,7 +63,7 @@ def _complete_model(spec: ModelSpec, engine_name: str) -> ModelSpec:
     if spec.gguf is not None:
         facts = catalog.from_gguf(Path(spec.gguf))
     elif spec.hf_config is not None:
-        facts = catalog.from_hf_config(Path(spec.hf_config), bits_per_weight=spec.bits_per_weight or 4.5)
+        facts = catalog.from_hf_config(Path(spec.hf_config), bits_per_weight=spec.bits_per_weight)
     else:
         facts = catalog.model(spec.name, spec.quantisation, None if spec.quantisation else engine_facts.default_format)
     return _filled(spec, {
@@ -115,9 +116,9 @@ def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceS
         filled = _filled(spec.model_copy(update={"kind": facts.name}), {
             "memory": facts.memory_bytes,
             "usable_memory": facts.usable_bytes(spec.memory),
-            "platform": facts.platform,
+            "platform": platform.name,
             "disk": facts.disk_bytes_per_s,
-            "speed": _catalogue_speed(facts, platform),
+            "speed": _catalogue_speed(facts, platform, catalog.engine_facts(scenario.engine.name)),
             "noise": NoiseSpec(sigma=platform.noise_cv, correlation=0.0),
         })
         default_link = facts.network
@@ -141,18 +142,25 @@ def _must_say(name: str, spec: DeviceSpec) -> None:
         raise ScenarioError("scenario", faults)
 
 
-def _catalogue_speed(facts: catalog.DeviceFacts, platform: catalog.PlatformFacts) -> SpeedSpec:
+def _catalogue_speed(
+    facts: catalog.DeviceFacts, platform: catalog.PlatformFacts, engine: catalog.EngineFacts
+) -> SpeedSpec:
     """What the catalogue expects: peak bandwidth and peak flop/s times the platform's fitted efficiency."""
-    measured = facts.measured_decode_bytes_per_s
+    decode = catalog.decode_speed(facts, platform)
+    own = platform.name == facts.platform
+    flop_per_s = facts.flop_per_s if own else facts.memory_bytes_per_s * platform.flop_per_byte
+    foreign = platform.name not in engine.compute_share_except
+    share, share_log_sd = (engine.compute_share, engine.compute_share_log_sd) if foreign else (1.0, 0.0)
     return SpeedSpec.model_construct(
-        decode_bandwidth=measured or facts.memory_bytes_per_s * platform.decode_efficiency,
-        prefill_flops=facts.flop_per_s * platform.prefill_efficiency,
+        decode_bandwidth=decode.bytes_per_s * share,
+        prefill_flops=flop_per_s * platform.prefill_efficiency * share,
         layer_overhead=platform.layer_overhead_s,
         context_cost=platform.kv_cost,
         mixture_cost=platform.decode_mixture_cost,
-        decode_spread=facts.measured_decode_log_sd if measured and facts.measured_decode_log_sd else platform.decode_log_sd,
-        prefill_spread=platform.prefill_log_sd,
-        label="measured" if measured else "assumed",
+        prefill_mixture_cost=platform.prefill_mixture_cost,
+        decode_spread=hypot(decode.log_sd, share_log_sd),
+        prefill_spread=hypot(platform.prefill_log_sd, share_log_sd),
+        label="measured" if decode.label == "measured" and share == 1 else "assumed",
     )
 
 
@@ -196,11 +204,11 @@ def _power_save(wanted: PowerSaveSpec | bool | None, platform: str) -> PowerSave
 
 
 def _complete_wire(spec: WireSpec) -> WireSpec:
-    if spec.kind is None:
-        if spec.delay is None or spec.rate is None:
-            reason = "has no kind; name a network of the catalogue (`sim catalog networks`) or give delay and rate"
-            raise ScenarioError("scenario", [Fault(f"wires {' -- '.join(spec.between)}", reason)])
+    if spec.delay is not None and spec.rate is not None:
         return _filled(spec, {"delay_spread": 0.0, "rate_spread": 0.0})
+    if spec.kind is None:
+        reason = "has no kind; name a network of the catalogue (`sim catalog networks`) or give delay and rate"
+        raise ScenarioError("scenario", [Fault(f"wires {' -- '.join(spec.between)}", reason)])
     facts = catalog.network(spec.kind)
     return _filled(spec, {"delay": read_law(facts.delay), "rate": facts.rate_bytes_per_s,
                           "delay_spread": facts.scale_log_sd, "rate_spread": facts.rate_log_sd})

@@ -5,7 +5,7 @@ The catalogue is only asked where the engine runs; every number comes from the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulator import catalog
 from simulator.cluster.cluster import AccessPoint, Cluster, Device, Link, PowerSave, Wire
@@ -52,7 +52,9 @@ def prepare(scenario: Scenario) -> Prepared:
     memory = memory_table(placement, request)
     _check_memory(full, flow, rule, memory)
     _check_roles(flow, placement)
-    job = Job(cluster, model, placement, _costs(full.engine), full.workload, full.seed)
+    if full.shared_host is not None:
+        cluster = _crowded(cluster, full.shared_host.contention * (len(placement.shards) - 1))
+    job = Job(cluster, model, placement, _costs(full.engine), full.workload, full.seed, full.common_noise, full.posterior)
     return Prepared(full, flow, job, memory, _warnings(full, flow, job, memory))
 
 
@@ -80,6 +82,11 @@ def _cluster(scenario: Scenario) -> Cluster:
         for wire in scenario.wires
     )
     return Cluster(devices, points, wires)
+
+
+def _crowded(cluster: Cluster, contention: float) -> Cluster:
+    """Every device slowed by the others of its ring, because one machine plays them all."""
+    return replace(cluster, devices=tuple(replace(device, contention=contention) for device in cluster.devices))
 
 
 def _device(name: str, spec: DeviceSpec) -> Device:

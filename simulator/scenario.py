@@ -25,8 +25,10 @@ __all__ = [
     "ModelSpec",
     "NoiseSpec",
     "PlacementSpec",
+    "PosteriorSpec",
     "PowerSaveSpec",
     "Scenario",
+    "SharedHostSpec",
     "SpeedSpec",
     "WireSpec",
     "WorkloadSpec",
@@ -53,6 +55,24 @@ class NoiseSpec(Spec):
     sigma: LogSd = Field(description="standard deviation of the logarithm of one token's stage time")
     correlation: float = Field(default=0.0, ge=-0.99, le=0.99, description="of one token's noise with the next one's")
     run_sigma: LogSd = Field(default=0.0, description="standard deviation of the logarithm from run to run")
+    session_sigma: LogSd = Field(default=0.0, description="the same from one start of the cluster to the next")
+
+
+class PosteriorSpec(Spec):
+    """Joint draws of what a calibration leaves uncertain, as factors; replication i takes draw `i modulo their number`.
+
+    `names` are those of the simulator's world factors: `world/<device>/decode`, `world/engine/step`, ...
+    """
+
+    names: tuple[str, ...]
+    draws: tuple[tuple[Annotated[float, Field(gt=0, le=1e6)], ...], ...] = Field(min_length=1, max_length=2000)
+
+    @model_validator(mode="after")
+    def _draws_are_complete(self) -> PosteriorSpec:
+        for number, draw in enumerate(self.draws, 1):
+            if len(draw) != len(self.names):
+                raise ValueError(f"draw {number} has {len(draw)} values for {len(self.names)} names; give one for each")
+        return self
 
 
 class SpeedSpec(Spec):
@@ -64,6 +84,8 @@ class SpeedSpec(Spec):
     stage_overhead: Duration = Field(default=0.0, description="fixed time per stage and token on this device")
     context_cost: float = Field(default=1.0, ge=0, le=1e4, description="cost of reading KV bytes, in weight bytes")
     mixture_cost: float = Field(default=1.0, ge=0.1, le=100, description="cost of expert weights, in dense weight bytes")
+    prefill_mixture_cost: float = Field(default=1.0, ge=0.1, le=100, description="the same for the flops of a prompt")
+    batch_cost: float = Field(default=0.0, ge=0, le=10, description="of each further chat in a batch, in first chats")
     decode_spread: LogSd = Field(default=0.0, description="standard deviation of the logarithm: how sure this is")
     prefill_spread: LogSd = Field(default=0.0, description="the same for the prompt")
     label: Label = "assumed"
@@ -102,12 +124,18 @@ class AccessPointSpec(Spec):
     background: Busy = Field(default=0.0, description="share of the airtime that other traffic takes")
 
 
+class SharedHostSpec(Spec):
+    """All devices are processes on one machine, as in a local cluster: those that wait slow the one that works."""
+
+    contention: float = Field(default=0.0, ge=0, le=5, description="slow-down by each further device of the ring")
+
+
 class WireSpec(Spec):
     """A cable straight between two devices, past the access point."""
 
     between: tuple[Name, Name]
     kind: str | None = "ethernet_10g"
-    delay: Law | None = None
+    delay: Law | None = Field(default=None, description="one-way delay of one end; a message passes both ends")
     rate: PositiveRate | None = None
     delay_spread: LogSd | None = None
     rate_spread: LogSd | None = None
@@ -205,6 +233,10 @@ class Scenario(Spec):
     engine: Annotated[EngineSpec, _named("name")] = EngineSpec()
     placement: Annotated[PlacementSpec, _named("rule")] = PlacementSpec()
     workload: WorkloadSpec = WorkloadSpec()
+    shared_host: SharedHostSpec | None = Field(default=None, description="present when one machine plays all devices")
+    common_noise: NoiseSpec = Field(
+        default=NoiseSpec(sigma=0.0), description="noise that all devices share: one machine, one room, one load")
+    posterior: PosteriorSpec | None = Field(default=None, description="written by a calibration")
     seed: int = Field(default=1, ge=0, lt=2**63)
     replications: int = Field(default=200, ge=1, le=1_000_000)
 

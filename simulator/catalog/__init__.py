@@ -19,10 +19,11 @@ from simulator.catalog.links import (
 from simulator.catalog.llm import ModelFacts, Shape, model, models, quantisations
 from simulator.catalog.prices import CloudPrice, ElectricityPrice, cloud_prices, electricity_prices
 from simulator.catalog.software import EngineFacts, engine_facts, engines
-from simulator.catalog.speed import HeldOut, PlatformFacts, platform, platforms
+from simulator.catalog.speed import DecodeSpeed, HeldOut, PlatformFacts, decode_speed, platform, platforms
 
 __all__ = [
     "CloudPrice",
+    "DecodeSpeed",
     "DeviceFacts",
     "ElectricityPrice",
     "EngineFacts",
@@ -35,6 +36,7 @@ __all__ = [
     "Usable",
     "VpnFacts",
     "cloud_prices",
+    "decode_speed",
     "device",
     "devices",
     "electricity_prices",

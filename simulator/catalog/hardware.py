@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
-from simulator.catalog.tables import Row, names_of, normalise, number, pick, split, table
-from simulator.spec import Spec
+from simulator.catalog.tables import Facts, Row, names_of, normalise, number, pick, split, table
 from simulator.units import GB, GIB
 
 __all__ = ["DeviceFacts", "Usable", "device", "devices"]
@@ -14,7 +14,7 @@ ASSUMED = "assumed"
 SNAP = 0.08  # '16 GB' may mean 16e9 or 2**34 bytes, 7.4 % apart: both name the 16 GB option
 
 
-class Usable(Spec):
+class Usable(Facts):
     """How much of a device's memory a model may take (bytes), and who says so."""
 
     bytes: float
@@ -22,7 +22,7 @@ class Usable(Spec):
     confidence: str
 
 
-class DeviceFacts(Spec):
+class DeviceFacts(Facts):
     """What the catalogue knows about one device; `assumed_fields` names what nobody published."""
 
     name: str
@@ -48,6 +48,7 @@ class DeviceFacts(Spec):
     measured_decode_bytes_per_s: float | None = None
     measured_decode_log_sd: float | None = None
     measured_decode_models: int = 0
+    measured_decode_runtime: str | None = None
     source: str
     confidence: str
     from_memory_fields: tuple[str, ...] = ()
@@ -117,7 +118,7 @@ def kind_of(platform: str) -> Row:
     return pick("platform", platform, table("platform_kinds"), lambda row: (row["platform"],))[0]
 
 
-def _measured(chip: str, platform: str) -> dict[str, float | int | None]:
+def _measured(chip: str, platform: str) -> dict[str, Any]:
     """Effective decode bandwidth (bytes/s) of this very chip, where that predicts better than its platform does."""
     for row in table("measured_chips"):
         if row["platform"] == platform and normalise(row["chip"]) == normalise(chip):
@@ -125,6 +126,7 @@ def _measured(chip: str, platform: str) -> dict[str, float | int | None]:
                 "measured_decode_bytes_per_s": number(row, "decode_bytes_per_s"),
                 "measured_decode_log_sd": number(row, "decode_log_sd"),
                 "measured_decode_models": int(row["n_models"]),
+                "measured_decode_runtime": row["runtime"],
             }
     return {}
 

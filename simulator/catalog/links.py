@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Literal
 
-from simulator.catalog.tables import normalise, pick, tree
+from simulator.catalog.tables import Facts, normalise, pick, tree
 from simulator.errors import CatalogError
-from simulator.spec import Spec
 from simulator.units import RATE, TIME, read_quantity
 
 __all__ = ["NetworkFacts", "PowerSaveFacts", "VpnFacts", "network", "networks", "power_save", "vpn", "vpns"]
@@ -15,7 +14,7 @@ __all__ = ["NetworkFacts", "PowerSaveFacts", "VpnFacts", "network", "networks", 
 Medium = Literal["wifi", "wired", "direct"]
 
 
-class PowerSaveFacts(Spec):
+class PowerSaveFacts(Facts):
     """A radio that dozes after `awake_s` without traffic; `wake` is the law of the delay of the next message."""
 
     awake_s: float
@@ -25,7 +24,7 @@ class PowerSaveFacts(Spec):
     assumed_fields: tuple[str, ...] = ()
 
 
-class VpnFacts(Spec):
+class VpnFacts(Facts):
     """An overlay: `added_delay_s` end to end for one message, and the share of the throughput that is left."""
 
     name: str
@@ -39,7 +38,7 @@ class VpnFacts(Spec):
     assumed_fields: tuple[str, ...] = ()
 
 
-class NetworkFacts(Spec):
+class NetworkFacts(Facts):
     """One kind of link. `delay` is the law (as `simulator.laws` reads it) of one message on ONE side.
 
     A path from device to device has two sides, a round trip four crossings; that holds for a direct cable too.

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from functools import cache
 
-from simulator.catalog.tables import Row, names_of, normalise, number, pick, split, table
+from simulator.catalog.tables import Facts, Row, names_of, normalise, number, pick, split, table
 from simulator.errors import CatalogError, did_you_mean
-from simulator.spec import Spec
 
 __all__ = ["Bits", "ModelFacts", "Shape", "build", "model", "models", "quantisations"]
 
 FP16_BYTES = 2
 
 
-class Shape(Spec):
+class Shape(Facts):
     """The architecture of a model: sizes only, no bytes."""
 
     name: str
@@ -97,7 +96,7 @@ class Shape(Spec):
         return 2.0 * self.kv_heads * self.head_dim * FP16_BYTES
 
 
-class Bits(Spec):
+class Bits(Facts):
     """Bits per weight of the parts of a quantised file; `attention` differs from `body` where only experts shrink."""
 
     quantisation: str
@@ -109,7 +108,7 @@ class Bits(Spec):
     attention: float
 
 
-class ModelFacts(Spec):
+class ModelFacts(Facts):
     """A model in one quantisation. Invariant: layers * layer_bytes + embedding_bytes + head_bytes = total_bytes.
 
     With tied embeddings `embedding_bytes` is 0 and `head_bytes` is the shared table: a device that embeds without

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from simulator.catalog.tables import table
-from simulator.spec import Spec
+from simulator.catalog.tables import Facts, table
 
 __all__ = ["CloudPrice", "ElectricityPrice", "cloud_prices", "electricity_prices"]
 
@@ -13,7 +12,7 @@ TOKENS_PER_PRICE = 1e6  # providers quote per million tokens
 JOULES_PER_KWH = 3.6e6
 
 
-class CloudPrice(Spec):
+class CloudPrice(Facts):
     """What a provider asks per token."""
 
     provider: str
@@ -26,7 +25,7 @@ class CloudPrice(Spec):
     note: str = ""
 
 
-class ElectricityPrice(Spec):
+class ElectricityPrice(Facts):
     """What a household pays per joule, in `currency`."""
 
     region: str

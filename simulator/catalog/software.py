@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from simulator.catalog.tables import pick, tree
-from simulator.spec import Spec
+from simulator.catalog.tables import Facts, pick, tree
 from simulator.units import SIZE, TIME, read_quantity
 
 __all__ = ["EngineFacts", "engine_facts", "engines"]
 
 
-class EngineFacts(Spec):
+class EngineFacts(Facts):
     """One engine. Overheads are medians; `overhead_log_sd` is how unsure they are (natural logarithm)."""
 
     name: str
@@ -32,6 +31,11 @@ class EngineFacts(Spec):
     overhead_log_sd: float
     memory_overhead_bytes: float
     messages_per_hop: int = 1
+    compute_share: float = 1.0
+    """Share of a platform's fitted decode speed that the engine's own runtime reaches, with its log sd."""
+    compute_share_log_sd: float = 0.0
+    compute_share_except: tuple[str, ...] = ()
+    """Platforms where it runs what the fit was made with."""
     prefill_chunk_tokens: int | None = None
     max_batch: int
     source: str

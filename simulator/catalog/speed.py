@@ -6,18 +6,18 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Literal
 
-from simulator.catalog.hardware import kind_of
-from simulator.catalog.tables import Row, number, pick, table
-from simulator.spec import Spec
+from simulator.catalog.hardware import DeviceFacts, kind_of
+from simulator.catalog.tables import Facts, Row, number, pick, table
 
-__all__ = ["HeldOut", "PlatformFacts", "platform", "platforms"]
+__all__ = ["DecodeSpeed", "HeldOut", "PlatformFacts", "decode_speed", "platform", "platforms"]
 
 # for a phase that nobody measured on a platform: a third of the peak, and nine tenths of devices within a factor of 3
 UNMEASURED_PREFILL_EFFICIENCY, UNMEASURED_LOG_SD = 0.33, 0.65
 
 
-class HeldOut(Spec):
+class HeldOut(Facts):
     """Errors on chips that were not in the fit: |predicted/measured - 1|, and how often an interval held the truth."""
 
     median_error: float
@@ -27,7 +27,7 @@ class HeldOut(Spec):
     coverage_90: float
 
 
-class PlatformFacts(Spec):
+class PlatformFacts(Facts):
     """Effective speed of a kind of device, as shares of its peaks. Spreads are of natural logarithms.
 
     decode: seconds per token = (mixture_cost * active bytes + kv_cost * KV bytes) / (decode_efficiency * peak bytes/s)
@@ -59,6 +59,14 @@ class PlatformFacts(Spec):
     assumed_fields: tuple[str, ...]
 
 
+class DecodeSpeed(Facts):
+    """Effective bytes/s of reading weights, the spread of its natural logarithm, and where it comes from."""
+
+    bytes_per_s: float
+    log_sd: float
+    label: Literal["measured", "assumed"]
+
+
 @cache
 def platforms() -> tuple[PlatformFacts, ...]:
     """All platforms, one entry per runtime that was measured there; the usual runtime comes first."""
@@ -74,6 +82,19 @@ def platform(name: str, runtime: str | None = None) -> PlatformFacts:
     """
     found = pick("platform", name, platforms(), lambda facts: (facts.name,))
     return next((facts for facts in found if facts.runtime == runtime), found[0])
+
+
+def decode_speed(facts: DeviceFacts, on: PlatformFacts) -> DecodeSpeed:
+    """How fast `facts` reads weights on a platform: its own measured value if there is one, else the platform's share.
+
+    A measured value holds only together with the layer overhead of the runtime that it was measured with, so another
+    runtime or another platform of the device gets the platform's share of the peak.
+    """
+    measured, spread = facts.measured_decode_bytes_per_s, facts.measured_decode_log_sd
+    if measured and spread and (facts.platform, facts.measured_decode_runtime) == (on.name, on.runtime):
+        return DecodeSpeed(bytes_per_s=measured, log_sd=spread, label="measured")
+    share = facts.memory_bytes_per_s * on.decode_efficiency
+    return DecodeSpeed(bytes_per_s=share, log_sd=on.decode_log_sd, label="assumed")
 
 
 def _facts(row: Row) -> PlatformFacts:

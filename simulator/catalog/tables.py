@@ -13,13 +13,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from simulator.errors import CatalogError, did_you_mean
+from pydantic import ConfigDict
 
-__all__ = ["DATA", "names_of", "normalise", "number", "pick", "split", "table", "tree"]
+from simulator.errors import CatalogError, did_you_mean
+from simulator.spec import Spec
+
+__all__ = ["DATA", "Facts", "names_of", "normalise", "number", "pick", "split", "table", "tree"]
 
 DATA = Path(__file__).parent / "data"
 
 Row = Mapping[str, str]
+
+
+class Facts(Spec):
+    """A frozen entry of the catalogue; its validator is built at first use, which keeps the import cheap."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
 Entry = TypeVar("Entry")
 
 

@@ -55,6 +55,8 @@ class Device:
     background_load: float
     allow_paging: bool
     link: Link
+    contention: float = 0.0
+    """Slow-down by the other devices of the ring, where one machine plays them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class AccessPoint:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A cable straight between two devices."""
+    """A cable straight between two devices; `delay` is that of one end, and a message passes both."""
 
     ends: frozenset[str]
     kind: str
@@ -124,7 +126,8 @@ class Cluster:
         """The path from `source` to `sink`: a direct wire if there is one, else out to the access point and in again."""
         for wire in self.wires:
             if wire.ends == {source, sink}:
-                return Path(source, sink, (_wire_leg(wire, source, sink),), False, None, None)
+                legs = (_wire_leg(wire, source, "out"), _wire_leg(wire, sink, "in"))
+                return Path(source, sink, legs, False, None, None)
         a, b = self.device(source).link, self.device(sink).link
         legs = (self._leg(source, a, "out"), self._leg(sink, b, "in"))
         medium = a.via if a.shared else b.via if b.shared else None
@@ -145,10 +148,10 @@ class Cluster:
         )
 
 
-def _wire_leg(wire: Wire, source: str, sink: str) -> Leg:
+def _wire_leg(wire: Wire, end: str, side: str) -> Leg:
     cable = "--".join(sorted(wire.ends))
     return Leg(
-        name=f"wire/{source}/{sink}",
+        name=f"wire/{cable}/{end}/{side}",
         law=wire.delay,
         scale_name=f"world/{cable}/delay",
         scale_log_sd=wire.delay_log_sd,

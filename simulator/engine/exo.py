@@ -28,10 +28,10 @@ import simpy
 from simulator.cluster.cluster import Device
 from simulator.engine.base import Engine
 from simulator.laws.law import Floats
-from simulator.runtime.cost import decode_s, head_s, paging_s, prefill_s
+from simulator.runtime.cost import crowding, decode_s, head_s, paging_s, prefill_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
-from simulator.runtime.network import Hop, Network
+from simulator.runtime.network import Network
 from simulator.runtime.record import Recorder
 
 __all__ = ["ENGINE", "ExoRing"]
@@ -85,20 +85,22 @@ class ExoRing:
         """Each rank's layers, shape (waves * steps, ranks, rows)."""
         context = self.job.workload.prompt_tokens - self.prompt_steps + np.arange(self.steps, dtype=float)
         columns = []
-        for device, layers, factors in zip(self.job.ring, self._layers, self._factors, strict=True):
+        for device, layers, noise in zip(self.job.ring, self._layers, self._noise, strict=True):
             base = [decode_s(device, self.job.model, layers, context, batch) + self._paging_s(device, layers, batch)
                     for batch in self.waves]
-            columns.append(np.concatenate(base)[:, None] * factors)
+            columns.append(np.concatenate(base)[:, None] * self.draws.speed_factor(device, "decode") * noise)
         return np.stack(columns, axis=1)
 
     @cached_property
     def head_s(self) -> Floats:
         """Each rank's norm, head, sampling and host work, shape (waves * steps, ranks, rows)."""
-        overhead = self.job.engine.step_overhead_s * self.draws.overhead()
+        overhead = self.job.engine.step_overhead_s * self.draws.overhead("step")
         columns = []
-        for device, factors in zip(self.job.ring, self._factors, strict=True):
+        for device, noise in zip(self.job.ring, self._noise, strict=True):
             base = np.repeat([head_s(device, self.job.model, batch) for batch in self.waves], self.steps)
-            columns.append(base[:, None] * factors + (overhead + device.speed.stage_overhead))
+            crowd = np.repeat([crowding(device, batch) for batch in self.waves], self.steps)
+            work = base[:, None] * self.draws.speed_factor(device, "decode")
+            columns.append((work + crowd[:, None] * (overhead + device.speed.stage_overhead)) * noise)
         return np.stack(columns, axis=1)
 
     @cached_property
@@ -108,16 +110,17 @@ class ExoRing:
         starts = np.cumsum((0, *self.chunks)).tolist()
         base = np.array([[prefill_s(self.job.ring[r], self.job.model, self._layers[r], tokens, start) for r in ranks]
                          for tokens, start in zip(self.chunks, starts, strict=False)]).reshape(count, self.size, 1)
-        factors = [self.draws.stage_factors(device, "prefill", requests * count) for device in self.job.ring]
-        return base * np.stack(factors, axis=1).reshape(requests, count, self.size, -1)
+        factors = [self.draws.noise(device, "prefill", requests * count) * self.draws.speed_factor(device, "prefill")
+                   for device in self.job.ring]
+        return base * np.stack(factors, axis=1).reshape(requests, count, self.size, self.draws.rows)
 
     @cached_property
     def _layers(self) -> list[int]:
         return [shard.layers for shard in self.job.shards]
 
     @cached_property
-    def _factors(self) -> list[Floats]:
-        return [self.draws.stage_factors(device, "decode", len(self.waves) * self.steps) for device in self.job.ring]
+    def _noise(self) -> list[Floats]:
+        return [self.draws.noise(device, "decode", len(self.waves) * self.steps) for device in self.job.ring]
 
     def _paging_s(self, device: Device, layers: int, batch: int) -> float:
         model, workload = self.job.model, self.job.workload
@@ -132,8 +135,12 @@ class ExoRing:
         return out
 
     def _fill_delay_s(self, out: Floats, slot: str, stream: str | None = None) -> None:
+        # messages of decode steps belong to the batch, those before a prompt and of it to one request
+        batches = 1 if slot in ("barrier", "prompt") else np.repeat(self.waves, self.steps)[:, None]
         for rank, ends in enumerate(self.neighbours(slot)):
-            out[:, rank] = self.draws.delay_s(self.job.cluster.path(*ends), stream or slot, len(out))
+            cost = self.job.ring[rank].speed.batch_cost
+            crowd = 1 + cost * (batches - 1)
+            out[:, rank] = self.draws.delay_s(self.job.cluster.path(*ends), stream or slot, len(out), crowd)
 
     def seconds_per_byte(self, slot: str) -> Floats:
         """Of the connection that carries a slot's messages, shape (ranks, rows)."""
@@ -190,7 +197,7 @@ class _Recursion:
         steps, count, requests = ring.steps, len(ring.chunks), workload.concurrency
         notice, gathered = ring.rounds_s("notice", len(ring.waves) * steps), ring.rounds_s("gather", len(ring.waves) * steps)
         forward, barrier = ring.delay_s("forward", len(ring.waves) * steps), ring.rounds_s("barrier", requests)
-        prompt = ring.delay_s("prompt", requests * count).reshape(requests, count, ring.size, -1)
+        prompt = ring.delay_s("prompt", requests * count).reshape(requests, count, ring.size, ring.draws.rows)
         out = np.empty((len(ring.waves), workload.output_tokens, ring.draws.rows))
         request = k = 0
         for wave, batch in enumerate(ring.waves):
@@ -261,24 +268,23 @@ class _Processes:
     def stage(self, rank: int, stage_s: list[float], delay_s: list[float], size: float, step: int, cause: int) -> Steps:
         """Wait for the hidden state, run the layers, send it on."""
         if rank > 0:
-            cause = yield from self.receive(self.right[rank - 1], cause)
+            arrival = self.right[rank - 1].receive()
+            if not arrival.processed:
+                cause = yield arrival
         cause = yield from self.work("compute" if step >= 0 else "prefill", rank, stage_s[rank], step, cause)
         if rank < self.ring.size - 1:
             self.right[rank].send(size, delay_s[rank], cause, step)
         return cause
 
     def gather(self, rank: int, slot: str, index: int, size: float, step: int, cause: int) -> Steps:
-        """W - 1 rounds: send to the left, wait for the right."""
+        """W - 1 rounds: send to the left, wait for the right; what came early is no cause of what follows."""
+        left, right = self.left[rank], self.left[(rank + 1) % self.ring.size]
         for delay_s in self.delay_s[slot][index]:
-            self.left[rank].send(size, delay_s[rank], cause, step)
-            cause = yield from self.receive(self.left[(rank + 1) % self.ring.size], cause)
+            left.send(size, delay_s[rank], cause, step)
+            arrival = right.receive()
+            if not arrival.processed:
+                cause = yield arrival
         return cause
-
-    def receive(self, hop: Hop, cause: int) -> Steps:
-        """Wait for the next message; it is the cause of what follows if it came after the rank was ready."""
-        asked_s = self.env.now
-        message = yield hop.receive()
-        return message.span if self.env.now > asked_s else cause
 
     def work(self, kind: str, rank: int, duration_s: float, step: int, cause: int) -> Steps:
         """Keep the rank busy."""

@@ -18,7 +18,7 @@ import simpy
 
 from simulator.engine.base import Engine
 from simulator.laws.law import Floats
-from simulator.runtime.cost import decode_s, head_s, paging_s, prefill_s
+from simulator.runtime.cost import crowding, decode_s, head_s, paging_s, prefill_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.network import Network
@@ -43,7 +43,7 @@ class LegacyRing:
         """Devices in ring order."""
         return [device.name for device in self.job.ring]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Ranks in the ring."""
         return len(self.job.ring)
@@ -55,7 +55,7 @@ class LegacyRing:
 
     def stage_s(self, chat: int) -> Floats:
         """Each rank's work for each token of one chat, shape (tokens, ranks, rows)."""
-        model, overhead = self.job.model, self.job.engine.step_overhead_s * self.draws.overhead()
+        model, overhead = self.job.model, self.job.engine.step_overhead_s * self.draws.overhead("step")
         context = self.job.workload.prompt_tokens + np.arange(self.tokens, dtype=float)
         columns = []
         for rank, (device, shard) in enumerate(zip(self.job.ring, self.job.shards, strict=True)):
@@ -63,9 +63,11 @@ class LegacyRing:
             base = decode_s(device, model, shard.layers, context) + self._paging_s(rank)
             base[0] = prefill_s(device, model, shard.layers, self.job.workload.prompt_tokens) + self._paging_s(rank)
             base += head_s(device, model) if last else 0.0
-            factors = np.concatenate([self.draws.stage_factors(device, "prefill", 1),
-                                      self.draws.stage_factors(device, f"decode{chat or ''}", self.tokens)[1:]])
-            columns.append(base[:, None] * factors + (overhead + device.speed.stage_overhead))
+            speed = np.tile(self.draws.speed_factor(device, "decode"), (self.tokens, 1))
+            speed[0] = self.draws.speed_factor(device, "prefill")
+            noise = self.draws.noise(device, f"decode{chat or ''}", self.tokens)
+            host = (overhead + device.speed.stage_overhead) * crowding(device)
+            columns.append((base[:, None] * speed + host) * noise)
         return np.stack(columns, axis=1)
 
     def _paging_s(self, rank: int) -> float:
@@ -113,8 +115,9 @@ def token_times_s(ring: LegacyRing) -> Floats:
     closing = np.concatenate([np.zeros((1, ring.draws.rows)), np.cumsum(hop[:-1, -1], axis=0)])
     per_byte = ring.seconds_per_byte(ring.size - 1)
     # the broadcast leaves before the token does, so only its own transmission stands before it
-    arrived: Floats = sampled + closing + RESULT_BYTES * per_byte + ring.result_delay_s(0)
-    return arrived[None]
+    arrived = sampled + closing + RESULT_BYTES * per_byte + ring.result_delay_s(0)
+    in_order: Floats = np.maximum.accumulate(arrived, axis=0)  # one connection: what is sent first arrives first
+    return in_order[None]
 
 
 @dataclass
@@ -130,6 +133,7 @@ class _Processes:
         self.stages = [simpy.Resource(self.env) for _ in ring.names]
         self.network = Network(self.env, ring.draws, self.recorder, flows=chats)
         self.result_per_byte = float(ring.seconds_per_byte(ring.size - 1)[0])
+        self.heard_s = [0.0] * chats
         for chat in range(chats):
             self.env.process(self.chat(chat))
 
@@ -147,7 +151,7 @@ class _Processes:
                     self.broadcast(chat, token, result_s[token], cause)
                 if ring.size > 1:
                     hops[rank].send(ring.message_bytes(rank, token), delay_s[rank][token], cause, token)
-                    cause = (yield hops[rank].receive()).span
+                    cause = yield hops[rank].receive()
 
     def work(self, rank: int, duration_s: float, token: int, cause: int) -> Generator[simpy.Event, Any, int]:
         """Wait for the device, then keep it busy."""
@@ -165,7 +169,8 @@ class _Processes:
             self.recorder.token(chat, token, self.env.now, cause)
             return
         source, sink = self.ring.ends(self.ring.size - 1)
-        arrive_s = self.env.now + RESULT_BYTES * self.result_per_byte + delay_s
+        arrive_s = max(self.heard_s[chat], self.env.now + RESULT_BYTES * self.result_per_byte + delay_s)
+        self.heard_s[chat] = arrive_s
         span = self.recorder.span("hop", f"{source} -> {sink}", token, self.env.now, arrive_s, cause)
         self.recorder.token(chat, token, arrive_s, span)
 

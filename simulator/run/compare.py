@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from simulator.errors import ScenarioError
+from simulator.errors import Fault, ScenarioError
 from simulator.laws.law import Floats, scaled
 from simulator.prepare import prepare
 from simulator.result.estimate import Estimate, estimate, rounded
@@ -50,8 +50,10 @@ def compare(scenarios: Sequence[Scenario]) -> Comparison:
     row i of each meets the same devices, networks and noise. Raises what `prepare` raises.
     """
     names = [scenario.name for scenario in scenarios]
-    if len(set(names)) < len(names):
-        raise ScenarioError("compare", [])
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        reason = f"{', '.join(twice)}: more than one scenario has this name; give each a name of its own"
+        raise ScenarioError("compare", [Fault("name", reason)])
     aligned = _aligned(scenarios)
     rates = [_rates(scenario) for scenario in aligned]
     ranking = [

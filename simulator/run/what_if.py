@@ -17,8 +17,8 @@ from simulator.spec import Spec
 
 __all__ = ["WhatIf", "alternatives"]
 
-MOST_REPLICATIONS = 100
-"""A what-if compares pairs, so half of the usual replications show a difference as well."""
+MOST_REPLICATIONS = 200
+"""A what-if compares pairs, so more replications than these show nothing new."""
 CABLE = "ethernet_1g"
 OUTPUT_TOKENS = 128
 

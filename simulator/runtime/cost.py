@@ -12,18 +12,22 @@ from simulator.cluster.cluster import Device
 from simulator.laws.law import Floats
 from simulator.model.model import Model
 
-__all__ = ["decode_s", "head_s", "paging_s", "prefill_s", "seconds_per_layer"]
+__all__ = ["crowding", "decode_s", "head_s", "paging_s", "prefill_s", "seconds_per_layer"]
 
 
-def _free(device: Device) -> float:
-    """Share of the device that background work leaves."""
-    return 1 - device.background_load
+def crowding(device: Device, batch: int = 1) -> float:
+    """What multiplies every cost on a device: `(1 + batch_cost (batch - 1)) (1 + contention) / (1 - background_load)`.
+
+    `batch_cost` is 0 where further chats ride along for free until the flops count (graphics processors) and large
+    where matrix products are done row by row (processors); it is fitted, not looked up.
+    """
+    return (1 + device.speed.batch_cost * (batch - 1)) * (1 + device.contention) / (1 - device.background_load)
 
 
 def decode_s(device: Device, model: Model, layers: int, context: ArrayLike, batch: int = 1) -> Floats:
     """Seconds that one decode step spends in `layers` layers at `context` tokens, shape of `context`.
 
-    `max((weights + kv) / decode_bandwidth, flops / prefill_flops) + layers * layer_overhead` with
+    `(max((weights + kv) / decode_bandwidth, flops / prefill_flops) + layers * layer_overhead) * crowding` with
     `weights = mixture_cost * layers * layer_bytes_read(batch)` (the factor for experts only), `kv = context_cost * layers * kv_bytes * context * batch` and
     `flops = batch * layers * (layer_flops + 4 hidden context)`: two products of 2 hidden context each in attention.
     """
@@ -35,7 +39,7 @@ def decode_s(device: Device, model: Model, layers: int, context: ArrayLike, batc
     weights = layers * model.layer_bytes_read(batch) * (speed.mixture_cost if model.experts else 1.0)
     read_s = (weights + kv) / speed.decode_bandwidth
     flop_s = batch * layers * (model.layer_flops + 4 * model.hidden * tokens) / speed.prefill_flops
-    return (np.maximum(read_s, flop_s) + layers * speed.layer_overhead) / _free(device)
+    return (np.maximum(read_s, flop_s) + layers * speed.layer_overhead) * crowding(device, batch)
 
 
 def seconds_per_layer(device: Device, model: Model, context: float = 0.0) -> float:
@@ -47,22 +51,23 @@ def head_s(device: Device, model: Model, batch: int = 1) -> float:
     """Seconds of final norm and output head: `max(head_bytes / decode_bandwidth, batch * head_flops / prefill_flops)`."""
     speed = device.speed
     read_s = model.head_bytes / speed.decode_bandwidth
-    return max(read_s, batch * model.head_flops / speed.prefill_flops) / _free(device)
+    return max(read_s, batch * model.head_flops / speed.prefill_flops) * crowding(device, batch)
 
 
 def prefill_s(device: Device, model: Model, layers: int, tokens: int, context: int = 0) -> float:
     """Seconds that a chunk of `tokens` prompt tokens spends in `layers` layers after `context` earlier tokens.
 
     `max(flops / prefill_flops, weights / decode_bandwidth) + layers * layer_overhead` with
-    `flops = layers * (tokens * layer_flops + 4 hidden (tokens * context + tokens**2 / 2))`: causal attention.
+    `flops = layers * (mixture_cost tokens * layer_flops + 4 hidden (tokens * context + tokens**2 / 2))`: causal attention.
     """
     if tokens <= 0 or layers == 0:
         return 0.0
     speed = device.speed
     attention = 4 * model.hidden * (tokens * context + tokens**2 / 2)
-    flop_s = layers * (tokens * model.layer_flops + attention) / speed.prefill_flops
+    mixture = speed.prefill_mixture_cost if model.experts else 1.0
+    flop_s = layers * (mixture * tokens * model.layer_flops + attention) / speed.prefill_flops
     read_s = layers * model.layer_bytes_read(tokens) / speed.decode_bandwidth
-    return (max(flop_s, read_s) + layers * speed.layer_overhead) / _free(device)
+    return (max(flop_s, read_s) + layers * speed.layer_overhead) * crowding(device)
 
 
 def paging_s(device: Device, resident_bytes: float) -> float:

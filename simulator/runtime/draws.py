@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from simulator.cluster.cluster import Device, Leg, Path
 from simulator.laws.law import Constant, Floats
 from simulator.laws.streams import Streams
 from simulator.runtime.job import Job
+from simulator.scenario import NoiseSpec
 
 __all__ = ["Draws"]
 
@@ -29,7 +31,7 @@ class Draws:
     first: int
     rows: int
     certain: bool = False
-    """True: the catalogue is taken at its word (no world factors); tests and `compare` use it."""
+    """True: the catalogue is taken at its word and nothing is noisy; only delays are drawn."""
     _worlds: dict[str, Floats] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -43,33 +45,54 @@ class Draws:
         return self._worlds[name]
 
     def _draw_world(self, name: str, log_sd: float) -> Floats:
-        if self.certain or log_sd == 0:
+        posterior = self.job.posterior
+        known = posterior is not None and name in posterior.names
+        if self.certain or (log_sd == 0 and not known):
             return np.ones(self.rows)
         runs = self.job.workload.runs
-        first = self.first // runs
-        last = (self.first + self.rows - 1) // runs
-        worlds = Streams(self.job.seed, first, last - first + 1).factors(name, log_sd)
-        return worlds[(self.first + np.arange(self.rows)) // runs - first]
+        worlds = (self.first + np.arange(self.rows)) // runs
+        if posterior is not None and known:
+            column = posterior.names.index(name)
+            return np.array([draw[column] for draw in posterior.draws])[worlds % len(posterior.draws)]
+        streams = Streams(self.job.seed, int(worlds[0]), int(worlds[-1] - worlds[0]) + 1)
+        return streams.factors(name, log_sd)[worlds - worlds[0]]
 
-    def stage_factors(self, device: Device, part: str, n: int) -> Floats:
-        """What multiplies the cost of `n` successive steps of a device, shape (n, rows): world, run and fast noise."""
+    def speed_factor(self, device: Device, part: str) -> Floats:
+        """What multiplies the cost of a device's layers and head in this world, shape (rows,); part as in `noise`."""
         log_sd = device.speed.prefill_spread if part == "prefill" else device.speed.decode_spread
-        factor = self.world(f"world/{device.name}/{'prefill' if part == 'prefill' else 'decode'}", log_sd)
-        if device.noise.run_sigma:
-            factor = factor * self._streams.factors(f"run/{device.name}", device.noise.run_sigma)
-        if device.noise.sigma == 0:
+        return self.world(f"world/{device.name}/{'prefill' if part == 'prefill' else 'decode'}", log_sd)
+
+    def noise(self, device: Device, part: str, n: int) -> Floats:
+        """What multiplies all work of `n` successive steps on a device, shape (n, rows): its own noise and the common one.
+
+        `part` names the stream: `prefill`, `decode`, or `decode<chat>` where chats are drawn one by one.
+        """
+        own = self._noise(device.name, device.noise, part, n)
+        common = self.job.common_noise
+        if common.sigma == common.run_sigma == common.session_sigma == 0:
+            return own
+        return own * self._noise("common", common, part, n)
+
+    def _noise(self, name: str, law: NoiseSpec, part: str, n: int) -> Floats:
+        factor = self.world(f"session/{name}", law.session_sigma)
+        if law.run_sigma and not self.certain:
+            factor = factor * self._streams.factors(f"run/{name}", law.run_sigma)
+        if law.sigma == 0 or self.certain:
             return np.broadcast_to(factor, (n, self.rows))
-        noise = autoregression(self._streams.normals(f"noise/{device.name}/{part}", n), device.noise.correlation)
-        return np.exp(device.noise.sigma * noise) * factor
+        walk = autoregression(self._streams.normals(f"noise/{name}/{part}", n), law.correlation)
+        return np.exp(law.sigma * walk) * factor
 
-    def overhead(self) -> Floats:
-        """The world's factor of the engine's own overheads, shape (rows,)."""
-        return self.world(f"world/engine/{self.job.engine.name}", self.job.engine.overhead_log_sd)
+    def overhead(self, part: Literal["step", "hop"]) -> Floats:
+        """The world's factor of the engine's own overhead per step or per message, shape (rows,)."""
+        return self.world(f"world/engine/{part}", self.job.engine.overhead_log_sd)
 
-    def delay_s(self, path: Path, slot: str, n: int) -> Floats:
-        """Delay (s) of the `n` messages of one slot on a path, beyond transmission, shape (n, rows)."""
+    def delay_s(self, path: Path, slot: str, n: int, crowd: Floats | float = 1.0) -> Floats:
+        """Delay (s) of the `n` messages of one slot on a path, beyond transmission, shape (n, rows).
+
+        `crowd`, of shape (n, 1), multiplies the engine's own work for a message: that of a batch costs more.
+        """
         total = self._leg_delay_s(path.legs[0], slot, n)
-        total += self.job.engine.hop_overhead_s * self.overhead()
+        total += crowd * (self.job.engine.hop_overhead_s * self.overhead("hop"))
         for leg in path.legs[1:]:
             total += self._leg_delay_s(leg, slot, n)
         return total
@@ -107,7 +130,7 @@ def autoregression(white: Floats, correlation: float) -> Floats:
 
     `x[0] = z[0]`, `x[k] = rho x[k-1] + sqrt(1 - rho**2) z[k]`.
     """
-    if correlation == 0:
+    if correlation == 0 or len(white) == 0:
         return white
     x = np.empty(white.shape)
     x[0] = white[0]

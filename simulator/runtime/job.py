@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from simulator.cluster.cluster import Cluster, Device
 from simulator.model.model import Model
 from simulator.placement.shard import Placement, Shard
-from simulator.scenario import WorkloadSpec
+from simulator.scenario import NoiseSpec, PosteriorSpec, WorkloadSpec
 
 __all__ = ["EngineCosts", "Job"]
 
@@ -33,6 +33,8 @@ class Job:
     engine: EngineCosts
     workload: WorkloadSpec
     seed: int
+    common_noise: NoiseSpec = NoiseSpec(sigma=0.0)
+    posterior: PosteriorSpec | None = None
 
     @property
     def ring(self) -> tuple[Device, ...]:

@@ -7,9 +7,10 @@ chunks of a long prompt, do contend: then each access point is one resource (`Ne
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import simpy
 
@@ -17,14 +18,16 @@ from simulator.cluster.cluster import PowerSave
 from simulator.runtime.draws import Draws
 from simulator.runtime.record import Recorder
 
-__all__ = ["Hop", "Message", "Network", "Port"]
+__all__ = ["Arrival", "Hop", "Network", "Port"]
 
 
-class Message(NamedTuple):
-    """What crosses a hop: its content and the span that ended with its arrival."""
+class Arrival(simpy.Event):
+    """The arrival of one message; a receiver may wait for it before the message is sent."""
 
-    content: Any
-    span: int
+    def after(self, delay_s: float, span: int) -> None:
+        """Happen in `delay_s` seconds; the value is the span that ends then."""
+        self._ok, self._value = True, span
+        self.env.schedule(self, delay=delay_s)
 
 
 @dataclass(slots=True)
@@ -62,55 +65,61 @@ class Hop:
     listener: Port | None = None
     """The receiving device's interface."""
     last_arrival_s: float = 0.0
-    inbox: simpy.Store = field(init=False)
+    name: str = field(init=False)
+    _sent: deque[Arrival] = field(default_factory=deque)
+    """Messages on their way, or arrived, that nobody has asked for yet."""
+    _asked: deque[Arrival] = field(default_factory=deque)
+    """Messages that were asked for and are not sent yet."""
 
     def __post_init__(self) -> None:
-        self.inbox = simpy.Store(self.env)
+        self.name = f"{self.source} -> {self.sink}"
 
-    def send(self, size_bytes: float, delay_s: float, cause: int, step: int, content: Any = None) -> None:
+    def send(self, size_bytes: float, delay_s: float, cause: int, step: int) -> None:
         """Hand a message to the port; it arrives after its turn, its transmission and `delay_s`."""
         if self.medium is not None:
-            self.env.process(self._contend(size_bytes, delay_s, cause, step, content))
+            self.env.process(self._contend(size_bytes, delay_s, cause, step))
             return
-        begin_s = max(self.env.now, self.port.free_s)
-        self.port.free_s = begin_s + size_bytes * self.seconds_per_byte
-        cause = self.recorder.span("queue", self._name, step, self.env.now, begin_s, cause)
-        self._fly(self.port.free_s + delay_s, begin_s, cause, step, content)
+        begin_s, port = self.env.now, self.port
+        if begin_s < port.free_s:
+            cause = self.recorder.span("queue", self.name, step, begin_s, port.free_s, cause)
+            begin_s = port.free_s
+        port.free_s = begin_s + size_bytes * self.seconds_per_byte
+        self._fly(port.free_s + delay_s, begin_s, cause, step)
 
-    def receive(self) -> simpy.resources.store.StoreGet:
-        """The event of the next message's arrival; its value is the Message."""
-        return self.inbox.get()
+    def receive(self) -> Arrival:
+        """The event of the next message's arrival; its value is the span that ends with it."""
+        if self._sent:
+            return self._sent.popleft()
+        arrival = Arrival(self.env)
+        self._asked.append(arrival)
+        return arrival
 
-    def _fly(self, arrival_s: float, begin_s: float, cause: int, step: int, content: Any) -> None:
-        self.port.active(begin_s)
+    def _fly(self, arrival_s: float, begin_s: float, cause: int, step: int) -> None:
+        if self.port.doze is not None:
+            self.port.active(begin_s)
         if self.listener is not None:
             arrival_s += self.listener.wake_up_s(begin_s)
             self.listener.active(arrival_s)
-        self.last_arrival_s = arrival_s = max(arrival_s, self.last_arrival_s)
-        span = self.recorder.span("hop", self._name, step, begin_s, arrival_s, cause)
-        landing = self.env.timeout(arrival_s - self.env.now, Message(content, span))
-        assert landing.callbacks is not None
-        landing.callbacks.append(self._land)
+        if arrival_s < self.last_arrival_s:
+            arrival_s = self.last_arrival_s
+        self.last_arrival_s = arrival_s
+        if self._asked:
+            arrival = self._asked.popleft()
+        else:
+            arrival = Arrival(self.env)
+            self._sent.append(arrival)
+        arrival.after(arrival_s - self.env.now, self.recorder.span("hop", self.name, step, begin_s, arrival_s, cause))
 
-    def _land(self, landing: simpy.Event) -> None:
-        self.inbox.put(landing.value)
-
-    def _contend(
-        self, size_bytes: float, delay_s: float, cause: int, step: int, content: Any
-    ) -> Generator[simpy.Event, Any, None]:
+    def _contend(self, size_bytes: float, delay_s: float, cause: int, step: int) -> Generator[simpy.Event, Any, None]:
         """Wait for the air, hold it while transmitting, then fly."""
         assert self.medium is not None
         asked_s = self.env.now
         with self.medium.request() as turn:
             yield turn
             begin_s = self.env.now
-            cause = self.recorder.span("queue", self._name, step, asked_s, begin_s, cause)
+            cause = self.recorder.span("queue", self.name, step, asked_s, begin_s, cause)
             yield self.env.timeout(size_bytes * self.seconds_per_byte)
-        self._fly(self.env.now + delay_s, begin_s, cause, step, content)
-
-    @property
-    def _name(self) -> str:
-        return f"{self.source} -> {self.sink}"
+        self._fly(self.env.now + delay_s, begin_s, cause, step)
 
 
 class Network:

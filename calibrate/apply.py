@@ -1,0 +1,176 @@
+"""Put a calibration into a scenario: fitted speeds for the devices that were measured, a scaled catalogue for others.
+
+The result is an ordinary Scenario, complete and self-sufficient: the simulator never sees a Calibration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import hypot
+
+import numpy as np
+
+from calibrate.calibration import Calibration
+from simulator.complete import complete
+from simulator.errors import CalibrationError
+from simulator.result.estimate import rounded
+from simulator.scenario import DeviceSpec, NoiseSpec, PosteriorSpec, Scenario, SharedHostSpec, SpeedSpec
+
+__all__ = ["Applied", "apply"]
+
+MOST_DRAWS = 200
+"""Joint draws kept in a scenario; as many as the usual replications."""
+LONELY_LOG_SD = 0.3
+"""How far an engine's speed may be from the catalogue's on a device when a single calibrated device showed how far it
+is on that one. Assumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The scenario with fitted laws, and what the reader should know about it."""
+
+    scenario: Scenario
+    warnings: tuple[str, ...]
+
+
+def apply(calibration: Calibration, scenario: Scenario) -> Applied:
+    """The scenario with every number that the calibration knows; labels say which.
+
+    Raises CalibrationError where engine differs: what one engine costs says nothing of another.
+    """
+    if calibration.engine != scenario.engine.name:
+        raise CalibrationError(f"the calibration is of engine {calibration.engine}, the scenario runs "
+                               f"{scenario.engine.name}; calibrate that engine, or change the scenario")
+    own = {name: device.speed for name, device in scenario.devices.items()}
+    full = complete(scenario)
+    devices, warnings = {}, list(_extrapolations(calibration, full))
+    for name, device in full.devices.items():
+        source = _source(calibration, name, device)
+        if source is None and own[name] is None:
+            devices[name] = _scaled(calibration, device)
+            warnings.append(f"{name}: not calibrated; its speed is the catalogue's, scaled by what the calibrated "
+                            "devices taught")
+        elif source is None:
+            devices[name] = device
+            warnings.append(f"{name}: not calibrated; the scenario's own speed is kept")
+        else:
+            devices[name] = _calibrated(calibration, device, source)
+    return Applied(full.model_copy(update={
+        "devices": devices,
+        "engine": full.engine.model_copy(update={
+            "step_overhead": _point(calibration, "step_overhead_s", full.engine.step_overhead),
+            "hop_overhead": _point(calibration, "hop_overhead_s", full.engine.hop_overhead),
+            "overhead_spread": 0.0, "label": "calibrated"}),
+        "common_noise": NoiseSpec(
+            sigma=calibration.noise.common_sigma, correlation=calibration.noise.correlation,
+            run_sigma=calibration.noise.run_sigma, session_sigma=calibration.noise.session_sigma),
+        "posterior": _posterior(calibration, full),
+        "shared_host": _shared_host(calibration, full),
+    }), tuple(warnings))
+
+
+def _source(calibration: Calibration, name: str, device: DeviceSpec) -> str | None:
+    """The calibrated device that stands for this one: of the same name, else of the same kind."""
+    if calibration.value(f"layer_s/{name}") is not None:
+        return name
+    alike = (other for other, kind in calibration.kinds.items()
+             if kind != "unknown" and kind == device.kind and calibration.value(f"layer_s/{other}") is not None)
+    return next(alike, None)
+
+
+def _point(calibration: Calibration, name: str, fallback: float | None = 0.0) -> float:
+    """The value to draw around: the fitted one, or the mean of the draws where that is zero (a bound)."""
+    value = calibration.value(name)
+    if value is None:
+        return fallback or 0.0
+    if value > 0:
+        return value
+    return float(np.mean(_column(calibration, name)))
+
+
+def _column(calibration: Calibration, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    index = calibration.names.index(name)
+    return np.array([draw[index] for draw in calibration.draws])
+
+
+def _calibrated(calibration: Calibration, device: DeviceSpec, source: str) -> DeviceSpec:
+    assert device.speed is not None
+    speed = device.speed.model_copy(update={
+        "decode_bandwidth": calibration.layer_bytes / _point(calibration, f"layer_s/{source}"),
+        "prefill_flops": calibration.prefill_flops,
+        "layer_overhead": 0.0,
+        "context_cost": calibration.value("context_cost") or device.speed.context_cost,
+        "batch_cost": calibration.value("batch_cost") or device.speed.batch_cost,
+        "decode_spread": 0.0,  # the posterior's draws say it
+        "prefill_spread": calibration.prefill_log_sd,
+        "label": "calibrated",
+    })
+    return device.model_copy(update={"speed": speed, "noise": _own_noise(calibration)})
+
+
+def _shared_host(calibration: Calibration, scenario: Scenario) -> SharedHostSpec | None:
+    contention = calibration.value("contention")
+    if scenario.shared_host is None or contention is None:
+        return scenario.shared_host
+    return SharedHostSpec(contention=contention)
+
+
+def _own_noise(calibration: Calibration) -> NoiseSpec:
+    return NoiseSpec(sigma=calibration.noise.own_sigma, correlation=calibration.noise.correlation)
+
+
+def _scaled(calibration: Calibration, device: DeviceSpec) -> DeviceSpec:
+    """A device that was not measured: the catalogue times what the engine made of the measured ones."""
+    ratios = [
+        np.log(_point(calibration, f"layer_s/{name}") / catalogue_s)
+        for name, catalogue_s in calibration.catalogue_layer_s.items()
+        if calibration.value(f"layer_s/{name}") is not None
+    ]
+    assert device.speed is not None
+    if not ratios:
+        return device
+    slower = float(np.exp(np.mean(ratios)))
+    spread = float(np.std(ratios, ddof=1)) if len(ratios) > 1 else LONELY_LOG_SD
+    speed: SpeedSpec = device.speed.model_copy(update={
+        "decode_bandwidth": device.speed.decode_bandwidth / slower,
+        "layer_overhead": device.speed.layer_overhead * slower,
+        "batch_cost": calibration.value("batch_cost") or device.speed.batch_cost,
+        "decode_spread": min(2.0, hypot(device.speed.decode_spread, spread)),
+    })
+    return device.model_copy(update={"speed": speed, "noise": _own_noise(calibration)})
+
+
+def _posterior(calibration: Calibration, scenario: Scenario) -> PosteriorSpec:
+    """The joint draws as factors of the point values, under the simulator's names."""
+    columns: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]] = {}
+    for name, device in scenario.devices.items():
+        source = _source(calibration, name, device)
+        if source is not None:
+            columns[f"world/{name}/decode"] = _factors(calibration, f"layer_s/{source}")
+    for part in ("step", "hop"):
+        if calibration.value(f"{part}_overhead_s") is not None:
+            columns[f"world/engine/{part}"] = _factors(calibration, f"{part}_overhead_s")
+    kept = np.column_stack(list(columns.values()))[:MOST_DRAWS]
+    return PosteriorSpec(names=tuple(columns), draws=tuple(tuple(map(rounded, row)) for row in kept.tolist()))
+
+
+def _factors(calibration: Calibration, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    point = _point(calibration, name)
+    draws = _column(calibration, name)
+    return np.maximum(draws / point, 1e-6) if point > 0 else np.ones_like(draws)
+
+
+def _extrapolations(calibration: Calibration, scenario: Scenario) -> list[str]:
+    """Where the scenario leaves what was measured."""
+    low, high = calibration.context_range
+    end = scenario.workload.prompt_tokens + scenario.workload.output_tokens
+    found = []
+    if end > 2 * high:
+        found.append(f"extrapolation: contexts up to {end} tokens, measured were {low:.0f} to {high:.0f}")
+    if scenario.workload.concurrency > 1 and calibration.value("batch_cost") is None:
+        found.append("extrapolation: several chats at once, none were measured; the cost of a batch is the catalogue's")
+    layer_bytes = scenario.model.layer_bytes or calibration.layer_bytes
+    if not 0.5 < layer_bytes / calibration.layer_bytes < 2:
+        found.append(f"extrapolation: layers of {layer_bytes / 1e6:.0f} MB, measured were "
+                     f"{calibration.layer_bytes / 1e6:.0f} MB; fixed costs per layer scale wrongly with the bytes")
+    return found

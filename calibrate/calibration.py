@@ -1,0 +1,192 @@
+"""Calibration: fitted parameters with their uncertainty, where they came from, and how they enter a scenario."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from calibrate.fit import Fit, fit
+from calibrate.noise import Noise, fit_noise
+from calibrate.prefill import fit_prefill
+from calibrate.samples import Sample, sample
+from simulator.errors import CalibrationError, MeasurementError
+from simulator.files import dump, load
+from simulator.result.estimate import rounded
+from simulator.result.measurement import read_measurement
+from simulator.spec import Spec
+
+__all__ = ["Calibration", "NoiseValues", "Parameter", "Source", "calibrate", "load_calibration", "save_calibration"]
+
+FEWEST_GAPS = 200
+ILL_CONDITIONED = 100.0
+
+
+class Source(Spec):
+    """A Measurement that trained the calibration."""
+
+    name: str
+    sha256: str
+    runs: int
+    gaps: int
+    median_s: float
+    fitted_s: float
+    """What the fitted model says of it."""
+
+
+class Parameter(Spec):
+    """A fitted value in its base unit, with its 90 % interval and the number of measurements that bear on it."""
+
+    name: str
+    unit: Literal["s", "1"]
+    value: float
+    p05: float
+    p95: float
+    n: int
+
+
+class NoiseValues(Spec):
+    """See `calibrate.noise.Noise`."""
+
+    own_sigma: float
+    common_sigma: float
+    correlation: float
+    run_sigma: float
+    session_sigma: float
+
+
+class Calibration(Spec):
+    """The result of `sim calibrate`; `calibrate.apply` puts it into a scenario."""
+
+    format: Literal[1] = 1
+    engine: str
+    model: str
+    layer_bytes: float
+    """Of the model that was measured; other models scale by their bytes."""
+    kinds: dict[str, str]
+    """Catalogue kind of each calibrated device, 'unknown' where the scenario named none."""
+    catalogue_layer_s: dict[str, float]
+    """What the catalogue would have said for each calibrated device that it knows."""
+    parameters: tuple[Parameter, ...]
+    noise: NoiseValues
+    prefill_flops: float
+    prefill_log_sd: float
+    context_range: tuple[float, float]
+    """Context lengths (tokens) that were measured."""
+    names: tuple[str, ...]
+    draws: tuple[tuple[float, ...], ...]
+    """Joint bootstrap draws of the parameters `names`."""
+    sources: tuple[Source, ...]
+    warnings: tuple[str, ...] = ()
+
+    def value(self, name: str) -> float | None:
+        """The fitted value of a parameter, None if it was not fitted."""
+        return next((parameter.value for parameter in self.parameters if parameter.name == name), None)
+
+    def trained_on(self, sha256: str) -> bool:
+        """Whether a Measurement with that hash trained this calibration."""
+        return any(source.sha256 == sha256 for source in self.sources)
+
+
+def calibrate(paths: Sequence[Path], *, draws: int = 500, seed: int = 1) -> Calibration:
+    """Fit the Measurements of these files; files that hold nothing usable are left out and named in the warnings.
+
+    Raises CalibrationError where nothing is left, or where the measurements do not belong together.
+    """
+    samples, warnings = [], []
+    for path in paths:
+        try:
+            samples.append(sample(read_measurement(path)))
+        except MeasurementError as error:
+            warnings.append(f"left out: {error}")
+    if not samples:
+        raise CalibrationError("\n".join(["no usable measurement:", *warnings]))
+    return calibrate_samples(samples, draws=draws, seed=seed, warnings=warnings)
+
+
+def calibrate_samples(
+    samples: Sequence[Sample], *, draws: int = 500, seed: int = 1, warnings: Sequence[str] = ()
+) -> Calibration:
+    """Fit samples that are already in memory; see `calibrate`."""
+    fitted = fit(samples, draws=draws, seed=seed)
+    noise = fit_noise(samples, fitted)
+    prefill_flops, prefill_log_sd = fit_prefill(samples, fitted)
+    first = samples[0].scenario
+    contexts = [run.context for one in samples for run in one.runs]
+    devices = {name: spec for one in samples for name, spec in one.scenario.devices.items()}
+    return Calibration(
+        engine=first.engine.name, model=first.model.name, layer_bytes=first.model.layer_bytes or 0.0,
+        kinds={name: spec.kind or "unknown" for name, spec in devices.items()},
+        catalogue_layer_s=catalogue_layer_s(samples),
+        parameters=_parameters(samples, fitted),
+        noise=NoiseValues(**{name: rounded(getattr(noise, name)) for name in NoiseValues.model_fields}),
+        prefill_flops=rounded(prefill_flops), prefill_log_sd=rounded(prefill_log_sd),
+        context_range=(min(contexts), max(contexts)), names=fitted.names,
+        draws=tuple(tuple(rounded(value) for value in draw) for draw in fitted.draws.tolist()),
+        sources=tuple(
+            Source(name=one.name, sha256=one.sha256, runs=len(one.runs), gaps=len(one.gaps_s),
+                   median_s=rounded(one.median_s), fitted_s=rounded(float(predicted)))
+            for one, predicted in zip(samples, fitted.predicted_s, strict=True)),
+        warnings=(*warnings, *_doubts(samples, fitted, noise)),
+    )
+
+
+def catalogue_layer_s(samples: Sequence[Sample]) -> dict[str, float]:
+    """Seconds per layer by the catalogue, for each device whose kind it knows."""
+    from simulator.complete import complete
+    from simulator.prepare import prepare
+    from simulator.runtime.cost import seconds_per_layer
+
+    found: dict[str, float] = {}
+    for one in samples:
+        for name, spec in one.scenario.devices.items():
+            if name in found or spec.kind is None:
+                continue
+            plain = spec.model_copy(update={"speed": None, "background_load": 0.0})
+            scenario = one.scenario.model_copy(update={"devices": {**one.scenario.devices, name: plain}})
+            job = prepare(complete(scenario)).job
+            found[name] = rounded(seconds_per_layer(job.cluster.device(name), job.model))
+    return found
+
+
+def _parameters(samples: Sequence[Sample], fitted: Fit) -> tuple[Parameter, ...]:
+    low, high = np.quantile(fitted.draws, [0.05, 0.95], axis=0)
+    touched = np.count_nonzero(fitted.design.matrix, axis=0)
+    return tuple(
+        Parameter(name=name, unit=unit_of(name), value=rounded(fitted.values[name]),
+                  p05=rounded(float(low[i])), p95=rounded(float(high[i])), n=int(touched[i]))
+        for i, name in enumerate(fitted.names))
+
+
+def unit_of(name: str) -> Literal["s", "1"]:
+    """The base unit of a parameter, told by its name."""
+    kind = name.split("/")[0]
+    return "s" if kind.endswith("_s") else "1"
+
+
+def _doubts(samples: Sequence[Sample], fitted: Fit, noise: Noise) -> list[str]:
+    """What a reader of the calibration should know."""
+    doubts = [f"{one.name}: {text}" for one in samples for text in one.warnings]
+    gaps = sum(len(one.gaps_s) for one in samples)
+    if gaps < FEWEST_GAPS:
+        doubts.append(f"only {gaps} inter-token times in all; measure at least {FEWEST_GAPS}")
+    if fitted.condition > ILL_CONDITIONED:
+        doubts.append(f"the placements hardly separate the parameters (condition number {fitted.condition:.0f})")
+    doubts += [f"these placements do not separate {' and '.join(group)}; `sim live design` proposes one that does"
+               for group in fitted.unseparated]
+    doubts += [f"{one.name}: the fit is {error:+.0%} off" for one, error in zip(samples, fitted.error, strict=True)
+               if abs(error) > 0.15]
+    return doubts + list(noise.warnings)
+
+
+def load_calibration(path: Path) -> Calibration:
+    """Read a calibration file; raises ScenarioError with every fault in it."""
+    return load(path, Calibration)
+
+
+def save_calibration(calibration: Calibration, path: Path) -> None:
+    """Write a calibration file, whole or not at all."""
+    names = ", ".join(source.name for source in calibration.sources)
+    dump(calibration, path, header=f"Calibration of {calibration.engine} from {names}. Made by `sim calibrate`.")

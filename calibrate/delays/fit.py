@@ -1,0 +1,144 @@
+"""Fit every candidate law to one sample of delays and rank them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from calibrate.delays import density, families
+from calibrate.delays.assess import Fitted, assess, best_first
+from calibrate.delays.law_fit import LawFit
+from calibrate.delays.mixture import lognormal_mixture
+from calibrate.delays.sample import Sample, take
+from calibrate.delays.stderr import parameters_of, standard_errors
+from simulator.errors import CalibrationError, did_you_mean
+from simulator.laws import Constant, Empirical, Law
+from simulator.units import format_seconds
+
+__all__ = ["CANDIDATES", "fit_laws"]
+
+FITTERS: dict[str, tuple[int, Callable[[Sample], Law]]] = {
+    "constant": (1, lambda sample: families.constant(sample.x)),
+    "lognormal": (2, lambda sample: families.lognormal(sample.x)),
+    "gamma": (2, lambda sample: families.gamma(sample.x)),
+    "weibull": (2, lambda sample: families.weibull(sample.x)),
+    "exponential": (2, lambda sample: families.shifted(families.exponential, sample)),
+    "shifted lognormal": (3, lambda sample: families.shifted(families.lognormal, sample)),
+    "shifted gamma": (3, lambda sample: families.shifted(families.gamma, sample)),
+    "shifted weibull": (3, lambda sample: families.shifted(families.weibull, sample)),
+    "lognormal mixture": (5, lognormal_mixture),
+    "empirical": (0, lambda sample: families.empirical(sample.x)),
+}
+"""How many free parameters, and how they are found. The exponential is shifted too."""
+
+CANDIDATES = tuple(FITTERS)
+"""Names that `fit_laws` knows, the simpler before the richer."""
+
+
+def fit_laws(
+    samples_s: Iterable[float] | ArrayLike, *, candidates: Sequence[str] | None = None
+) -> tuple[LawFit, ...]:
+    """Every candidate law by maximum likelihood, best BIC first; those without a likelihood last.
+
+    `samples_s` are delays (s) in the order in which they were measured: drift and autocorrelation are looked for.
+    `candidates` are names of `CANDIDATES`, all by default. A candidate with p parameters needs more than 2 p samples
+    and more than p different values, else it is left out, which the other fits' warnings say. Constant and empirical
+    laws have no density; a constant is first when all samples are equal, where no density exists.
+
+    Raises CalibrationError for an unknown candidate, a sample that is no delay (see `sample.take`), and when no
+    candidate is left.
+    """
+    wanted = _known(candidates)
+    sample = take(samples_s)
+    possible = [name for name in wanted if _possible(name, sample)]
+    left_out = [name for name in wanted if name not in possible]
+    if not possible:
+        raise CalibrationError(
+            f"{sample.n} samples with {sample.distinct} different values cannot carry {', '.join(wanted)}; "
+            "a law needs more than twice as many samples as parameters: measure longer or allow 'constant'"
+        )
+    notes = sample.notes
+    if left_out:
+        notes += (f"left out for {sample.n} samples, {sample.distinct} different: {', '.join(left_out)}",)
+    with np.errstate(all="ignore"):  # far tails underflow, and a law that cannot hold a sample has likelihood 0
+        return best_first(_fit(name, sample, notes) for name in possible)
+
+
+def _known(candidates: Sequence[str] | None) -> tuple[str, ...]:
+    """The names asked for, each once."""
+    if isinstance(candidates, str):
+        candidates = (candidates,)
+    for name in candidates or ():
+        if name not in FITTERS:
+            near = did_you_mean(name, CANDIDATES)
+            raise CalibrationError(f"'{name}' is no candidate law{near}; choose from {', '.join(CANDIDATES)}")
+    return tuple(dict.fromkeys(candidates)) if candidates else CANDIDATES
+
+
+def _possible(name: str, sample: Sample) -> bool:
+    """Whether there are samples enough for the parameters."""
+    if name == "constant":
+        return True
+    free = FITTERS[name][0]
+    return sample.distinct > max(1, free) and sample.n > 2 * free
+
+
+def _fit(name: str, sample: Sample, notes: tuple[str, ...]) -> LawFit:
+    """One candidate with everything that the ranking shows."""
+    free, fitter = FITTERS[name]
+    law = fitter(sample)
+    distance, anderson_darling = density.distances(law, sample.x)
+    errors, doubts = _errors(name, law, sample) if name not in ("constant", "empirical") else ({}, ())
+    return assess(
+        Fitted(
+            name=name,
+            law=law,
+            free=free,
+            log_likelihood=_log_likelihood(law, sample),
+            errors=errors,
+            ks=distance,
+            anderson_darling=anderson_darling,
+            p99_s=density.quantile_s(law, 0.99),
+            doubts=doubts,
+        ),
+        sample,
+        notes,
+    )
+
+
+def _log_likelihood(law: Law, sample: Sample) -> float | None:
+    """Sum of log densities; 0 for a constant that every sample equals, None where there is no density."""
+    if isinstance(law, Constant):
+        return 0.0 if sample.distinct == 1 else None
+    if isinstance(law, Empirical):
+        return None
+    total = float(density.log_density(law, sample.x).sum())
+    return total if np.isfinite(total) else None
+
+
+def _errors(name: str, law: Law, sample: Sample) -> tuple[dict[str, float | None], tuple[str, ...]]:
+    """Standard errors, widened by the square root of samples per independent sample; and doubts about parameters.
+
+    A shift at the lower bound (0) has none. At the upper bound the likelihood has no slope 0, so its error is the
+    distance at which the smallest sample is expected: `sample.closest_shift_s`. Both are left out of the information.
+    """
+    free = tuple(key for key in parameters_of(law) if key != "shift")
+    doubts = families.at_bounds(law)
+    smallest_s, shift_s = float(sample.x[0]), getattr(law, "shift", 0.0)
+    at_top = shift_s >= smallest_s - 1.01 * sample.closest_shift_s
+    if shift_s > 0 and not at_top:
+        free += ("shift",)
+    free = tuple(key for key in free if key not in dict(doubts))
+    errors = standard_errors(law, free, smallest_s, lambda changed: density.log_density(changed, sample.x))
+    widened = {key: None if each is None else each / sample.effective_share**0.5 for key, each in errors.items()}
+    messages = tuple(f"{key} at the bound {bound:g}" for key, bound in doubts)
+    if name.startswith("shifted") and not shift_s:
+        messages += ("shift at the bound 0: the family without a shift says the same",)
+    if shift_s > 0 and at_top:
+        widened["shift"] = sample.closest_shift_s
+        messages += (f"shift at the bound: {format_seconds(sample.closest_shift_s)} under the smallest sample",)
+    if None in widened.values():
+        messages += ("these samples cannot tell its parameters apart",)
+    return widened, messages

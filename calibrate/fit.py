@@ -1,0 +1,212 @@
+"""fit: non-negative, robust, weighted least squares on the engine's own design matrix, with bootstrap draws.
+
+The loss is `sum_i rho((measured_i - gap_i(values)) / measured_i)` with Huber's rho (1964) on relative errors: a gap of
+100 ms may be off by more than one of 10 ms. Devices of one kind are pulled towards their mean (`POOLING_LOG_SD`), so a
+device that few placements tell apart borrows from its siblings instead of taking any value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from calibrate.forward import Design, design, gap_s, job_of, parameter_names
+from calibrate.samples import Sample
+from simulator.errors import CalibrationError
+from simulator.laws.law import Floats
+from simulator.runtime.job import Job
+
+__all__ = ["Fit", "fit"]
+
+POOLING_LOG_SD = 0.05
+"""How much two machines of one kind usually differ (natural logarithm): the same chip in the same model, at the same
+settings. Assumed; it matters only where placements do not separate them."""
+PRIOR = {"context_cost": (1.5, 0.7), "batch_cost": (0.2, 0.3), "contention": (0.1, 0.05)}
+"""Mean and standard deviation before any data: the catalogue's platforms read KV bytes at 1.45 to 1.8 times the cost
+of weight bytes; a batch is nearly free on a graphics processor and up to linear on a processor; a process that waits for its
+turn on a shared machine was seen (by its CPU time, not by token times) to take 10 to 15 % of a core for polling."""
+USUAL_ERROR = 0.05
+"""Relative error of one measurement's median against a good model: what repeats of one placement differ by."""
+HUBER = 1.345
+"""Huber's constant: 95 % efficiency if errors are normal after all."""
+ROUNDS = 4
+"""Re-linearisations: the flow is piecewise linear, so the second one is nearly always the last that changes anything."""
+REWEIGHTINGS = 12
+SMALLEST_SCALE = 0.01
+"""Relative errors below 1 % are never called outliers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Values with their joint draws, and what they leave unexplained."""
+
+    names: tuple[str, ...]
+    values: dict[str, float]
+    draws: Floats
+    """Bootstrap draws, shape (draws, parameters)."""
+    predicted_s: Floats
+    """Gap of each sample at `values`."""
+    measured_s: Floats
+    """Median gap of each sample."""
+    left_out_error: Floats
+    """log(measured / predicted) of each sample when it is left out of the fit."""
+    condition: float
+    """Condition number of the weighted, scaled design matrix without the pooling."""
+    unseparated: tuple[tuple[str, ...], ...]
+    """Groups of parameters that only appear together in these placements."""
+    design: Design
+
+    @property
+    def error(self) -> Floats:
+        """`predicted / measured - 1` of each sample, in the fit."""
+        return self.predicted_s / self.measured_s - 1
+
+
+def fit(samples: Sequence[Sample], *, draws: int = 500, seed: int = 1) -> Fit:
+    """Fit all samples together.
+
+    Raises CalibrationError without samples, or where they come from different engines or models.
+    """
+    _check(samples)
+    names = parameter_names([sample.scenario for sample in samples])
+    jobs = [job_of(sample.scenario, float(np.mean([run.context for run in sample.runs]))) for sample in samples]
+    rows = np.concatenate([np.full(len(sample.runs), index) for index, sample in enumerate(samples)])
+    measured = np.array([run.median_s for sample in samples for run in sample.runs])
+    pooling = _pooling(names, jobs)
+    values = _start(names, jobs, samples)
+    for _ in range(ROUNDS):
+        model = design(jobs, names, values)
+        solved = _solve(model, rows, measured, pooling)
+        moved = np.max(np.abs(solved - model.at) / np.maximum(model.at, 1e-9))
+        values = dict(zip(names, solved.tolist(), strict=True))
+        if moved < 1e-3:
+            break
+    model = design(jobs, names, values)
+    medians = np.array([sample.median_s for sample in samples])
+    condition, groups = _separation(model, medians)
+    return Fit(
+        names=names, values=values, draws=_bootstrap(model, rows, measured, pooling, draws, seed),
+        predicted_s=np.array([gap_s(job, values) for job in jobs]), measured_s=medians,
+        left_out_error=_left_out(model, rows, measured, pooling, medians),
+        condition=condition, unseparated=groups, design=model,
+    )
+
+
+def _check(samples: Sequence[Sample]) -> None:
+    if not samples:
+        raise CalibrationError("no measurement to calibrate on; give one or more files of `sim live run`")
+    engines = {sample.scenario.engine.name for sample in samples}
+    if len(engines) > 1:
+        raise CalibrationError(f"the measurements come from engines {', '.join(sorted(engines))}; calibrate each alone")
+    models = {sample.scenario.model.layer_bytes for sample in samples}
+    if len(models) > 1:
+        raise CalibrationError("the measurements come from models with different layers; calibrate each alone")
+
+
+def _start(names: Sequence[str], jobs: Sequence[Job], samples: Sequence[Sample]) -> dict[str, float]:
+    """All time in the layers: a start from which the first linear solution is already near."""
+    per_layer = [sample.median_s / sum(shard.layers for shard in job.shards)
+                 for sample, job in zip(samples, jobs, strict=True)]
+    guess = {"layer_s": float(np.min(per_layer)), "context_cost": 1.0, "batch_cost": 0.1, "contention": 0.05}
+    return {name: guess.get(name.split("/")[0], 0.1 * float(np.min(per_layer))) for name in names}
+
+
+def _pooling(names: Sequence[str], jobs: Sequence[Job]) -> list[list[int]]:
+    """Columns of devices of one kind, for kinds with two devices or more."""
+    kinds = {device.name: device.kind for job in jobs for device in job.cluster.devices}
+    groups: dict[str, list[int]] = {}
+    for column, name in enumerate(names):
+        if name.startswith("layer_s/"):
+            groups.setdefault(kinds[name.removeprefix("layer_s/")], []).append(column)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _solve(model: Design, rows: Floats, measured: Floats, pooling: Sequence[Sequence[int]]) -> Floats:
+    """Iteratively reweighted non-negative least squares; `rows` maps measurements to design rows."""
+    matrix = model.matrix[rows] / measured[:, None]
+    goal = (measured - model.base[rows] + model.matrix[rows] @ model.at) / measured
+    weights = np.ones(len(goal))
+    # columns in units of their own effect, else lsq_linear's tolerances mean nothing
+    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12)
+    solved = model.at
+    for _ in range(REWEIGHTINGS):
+        extra, wanted = _prior_rows(model.names, solved, pooling)
+        stacked = np.vstack([matrix * weights[:, None], extra]) / scale
+        before, solved = solved, nnls(stacked, np.concatenate([goal * weights, wanted]))[0] / scale
+        errors = np.abs(goal - matrix @ solved)
+        spread = max(SMALLEST_SCALE, float(np.median(errors)) / 0.6745)
+        weights = np.sqrt(np.minimum(1.0, HUBER * spread / np.maximum(errors, 1e-12)))
+        if np.allclose(before, solved, rtol=1e-4, atol=1e-9):
+            break
+    return solved
+
+
+def _prior_rows(names: Sequence[str], values: Floats, pooling: Sequence[Sequence[int]]) -> tuple[Floats, Floats]:
+    """What is believed before any measurement, as rows with the weight of one measurement that errs by `USUAL_ERROR`.
+
+    Devices of one kind are alike, and shared parameters are where `PRIOR` has them; both give way to data at once.
+    """
+    extra, wanted = [], []
+    for group in pooling:
+        mean = max(float(np.mean(values[list(group)])), 1e-9)
+        for column in group:
+            row = np.zeros(len(values))
+            row[list(group)] -= 1 / len(group)
+            row[column] += 1
+            extra.append(row / (mean * POOLING_LOG_SD) * USUAL_ERROR)
+            wanted.append(0.0)
+    for column, name in enumerate(names):
+        if name in PRIOR:
+            mean, sd = PRIOR[name]
+            row = np.zeros(len(values))
+            row[column] = USUAL_ERROR / sd
+            extra.append(row)
+            wanted.append(mean * USUAL_ERROR / sd)
+    return np.array(extra).reshape(-1, len(values)), np.array(wanted)
+
+
+def _bootstrap(
+    model: Design, rows: Floats, measured: Floats, pooling: Sequence[Sequence[int]], draws: int, seed: int
+) -> Floats:
+    """Solutions for resampled measurements, and within each resampled runs (a block bootstrap: runs drift together)."""
+    generator = np.random.default_rng(np.random.SeedSequence((seed, 0xCA1)))
+    groups = [np.flatnonzero(rows == group) for group in np.unique(rows)]
+    out = np.empty((draws, len(model.names)))
+    for draw in range(draws):
+        chosen = generator.integers(len(groups), size=len(groups))
+        picked = np.concatenate([generator.choice(groups[group], size=len(groups[group])) for group in chosen])
+        out[draw] = _solve(model, rows[picked], measured[picked], pooling)
+    return out
+
+
+def _left_out(
+    model: Design, rows: Floats, measured: Floats, pooling: Sequence[Sequence[int]], medians: Floats
+) -> Floats:
+    """log(measured / predicted) of each sample predicted from all others; nan for the only one."""
+    if len(medians) == 1:
+        return np.array([np.nan])
+    errors = np.empty(len(medians))
+    for index in range(len(medians)):
+        others = rows != index
+        values = _solve(model, rows[others], measured[others], pooling)
+        predicted = model.base[index] + model.matrix[index] @ (values - model.at)
+        errors[index] = np.log(medians[index] / max(predicted, 1e-9))
+    return errors
+
+
+def _separation(model: Design, medians: Floats) -> tuple[float, tuple[tuple[str, ...], ...]]:
+    """Condition number, and the parameters of each direction in which the data say (next to) nothing."""
+    matrix = model.matrix / medians[:, None]
+    scale = np.maximum(np.linalg.norm(matrix, axis=0), 1e-12)
+    _, singular, directions = np.linalg.svd(matrix / scale, full_matrices=True)
+    full = np.zeros(len(model.names))
+    full[: len(singular)] = singular
+    weak = [directions[i] for i in range(len(full)) if full[i] < 0.03 * full[0]]
+    groups = tuple(tuple(name for name, part in zip(model.names, direction, strict=True) if abs(part) > 0.3)
+                   for direction in weak)
+    return float(full[0] / max(full[-1], 1e-12)), tuple(dict.fromkeys(group for group in groups if group))
+
+

@@ -1,0 +1,115 @@
+"""The model seen from the parameters: what inter-token time do these values give, and how does it change with each?
+
+The design matrix is the derivative of the engine's own token time, taken through the same recursion that predicts. So
+an engine needs no second description of itself, and what its flow hides (a wait that nobody feels) has derivative zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from simulator.cluster.cluster import Cluster, Device
+from simulator.laws.law import Constant, Floats, Law
+from simulator.prepare import prepare
+from simulator.run.evaluate import token_times_s
+from simulator.runtime.job import Job
+from simulator.scenario import Scenario
+
+__all__ = ["Values", "design", "gap_s", "job_of", "parameter_names", "with_values"]
+
+Values = Mapping[str, float]
+TOKENS = 6
+"""Tokens simulated for one gap: the ring repeats itself after two."""
+STEP = 1e-3
+"""Relative step of the differences; the flow is piecewise linear, so its size hardly matters."""
+TYPICAL = {"layer_s": 1e-3, "step_overhead_s": 1e-3, "hop_overhead_s": 1e-3, "context_cost": 1.0,
+           "contention": 0.1, "batch_cost": 0.1}
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """`gap(values) = base + matrix @ (values - at)` near `at`, one row per sample."""
+
+    names: tuple[str, ...]
+    at: Floats
+    base: Floats
+    matrix: Floats
+
+
+def parameter_names(scenarios: Sequence[Scenario]) -> tuple[str, ...]:
+    """Seconds per layer of each device that holds layers anywhere, then what all share; the unused ones left out."""
+    holding = dict.fromkeys(shard.device for scenario in scenarios for shard in prepare(scenario).job.shards if shard.layers)
+    shared = ["step_overhead_s", "context_cost"]
+    if any(len(prepare(scenario).job.ring) > 1 for scenario in scenarios):
+        shared.insert(1, "hop_overhead_s")
+        if any(scenario.shared_host is not None for scenario in scenarios):
+            shared.append("contention")
+    if any(scenario.workload.concurrency > 1 for scenario in scenarios):
+        shared.append("batch_cost")
+    return tuple(f"layer_s/{device}" for device in holding) + tuple(shared)
+
+
+def job_of(scenario: Scenario, context: float) -> Job:
+    """The scenario's job, short, without any randomness, at a context length of `context` tokens."""
+    job = prepare(scenario).job
+    workload = job.workload.model_copy(update={
+        "prompt_tokens": max(3, round(context) - TOKENS // 2), "output_tokens": TOKENS, "runs": 1})
+    devices = tuple(replace(device, link=replace(device.link, delay=_mean(device.link.delay), power_save=None))
+                    for device in job.cluster.devices)
+    wires = tuple(replace(wire, delay=_mean(wire.delay)) for wire in job.cluster.wires)
+    return replace(job, cluster=Cluster(devices, job.cluster.access_points, wires), workload=workload, posterior=None)
+
+
+def _mean(law: Law) -> Law:
+    return Constant.model_construct(value=law.mean_s)
+
+
+def with_values(job: Job, values: Values) -> Job:
+    """The job with these parameter values; devices without one keep their speed."""
+    devices = tuple(_device(device, job, values) for device in job.cluster.devices)
+    engine = replace(
+        job.engine, step_overhead_s=values.get("step_overhead_s", job.engine.step_overhead_s),
+        hop_overhead_s=values.get("hop_overhead_s", job.engine.hop_overhead_s))
+    return replace(job, cluster=replace(job.cluster, devices=devices), engine=engine)
+
+
+def _device(device: Device, job: Job, values: Values) -> Device:
+    changes: dict[str, float] = {}
+    layer_s = values.get(f"layer_s/{device.name}")
+    if layer_s is not None:
+        # a device is described by the rate at which it reads weights, so that other models scale by their bytes
+        changes |= {"decode_bandwidth": job.model.layer_bytes_read() / max(layer_s, 1e-9), "layer_overhead": 0.0}
+    changes |= {key: values[key] for key in ("context_cost", "batch_cost") if key in values}
+    contention = values.get("contention", 0.0) * (len(job.ring) - 1) if "contention" in values else device.contention
+    return replace(device, speed=device.speed.model_copy(update=changes), contention=contention)
+
+
+def gap_s(job: Job, values: Values) -> float:
+    """Inter-token time (s) of a job without randomness."""
+    times_s = token_times_s(with_values(job, values), 1, certain=True)[0, :, 0]
+    return float((times_s[-1] - times_s[1]) / (len(times_s) - 2))
+
+
+def design(jobs: Sequence[Job], names: Sequence[str], at: Values) -> Design:
+    """The linear model of all jobs' gaps around `at`."""
+    base = np.array([gap_s(job, at) for job in jobs])
+    matrix = np.empty((len(jobs), len(names)))
+    for column, name in enumerate(names):
+        step = STEP * max(at[name], TYPICAL[name.split("/")[0]])
+        moved = {**at, name: at[name] + step}
+        for row, job in enumerate(jobs):
+            matrix[row, column] = (gap_s(job, moved) - base[row]) / step if _touches(job, name) else 0.0
+    return Design(tuple(names), np.array([at[name] for name in names]), base, matrix)
+
+
+def _touches(job: Job, name: str) -> bool:
+    """Whether a parameter can matter to a job at all; saves evaluations."""
+    kind, _, device = name.partition("/")
+    if kind == "layer_s":
+        return any(shard.device == device and shard.layers for shard in job.shards)
+    if kind in ("hop_overhead_s", "contention"):
+        return len(job.ring) > 1
+    return kind != "batch_cost" or job.workload.concurrency > 1

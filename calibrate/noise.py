@@ -1,0 +1,148 @@
+"""The noise law: how gaps scatter about what the model expects, from token to token, run to run, session to session.
+
+Three levels, each with its own source: *fast* from the gaps of a run, *run* from the medians of a session's runs,
+*session* from what the model still misses when a session is left out. Fast noise is split into what each device has
+of its own and what all share (one machine, one room): with own noise only, a gap that is the sum of N equal stages
+would scatter `1 / sqrt(N)` as much as one with a single stage, so placements with different N tell the two apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from calibrate.fit import Fit
+from calibrate.samples import RunSample, Sample
+from simulator.laws.law import Floats
+from simulator.prepare import prepare
+
+__all__ = ["Noise", "fit_noise"]
+
+UPPER = np.array([0.75, 0.9, 0.95, 0.99])
+UPPER_Z = np.array([0.6745, 1.2816, 1.6449, 2.3263])
+"""Quantiles of a run that its noise is read from, and those of the standard normal."""
+FEWEST_SESSIONS = 3
+USUAL_SESSION_SIGMA = 0.1
+"""Log sd between sessions before any are measured: one placement of another engine, measured four times within two
+minutes on a shared machine, gave medians of 28, 28, 30 and 36 ms (log sd 0.12)."""
+USUAL_SESSIONS = 5
+"""How many measured sessions that belief is worth."""
+DISTINCT = 0.1
+"""Square sums of stage shares that differ by less cannot tell own noise from common noise."""
+FEWEST_RUNS = 3
+USUAL_RUN_SIGMA = 0.05
+"""Log sd between the runs of one session where too few were repeated; assumed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Standard deviations of natural logarithms; `correlation` is that of neighbouring tokens."""
+
+    own_sigma: float
+    common_sigma: float
+    correlation: float
+    run_sigma: float
+    session_sigma: float
+    warnings: tuple[str, ...]
+
+
+def fit_noise(samples: Sequence[Sample], fitted: Fit) -> Noise:
+    """The noise of all samples together, given the fit."""
+    warnings: list[str] = []
+    fast = np.array([np.mean([_log_variance(run) for run in sample.runs]) for sample in samples])
+    jitter = np.array([_delay_variance(sample) / sample.median_s**2 for sample in samples])
+    weights = np.array([len(sample.gaps_s) for sample in samples], dtype=float)
+    own, common = _split(np.maximum(fast - jitter, 0), np.array([_stage_square_sum(s, fitted) for s in samples]), weights)
+    correlation = float(np.average([np.mean([_lag_one(run) for run in s.runs]) for s in samples], weights=weights))
+    return Noise(
+        own_sigma=own, common_sigma=common, correlation=min(0.95, max(-0.5, correlation)),
+        run_sigma=_run_sigma(samples, warnings), session_sigma=_session_sigma(samples, fitted, warnings),
+        warnings=tuple(warnings),
+    )
+
+
+def _log_variance(run: RunSample) -> float:
+    """Variance of a lognormal through the upper half of a run's gaps: `log(q_p / median) = sigma z_p` by least squares.
+
+    The upper half, because that is what a reader waits for, and because a token that arrives late makes the next gap
+    nearly zero, which is the path to the client and no noise of the cluster.
+    """
+    logs = np.log(np.quantile(run.gaps_s, UPPER) / run.median_s)
+    return float(np.dot(logs, UPPER_Z) / np.dot(UPPER_Z, UPPER_Z)) ** 2
+
+
+def _lag_one(run: RunSample) -> float:
+    """Correlation of ranks of neighbouring gaps, which outliers cannot dominate."""
+    ranks = np.argsort(np.argsort(run.gaps_s)).astype(float)
+    if len(ranks) < 20:
+        return 0.0
+    return float(np.corrcoef(ranks[:-1], ranks[1:])[0, 1])
+
+
+def _delay_variance(sample: Sample) -> float:
+    """Variance (s2) that the known delay laws of the hops on the critical path bring into a gap.
+
+    Two crossings of each hop between neighbours in the ring, each of two independent sides.
+    """
+    job = prepare(sample.scenario).job
+    names = [device.name for device in job.ring]
+    legs = [leg for a, b in zip(names, names[1:], strict=False) for leg in job.cluster.path(a, b).legs]
+    return 2 * sum(leg.law.variance_s2 for leg in legs)
+
+
+def _stage_square_sum(sample: Sample, fitted: Fit) -> float:
+    """`sum_i (stage_i / gap)**2`: how much of the devices' own noise survives the sum over stages."""
+    job = prepare(sample.scenario).job
+    stages = np.array([shard.layers * fitted.values.get(f"layer_s/{shard.device}", 0.0) for shard in job.shards])
+    total = float(stages.sum())
+    return float(np.sum((stages / total) ** 2)) if total > 0 else 1.0
+
+
+def _split(variance: Floats, square_sum: Floats, weights: Floats) -> tuple[float, float]:
+    """(own, common) sigma by non-negative least squares of `variance = common**2 + own**2 * square_sum`.
+
+    Placements of one kind only cannot tell the two apart; then all of it is called the devices' own.
+    """
+    if np.ptp(square_sum) < DISTINCT:
+        return float(np.sqrt(np.average(variance / square_sum, weights=weights))), 0.0
+    root = np.sqrt(weights)
+    matrix = np.column_stack([np.ones_like(square_sum), square_sum]) * root[:, None]
+    common2, own2 = nnls(matrix, variance * root)[0]
+    return float(np.sqrt(own2)), float(np.sqrt(common2))
+
+
+def _run_sigma(samples: Sequence[Sample], warnings: list[str]) -> float:
+    """Log sd of a session's run medians, what the median of so few noisy gaps scatters anyway taken off."""
+    squares, freedom = 0.0, 0
+    for sample in samples:
+        if len(sample.runs) < 2:
+            continue
+        logs = np.log([run.median_s for run in sample.runs])
+        # the median of n gaps with log sd s scatters by 1.25 s / sqrt(n)
+        chance = np.mean([1.57 * _log_variance(run) / len(run.gaps_s) for run in sample.runs])
+        squares += max(0.0, float(np.var(logs, ddof=1)) - float(chance)) * (len(logs) - 1)
+        freedom += len(logs) - 1
+    if freedom < FEWEST_RUNS:
+        warnings.append(f"too few repeated runs to see how runs differ; {USUAL_RUN_SIGMA:.0%} is assumed")
+        return USUAL_RUN_SIGMA
+    return float(np.sqrt(squares / freedom))
+
+
+def _session_sigma(samples: Sequence[Sample], fitted: Fit, warnings: list[str]) -> float:
+    """What the model misses of a session that it has not seen, the parameters' own uncertainty taken off.
+
+    Robust (median absolute deviation), because a session that alone pinned down a parameter says nothing of sessions.
+    """
+    errors = fitted.left_out_error[np.isfinite(fitted.left_out_error)]
+    if len(errors) < FEWEST_SESSIONS:
+        warnings.append(f"too few measurements to see what the model misses; {USUAL_SESSION_SIGMA:.0%} is assumed")
+        return USUAL_SESSION_SIGMA
+    missed = float(np.median(np.abs(errors))) / 0.6745
+    moved = (fitted.draws - fitted.design.at) @ fitted.design.matrix.T / fitted.predicted_s
+    known = float(np.median(np.std(moved, axis=0)))
+    own = max(missed**2 - known**2, (missed / 2) ** 2)
+    weight = USUAL_SESSIONS / (USUAL_SESSIONS + len(errors))
+    return float(np.sqrt((1 - weight) * own + weight * USUAL_SESSION_SIGMA**2))

@@ -1,0 +1,135 @@
+"""Samples: what a Measurement says about inter-token time, run by run, with doubts about it.
+
+Only gaps during which every chat of a run was decoding count: a new request's prompt stops the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.errors import MeasurementError
+from simulator.laws.law import Floats
+from simulator.result.measurement import Measurement
+from simulator.scenario import Scenario
+
+__all__ = ["RunSample", "Sample", "sample"]
+
+FEWEST_GAPS = 8
+"""A run with fewer gaps has no median worth the name."""
+DRIFT = 0.15
+"""First and last third of a run that differ by more than this are called drift."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSample:
+    """One run: its inter-token gaps (s) in order, pooled over chats, and its first-token time (s)."""
+
+    gaps_s: Floats
+    first_token_s: float
+    prompt_tokens: float
+    context: float
+    """Mean context length (tokens) over the gaps."""
+
+    @property
+    def median_s(self) -> float:
+        """Median gap."""
+        return float(np.median(self.gaps_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """All usable runs of one Measurement, with the scenario that was measured."""
+
+    name: str
+    sha256: str
+    scenario: Scenario
+    runs: tuple[RunSample, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def gaps_s(self) -> Floats:
+        """The gaps of all runs, pooled."""
+        return np.concatenate([run.gaps_s for run in self.runs])
+
+    @property
+    def median_s(self) -> float:
+        """Median of the pooled gaps."""
+        return float(np.median(self.gaps_s))
+
+
+def sample(measurement: Measurement) -> Sample:
+    """The usable part of a Measurement; what is not usable is said in `warnings`.
+
+    Raises MeasurementError where nothing is usable, or where the file does not say what was measured.
+    """
+    name = measurement.provenance.name
+    if measurement.provenance.scenario is None:
+        raise MeasurementError(f"{measurement.path or name}: holds no scenario, so nothing can be predicted for it; "
+                               "measure it with `sim live run`")
+    scenario = Scenario.model_validate(measurement.provenance.scenario)
+    _check_placement(measurement, scenario)
+    times, warnings = measurement.token_times_s(), list(measurement.warnings)
+    if not measurement.complete:
+        warnings.append("the measurement was interrupted; its complete part is used")
+    offsets = {(e["run"], e.get("chat", 0)): e for e in measurement.of("request")}
+    runs = []
+    for run in sorted({key[0] for key in times}):
+        chats = {chat: t for (r, chat), t in times.items() if r == run}
+        prompt = {chat: offsets.get((run, chat), {}) for chat in chats}
+        found, doubt = _run(chats, prompt, measurement.provenance.prompt_tokens)
+        if found is not None:
+            runs.append(found)
+        warnings += [f"run {run}: {text}" for text in doubt]
+    if not runs:
+        raise MeasurementError(f"{measurement.path or name}: no run with {FEWEST_GAPS} gaps or more; measure longer")
+    if len(runs) == 1:
+        warnings.append("one run only: how much runs differ is unknown; measure five")
+    return Sample(name, measurement.sha256, scenario, tuple(runs), tuple(warnings))
+
+
+def _check_placement(measurement: Measurement, scenario: Scenario) -> None:
+    """The header's placement must be the scenario's, where that one names layers."""
+    held = {shard.device: shard.end_layer - shard.start_layer for shard in measurement.provenance.placement}
+    asked = scenario.placement.layers
+    if asked is not None and {d: n for d, n in asked.items() if n} != {d: n for d, n in held.items() if n}:
+        raise MeasurementError(f"{measurement.path or measurement.provenance.name}: was placed as {held}, but its scenario "
+                               f"says {dict(asked)}; it measured something else than it says")
+
+
+def _run(
+    chats: dict[int, Floats], requests: dict[int, dict[str, float]], prompt_tokens: int
+) -> tuple[RunSample | None, list[str]]:
+    doubts: list[str] = []
+    absolute = {}
+    for chat, times_s in chats.items():
+        if len(times_s) < 2 or np.any(times_s <= 0) or np.any(np.diff(times_s) < 0):
+            doubts.append(f"chat {chat}: " + ("fewer than two tokens" if len(times_s) < 2 else
+                          "times run backward or are not positive (a clock that jumped?)") + "; left out")
+            continue
+        absolute[chat] = times_s + requests[chat].get("sent_ns", 0) / 1e9
+    if not absolute:
+        return None, doubts
+    begin, end = max(t[0] for t in absolute.values()), min(t[-1] for t in absolute.values())
+    gaps = [np.diff(t[(t >= begin) & (t <= end)]) for t in absolute.values()]
+    pooled = np.concatenate(gaps)
+    if len(pooled) < FEWEST_GAPS:
+        return None, [*doubts, f"only {len(pooled)} gaps; left out"]
+    doubts += _doubts(gaps)
+    prompt = float(np.mean([requests[chat].get("prompt_tokens", prompt_tokens) for chat in absolute]))
+    length = float(np.mean([len(times_s) for times_s in absolute.values()]))
+    first = float(np.mean([chats[chat][0] for chat in absolute]))
+    return RunSample(pooled, first, prompt, prompt + length / 2), doubts
+
+
+def _doubts(gaps: Sequence[Floats]) -> list[str]:
+    """Drift within a run."""
+    thirds = [g for g in gaps if len(g) >= 30]
+    if not thirds:
+        return []
+    first = np.median(np.concatenate([g[: len(g) // 3] for g in thirds]))
+    last = np.median(np.concatenate([g[-(len(g) // 3):] for g in thirds]))
+    change = float(last / first - 1)
+    return [f"drift: the last third is {change:+.0%} against the first"] if abs(change) > DRIFT else []

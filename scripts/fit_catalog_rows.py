@@ -1,0 +1,243 @@
+"""Turn the published single-device table into samples that can be fitted, and say why each other row is left out.
+
+Every rule is a function with one reason; `clean` counts what each of them removes.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+
+from simulator.catalog.llm import ModelFacts, model
+from simulator.catalog.tables import DATA, normalise, split, table
+from simulator.errors import CatalogError
+
+__all__ = ["Sample", "clean", "published_rows"]
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measured rate of one chip with everything that the cost equation needs."""
+
+    row_id: str
+    platform: str
+    runtime: str
+    chip: str
+    memory_bytes_per_s: float
+    flop_per_s: float
+    model: str
+    layers: int
+    weight_bytes: float
+    kv_bytes_per_token: float
+    flops_per_token: float
+    attention_flops: float
+    tokens: float
+    phase: str
+    mixture: bool
+    seconds_per_token: float
+
+
+def published_rows() -> list[Row]:
+    """The 1,580 published rows, with the device of merged cells filled in.
+
+    In the source's table a device name stands only beside its first model, Llama-3-8B Q4_K_M; the rows without a name
+    that follow are its other models (8B F16, 70B). A device without enough memory has no such rows.
+    """
+    text = gzip.decompress((DATA / "llamacpp_single_device.csv.gz").read_bytes()).decode()
+    rows, last = list(csv.DictReader(io.StringIO(text))), {"device": "", "chip": ""}
+    for row in rows:
+        if row["device"]:
+            last = {"device": row["device"], "chip": row["chip"]}
+        elif row["framework"] == "llama.cpp (May 2024)":
+            row.update(last)
+    return rows
+
+
+# (chip, model) of the single-device rows of validation_targets.csv: V01, V11, V35, V45, V48 and the reference of V38
+TARGETS = (
+    ("M4 Pro", "Llama-3.2-3B"), ("M4 Max", "GLM-4.7-Flash"), ("BCM2712", "Llama-2-7B"), ("M3 Ultra", "Qwen3-235B-A22B"),
+    ("M3 Ultra", "Llama-3.3-70B"), ("M2 Ultra", "Qwen2.5-72B"),
+)  # fmt: skip
+EXOTIC_HOSTS = ("Pi CM5 - 16GB (", "Pi 5 - 16GB (", "Pi 5 - 8GB (", "Pi 500+ - 16GB (", "HiFive", "DC-ROMA")
+OTHER_RUNTIMES = (
+    "litert", "coreml", "core-ai", "Core AI", "apple-fm", "PowerInfer", "mlx-flash", "LiteRT", "pocketroofline",
+)  # fmt: skip
+
+
+def is_prefill(row: Row) -> bool:
+    """Whether the row is about reading a prompt."""
+    return row["test"].startswith(("pp", "prefill"))
+
+
+def _is_target(row: Row) -> bool:
+    chip, shape = _chip(row), _model(row)
+    name = shape.name if shape else row["model"]
+    return any(part in (chip or {}).get("chip", "") and name == model_name for part, model_name in TARGETS)
+
+
+def _is_odd_pixel(row: Row) -> bool:
+    on_cpu, clone = row["accelerator"] == "CPU", "OpenCL" in row["accelerator"]
+    return row["device"] == "Google Pixel 9 Pro" and (on_cpu or clone or is_prefill(row))
+
+
+def _starts(column: str, *prefixes: str) -> Callable[[Row], bool]:
+    return lambda row: row[column].startswith(prefixes)
+
+
+def _prefill(applies: Callable[[Row], bool]) -> Callable[[Row], bool]:
+    return lambda row: is_prefill(row) and applies(row)
+
+
+def _is_apple_cpu(row: Row) -> bool:
+    return row["accelerator"] == "CPU" and re.search(r"Apple|M2 Pro", row["chip"] + row["device"]) is not None
+
+
+RULES: tuple[tuple[str, Callable[[Row], bool]], ...] = (
+    ("time to first token and peak memory: no rate", lambda row: row["unit"] in ("ms", "MB")),
+    ("also a validation target (V01, V11, V35, V38, V45, V48)", _is_target),
+    ("prompt and output in one rate", lambda row: "+tg" in row["test"]),
+    ("several GPUs", lambda row: "*" in row["device"]),
+    ("paging from disk or streamed weights", lambda row: "paging" in row["test"] or row["framework"] == "mlx-flash"),
+    ("neural engine or NPU: no engine of ours uses it", lambda row: row["accelerator"] in ("ANE", "CPU+NPU")),
+    ("other runtimes than llama.cpp and MLX", _starts("framework", *OTHER_RUNTIMES)),
+    ("speculative decoding (MTP)", lambda row: "MTP" in row["quantisation"]),
+    ("runs for energy or sustained load: heat", _starts("conditions", "task energy", "task sustained")),
+    ("long-context tasks: context not stated", lambda row: "long-context" in row["conditions"]),
+    ("prefill of a short chat: prompt not stated, mostly start-up", _prefill(_starts("conditions", "task "))),
+    (
+        "prefill of an image prompt on a Mac, where plain prompts were measured",
+        _prefill(lambda row: row["conditions"].startswith("VLM") and row["device"].startswith("Mac")),
+    ),
+    ("Pixel 9 Pro: CPU rows are a harness artefact, OpenCL repeats Vulkan, prefill slower than decode", _is_odd_pixel),
+    ("GPU card on a Raspberry Pi or RISC-V board, or RISC-V itself", _starts("device", *EXOTIC_HOSTS)),
+    ("server or pre-AVX processors: not everyday devices", _starts("device", "AmpereOne", "Dell Optiplex")),
+    ("data-centre cards: not everyday devices", _starts("device", "A40", "L40S", "A100", "H100")),
+    (
+        "prefill on the matrix units of the M5 (test branch): their peak is not in the catalogue",
+        _prefill(lambda row: "Metal4" in row["framework"]),
+    ),
+    ("software of early 2023, before today's kernels", lambda row: "Mar 2023" in row["framework"]),
+    ("part GPU, part CPU", lambda row: row["accelerator"] == "GPU/CPU"),
+    ("Apple CPU: the catalogue's Macs and iPhones run on Metal", _is_apple_cpu),
+    ("chip not identified, or its peaks unknown", lambda row: _chip(row) is None),
+    ("model not identified or architecture unknown", lambda row: _model(row) is None and _other(row) is None),
+    ("figure is not a number", lambda row: _value(row) is None),
+)
+
+
+def clean() -> tuple[list[Sample], Counter[str]]:
+    """Samples of the rows that no rule removes, and how many rows each rule removed (first rule that applies)."""
+    samples, removed = [], Counter[str]()
+    for row in published_rows():
+        reason = next((reason for reason, applies in RULES if applies(row)), None)
+        if reason is None:
+            samples.append(_sample(row))
+        else:
+            removed[reason] += 1
+    return samples, removed
+
+
+def _value(row: Row) -> float | None:
+    """The figure; a range 'a-b' stands for its geometric middle."""
+    match = re.fullmatch(r"([\d.]+)(?:-([\d.]+))?", row["value"])
+    if match is None:
+        return None
+    return sqrt(float(match[1]) * float(match[2] or match[1]))
+
+
+def _chip(row: Row) -> Row | None:
+    """The row of chips.csv for the device; a processor that also has a GPU entry is told apart by ' CPU'."""
+    wanted = [row["device"], row["chip"]]
+    if row["accelerator"] == "CPU":
+        wanted = [f"{name} CPU" for name in wanted] + wanted
+    for name in wanted:
+        for chip in table("chips"):
+            if name and normalise(name) in {normalise(known) for known in split(chip["names"])}:
+                return chip
+    return None
+
+
+QUANTISATION = {"int4": "4bit", "int8": "8bit", "q4": "4bit"}
+
+
+def _model(row: Row) -> ModelFacts | None:
+    """The catalogue's model in the row's quantisation, with the file size where the row states it."""
+    quantisation = row["quantisation"].split(" (")[0]
+    mlx = row["framework"].lower().startswith("mlx")
+    if mlx or row["framework"] == "MLC-LLM":
+        quantisation = QUANTISATION.get(quantisation.lower(), quantisation)
+    name = re.sub(r"^mlx-community/|-4bit$", "", row["model"])
+    if name.startswith("gpt-oss"):
+        quantisation = "MXFP4-Q8" if mlx else "MXFP4"
+    try:
+        return model(name, quantisation or "Q8_0", "MLX" if mlx or row["framework"] == "MLC-LLM" else "GGUF")
+    except CatalogError:
+        return None
+
+
+def _other(row: Row) -> Row | None:
+    """The row of fit_models.csv: architectures that the catalogue does not offer but the table measures."""
+    for other in table("fit_models"):
+        names = (other["model"], *split(other["names"]))
+        if normalise(row["model"]) in map(normalise, names):
+            return other
+    return None
+
+
+def _sample(row: Row) -> Sample:
+    chip, facts = _chip(row), _model(row)
+    assert chip is not None
+    platform = chip["platform"]
+    if platform == "android-cpu" and row["accelerator"] != "CPU":
+        platform = "android-gpu"
+    kind = next(kind for kind in table("platform_kinds") if kind["platform"] == platform)
+    bandwidth = 1e9 * float(row["mem_bandwidth_gbs"] if platform == "jetson" else chip["mem_bandwidth_gbs"])
+    layers, weights, kv, flops, attention = _of_catalogue(facts) if facts else _of_other(row)
+    rate = _value(row) or 0.0
+    return Sample(
+        row_id=row["row_id"], platform=platform, runtime=_runtime(row), chip=chip["chip"],
+        memory_bytes_per_s=bandwidth,
+        flop_per_s=float(chip["fp16_tflops"] or 0) * 1e12 or bandwidth * float(kind["flop_per_byte"]),
+        model=facts.name if facts else row["model"], layers=layers, weight_bytes=weights, kv_bytes_per_token=kv,
+        flops_per_token=flops, attention_flops=attention, tokens=_tokens(row),
+        phase="prefill" if is_prefill(row) else "decode", mixture=facts is not None and facts.experts > 0,
+        seconds_per_token=rate / 1e3 if row["unit"] == "ms/token" else 1 / rate,
+    )  # fmt: skip
+
+
+def _of_catalogue(facts: ModelFacts) -> tuple[int, float, float, float, float]:
+    weights = facts.layers * facts.active_layer_bytes + facts.head_bytes
+    kv = facts.layers * facts.kv_bytes_per_token_per_layer
+    attention = facts.layers * facts.attention_flops_per_context_token
+    return facts.layers, weights, kv, facts.layers * facts.layer_flops_per_token, attention
+
+
+def _of_other(row: Row) -> tuple[int, float, float, float, float]:
+    other = _other(row)
+    assert other is not None
+    bits = {"Q8_0": 8.5, "INT4": 4.5, "4bit": 4.5, "Q4": 4.5, "Q4_0": 4.54}.get(row["quantisation"], 4.82)
+    params = float(other["active_params"])
+    return int(other["layers"]), params * bits / 8, float(other["kv_bytes_per_token"]), 2 * params, 0.0
+
+
+def _runtime(row: Row) -> str:
+    framework = row["framework"].lower()
+    return "mlx" if framework.startswith("mlx") else "mlc" if framework == "mlc-llm" else "llama.cpp"
+
+
+def _tokens(row: Row) -> float:
+    """Prompt length, or the mean context while generating n tokens from an empty one: n/2 (256 where not stated)."""
+    if row["framework"] == "mlx-lm" and not is_prefill(row):
+        return float(row["prompt_tokens"]) + float(row["gen_tokens"]) / 2
+    match = re.match(r"(?:pp|tg)(\d+)", row["test"])
+    if match is None:
+        return 512.0 if is_prefill(row) else 256.0
+    return float(match[1]) if is_prefill(row) else float(match[1]) / 2

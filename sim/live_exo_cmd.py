@@ -1,0 +1,119 @@
+"""`sim live run` and `sim live scenario` for EXO clusters: functions without typer, wired up elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+from simulator.errors import LiveError
+from simulator.files import dump, load
+from simulator.scenario import Scenario
+
+__all__ = ["live_run", "live_scenario", "parse_pairs"]
+
+
+def parse_pairs(pairs: list[str], option: str) -> dict[str, str]:
+    """`["mac=Ada's MacBook"]` as a mapping; raises LiveError for an entry without '='."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key or not value:
+            raise LiveError(f"{option} {pair!r}: write name=value")
+        found[key] = value
+    return found
+
+
+def live_run(
+    scenario_path: Path, cluster: str, out: Path, *, record: Path | None = None, model_id: str | None = None,
+    device_map: Mapping[str, str] | None = None, power: Mapping[str, str] | None = None, allow_busy: bool = False,
+    reuse_instance: bool = False, say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Measure a scenario on an EXO cluster; the answer is fit for `--json` and `lines_of`.
+
+    Raises SimulatorError; KeyboardInterrupt leaves the file with everything so far.
+    """
+    from live.measure import MeasureOptions, measure_exo
+    from live.url import base_urls
+
+    scenario = load(scenario_path, Scenario)
+    with ExitStack() as stack:
+        transport = stack.enter_context(_recording(record)) if record else None
+        tell, count = stack.enter_context(_progress(scenario, say))
+        options = MeasureOptions(
+            model_id=model_id, device_map=device_map or {}, power=power or {}, allow_busy=allow_busy,
+            reuse_instance=reuse_instance, say=tell, on_token=count,
+        )  # fmt: skip
+        result = measure_exo(scenario, base_urls(cluster), out, options, transport=transport)
+    steady = result.steady
+    return {
+        "file": str(result.path), "runs_done": result.runs_done, "runs": scenario.workload.runs,
+        "failures": list(result.failures), "warnings": list(result.warnings),
+        "tokens_per_s": list(steady.per_request) if steady else [],
+        "median_tokens_per_s": steady.median_tokens_per_s if steady else None,
+        "exo_bench_tokens_per_s": steady.exo_bench_tokens_per_s if steady else None,
+    }  # fmt: skip
+
+
+def live_scenario(cluster: str, out: Path, *, model_id: str | None = None, name: str = "my-cluster") -> dict[str, Any]:
+    """Write the running cluster as a scenario to `out`; the answer holds what was assumed.
+
+    The model is that of the one running instance, with its placement, unless `model_id` names one.
+    """
+    from live.exo.match import match_model
+    from live.exo.scenario import scenario_of
+    from live.measure import connect
+    from live.url import base_urls
+
+    client, state = connect(base_urls(cluster))
+    running = [one for one in state.instances.values() if model_id in (None, one.model_id)]
+    if model_id is None and len(running) != 1:
+        found = ", ".join(one.model_id for one in running) or "none"
+        raise LiveError(f"say --model ID: a scenario needs one model, and the instances running are: {found}")
+    instance = running[0] if running else None
+    card: Mapping[str, Any] = instance.card if instance else client.template(
+        match_model(model_id or "", None, client.models())).card
+    scenario, notes = scenario_of(state, card, name=name, instance=instance)
+    dump(scenario, out, f"{scenario.question}\nWritten by `sim live scenario`.\n" + "\n".join(notes))
+    return {"file": str(out), "devices": list(scenario.devices), "model": scenario.model.name, "assumed": list(notes)}
+
+
+def _recording(path: Path) -> Any:
+    """A transport that keeps the raw exchange in `path`, until the block ends."""
+    from contextlib import contextmanager
+
+    from live.http import Http
+    from live.record import Recorder, RecordingTransport
+
+    @contextmanager
+    def opened() -> Any:
+        recorder = Recorder(path)
+        try:
+            yield RecordingTransport(Http.network(), recorder)
+        finally:
+            recorder.close()
+
+    return opened()
+
+
+def _progress(scenario: Scenario, say: Callable[[str], None] | None) -> Any:
+    """(say, count a token) as a context: a bar on a terminal, plain lines elsewhere; always on standard error."""
+    if say is not None:
+        return nullcontext((say, None))
+    if not sys.stderr.isatty():
+        return nullcontext((lambda text: print(text, file=sys.stderr, flush=True), None))
+    from contextlib import contextmanager
+
+    @contextmanager
+    def bar() -> Any:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        work = scenario.workload
+        with Progress(console=Console(stderr=True), refresh_per_second=4) as progress:
+            task = progress.add_task("starting", total=work.runs * work.concurrency * work.output_tokens)
+            yield (lambda text: progress.update(task, description=text)), (lambda *_: progress.advance(task))
+
+    return bar()

@@ -1,0 +1,143 @@
+"""`sim live local`: a real llama.cpp RPC cluster on this machine; build it, give it a model, measure scenarios with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["app", "endpoints_of", "install", "model", "overhead", "run", "serve", "table"]
+
+app = typer.Typer(no_args_is_help=True, help="A real cluster on one machine: throttled devices, shaped links.")
+Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="threads of each device")]
+RPC_SCHEME = "llama-rpc://"
+
+
+@app.command()
+def install() -> None:
+    """Build llama-cpp-python with RPC (once, minutes; needs a C++ compiler) and install it into this Python."""
+    from live.local.install import cached_wheel
+    from live.local.install import install as install_wheel
+
+    if cached_wheel() is None:
+        _say("building llama.cpp from source; this takes some minutes")
+    _say(f"installed {install_wheel().name}")
+
+
+@app.command()
+def model(
+    name: Annotated[str, typer.Argument(help="recipe: random-80mb or random-420mb")] = "random-80mb",
+    as_json: Json = False,
+) -> None:
+    """Write a model with random weights (Q4_K_M) into the cache, and print what a scenario says about it."""
+    from live.local.weights import model_file
+    from simulator import catalog
+
+    file = model_file(name, tell=_say)
+    facts = catalog.from_gguf(file)
+    numbers = {
+        "name": name, "quantisation": "Q4_K_M", "layers": facts.layers, "hidden": facts.hidden,
+        "layer_bytes": f"{facts.layer_bytes:.0f} B", "embedding_bytes": f"{facts.embedding_bytes:.0f} B",
+        "head_bytes": f"{facts.head_bytes:.0f} B", "layer_flops": round(facts.layer_flops_per_token),
+        "kv_bytes_per_token_per_layer": f"{facts.kv_bytes_per_token_per_layer:.0f} B",
+        "head_flops": round(facts.head_flops), "activation_bytes": f"{4 * facts.hidden} B",
+    }
+    if as_json:
+        sys.stdout.write(json.dumps({"file": str(file), "model": numbers}) + "\n")
+        return
+    _say(f"{file} ({file.stat().st_size / 1e6:.0f} MB)")
+    sys.stdout.write("model:\n" + "".join(f"  {key}: {value}\n" for key, value in numbers.items()))
+
+
+@app.command()
+def run(
+    scenario: Annotated[list[Path], typer.Argument(help="scenario files with engine llama-rpc; several are interleaved")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder, or a .jsonl file for one scenario")] = Path(),
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="visits to each scenario, there and back")] = 0,
+    cluster: Annotated[str, typer.Option("--cluster", help="local, or llama-rpc://host:port,... of running servers")] = "local",
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Measure scenarios on processes of this machine, or on servers that already run."""
+    from live.local.run import measure
+    from simulator.files import load
+    from simulator.scenario import Scenario
+
+    scenarios = [load(file, Scenario) for file in scenario]
+    visits = rounds or (2 if len(scenarios) > 1 else 1)
+    files = measure(scenarios, out, _say, rounds=visits, threads=threads, endpoints=endpoints_of(cluster))
+    if as_json:
+        sys.stdout.write(json.dumps({"measurements": [str(file) for file in files]}) + "\n")
+    else:
+        sys.stdout.write("".join(f"{file}\n" for file in files))
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option("--host", help="address to listen on; the protocol has no password")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 50052,
+    threads: Threads = 1,
+) -> None:
+    """Serve this device's processor to a llama.cpp RPC client, until stopped."""
+    from live.local.server import is_loopback
+    from live.local.server import serve as serve_here
+
+    if not is_loopback(host):
+        _say(f"warning: whoever reaches {host}:{port} may use this processor and its memory; keep it to a network you trust")
+    serve_here(host, port, threads)
+
+
+@app.command()
+def overhead(count: Annotated[int, typer.Option("--count", min=10, max=100_000)] = 500, as_json: Json = False) -> None:
+    """Measure what the relay itself adds to each message on this machine."""
+    import numpy as np
+
+    from live.local.overhead import relay_overhead_s
+
+    added_s = relay_overhead_s(count)
+    found = {name: float(np.quantile(added_s, share)) for name, share in (("median", 0.5), ("p90", 0.9), ("p99", 0.99))}
+    if as_json:
+        sys.stdout.write(json.dumps({"relay_overhead_s": found, "messages": count}) + "\n")
+    else:
+        sys.stdout.write(", ".join(f"{name} {value * 1e6:.0f} us" for name, value in found.items()) + " per message\n")
+
+
+@app.command()
+def table(
+    measurements: Annotated[list[Path], typer.Argument(help="Measurements of the local cluster")],
+    as_json: Json = False,
+) -> None:
+    """Summarise Measurements: milliseconds per token, split by device and hop."""
+    from live.local.table import markdown, row
+    from simulator.result.measurement import read_measurement
+
+    rows = [row(read_measurement(file)) for file in measurements]
+    sys.stdout.write(json.dumps(rows) + "\n" if as_json else markdown(rows))
+
+
+def endpoints_of(cluster: str) -> tuple[str, ...]:
+    """The addresses that a `--cluster` names: none for local; raises LiveError for anything else."""
+    from simulator.errors import LiveError
+
+    if cluster == "local":
+        return ()
+    addresses = tuple(part.strip() for part in cluster.removeprefix(RPC_SCHEME).split(",") if part.strip())
+    if not cluster.startswith(RPC_SCHEME) or not addresses or not all(_has_port(address) for address in addresses):
+        raise LiveError(f"--cluster is {cluster!r}; write local, or {RPC_SCHEME}host:port,host:port with one address for "
+                        "each device after the first")
+    return addresses
+
+
+def _has_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return bool(host) and port.isdigit() and 0 < int(port) < 65536
+
+
+def _say(text: Any) -> None:
+    """Progress goes to standard error, so that standard output holds the result alone."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

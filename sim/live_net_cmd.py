@@ -1,0 +1,156 @@
+"""`sim live discover`, `doctor`, `agent` and `links`: the network under a cluster."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["agent", "discover", "doctor", "links"]
+
+Hosts = Annotated[list[str] | None, typer.Option("--host", help="host or host:port of an EXO node; may be repeated")]
+Seconds = Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="how long to listen")]
+Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
+Namespace = Annotated[list[str] | None, typer.Option("--namespace", help="EXO's namespace, if it is not the default")]
+Sweep = Annotated[str, typer.Option("--sweep", help="ask every address of this network, for example 192.168.1.0/24")]
+Token = Annotated[str, typer.Option("--token", envvar="LANSIM_TOKEN", help="pairing token of the agents")]
+Agents = Annotated[str, typer.Option("--agents", help="host:port of each agent, with commas between")]
+
+
+def discover(
+    host: Hosts = None,
+    expect: Annotated[int | None, typer.Option("--expect", min=1, help="exit 1 if fewer devices are found")] = None,
+    seconds: Seconds = 4.0,
+    namespace: Namespace = None,
+    sweep: Sweep = "",
+    as_json: Json = False,
+) -> None:
+    """Show who is on this network: EXO of both generations, our agents, and the hosts that you name."""
+    from live.discover import discover as look
+    from live.discover import table
+
+    options = _options(host, seconds, namespace, sweep)
+    discovery = look(options)
+    complaints = table.missing(discovery, expect, options.hosts) if expect else []
+    if as_json:
+        _print_json(table.as_json(discovery, complaints))
+    else:
+        _print(table.render(discovery, complaints))
+    if complaints:
+        raise typer.Exit(1)
+
+
+def doctor(
+    host: Hosts = None,
+    model: Annotated[str, typer.Option("--model", help="model that is to fit, as the catalogue or EXO names it")] = "",
+    agents: Agents = "",
+    token: Token = "",
+    strict: Annotated[bool, typer.Option("--strict", help="exit 1 for warnings too")] = False,
+    seconds: Seconds = 4.0,
+    namespace: Namespace = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with this network and the way out; exit 1 if anything is a problem."""
+    from live.doctor import examine, exit_code, gather
+    from live.doctor.run import as_json as findings_json
+    from live.doctor.run import render
+
+    seen = gather(_options(host, seconds, namespace, ""), _addresses(agents), token, model)
+    findings = examine(seen)
+    if as_json:
+        _print_json(findings_json(findings))
+    else:
+        _print(render(findings))
+    raise typer.Exit(exit_code(findings, strict=strict))
+
+
+def agent(
+    listen: Annotated[str, typer.Option("--listen", help="address of this device to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 52425,
+    name: Annotated[str, typer.Option("--name", help="how the others see this device")] = "",
+    token: Token = "",
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="file that holds the token")] = None,
+    model_file: Annotated[Path | None, typer.Option("--model-file", help="file whose reading may be timed")] = None,
+    announce: Annotated[bool, typer.Option(help="announce this agent by mDNS")] = True,
+) -> None:
+    """Run the agent on this device: it measures the device and its links when asked with the pairing token."""
+    from live.agent.__main__ import run, token_from
+    from live.agent.server import Settings
+    from live.agent.wire import WireError
+    from simulator.errors import LiveError
+
+    try:
+        shown = name or platform.node() or "unnamed"
+        run(Settings(shown, token_from(token, token_file), listen, port, model_file), announce=announce)
+    except WireError as error:
+        raise LiveError(str(error)) from error
+
+
+def links(
+    agents: Agents = "",
+    token: Token = "",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="measurement file; default links-TIME.jsonl")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.05, max=3600, help="per link, size and load")] = 5.0,
+    size: Annotated[list[int] | None, typer.Option("--size", help="message size in bytes; may be repeated")] = None,
+    interval_ms: Annotated[float, typer.Option("--interval-ms", min=0, help="pause between round trips")] = 10.0,
+    loaded: Annotated[bool, typer.Option(help="measure again while the link is full")] = True,
+    as_json: Json = False,
+) -> None:
+    """Let the agents measure the links between them, show the matrix, and store the samples for the calibration."""
+    from datetime import datetime
+
+    from live.agent import matrix
+    from live.agent.links import Plan, measure_links
+
+    plan = Plan(tuple(size or (4, 16_384)), seconds, interval_ms / 1e3, loaded, min(2.0, seconds))
+    target = out or Path(f"links-{datetime.now().astimezone():%Y%m%dT%H%M%S}.jsonl")
+    found = measure_links(_addresses(agents) or _announced(), token, plan, target, _progress)
+    if as_json:
+        _print_json({**matrix.as_json(found), "file": str(target)})
+    else:
+        _print(matrix.render(found))
+        sys.stdout.write(f"samples in {target}\n")
+
+
+def _options(host: list[str] | None, seconds: float, namespace: list[str] | None, sweep: str) -> Any:
+    from live.discover import Options
+    from live.discover.look import read_host
+
+    defaults = Options()
+    hosts = tuple(read_host(text) for text in host or ())
+    return Options(hosts, seconds, tuple(namespace or defaults.namespaces), sweep)
+
+
+def _addresses(agents: str) -> list[tuple[str, int]]:
+    from live.agent.links import read_address
+    from live.agent.wire import DEFAULT_PORT
+
+    return [read_address(part.strip(), DEFAULT_PORT) for part in agents.split(",") if part.strip()]
+
+
+def _announced() -> list[tuple[str, int]]:
+    """Without --agents: all agents that announce themselves."""
+    from live.agent.links import read_address
+    from live.agent.wire import DEFAULT_PORT
+    from live.discover.mdns import browse
+
+    return [read_address(found.agent, DEFAULT_PORT) for found in browse(3.0).agents]
+
+
+def _progress(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _print(renderable: Any) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(renderable)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")

@@ -1,0 +1,165 @@
+"""What llama.cpp RPC sends and computes: sizes on the wire and durations of every part of a job.
+
+Sizes are those of protocol 7 as observed (docs/llama-rpc-flow.md) for the Llama architecture: decode requests and
+replies to the byte, prompt requests to 0.01%. The flow itself is told in `llama_rpc`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from simulator.laws.law import Floats
+from simulator.runtime.cost import crowding, decode_s, head_s, paging_s, prefill_s
+from simulator.runtime.draws import Draws
+from simulator.runtime.job import Job
+
+__all__ = ["READ_BYTES", "LlamaStar"]
+
+CHUNK_TOKENS = 512  # n_ubatch, llama.cpp's default
+CACHE_STEP_TOKENS = 256  # the cache is attended to in multiples of this
+TWO_TENSORS_FROM = 32  # tokens; observed: 31 carry one tensor over a boundary, 32 carry two
+SET_TENSOR_BYTES = 314  # header 9, tensor 296, flag 1, offset 8
+READ_BYTES = 321  # a get_tensor request: header 9, tensor 296, range 16
+RECOMPUTE_BYTES = 13
+REPLY_HEADER_BYTES = 8
+GRAPH_LAYER_BYTES, GRAPH_FIXED_BYTES, GRAPH_ADD_BYTES, GRAPH_HEAD_BYTES = 12_680, 1_501, 600, 2_408
+# a graph on the wire (observed, Llama architecture): per layer; always; where the residual is added; with the head
+
+
+@dataclass(frozen=True)
+class LlamaStar:
+    """All durations and sizes of one job's rows; arrays end in (rows,)."""
+
+    job: Job
+    draws: Draws
+
+    @property
+    def servers(self) -> int:
+        """Devices beside the client."""
+        return len(self.job.ring) - 1
+
+    @property
+    def batch(self) -> int:
+        """Chats that are decoded in step."""
+        return self.job.workload.concurrency
+
+    @cached_property
+    def chunks(self) -> tuple[int, ...]:
+        """Tokens of each prompt chunk."""
+        total = self.job.workload.prompt_tokens * self.batch
+        return tuple(min(CHUNK_TOKENS, total - start) for start in range(0, total, CHUNK_TOKENS))
+
+    @property
+    def steps(self) -> int:
+        """Decode steps; the first token comes out of the prompt."""
+        return self.job.workload.output_tokens - 1
+
+    @property
+    def cached(self) -> Floats:
+        """Tokens of one chat in the cache before each decode step, shape (steps,)."""
+        return self.job.workload.prompt_tokens + np.arange(self.steps, dtype=float)
+
+    def carries_two(self, server: int, tokens: int) -> bool:
+        """Whether the boundary before this server (from 1) takes two tensors and a second round trip."""
+        return server > 1 and self._client_computes and tokens >= TWO_TENSORS_FROM
+
+    @property
+    def _client_computes(self) -> bool:
+        return self.job.shards[0].layers > 0
+
+    @cached_property
+    def decode_s(self) -> Floats:
+        """Each device's work for each decode step, shape (steps, devices, rows); sampling is the client's."""
+        base = [decode_s(device, self.job.model, shard.layers, self.cached, self.batch)
+                for device, shard in zip(self.job.ring, self.job.shards, strict=True)]
+        return self._stages_s("decode", base)
+
+    @cached_property
+    def prefill_s(self) -> Floats:
+        """Each device's work for each chunk, shape (chunks, devices, rows); the head is computed for one token."""
+        starts = np.cumsum((0, *self.chunks[:-1])) % self.job.workload.prompt_tokens
+        base = [np.array([prefill_s(device, self.job.model, shard.layers, tokens, int(start))
+                          for tokens, start in zip(self.chunks, starts, strict=True)])
+                for device, shard in zip(self.job.ring, self.job.shards, strict=True)]
+        return self._stages_s("prefill", base)
+
+    def _stages_s(self, part: str, base: list[Floats]) -> Floats:
+        """Layers, head and host work of `part` with their factors, shape (steps, devices, rows)."""
+        overhead = self.job.engine.step_overhead_s * self.draws.overhead("step")
+        columns = []
+        for rank, (device, layers_s) in enumerate(zip(self.job.ring, base, strict=True)):
+            work = layers_s + self._paging_s(rank)
+            work += head_s(device, self.job.model, self.batch) if rank == self.servers else 0.0
+            host = (device.speed.stage_overhead + (overhead if rank == 0 else 0.0)) * crowding(device, self.batch)
+            noise = self.draws.noise(device, part, len(work))
+            columns.append((work[:, None] * self.draws.speed_factor(device, part) + host) * noise)
+        return np.stack(columns, axis=1)
+
+    def _paging_s(self, rank: int) -> float:
+        model, workload, layers = self.job.model, self.job.workload, self.job.shards[rank].layers
+        resident = layers * model.layer_bytes + self.job.engine.memory_overhead_bytes
+        resident += model.embedding_bytes * (rank == 0) + model.head_bytes * (rank == self.servers)
+        resident += model.kv_bytes(layers, workload.prompt_tokens + workload.output_tokens, self.batch)
+        return paging_s(self.job.ring[rank], resident)
+
+    def request_bytes(self, server: int, tokens: int, cached: float, has_new_graph: bool) -> float:
+        """A request on the wire: inputs, their headers, the graph or the word to reuse it, and the read at its end."""
+        first, last = server == 1, server == self.servers
+        states = 2 if (first and self._client_computes) or self.carries_two(server, tokens) else 1
+        attended = CACHE_STEP_TOKENS * np.ceil(cached / CACHE_STEP_TOKENS)
+        # position 4 bytes, places in the key and value caches 8 each, a row of the mask in half precision
+        inputs = tokens * (states * self.job.model.activation_bytes + 4 + 8 + 8 + 2 * attended) + 4 * self.batch * last
+        size = inputs + (4 + states + last) * SET_TENSOR_BYTES + READ_BYTES
+        return float(size + (self._graph_bytes(server) if has_new_graph else RECOMPUTE_BYTES))
+
+    def early_bytes(self, tokens: int) -> float:
+        """The normed state, which goes to the next server while the residual one is still being fetched."""
+        return tokens * self.job.model.activation_bytes
+
+    def _graph_bytes(self, server: int) -> float:
+        adds = server == 1 and self._client_computes
+        return (GRAPH_FIXED_BYTES + GRAPH_LAYER_BYTES * self.job.shards[server].layers + GRAPH_ADD_BYTES * adds
+                + GRAPH_HEAD_BYTES * (server == self.servers))
+
+    def reply_bytes(self, server: int, tokens: int) -> float:
+        """A reply: hidden states of `tokens` tokens, or the logits of each chat from the last server."""
+        if server < self.servers:
+            return tokens * self.job.model.activation_bytes + REPLY_HEADER_BYTES
+        vocabulary = self.job.model.head_flops / (2 * self.job.model.hidden)
+        return 4 * vocabulary * self.batch + REPLY_HEADER_BYTES
+
+    def prompt_request_bytes(self, server: int, chunk: int) -> float:
+        """The request of one prompt chunk; every chunk brings its graph."""
+        done = sum(self.chunks[: chunk + 1])
+        return self.request_bytes(server, self.chunks[chunk], done, has_new_graph=True)
+
+    def decode_request_bytes(self, server: int) -> Floats:
+        """The request of each decode step, shape (steps,)."""
+        cached = (self.cached + 1) * self.batch
+        buckets = np.ceil(cached / CACHE_STEP_TOKENS)
+        is_new = np.concatenate([[True], buckets[1:] > buckets[:-1]])[: self.steps]
+        return np.array([self.request_bytes(server, self.batch, held, bool(new))
+                         for held, new in zip(cached, is_new, strict=True)])
+
+    def ends(self, server: int, is_reply: bool) -> tuple[str, str]:
+        """Source and sink of a message between the client and a server."""
+        client, other = self.job.ring[0].name, self.job.ring[server].name
+        return (other, client) if is_reply else (client, other)
+
+    def delay_s(self, server: int, slot: str, n: int) -> Floats:
+        """Delays of `n` messages of a slot, shape (n, rows); slots that begin with 'reply' come from the server."""
+        path = self.job.cluster.path(*self.ends(server, slot.startswith("reply")))
+        return self.draws.delay_s(path, f"{slot}/{self.job.ring[server].name}", n)
+
+    def seconds_per_byte(self, server: int, is_reply: bool) -> Floats:
+        """Of one direction of a server's link, shape (rows,)."""
+        return self.draws.seconds_per_byte(self.job.cluster.path(*self.ends(server, is_reply)))
+
+    @cached_property
+    def overlaps(self) -> bool:
+        """Whether several messages can be under way at once: chunks that follow each other, or split requests."""
+        splits = any(self.carries_two(server, max(self.chunks)) for server in range(2, self.servers + 1))
+        return len(self.chunks) > 1 or splits

@@ -1,0 +1,145 @@
+"""Devices and platforms: names as people type them, usable memory with its source, fitted efficiencies."""
+
+from math import exp, log
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.catalog import decode_speed, device, devices, platform, platforms
+from simulator.errors import CatalogError
+from simulator.units import GB, GIB
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("macbook air m4", "MacBook Air M4"),
+        ("MacBook-Air (M4)", "MacBook Air M4"),
+        ("iPhone 13", "iPhone 13"),
+        ("pixel 9 pro", "Pixel 9 / 9 Pro"),
+        ("Raspberry Pi 5", "Raspberry Pi 5 8/16 GB"),
+        ("RTX 4090", "RTX 4090 desktop"),
+        ("linux laptop", "Linux laptop LPDDR5/DDR5-4800 dual channel"),
+        ("strix halo", "Framework Desktop / Strix Halo 128 GB"),
+        ("DGX Spark", "NVIDIA DGX Spark / GB10"),
+    ],
+)
+def test_finds_what_a_person_would_type(typed, name):
+    assert device(typed).name == name
+
+
+def test_every_device_is_found_by_each_of_its_names():
+    assert len(devices()) == 88
+    for facts in devices():
+        for name in (facts.name, *facts.aliases):
+            assert name in (device(name).name, *device(name).aliases)
+
+
+def test_unknown_device_tells_the_nearest_and_the_way_out():
+    with pytest.raises(CatalogError, match=r"'macbok air m4' .* did you mean 'MacBook Air M4'.*sim catalog devices"):
+        device("macbok air m4")
+    with pytest.raises(CatalogError, match="no name comes near"):
+        device("\x00" * 1000)
+
+
+def test_memory_tells_variants_apart():
+    assert device("MacBook Pro M4 Max", 36 * GB).chip == "Apple M4 Max 32c"
+    assert device("MacBook Pro M4 Max", 64 * GIB).chip == "Apple M4 Max 40c"
+    assert device("Strix Halo", 64 * GB).name.endswith("64 GB")
+
+
+def test_decimal_and_binary_gigabytes_mean_the_same_option():
+    assert device("Mac mini M4", 16 * GB) == device("Mac mini M4", 16 * GIB)
+    assert device("Mac mini M4", 16 * GB).memory_bytes == 16 * GIB
+
+
+@pytest.mark.parametrize(
+    ("name", "memory_bytes", "usable_bytes", "source"),
+    [
+        ("MacBook Air M4", 16 * GIB, 12.71e9, "12713 MB"),  # printed, the newer of two
+        ("MacBook Air M4", 24 * GIB, 0.67 * 24 * GIB, "0.67"),  # nobody printed one: the rule
+        ("Mac Studio M3 Ultra", 512 * GIB, 0.75 * 512 * GIB, "0.75"),
+        ("iPhone 16 Pro", None, 3.8e9, "killed above about 3.8 GB"),
+        ("RTX 4090", None, 24 * GIB - 1e9, "VRAM minus"),
+        ("Jetson Orin Nano", None, 5.2e9, "measured usable"),
+        ("Pixel 9 Pro", 16 * GIB, 0.6875 * 16 * GIB, "PowerInfer-2"),
+        ("Raspberry Pi 5", 8 * GIB, 8 * GIB - 1e9, "RAM minus"),
+    ],
+)
+def test_usable_memory_and_who_says_so(name, memory_bytes, usable_bytes, source):
+    usable = device(name).usable(memory_bytes)
+    assert usable.bytes == pytest.approx(usable_bytes)
+    assert source in usable.source
+
+
+@given(st.sampled_from(devices()), st.floats(1e9, 1e12))
+def test_usable_memory_is_positive_less_than_all_and_never_shrinks_with_memory(facts, memory_bytes):
+    rule = [facts.usable_bytes(factor * memory_bytes) for factor in (1.0, 4.0)]
+    assert 0 < rule[0] < 1.0 * max(memory_bytes * 1.08, facts.memory_options_bytes[0])
+    assert rule[0] <= rule[1]
+
+
+def test_what_nobody_published_is_named():
+    pi = device("Raspberry Pi 5")
+    assert {"flop_per_s", "disk_bytes_per_s", "price_usd"} <= set(pi.assumed_fields)
+    assert pi.flop_per_s == pi.memory_bytes_per_s * platform("arm-cpu").flop_per_byte
+    assert "memory_bytes_per_s" in device("iPhone 13").assumed_fields
+    assert "memory_bytes_per_s" not in device("MacBook Air M4").assumed_fields
+
+
+def test_every_device_has_a_platform_a_network_and_positive_peaks():
+    from simulator.catalog import network
+
+    for facts in devices():
+        for name in (facts.platform, *facts.other_platforms):
+            assert platform(name).name == name
+        assert network(facts.network).name == facts.network
+        assert facts.memory_bytes_per_s > 1e9
+        assert facts.flop_per_s > 1e10
+        assert facts.disk_bytes_per_s > 1e8
+        assert facts.source
+        assert facts.confidence
+
+
+def test_platform_falls_back_to_its_usual_runtime_and_says_so():
+    assert platform("apple-metal").runtime == "llama.cpp"
+    assert platform("apple-metal", "mlx").runtime == "mlx"
+    assert platform("nvidia-cuda", "mlx").runtime == "llama.cpp"
+    with pytest.raises(CatalogError, match="did you mean 'apple-metal'"):
+        platform("apple-meta")
+
+
+def test_platform_figures_are_physical():
+    for facts in platforms():
+        assert 0.05 < facts.decode_efficiency <= 1
+        assert 0.01 < facts.prefill_efficiency <= 1
+        assert 0.1 <= facts.decode_log_sd < 1
+        assert 0 < facts.layer_overhead_s < 1e-3
+        assert (facts.decode_held_out is None) == (facts.n_decode_chips < 2)
+
+
+def test_a_platform_measured_on_one_chip_only_is_less_sure():
+    assert platform("apple-metal", "mlx").decode_log_sd > platform("apple-metal").decode_log_sd
+
+
+def test_a_measured_chip_stays_within_its_platform_spread():
+    """A value of its own that is four spreads off would be a mix-up of names, not a measurement."""
+    measured = [facts for facts in devices() if facts.measured_decode_bytes_per_s]
+    assert {"BCM2712", "N150", "RX 7900 XT"} <= {facts.chip for facts in measured}
+    for facts in measured:
+        usual = platform(facts.platform)
+        off = log(facts.measured_decode_bytes_per_s / (usual.decode_efficiency * facts.memory_bytes_per_s))
+        assert abs(off) < 4 * usual.decode_log_sd
+        assert facts.measured_decode_models >= 2
+        assert exp(facts.measured_decode_log_sd) < 1.5
+
+
+def test_a_measured_value_holds_only_for_the_runtime_that_it_was_measured_with():
+    pi, usual = device("Raspberry Pi 5"), platform("arm-cpu")
+    assert decode_speed(pi, usual).label == "measured"
+    assert decode_speed(pi, usual).bytes_per_s == pi.measured_decode_bytes_per_s
+    other = usual.model_copy(update={"runtime": "mlx"})
+    assert decode_speed(pi, other).label == "assumed"
+    assert decode_speed(pi, other).bytes_per_s == pi.memory_bytes_per_s * usual.decode_efficiency
+    assert decode_speed(device("MacBook Air M4"), platform("apple-metal")).label == "assumed"

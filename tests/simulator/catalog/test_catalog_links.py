@@ -1,0 +1,104 @@
+"""Networks: the laws give back the percentiles that they were made from; engines and prices read whole."""
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+
+from simulator.catalog import (
+    cloud_prices,
+    electricity_prices,
+    engine_facts,
+    engines,
+    network,
+    networks,
+    platforms,
+    power_save,
+    vpn,
+    vpns,
+)
+from simulator.catalog.tables import table
+from simulator.errors import CatalogError
+from simulator.laws import Law
+
+
+def law_of(facts):
+    return TypeAdapter(Law).validate_python(facts.delay)
+
+
+def round_trip_percentiles(facts, crossings, percentiles):
+    """By sampling: the sum of so many independent one-way delays of one side."""
+    generator = np.random.default_rng(1)
+    draws = sum(law_of(facts).quantile(generator.random(400_000)) for _ in range(crossings))
+    return np.percentile(draws, percentiles)
+
+
+@pytest.mark.parametrize(("name", "band"), [("wifi5_clean", "5 GHz"), ("wifi24", "2.4 GHz")])
+def test_two_crossings_have_the_published_percentiles(name, band):
+    published = [
+        float(row["value"]) / 1e3
+        for row in table("wifi_latency")
+        if row["standard_or_band"].startswith(band) and row["metric"] == "RTT"
+    ]
+    assert len(published) == 3
+    assert round_trip_percentiles(network(name), 2, [50, 95, 99]) == pytest.approx(published, rel=0.03)
+
+
+def test_home_wifi_has_the_clean_shape_at_another_scale():
+    clean, home = (round_trip_percentiles(network(name), 2, [50, 95, 99]) for name in ("wifi5_clean", "wifi5"))
+    assert home / clean == pytest.approx([3.96] * 3, rel=0.02)
+    assert home[0] == pytest.approx(3.56e-3, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "rtt_s"), [("ethernet_10g", 0.17e-3), ("thunderbolt5", 0.6e-3), ("ethernet_1g", 0.47e-3)]
+)
+def test_four_crossings_have_the_published_median(name, rtt_s):
+    """ethernet_1g: geometric mean of 0.369 and 0.6 ms. The median of a sum lies a little above the sum of medians."""
+    assert round_trip_percentiles(network(name), 4, [50])[0] == pytest.approx(rtt_s, rel=0.15)
+
+
+def test_every_network_is_complete_and_its_law_reads():
+    assert len(networks()) >= 12
+    for facts in networks():
+        assert 0 < law_of(facts).mean_s < 0.1
+        assert 1e6 < facts.rate_bytes_per_s < 1e10
+        assert 0 < facts.scale_log_sd < 1.5
+        assert facts.source
+        for name in (facts.name, *facts.aliases):
+            assert network(name).name == facts.name
+
+
+def test_overlays_are_asked_for_by_vpn():
+    assert {facts.name for facts in vpns()} == {"tailscale", "wireguard"}
+    assert vpn("Tailscale").added_delay_s == pytest.approx(0.13e-3)
+    with pytest.raises(CatalogError, match="vpn: tailscale"):
+        network("tailscale")
+    with pytest.raises(CatalogError, match="did you mean 'wifi6'"):
+        network("wify6")
+
+
+def test_only_phones_on_wifi_doze():
+    assert power_save("ios-metal").awake_s == 0.1
+    assert network("wifi6").power_save("android-cpu").awake_s == 0.2
+    assert network("wifi6").power_save("apple-metal") is None
+    assert network("usb").power_save("ios-metal") is None
+
+
+def test_engines_name_real_platforms_and_the_way_out():
+    known = {facts.name for facts in platforms()}
+    for facts in engines():
+        assert set(facts.runs_on) | set(facts.does_not_run_on) == known
+        assert not set(facts.runs_on) & set(facts.does_not_run_on)
+    assert engine_facts("exo").why_not_on("apple-metal") is None
+    assert "llama-rpc" in engine_facts("exo").why_not_on("ios-metal")
+    assert engine_facts("exo-legacy").hop_overhead_s == pytest.approx(1.25e-3)
+    with pytest.raises(CatalogError, match="did you mean 'exo-legacy'"):
+        engine_facts("exo-legasy")
+
+
+def test_prices_are_per_token_and_per_joule():
+    groq = cloud_prices()[0]
+    assert (groq.provider, groq.output_usd_per_token) == ("Groq", pytest.approx(0.79e-6))
+    germany = next(price for price in electricity_prices() if price.region == "Germany")
+    assert (germany.price_per_kwh, germany.currency) == (pytest.approx(0.384), "EUR")
+    assert all(0 < price.input_usd_per_token <= price.output_usd_per_token for price in cloud_prices())

@@ -1,0 +1,110 @@
+"""Models: parameter counts against the published ones, exact sizes, and the invariants of bytes and flops."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulator.catalog import model, models, quantisations
+from simulator.catalog.llm import build
+from simulator.catalog.tables import table
+from simulator.errors import CatalogError
+
+
+def test_parameters_computed_from_the_shape_match_the_published_count():
+    """The count is theory: it uses nothing but the shape. 30 B of the GLM is rounded, hence the wider bound there."""
+    counted = 0
+    for shape, row in zip(models(), table("models"), strict=True):
+        if row["params_published"]:
+            bound = 0.02 if shape.name == "GLM-4.7-Flash" else 0.006
+            assert shape.params_total == pytest.approx(float(row["params_published"]), rel=bound)
+            counted += 1
+    assert counted >= 25
+
+
+@pytest.mark.parametrize("row", table("models"), ids=lambda row: row["model"])
+def test_cache_bytes_match_the_published_ones(row):
+    facts = model(row["model"])
+    assert facts.layers * facts.kv_bytes_per_token_per_layer == pytest.approx(float(row["kv_bytes_per_token_fp16"]))
+
+
+def test_published_sizes_are_taken_exactly():
+    llama = model("Llama-3.3-70B", "4bit")
+    assert llama.total_bytes == 40_652_242_944
+    assert (llama.size_basis, llama.size_confidence) == ("published", "exact-from-table")
+    assert model("llama 70b", "q4_k_m").total_bytes == pytest.approx(42_509_438_812)
+    assert model("Llama-3.1-70B", "8bit", "MLX").total_bytes == 76_799_803_392
+
+
+def test_computed_sizes_are_flagged_and_near_a_published_one():
+    shape = next(shape for shape in models() if shape.name == "Llama-3.3-70B")
+    for bits in quantisations():
+        if bits.format == "GGUF" and bits.quantisation not in ("F32", "MXFP4"):
+            exact = model("Llama-3.3-70B", bits.quantisation)
+            guess = build(shape, bits)
+            assert guess.size_basis == "computed"
+            # below 3 bits the files keep more of the table and the attention at higher precision than the average
+            assert guess.total_bytes == pytest.approx(exact.total_bytes, rel=0.02 if bits.body > 3 else 0.06)
+
+
+@pytest.mark.parametrize(("name", "size_bytes"), [("gpt-oss-20b", 12_101_070_356), ("gpt-oss-20b", 12_025_908_224)])
+def test_mixed_precision_is_understood(name, size_bytes):
+    """4-bit experts and 8-bit everything else reproduce both published files without seeing them."""
+    shape = next(shape for shape in models() if shape.name == name)
+    bits = next(bits for bits in quantisations() if bits.quantisation == "MXFP4")
+    assert build(shape, bits).total_bytes == pytest.approx(size_bytes, rel=0.01)
+
+
+@pytest.mark.parametrize("shape", models(), ids=lambda shape: shape.name)
+@pytest.mark.parametrize("file_format", ["MLX", "GGUF"])
+def test_parts_add_up(shape, file_format):
+    facts = model(shape.name, format=file_format)
+    parts = facts.layers * facts.layer_bytes + facts.embedding_bytes + facts.head_bytes
+    assert parts == pytest.approx(facts.total_bytes)
+    assert facts.layer_bytes > 0
+    assert 0 <= facts.expert_layer_bytes < facts.layer_bytes
+    assert (facts.embedding_bytes == 0) == facts.tied_embeddings
+    assert facts.embedding_table_bytes > 0
+    assert facts.params_active <= facts.params_total * 1.000_1
+    assert (file_format, facts.format) in (("MLX", "MLX"), ("GGUF", "GGUF"))
+
+
+@given(st.sampled_from([shape.name for shape in models() if shape.experts]), st.integers(1, 512))
+def test_a_batch_reads_more_experts_but_never_more_than_all(name, batch):
+    facts = model(name)
+    one, many = facts.active_layer_bytes, facts.active_layer_bytes_at(batch)
+    assert one <= many <= facts.layer_bytes
+    assert many <= one + (batch - 1) * facts.expert_layer_bytes * facts.experts_per_token / facts.experts + 1
+    share = facts.experts_per_token / facts.experts
+    assert one == pytest.approx(facts.layer_bytes - (1 - share) * facts.expert_layer_bytes)
+
+
+@given(st.integers(1, 512))
+def test_a_dense_layer_is_read_once_whatever_the_batch(batch):
+    facts = model("Llama-3.1-8B")
+    assert facts.active_layer_bytes_at(batch) == facts.layer_bytes
+
+
+def test_flops_are_twice_the_active_weights():
+    facts = model("Llama-3.3-70B")
+    assert facts.layers * facts.layer_flops_per_token + facts.head_flops == pytest.approx(2 * facts.params_active)
+    assert facts.head_flops == 2 * 8192 * 128256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("Llama-3.3-7B",), "did you mean 'Llama-3.3-70B'"),
+        (("Llama-3.3-70B", "Q4_K_X"), "no known quantisation, did you mean 'Q4_K_"),
+        (("Llama-3.3-70B", "4bit", "safetensor"), "no known model format"),
+        (("Llama-3.3-70B", "Q4_K_M", "MLX"), "no known quantisation"),
+    ],
+)
+def test_unknown_names_tell_what_is_known(arguments, message):
+    with pytest.raises(CatalogError, match=message):
+        model(*arguments)
+
+
+def test_defaults_are_what_people_run():
+    assert model("Llama-3.2-3B").quantisation == "4bit"
+    assert model("Llama-3.2-3B", format="gguf").quantisation == "Q4_K_M"
+    assert model("gpt-oss-120b").quantisation == "MXFP4-Q8"
