@@ -150,6 +150,9 @@ def _posterior(calibration: Calibration, scenario: Scenario) -> PosteriorSpec:
     for part in ("step", "hop"):
         if calibration.value(f"{part}_overhead_s") is not None:
             columns[f"world/engine/{part}"] = _factors(calibration, f"{part}_overhead_s")
+    for name in ("context_cost", "batch_cost"):
+        if calibration.value(name):
+            columns[f"world/{name.removesuffix('_cost')}"] = _factors(calibration, name)
     kept = np.column_stack(list(columns.values()))[:MOST_DRAWS]
     return PosteriorSpec(names=tuple(columns), draws=tuple(tuple(map(rounded, row)) for row in kept.tolist()))
 
@@ -167,8 +170,9 @@ def _extrapolations(calibration: Calibration, scenario: Scenario) -> list[str]:
     found = []
     if end > 2 * high:
         found.append(f"extrapolation: contexts up to {end} tokens, measured were {low:.0f} to {high:.0f}")
-    if scenario.workload.concurrency > 1 and calibration.value("batch_cost") is None:
-        found.append("extrapolation: several chats at once, none were measured; the cost of a batch is the catalogue's")
+    batches = next((parameter.n for parameter in calibration.parameters if parameter.name == "batch_cost"), 0)
+    if scenario.workload.concurrency > 1 and batches == 0:
+        found.append("extrapolation: several chats at once, none were measured; the cost of a batch is a guess")
     layer_bytes = scenario.model.layer_bytes or calibration.layer_bytes
     if not 0.5 < layer_bytes / calibration.layer_bytes < 2:
         found.append(f"extrapolation: layers of {layer_bytes / 1e6:.0f} MB, measured were "

@@ -40,15 +40,14 @@ class Design:
 
 
 def parameter_names(scenarios: Sequence[Scenario]) -> tuple[str, ...]:
-    """Seconds per layer of each device that holds layers anywhere, then what all share; the unused ones left out."""
+    """Seconds per layer of each device that holds layers anywhere, then what all share."""
     holding = dict.fromkeys(shard.device for scenario in scenarios for shard in prepare(scenario).job.shards if shard.layers)
-    shared = ["step_overhead_s", "context_cost"]
+    # what no measurement bears on stays in, with its prior spread: a prediction that needs it must be wide
+    shared = ["step_overhead_s", "context_cost", "batch_cost"]
     if any(len(prepare(scenario).job.ring) > 1 for scenario in scenarios):
         shared.insert(1, "hop_overhead_s")
         if any(scenario.shared_host is not None for scenario in scenarios):
             shared.append("contention")
-    if any(scenario.workload.concurrency > 1 for scenario in scenarios):
-        shared.append("batch_cost")
     return tuple(f"layer_s/{device}" for device in holding) + tuple(shared)
 
 

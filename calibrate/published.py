@@ -10,6 +10,7 @@ import csv
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from simulator.prepare import prepare
 from simulator.scenario import Scenario
 from simulator.spec import Spec
 
-__all__ = ["PublishedRow", "excluded", "published_rows", "report", "score"]
+__all__ = ["PublishedRow", "excluded", "published_rows", "report", "score", "write_published"]
 
 EXTRA_TARGETS = {"V38-alone": ("V38", 1 / 11.1, "11.1 tok/s on M2 Ultra alone")}
 """Measurements that stand in a reference column of another row: target, seconds per token, what the row says."""
@@ -117,3 +118,45 @@ def report(rows: Sequence[PublishedRow]) -> str:
     lines += ["", "## Not predicted", "", "| target | reason |", "|---|---|"]
     lines += [f"| {row['target_id']} | {row['reason']} |" for row in excluded()]
     return "\n".join(lines) + "\n"
+
+
+def write_published(rows: Sequence[PublishedRow], folder: Path) -> None:
+    """`README.md`, `predictions.csv` and the chart as SVG and PNG."""
+    import io
+
+    import vl_convert as vlc
+
+    from simulator.files import write_bytes_atomically, write_text_atomically
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(folder / "README.md", report(rows) + "\n![predicted against measured](predicted_measured.svg)\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["target", "measured_s", "predicted_s", "p05_s", "p95_s", "error", "in_90"])
+    writer.writerows([row.target, rounded(row.measured_s), row.predicted_s.median, row.predicted_s.p05,
+                      row.predicted_s.p95, rounded(row.error), row.inside] for row in rows)
+    write_text_atomically(folder / "predictions.csv", text.getvalue())
+    spec = _chart(rows).to_dict()
+    write_text_atomically(folder / "predicted_measured.svg", vlc.vegalite_to_svg(spec))
+    write_bytes_atomically(folder / "predicted_measured.png", vlc.vegalite_to_png(spec, scale=2))
+
+
+def _chart(rows: Sequence[PublishedRow]) -> Any:
+    import altair as alt
+
+    points = [{"target": row.target, "measured": row.measured_s * 1e3, "predicted": row.predicted_s.median * 1e3,
+               "low": row.predicted_s.p05 * 1e3, "high": row.predicted_s.p95 * 1e3, "inside": row.inside} for row in rows]
+    ends = [min(min(p["measured"], p["low"]) for p in points) * 0.8, max(max(p["measured"], p["high"]) for p in points) * 1.3]
+    scale = alt.Scale(domain=ends, type="log", nice=False)
+    base = alt.Chart(alt.Data(values=points))  # type: ignore[no-untyped-call]
+    x = alt.X("measured:Q", scale=scale, title="measured (ms per token)")
+    y_title = "predicted (ms per token), 90 % interval"
+    diagonal = alt.Chart(alt.Data(values=[{"x": end} for end in ends])).mark_line(color="gray", strokeDash=[4, 4]).encode(  # type: ignore[no-untyped-call]
+        x=alt.X("x:Q", scale=scale), y=alt.Y("x:Q", scale=scale))
+    bars = base.mark_rule().encode(x=x, y=alt.Y("low:Q", scale=scale, title=y_title), y2="high:Q",
+                                   color=alt.Color("inside:N", title="interval holds it"))
+    dots = base.mark_circle(size=50).encode(x=x, y=alt.Y("predicted:Q", scale=scale, title=y_title), color="inside:N")
+    names = base.mark_text(align="left", dx=6, fontSize=10).encode(x=x, y=alt.Y("predicted:Q", scale=scale), text="target:N")
+    inside = sum(row.inside for row in rows)
+    return (diagonal + bars + dots + names).properties(
+        width=460, height=460, title=f"Published clusters, catalogue alone: {inside} of {len(rows)} intervals hold")

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sim import catalog_cmd, run_cmd
+from sim import calibrate_cmd, catalog_cmd, run_cmd
 from simulator.errors import SimulatorError
 
 __all__ = ["app", "main"]
@@ -19,6 +19,10 @@ app.command("run")(run_cmd.run)
 app.command("compare")(run_cmd.compare)
 app.command("schema")(run_cmd.schema)
 app.command("init")(run_cmd.init)
+app.command("calibrate")(calibrate_cmd.calibrate)
+app.command("predict")(calibrate_cmd.predict)
+app.command("ledger")(calibrate_cmd.ledger)
+app.add_typer(calibrate_cmd.validate_app, name="validate")
 app.add_typer(catalog_cmd.app, name="catalog", help="List the devices, models, networks and engines that are known.")
 
 

@@ -25,6 +25,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder for the results; default results/<scenario>.")] = None,
     seed: Seed = None,
     replications: Replications = None,
+    calibration: Annotated[Path | None, typer.Option(help="A file of `sim calibrate`.")] = None,
     evaluator: Annotated[str, typer.Option(help="auto, recursion or simpy.")] = "auto",
     perfetto: Annotated[bool, typer.Option(help="Write a Perfetto trace of one replication too.")] = False,
     charts: Annotated[bool, typer.Option(help="Draw the charts.")] = True,
@@ -32,8 +33,15 @@ def run(
     """Predict tokens/s of a scenario, how sure that is, and what limits it."""
     from simulator.run.predict import predict
 
+    asked, doubts = load_scenario(scenario, seed, replications), ()
+    if calibration is not None:
+        from calibrate.apply import apply
+        from calibrate.calibration import load_calibration
+
+        applied = apply(load_calibration(calibration), asked)
+        asked, doubts = applied.scenario, applied.warnings
     with _progress(quiet=as_json) as progress:
-        prediction = predict(load_scenario(scenario, seed, replications), evaluator=_evaluator(evaluator), progress=progress)
+        prediction = predict(asked, evaluator=_evaluator(evaluator), progress=progress, doubts=doubts)
     if as_json:
         print(json.dumps(prediction.document(), indent=2))
         if out is None:

@@ -113,8 +113,8 @@ def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceS
     else:
         facts = catalog.device(spec.kind, spec.memory)
         platform = catalog.platform(spec.platform or facts.platform, _runtime(scenario))
-        filled = _filled(spec.model_copy(update={"kind": facts.name}), {
-            "memory": facts.memory_bytes,
+        # people say 32 GB and mean the 32 GiB that are sold
+        filled = _filled(spec.model_copy(update={"kind": facts.name, "memory": facts.snap(spec.memory)}), {
             "usable_memory": facts.usable_bytes(spec.memory),
             "platform": platform.name,
             "disk": facts.disk_bytes_per_s,

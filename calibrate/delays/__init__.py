@@ -8,7 +8,6 @@ from calibrate.delays.assess import choose
 from calibrate.delays.fit import CANDIDATES, fit_laws
 from calibrate.delays.law_fit import LawFit, Parameter
 from calibrate.delays.read import Route, hop_delays_s, link_rtts_s
-
 from calibrate.delays.round_trip import fit_round_trips, law_from_rtt
 from calibrate.delays.text import table
 

@@ -57,7 +57,7 @@ def assess(fitted: Fitted, sample: Sample, notes: tuple[str, ...]) -> LawFit:
     return LawFit(
         name=fitted.name,
         law=fitted.law,
-        parameters=tuple(Parameter(name=key, value=value, stderr=fitted.errors.get(key)) for key, value in values.items()),
+        parameters=tuple(Parameter(name=key, value=at, stderr=fitted.errors.get(key)) for key, at in values.items()),
         n=sample.n,
         n_effective=n_effective,
         log_likelihood=fitted.log_likelihood,

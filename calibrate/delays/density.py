@@ -10,24 +10,24 @@ from calibrate.delays.law_fit import Tail
 from simulator.laws import Constant, Empirical, Exponential, Gamma, Law, Lognormal, Mixture, Weibull
 from simulator.laws.law import Floats
 
-__all__ = ["TAIL_TOLERANCE", "anderson_darling", "cumulative", "distances", "ks", "log_density", "quantile_s", "tail_verdict"]
+__all__ = ["anderson_darling", "cumulative", "distances", "ks", "log_density", "quantile_s", "tail_verdict"]
 
 TAIL_TOLERANCE = 0.2
 """A 99th percentile within 20 % is what the project asks of its predictions."""
 
 
-def _frozen(law: Law) -> Any:
-    """The same law in `scipy.stats`."""
+def _in_scipy(law: Law) -> tuple[Any, tuple[float, ...]]:
+    """The family in `scipy.stats` and its arguments; not frozen there, which would take longer than a density."""
     from scipy import stats
 
     if isinstance(law, Exponential):
-        return stats.expon(law.shift, law.mean)
+        return stats.expon, (law.shift, law.mean)
     if isinstance(law, Lognormal):
-        return stats.lognorm(law.sigma, law.shift, law.median)
+        return stats.lognorm, (law.sigma, law.shift, law.median)
     if isinstance(law, Gamma):
-        return stats.gamma(law.shape, law.shift, law.mean / law.shape)
+        return stats.gamma, (law.shape, law.shift, law.mean / law.shape)
     if isinstance(law, Weibull):
-        return stats.weibull_min(law.shape, law.shift, law.scale)
+        return stats.weibull_min, (law.shape, law.shift, law.scale)
     raise TypeError(f"{law.law} has no density")
 
 
@@ -36,7 +36,8 @@ def log_density(law: Law, x: Floats) -> Floats:
     if isinstance(law, Mixture):
         parts = [np.log(part.weight) + log_density(part.of, x) for part in law.parts]
         return np.asarray(np.logaddexp.reduce(parts))
-    return np.asarray(_frozen(law).logpdf(x))
+    family, arguments = _in_scipy(law)
+    return np.asarray(family.logpdf(x, *arguments))
 
 
 def cumulative(law: Law, x: Floats) -> Floats:
@@ -48,7 +49,8 @@ def cumulative(law: Law, x: Floats) -> Floats:
     if isinstance(law, Empirical):
         known = np.sort(np.asarray(law.samples))
         return np.interp(x, known, np.linspace(0, 1, known.size), left=0.0)
-    return np.asarray(_frozen(law).cdf(x))
+    family, arguments = _in_scipy(law)
+    return np.asarray(family.cdf(x, *arguments))
 
 
 def quantile_s(law: Law, u: float) -> float:
@@ -100,7 +102,7 @@ def tail_verdict(share_beyond: float, n_effective: float, error: float) -> Tail:
     n = round(n_effective)
     if n < 100:
         return "unknown"
-    fewest, most = binom.ppf([0.005, 0.995], n, 0.01)
+    fewest, most = float(binom.ppf(0.005, n, 0.01)), float(binom.ppf(0.995, n, 0.01))
     if share_beyond * n > most and error < -TAIL_TOLERANCE:
         return "too light"
     if share_beyond * n < fewest and error > TAIL_TOLERANCE:

@@ -11,7 +11,20 @@ from calibrate.delays.sample import Sample
 from simulator.laws import Constant, Empirical, Exponential, Gamma, Law, Lognormal, Weibull
 from simulator.laws.law import Floats
 
-__all__ = ["Family", "at_bounds", "constant", "empirical", "exponential", "gamma", "lognormal", "seconds", "shifted", "weibull"]
+__all__ = [
+    "SIGMA",
+    "Family",
+    "Simple",
+    "at_bounds",
+    "constant",
+    "empirical",
+    "exponential",
+    "gamma",
+    "lognormal",
+    "seconds",
+    "shifted",
+    "weibull",
+]
 
 Simple = Exponential | Lognormal | Gamma | Weibull
 Family = Callable[[Floats], Simple]

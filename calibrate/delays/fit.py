@@ -12,10 +12,9 @@ from calibrate.delays.assess import Fitted, assess, best_first
 from calibrate.delays.law_fit import LawFit
 from calibrate.delays.mixture import lognormal_mixture
 from calibrate.delays.sample import Sample, take
-from calibrate.delays.stderr import parameters_of, standard_errors
+from calibrate.delays.stderr import Evidence, uncertainty
 from simulator.errors import CalibrationError, did_you_mean
 from simulator.laws import Constant, Empirical, Law
-from simulator.units import format_seconds
 
 __all__ = ["CANDIDATES", "fit_laws"]
 
@@ -90,7 +89,7 @@ def _fit(name: str, sample: Sample, notes: tuple[str, ...]) -> LawFit:
     free, fitter = FITTERS[name]
     law = fitter(sample)
     distance, anderson_darling = density.distances(law, sample.x)
-    errors, doubts = _errors(name, law, sample) if name not in ("constant", "empirical") else ({}, ())
+    errors, doubts = uncertainty(name, law, _evidence(sample))
     return assess(
         Fitted(
             name=name,
@@ -118,27 +117,12 @@ def _log_likelihood(law: Law, sample: Sample) -> float | None:
     return total if np.isfinite(total) else None
 
 
-def _errors(name: str, law: Law, sample: Sample) -> tuple[dict[str, float | None], tuple[str, ...]]:
-    """Standard errors, widened by the square root of samples per independent sample; and doubts about parameters.
-
-    A shift at the lower bound (0) has none. At the upper bound the likelihood has no slope 0, so its error is the
-    distance at which the smallest sample is expected: `sample.closest_shift_s`. Both are left out of the information.
-    """
-    free = tuple(key for key in parameters_of(law) if key != "shift")
-    doubts = families.at_bounds(law)
-    smallest_s, shift_s = float(sample.x[0]), getattr(law, "shift", 0.0)
-    at_top = shift_s >= smallest_s - 1.01 * sample.closest_shift_s
-    if shift_s > 0 and not at_top:
-        free += ("shift",)
-    free = tuple(key for key in free if key not in dict(doubts))
-    errors = standard_errors(law, free, smallest_s, lambda changed: density.log_density(changed, sample.x))
-    widened = {key: None if each is None else each / sample.effective_share**0.5 for key, each in errors.items()}
-    messages = tuple(f"{key} at the bound {bound:g}" for key, bound in doubts)
-    if name.startswith("shifted") and not shift_s:
-        messages += ("shift at the bound 0: the family without a shift says the same",)
-    if shift_s > 0 and at_top:
-        widened["shift"] = sample.closest_shift_s
-        messages += (f"shift at the bound: {format_seconds(sample.closest_shift_s)} under the smallest sample",)
-    if None in widened.values():
-        messages += ("these samples cannot tell its parameters apart",)
-    return widened, messages
+def _evidence(sample: Sample) -> Evidence:
+    """What the samples say about a law of themselves."""
+    return Evidence(
+        scores=lambda law: density.log_density(law, sample.x),
+        counts=1.0,
+        smallest_s=float(sample.x[0]),
+        closest_shift_s=sample.closest_shift_s,
+        effective_share=sample.effective_share,
+    )

@@ -23,8 +23,8 @@ class Parameter(Spec):
 class LawFit(Spec):
     """One candidate after fitting.
 
-    A law without a density (empirical; constant unless all samples are equal) has no likelihood, hence no AIC and BIC.
-    `log_likelihood` is a sum of natural logarithms of densities in 1/s, so only differences on one sample mean anything.
+    A law without a density (empirical; constant unless all samples are equal) has no likelihood, hence no AIC or BIC.
+    `log_likelihood` sums natural logarithms of densities in 1/s, so only differences on one sample mean anything.
     """
 
     name: str

@@ -17,7 +17,7 @@ from calibrate.delays.convolution import Grid, search
 from calibrate.delays.law_fit import LawFit
 from calibrate.delays.mixture import lognormal_mixture
 from calibrate.delays.sample import Sample, take
-from calibrate.delays.stderr import parameters_of, standard_errors
+from calibrate.delays.stderr import Evidence, uncertainty
 from simulator.errors import CalibrationError
 from simulator.laws import Constant, Gamma, Law, Lognormal, Mixture, Part, Weibull
 from simulator.units import format_seconds
@@ -85,23 +85,25 @@ def _constant(sample: Sample) -> Fitted:
 
 def _fit(name: str, sample: Sample, grid: Grid) -> Fitted:
     """One family, searched from its fit to half round trips."""
-    law = search(_start(name, sample), grid, float(sample.x[0]) / 2)
-    values = parameters_of(law)
-    free = tuple(key for key, value in values.items() if key != "shift" or value > 0)
-    errors = standard_errors(law, free, float(sample.x[0]) / 2, grid.log_density, grid.counts)
+    most_shift_s = float(sample.x[0]) / 2
+    law = search(_start(name, sample), grid, most_shift_s)
+    closest_s = max(sample.closest_shift_s, grid.width_s) / 2
+    errors, doubts = uncertainty(
+        name, law, Evidence(grid.log_density, grid.counts, most_shift_s, closest_s, sample.effective_share)
+    )
     reached = grid.reached(law)
     bins = np.arange(reached.size)
     at_samples = np.clip(np.interp(sample.x / grid.width_s, bins, reached), 0, 1)
     return Fitted(
         name=name,
         law=law,
-        free=len(free),
+        free=5 if isinstance(law, Mixture) else 3 if name.startswith("shifted") else 2,
         log_likelihood=grid.log_likelihood(law),
-        errors={key: None if each is None else each / sample.effective_share**0.5 for key, each in errors.items()},
+        errors=errors,
         ks=density.ks(at_samples),
         anderson_darling=density.anderson_darling(at_samples),
         p99_s=float(np.interp(0.99, reached, bins)) * grid.width_s,
-        doubts=("these samples cannot tell its parameters apart",) if None in errors.values() else (),
+        doubts=doubts,
     )
 
 

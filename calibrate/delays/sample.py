@@ -117,7 +117,7 @@ def _clock(values: Floats, notes: list[str]) -> float:
     tied = 1 - distinct.size / values.size
     if tied <= TIED_SHARE or distinct.size < 2:
         return SHORTEST_S
-    step_s = max(SHORTEST_S, float(np.diff(distinct).min()))
+    step_s = max(SHORTEST_S, float(f"{np.diff(distinct).min():.3g}"))
     low, high = np.quantile(values, [0.25, 0.75])
     if step_s > COARSE * (high - low):
         notes.append(f"duplicates: clock resolution {format_seconds(step_s)}, {tied:.0%} of samples repeat another")
@@ -134,7 +134,8 @@ def _drift(values: Floats, notes: list[str]) -> None:
     first, last = values[:third], values[-third:]
     before_s, after_s = float(np.median(first)), float(np.median(last))
     if abs(after_s / before_s - 1) > DRIFT and ks_2samp(first, last, method="asymp").pvalue < 1e-3:
-        notes.append(f"drift: first and last third differ, median {format_seconds(before_s)} then {format_seconds(after_s)}")
+        medians = f"median {format_seconds(before_s)} then {format_seconds(after_s)}"
+        notes.append(f"drift: first and last third differ, {medians}")
 
 
 def _effective_share(values: Floats, notes: list[str]) -> float:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
+from calibrate.delays.families import at_bounds
 from simulator.laws import Constant, Empirical, Law, Mixture
 from simulator.laws.law import Floats
+from simulator.units import format_seconds
 
-__all__ = ["parameters_of", "standard_errors", "with_parameter"]
+__all__ = ["Evidence", "parameters_of", "standard_errors", "uncertainty", "with_parameter"]
 
 STEP = 1e-4
 """Relative step of the numerical derivatives: cube root of the rounding error of a double, within a factor of 20."""
@@ -44,27 +47,66 @@ def with_parameter(law: Law, name: str, value: float) -> Law:
     return law.model_copy(update={"parts": tuple(parts)})
 
 
-def standard_errors(
-    law: Law, free: tuple[str, ...], smallest_s: float, scores: Callable[[Law], Floats], counts: Floats | float = 1.0
-) -> dict[str, float | None]:
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the parameters of a law are judged by."""
+
+    scores: Callable[[Law], Floats]
+    """`ln f(x_i)` of a law, f its density (1/s)."""
+    counts: Floats | float
+    """How often x_i was seen."""
+    smallest_s: float
+    """No shift is beyond it."""
+    closest_shift_s: float
+    """Distance from `smallest_s` within which a shift is at its bound, and known no better."""
+    effective_share: float
+    """Independent samples per sample."""
+
+
+def uncertainty(name: str, law: Law, evidence: Evidence) -> tuple[dict[str, float | None], tuple[str, ...]]:
+    """Standard errors by parameter, and doubts about parameters; nothing for laws without a density.
+
+    Errors are widened by the square root of samples per independent sample. A parameter at a bound is left out of the
+    information, for the likelihood has a slope there; it has no error, but for a shift just under the smallest sample,
+    whose error is `closest_shift_s`.
+    """
+    if isinstance(law, Constant | Empirical):
+        return {}, ()
+    shift_s = getattr(law, "shift", 0.0)
+    at_top = shift_s > 0 and shift_s >= evidence.smallest_s - 1.01 * evidence.closest_shift_s
+    bounded = dict(at_bounds(law))
+    doubts = tuple(f"{key} at the bound {bound:g}" for key, bound in bounded.items())
+    if name.startswith("shifted") and not shift_s:
+        doubts += ("shift at the bound 0: the family without a shift says the same",)
+    if at_top:
+        doubts += (f"shift at the bound: {format_seconds(evidence.closest_shift_s)} under the smallest sample",)
+    bounded |= {"shift": 0.0} if at_top or not shift_s else {}
+    free = tuple(key for key in parameters_of(law) if key not in bounded)
+    errors = standard_errors(law, free, evidence)
+    if None in errors.values():
+        doubts += ("these samples cannot tell its parameters apart",)
+    widened = {key: None if each is None else each / evidence.effective_share**0.5 for key, each in errors.items()}
+    return (widened | {"shift": evidence.closest_shift_s} if at_top else widened), doubts
+
+
+def standard_errors(law: Law, free: tuple[str, ...], evidence: Evidence) -> dict[str, float | None]:
     """Standard error of each parameter in `free`, from the inverse of the observed information.
 
     The information is the sum of outer products of the scores, `sum_i s_i s_i'`, `s_i = d ln f(x_i) / d parameter`
-    (Berndt, Hall, Hall and Hausman 1974): never negative, where a numerical Hessian at a bound is. `scores` gives
-    `ln f(x_i)` for a law, `counts` how often x_i was seen, `smallest_s` how far a shift may step (s). A value is None
+    (Berndt, Hall, Hall and Hausman 1974): never negative, where a numerical Hessian at a bound is. A value is None
     where the samples cannot tell the parameters apart.
     """
-    if not free or isinstance(law, Constant | Empirical):
+    if not free:
         return {}
     values = parameters_of(law)
-    steps = {name: STEP * _room(name, values[name], values.get("shift", 0.0), smallest_s) for name in free}
-    slopes = np.array(
-        [
-            (scores(with_parameter(law, name, values[name] + h)) - scores(with_parameter(law, name, values[name] - h))) / 2
-            for name, h in steps.items()
-        ]
-    )  # per step, so that all rows have comparable sizes
-    information = (slopes * counts) @ slopes.T
+    steps = {name: STEP * _room(name, values, evidence.smallest_s) for name in free}
+
+    def stepped(name: str, step: float) -> Floats:
+        return evidence.scores(with_parameter(law, name, values[name] + step))
+
+    # slopes per step, not per unit, so that all rows have comparable sizes
+    slopes = np.array([(stepped(name, h) - stepped(name, -h)) / 2 for name, h in steps.items()])
+    information = (slopes * evidence.counts) @ slopes.T
     if not np.all(np.isfinite(information)):
         return dict.fromkeys(free)
     eigenvalues = np.linalg.eigvalsh(information)
@@ -74,10 +116,10 @@ def standard_errors(
     return {name: float(each) * h for each, (name, h) in zip(spread, steps.items(), strict=True)}
 
 
-def _room(name: str, value: float, shift_s: float, smallest_s: float) -> float:
-    """What a step is relative to."""
+def _room(name: str, values: Mapping[str, float], smallest_s: float) -> float:
+    """What a step is relative to: the value itself, or the distance to the nearer bound."""
     if name == "shift":
-        return smallest_s - shift_s
+        return smallest_s - values[name]
     if name == "weight":
-        return min(value, 1 - value)
-    return abs(value)
+        return min(values[name], 1 - values[name])
+    return abs(values[name])

@@ -28,7 +28,7 @@ import simpy
 from simulator.cluster.cluster import Device
 from simulator.engine.base import Engine
 from simulator.laws.law import Floats
-from simulator.runtime.cost import crowding, decode_s, head_s, paging_s, prefill_s
+from simulator.runtime.cost import crowding, head_s, paging_s, prefill_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.network import Network
@@ -86,21 +86,22 @@ class ExoRing:
         context = self.job.workload.prompt_tokens - self.prompt_steps + np.arange(self.steps, dtype=float)
         columns = []
         for device, layers, noise in zip(self.job.ring, self._layers, self._noise, strict=True):
-            base = [decode_s(device, self.job.model, layers, context, batch) + self._paging_s(device, layers, batch)
-                    for batch in self.waves]
-            columns.append(np.concatenate(base)[:, None] * self.draws.speed_factor(device, "decode") * noise)
+            base = [self.draws.decode_s(device, self.job.model, layers, context, batch,
+                                        self._paging_s(device, layers, batch)) for batch in self.waves]
+            columns.append(np.concatenate(base) * noise)
         return np.stack(columns, axis=1)
 
     @cached_property
     def head_s(self) -> Floats:
         """Each rank's norm, head, sampling and host work, shape (waves * steps, ranks, rows)."""
-        overhead = self.job.engine.step_overhead_s * self.draws.overhead("step")
+        overhead_s = self.job.engine.step_overhead_s * self.draws.overhead("step")
         columns = []
         for device, noise in zip(self.job.ring, self._noise, strict=True):
-            base = np.repeat([head_s(device, self.job.model, batch) for batch in self.waves], self.steps)
-            crowd = np.repeat([crowding(device, batch) for batch in self.waves], self.steps)
-            work = base[:, None] * self.draws.speed_factor(device, "decode")
-            columns.append((work + crowd[:, None] * (overhead + device.speed.stage_overhead)) * noise)
+            host_s = overhead_s + device.speed.stage_overhead
+            speed = self.draws.speed_factor(device, "decode")
+            waves = [(head_s(device, self.job.model, batch) * speed + crowding(device, batch) * host_s)
+                     * self.draws.batch_factor(device, batch) for batch in self.waves]
+            columns.append(np.repeat(waves, self.steps, axis=0) * noise)
         return np.stack(columns, axis=1)
 
     @cached_property
@@ -139,7 +140,7 @@ class ExoRing:
         batches = 1 if slot in ("barrier", "prompt") else np.repeat(self.waves, self.steps)[:, None]
         for rank, ends in enumerate(self.neighbours(slot)):
             cost = self.job.ring[rank].speed.batch_cost
-            crowd = 1 + cost * (batches - 1)
+            crowd = 1 + cost * (batches - 1) if cost else 1.0
             out[:, rank] = self.draws.delay_s(self.job.cluster.path(*ends), stream or slot, len(out), crowd)
 
     def seconds_per_byte(self, slot: str) -> Floats:

@@ -18,7 +18,7 @@ import simpy
 
 from simulator.engine.base import Engine
 from simulator.laws.law import Floats
-from simulator.runtime.cost import crowding, decode_s, head_s, paging_s, prefill_s
+from simulator.runtime.cost import crowding, head_s, paging_s, prefill_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.network import Network
@@ -60,14 +60,12 @@ class LegacyRing:
         columns = []
         for rank, (device, shard) in enumerate(zip(self.job.ring, self.job.shards, strict=True)):
             last = rank == self.size - 1
-            base = decode_s(device, model, shard.layers, context) + self._paging_s(rank)
-            base[0] = prefill_s(device, model, shard.layers, self.job.workload.prompt_tokens) + self._paging_s(rank)
-            base += head_s(device, model) if last else 0.0
-            speed = np.tile(self.draws.speed_factor(device, "decode"), (self.tokens, 1))
-            speed[0] = self.draws.speed_factor(device, "prefill")
-            noise = self.draws.noise(device, f"decode{chat or ''}", self.tokens)
+            head = head_s(device, model) if last else 0.0
+            work = self.draws.decode_s(device, model, shard.layers, context, 1, self._paging_s(rank) + head)
+            prompt = prefill_s(device, model, shard.layers, self.job.workload.prompt_tokens) + self._paging_s(rank) + head
+            work[0] = prompt * self.draws.speed_factor(device, "prefill")
             host = (overhead + device.speed.stage_overhead) * crowding(device)
-            columns.append((base[:, None] * speed + host) * noise)
+            columns.append((work + host) * self.draws.noise(device, f"decode{chat or ''}", self.tokens))
         return np.stack(columns, axis=1)
 
     def _paging_s(self, rank: int) -> float:

@@ -66,7 +66,8 @@ def _prompt_end_s(star: LlamaStar) -> Floats:
     servers, uplink = range(1, star.servers + 1), _Port()
     forth = {server: _Lane(uplink, star.seconds_per_byte(server, is_reply=False)) for server in servers}
     back = {server: _Lane(_Port(), star.seconds_per_byte(server, is_reply=True)) for server in servers}
-    delay = {(server, slot): star.delay_s(server, slot, len(star.chunks)) for server in servers for slot in PROMPT_SLOTS}
+    delay = {(server, slot): star.delay_s(server, slot, len(star.chunks))
+             for server in servers for slot in PROMPT_SLOTS}
     client = free = np.zeros(star.draws.rows)  # `free`: when the last server has done its chunk
     for c, tokens in enumerate(star.chunks):
         client = client + star.prefill_s[c, 0]
@@ -76,7 +77,8 @@ def _prompt_end_s(star: LlamaStar) -> Floats:
                 early, slot = star.early_bytes(tokens), "prompt-rest"
                 forth[server].send(client, early, delay[server, "prompt"][c])
                 asked = forth[server - 1].send(client, READ_BYTES, delay[server - 1, "prompt-read"][c])
-                client = back[server - 1].send(asked, star.reply_bytes(server - 1, tokens), delay[server - 1, "reply-rest"][c])
+                rest = star.reply_bytes(server - 1, tokens)
+                client = back[server - 1].send(asked, rest, delay[server - 1, "reply-rest"][c])
                 size -= early
             arrived = forth[server].send(client, size, delay[server, slot][c])
             if server == star.servers:
@@ -140,7 +142,7 @@ class _Processes:
             self.recorder.token(0, k + 1, self.env.now, cause)
 
     def ask_prompt(self, server: int, c: int, cause: int) -> Steps:
-        """Send one server its chunk, in two parts where the boundary carries two tensors; the last one answers later."""
+        """Send one server its chunk, in two parts where the boundary carries two tensors; the last answers later."""
         star, tokens, step, slot = self.star, self.star.chunks[c], c - len(self.star.chunks), "prompt"
         size = star.prompt_request_bytes(server, c)
         if star.carries_two(server, tokens):

@@ -186,7 +186,7 @@ class Empirical(Spec):
     def quantile(self, u: Floats) -> Floats:
         """Linear interpolation of the sorted samples at u (n - 1)."""
         x = np.sort(np.asarray(self.samples))
-        return np.interp(u * (len(x) - 1), np.arange(len(x)), x)
+        return np.asarray(np.interp(u * (len(x) - 1), np.arange(len(x)), x))
 
 
 class Part(Spec):
@@ -225,7 +225,7 @@ class Mixture(Spec):
         weights = np.concatenate([np.full(TABLE_SIZE, part.weight / TABLE_SIZE) for part in self.parts])
         order = np.argsort(values, kind="stable")
         reached = np.cumsum(weights[order]) - weights[order] / 2
-        return np.interp(u, reached, values[order])
+        return np.asarray(np.interp(u, reached, values[order]))
 
 
 Law = Annotated[

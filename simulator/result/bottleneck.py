@@ -16,8 +16,9 @@ __all__ = ["Bottleneck", "bottleneck"]
 class Bottleneck(Spec):
     """The largest part of a token's time."""
 
-    kind: Literal["compute", "hop", "network"]
-    """compute: a device's layers and head; hop: one direction of one connection; network: all hops together."""
+    kind: Literal["compute", "hop", "network", "queue"]
+    """compute: a device's layers and head; hop: one direction of one connection; network: all hops together;
+    queue: waiting for one's turn on a device that other chats keep busy."""
     where: str
     share: float
     sentence: str
@@ -29,11 +30,17 @@ def bottleneck(shares: Iterable[PathShare], cluster: Cluster) -> Bottleneck:
     """The largest of: each device's work, each hop, and all hops together when no single one stands out."""
     devices: dict[str, float] = {}
     hops: dict[str, float] = {}
-    for share in shares:
-        group = hops if share.kind in ("hop", "queue") and " -> " in share.where else devices
-        group[share.where] = group.get(share.where, 0.0) + share.share
+    queues: dict[str, float] = {}
+    for part in shares:
+        group = hops if " -> " in part.where else queues if part.kind == "queue" else devices
+        group[part.where] = group.get(part.where, 0.0) + part.share
     network = sum(hops.values())
     device, hop = max(devices, key=devices.__getitem__), max(hops, key=hops.__getitem__, default="")
+    queue = max(queues, key=queues.__getitem__, default="")
+    if queue and queues[queue] > max(devices[device], network):
+        share = rounded(queues[queue])
+        return Bottleneck(kind="queue", where=queue, share=share, device=queue,
+                          sentence=f"{share:.0%} of a token's time waits for its turn on {queue}, busy with other chats")
     if hops and network > 0.5 and hops[hop] < network / 2:
         return _network(hops, network, cluster)
     if hops and hops[hop] > devices[device]:

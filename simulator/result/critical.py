@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from simulator.runtime.record import Recorder, Span
 from simulator.spec import Spec
 
-__all__ = ["PathShare", "critical_shares", "token_paths"]
+__all__ = ["PathShare", "TokenPath", "critical_shares", "token_paths"]
 
 
 class PathShare(Spec):

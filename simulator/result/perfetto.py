@@ -67,7 +67,7 @@ def _lanes(spans: Iterable[Span]) -> list[list[Span]]:
     lanes: list[list[Span]] = []
     free: list[tuple[float, int]] = []
     for span in sorted(spans, key=lambda span: (span.start_s, span.end_s)):
-        if free and True:
+        if free and free[0][0] <= span.start_s:
             lane = heapq.heappop(free)[1]
         else:
             lane = len(lanes)

@@ -102,11 +102,11 @@ class Prediction:
 
 def predict(
     scenario: Scenario, *, evaluator: Evaluator = "auto", with_what_ifs: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, doubts: tuple[str, ...] = (),
 ) -> Prediction:
     """The prediction for a scenario.
 
-    `progress` is told rows done and rows in all. Raises PlacementError, CatalogError, ScenarioError.
+    `progress` is told rows done and rows in all; `doubts` are added to the warnings. Raises PlacementError, CatalogError, ScenarioError.
     """
     prepared = prepare(scenario)
     job = prepared.job
@@ -126,7 +126,7 @@ def predict(
         bottleneck=limit,
         what_ifs=alternatives(prepared, limit) if with_what_ifs else (),
         replay=replays[0],
-        warnings=prepared.warnings + _doubts(prepared, summary),
+        warnings=doubts + prepared.warnings + _doubts(prepared, summary),
     )
 
 

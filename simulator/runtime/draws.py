@@ -15,6 +15,8 @@ import numpy as np
 from simulator.cluster.cluster import Device, Leg, Path
 from simulator.laws.law import Constant, Floats
 from simulator.laws.streams import Streams
+from simulator.model.model import Model
+from simulator.runtime.cost import decode_s
 from simulator.runtime.job import Job
 from simulator.scenario import NoiseSpec
 
@@ -53,14 +55,39 @@ class Draws:
         worlds = (self.first + np.arange(self.rows)) // runs
         if posterior is not None and known:
             column = posterior.names.index(name)
-            return np.array([draw[column] for draw in posterior.draws])[worlds % len(posterior.draws)]
+            drawn: Floats = np.array([draw[column] for draw in posterior.draws])
+            return np.asarray(drawn[worlds % len(posterior.draws)])
         streams = Streams(self.job.seed, int(worlds[0]), int(worlds[-1] - worlds[0]) + 1)
-        return streams.factors(name, log_sd)[worlds - worlds[0]]
+        return np.asarray(streams.factors(name, log_sd)[worlds - worlds[0]])
 
     def speed_factor(self, device: Device, part: str) -> Floats:
         """What multiplies the cost of a device's layers and head in this world, shape (rows,); part as in `noise`."""
         log_sd = device.speed.prefill_spread if part == "prefill" else device.speed.decode_spread
         return self.world(f"world/{device.name}/{'prefill' if part == 'prefill' else 'decode'}", log_sd)
+
+    def decode_s(
+        self, device: Device, model: Model, layers: int, context: Floats, batch: int = 1, fixed_s: float = 0.0
+    ) -> Floats:
+        """`cost.decode_s` plus `fixed_s` in this world, without noise, shape (len(context), rows).
+
+        A calibration may leave open what context and batches cost; then its draws stretch those parts alone.
+        """
+        base = decode_s(device, model, layers, context, batch) + fixed_s
+        total = np.multiply.outer(base, self.speed_factor(device, "decode"))
+        if self._is_open("world/context"):
+            bare = decode_s(device, model, layers, np.zeros_like(context), batch) + fixed_s
+            total += np.multiply.outer(base - bare, self.speed_factor(device, "decode") * (self.world("world/context", 0) - 1))
+        return total * self.batch_factor(device, batch)
+
+    def batch_factor(self, device: Device, batch: int) -> Floats | float:
+        """How much more, or less, a batch costs in this world than `speed.batch_cost` says, shape (rows,)."""
+        if batch == 1 or not self._is_open("world/batch"):
+            return 1.0
+        extra = device.speed.batch_cost * (batch - 1)
+        return np.asarray((1 + extra * self.world("world/batch", 0)) / (1 + extra))
+
+    def _is_open(self, name: str) -> bool:
+        return self.job.posterior is not None and name in self.job.posterior.names
 
     def noise(self, device: Device, part: str, n: int) -> Floats:
         """What multiplies all work of `n` successive steps on a device, shape (n, rows): its own noise and the common one.
@@ -111,7 +138,8 @@ class Draws:
             return np.tile(leg.law.value * scale + leg.extra_s, (n, 1))
         delay_s = self._streams.draws(f"{leg.name}/{slot}", leg.law, n)
         delay_s *= scale
-        delay_s += leg.extra_s
+        if leg.extra_s:
+            delay_s += leg.extra_s
         return delay_s
 
     def seconds_per_byte(self, path: Path) -> Floats:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from simulator.cluster.cluster import PowerSave, Wire
@@ -17,7 +17,7 @@ from simulator.run.evaluate import replay, token_times_s
 from simulator.runtime.job import Job
 from tests.helpers import WIFI, by_recursion, by_simpy, device, job, jobs, link, ring
 
-many = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def assert_equal_evaluators(a_job: Job, rows: int = 3) -> None:
@@ -37,6 +37,13 @@ def test_exo(a_job: Job) -> None:
 @many
 def test_legacy_with_one_chat(a_job: Job) -> None:
     assert_equal_evaluators(a_job)
+
+
+@given(jobs("llama-rpc", chats=3, prompts=1500))
+@many
+def test_llama_rpc(a_job: Job) -> None:
+    assume(engine("llama-rpc").is_recursion_exact(a_job))  # chunks of a long prompt may share one air
+    assert_equal_evaluators(a_job, rows=2)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])

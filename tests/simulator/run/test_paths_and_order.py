@@ -20,7 +20,7 @@ from tests.helpers import SPEED, by_simpy, device, job, jobs, link, ring
 
 few = settings(max_examples=60, deadline=None)
 either_engine = st.one_of(jobs("exo", chats=10, doze=True), jobs("exo-legacy", chats=4, doze=True),
-                          jobs("exo", prompts=9000, chats=2))
+                          jobs("exo", prompts=9000, chats=2), jobs("llama-rpc", chats=3, doze=True))
 
 
 @given(either_engine, st.integers(0, 2))

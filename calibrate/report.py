@@ -1,0 +1,145 @@
+"""What a study or a ledger says: Markdown, and three charts (predicted against measured, coverage, error by kind)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibrate.calibration import Calibration
+from calibrate.ledger import by, summary
+from calibrate.validate import Validation
+from simulator.files import write_bytes_atomically, write_text_atomically
+
+__all__ = ["calibration_table", "charts", "markdown", "summary_line", "validation_table", "write_report"]
+
+
+def summary_line(rows: Sequence[Validation]) -> str:
+    """The figures of a set of outcomes in one sentence."""
+    figures = summary(rows)
+    return (f"{figures['n']:.0f} predictions: median inter-token time off by {figures['median_error']:.1%} at the median, "
+            f"{figures['median_error_p90']:.1%} at the 90th percentile, {figures['worst']:.1%} at worst; p90 off by "
+            f"{figures['p90_error']:.1%}, p99 by {figures['p99_error']:.1%}, tokens/s by {figures['tokens_per_s_error']:.1%}, "
+            f"first token by {figures['first_token_error']:.1%} (medians); the 50 / 80 / 90 % intervals held "
+            f"{figures['coverage_50']:.0%} / {figures['coverage_80']:.0%} / {figures['coverage_90']:.0%}; the runs of one "
+            f"measurement differ by {figures['repeatability']:.1%}")
+
+
+def validation_table(rows: Sequence[Validation]) -> list[str]:
+    """One Markdown line per outcome."""
+    lines = ["| scenario | kind | measured ms | predicted ms | error | p90 | p99 | first token | KS | in 90 % | runs differ by |",
+             "|---|---|---:|---:|---:|---:|---:|---:|---:|---|---:|"]
+    lines += [
+        f"| {row.measurement} | {row.kind} | {row.median_gap_s * 1e3:.1f} | {row.predicted_median_gap_s * 1e3:.1f} | "
+        f"{row.median_error:+.1%} | {row.p90_error:+.0%} | {row.p99_error:+.0%} | {row.first_token_error:+.0%} | "
+        f"{row.ks_distance:.2f} | {'yes' if row.in_90 else '**no**'} | {row.repeatability:.1%} |" for row in rows
+    ]
+    return lines
+
+
+def calibration_table(calibration: Calibration) -> list[str]:
+    """The fitted parameters, one Markdown line each, and the noise."""
+    lines = ["| parameter | value | 90 % interval | measurements |", "|---|---:|---|---:|"]
+    for parameter in calibration.parameters:
+        scale, unit = (1e3, " ms") if parameter.unit == "s" else (1.0, "")
+        lines.append(f"| {parameter.name} | {parameter.value * scale:.3g}{unit} | [{parameter.p05 * scale:.3g}, "
+                     f"{parameter.p95 * scale:.3g}]{unit} | {parameter.n} |")
+    noise = calibration.noise
+    lines += ["", f"Noise (log sd): token to token {noise.common_sigma:.2f} common and {noise.own_sigma:.2f} of each device "
+              f"(correlation {noise.correlation:.2f}), run to run {noise.run_sigma:.2f}, session to session "
+              f"{noise.session_sigma:.2f}."]
+    return lines
+
+
+def markdown(title: str, introduction: Sequence[str], rows: Sequence[Validation], details: Sequence[str] = ()) -> str:
+    """A whole report; `introduction` says what trained and what was held out."""
+    lines = [f"# {title}", "", *introduction, "", f"**{summary_line(rows)}.**", "", "## By kind of what-if", "",
+             "| kind | n | median error | worst | in 90 % |", "|---|---:|---:|---:|---:|"]
+    for kind, group in by(rows, lambda row: row.kind).items():
+        figures = summary(group)
+        lines.append(f"| {kind} | {len(group)} | {figures['median_error']:.1%} | {figures['worst']:.1%} | "
+                     f"{figures['coverage_90']:.0%} |")
+    lines += ["", "![predicted against measured](predicted_measured.svg)", "", "![coverage](coverage.svg)", "",
+              "![error by kind](error_by_kind.svg)", "", *details]
+    return "\n".join(lines) + "\n"
+
+
+def charts(rows: Sequence[Validation]) -> dict[str, Any]:
+    """Altair charts by file name."""
+    import altair as alt
+
+    points = [{"measured": row.median_gap_s * 1e3, "predicted": row.predicted_median_gap_s * 1e3, "kind": row.kind,
+               "scenario": row.measurement, "error": abs(row.median_error)} for row in rows]
+    ends = [min(min(p["measured"], p["predicted"]) for p in points) * 0.9,
+            max(max(p["measured"], p["predicted"]) for p in points) * 1.1]
+    data = alt.Data(values=points)  # type: ignore[no-untyped-call]
+    scale = alt.Scale(domain=ends, type="log", nice=False)
+    line = alt.Chart(alt.Data(values=[{"x": e} for e in ends])).mark_line(color="gray", strokeDash=[4, 4]).encode(  # type: ignore[no-untyped-call]
+        x=alt.X("x:Q", scale=scale), y=alt.Y("x:Q", scale=scale))
+    dots = alt.Chart(data).mark_circle(size=60, opacity=0.8).encode(
+        x=alt.X("measured:Q", scale=scale, title="measured median inter-token time (ms)"),
+        y=alt.Y("predicted:Q", scale=scale, title="predicted (ms)"),
+        color=alt.Color("kind:N", title="what is new", scale=alt.Scale(scheme="tableau10")), tooltip=["scenario:N"])
+    figures = summary(rows)
+    return {
+        "predicted_measured": (line + dots).properties(
+            width=420, height=420, title=f"Predicted against measured: {figures['median_error']:.1%} off at the median"),
+        "coverage": _coverage(rows),
+        "error_by_kind": alt.Chart(data).mark_circle(size=60, opacity=0.7).encode(
+            y=alt.Y("kind:N", title=None), x=alt.X("error:Q", title="absolute error of the median inter-token time",
+                                                  axis=alt.Axis(format="%"), scale=alt.Scale(zero=True)),
+            color=alt.Color("kind:N", legend=None, scale=alt.Scale(scheme="tableau10"))).properties(
+                width=480, height=alt.Step(28), title="Error by what is new against the calibration"),
+    }
+
+
+def _coverage(rows: Sequence[Validation]) -> Any:
+    import altair as alt
+
+    levels = [{"stated": level, "held": float(np.mean([getattr(row, f"in_{level}") for row in rows])),
+               "sd": float(np.sqrt(level / 100 * (1 - level / 100) / len(rows)))} for level in (50, 80, 90)]
+    for level in levels:
+        level["stated"] /= 100
+        level |= {"low": level["stated"] - 1.64 * level["sd"], "high": min(1.0, level["stated"] + 1.64 * level["sd"])}
+    base = alt.Chart(alt.Data(values=levels))  # type: ignore[no-untyped-call]
+    x = alt.X("stated:Q", title="stated level of the interval", axis=alt.Axis(format="%", values=[0.5, 0.8, 0.9]),
+              scale=alt.Scale(domain=[0.4, 1.0]))
+    axis = alt.Axis(format="%")
+    chance = base.mark_errorbar(color="gray", ticks=True).encode(
+        x=x, y=alt.Y("low:Q", title="measurements inside", axis=axis, scale=alt.Scale(domain=[0, 1])), y2="high:Q")
+    held = base.mark_point(filled=True, size=90, color="#4c78a8").encode(x=x, y=alt.Y("held:Q", axis=axis))
+    return (chance + held).properties(
+        width=360, height=300, title="Coverage (dots) and what chance allows for honest intervals (bars)")
+
+
+def write_report(folder: Path, title: str, introduction: Sequence[str], rows: Sequence[Validation],
+                 details: Sequence[str] = ()) -> None:
+    """`report.md`, `report.html` and the charts as SVG and PNG."""
+    import vl_convert as vlc
+
+    folder.mkdir(parents=True, exist_ok=True)
+    svgs = {}
+    for name, chart in charts(rows).items():
+        spec = chart.to_dict()
+        svgs[name] = vlc.vegalite_to_svg(spec)
+        write_text_atomically(folder / f"{name}.svg", svgs[name])
+        write_bytes_atomically(folder / f"{name}.png", vlc.vegalite_to_png(spec, scale=2))
+    text = markdown(title, introduction, rows, details)
+    write_text_atomically(folder / "report.md", text)
+    write_text_atomically(folder / "report.html", _html(title, text, svgs))
+
+
+def _html(title: str, text: str, svgs: dict[str, str]) -> str:
+    """The report as one page that needs nothing else."""
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark").enable("table").render(text)
+    for name, svg in svgs.items():
+        start = body.find(f'<img src="{name}.svg"')
+        end = body.find(">", start) + 1
+        body = body[:start] + svg + body[end:] if start >= 0 else body
+    style = ("body{font:15px sans-serif;max-width:70em;margin:2em auto}table{border-collapse:collapse}"
+             "td,th{padding:.2em .6em;border-bottom:1px solid #ddd;text-align:right}td:first-child{text-align:left}")
+    return f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style>{body}"

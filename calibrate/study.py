@@ -1,0 +1,105 @@
+"""A study: calibrate on some measurements, predict the others blind, hold the two together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from calibrate.apply import apply
+from calibrate.calibration import Calibration, calibrate_samples
+from calibrate.samples import Sample
+from calibrate.validate import Kind, Validation, predict_sessions, validate
+from simulator.prepare import prepare
+from simulator.scenario import Scenario
+
+__all__ = ["Split", "kind_of", "run_split", "stratified"]
+
+REPLICATIONS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which measurements trained, and how the others were predicted."""
+
+    name: str
+    trained_on: tuple[str, ...]
+    calibration: Calibration
+    validations: tuple[Validation, ...]
+
+
+def run_split(name: str, samples: Sequence[Sample], training: Collection[str], *, draws: int = 300) -> Split:
+    """Calibrate on the samples named in `training`, predict every other one; raises CalibrationError."""
+    trained = [sample for sample in samples if sample.name in training]
+    calibration = calibrate_samples(trained, draws=draws)
+    hashes = tuple(sample.sha256 for sample in trained)
+    outcomes = []
+    for sample in samples:
+        if sample.name in training:
+            continue
+        kind = kind_of(sample.scenario, [one.scenario for one in trained])
+        scenario = apply(calibration, sample.scenario.model_copy(update={"replications": REPLICATIONS})).scenario
+        prediction = predict_sessions(scenario, kind=kind, trained_on=hashes)
+        outcomes.append(validate(prediction, sample))
+    return Split(name, tuple(sorted(training)), calibration, tuple(outcomes))
+
+
+def kind_of(scenario: Scenario, trained: Sequence[Scenario]) -> Kind:
+    """What is new about a scenario against those that trained: the first of these that applies."""
+    mine = _traits(scenario)
+    known = [_traits(other) for other in trained]
+    if mine in known:
+        return "repeat"
+    devices = {device for traits in known for device in traits.devices}
+    if not set(mine.devices) <= devices:
+        return "new device"
+    if mine.chats > 1:
+        return "several chats"
+    if mine.context > 2 * max(traits.context for traits in known):
+        return "long context"
+    if mine.links not in [traits.links for traits in known] and any(mine.links):
+        return "new link"
+    if any(mine.loads) and (mine.loads, mine.devices) not in [(traits.loads, traits.devices) for traits in known]:
+        return "slower device"
+    if (sorted(mine.devices), sorted(mine.layers)) in [(sorted(t.devices), sorted(t.layers)) for t in known]:
+        return "new order"
+    return "new split"
+
+
+@dataclass(frozen=True, slots=True)
+class _Traits:
+    devices: tuple[str, ...]
+    layers: tuple[int, ...]
+    loads: tuple[float, ...]
+    links: tuple[float, ...]
+    """Mean one-way delay of each hop, in whole milliseconds."""
+    chats: int
+    context: int
+    """In steps of 200 tokens, so that prompts of 38 and 41 tokens are the same."""
+
+
+def _traits(scenario: Scenario) -> _Traits:
+    job = prepare(scenario).job
+    names = [device.name for device in job.ring]
+    hops = [job.cluster.path(a, b) for a, b in zip(names, names[1:], strict=False)]
+    return _Traits(
+        devices=tuple(names),
+        layers=tuple(shard.layers for shard in job.shards),
+        loads=tuple(device.background_load for device in job.ring),
+        links=tuple(round(sum(leg.law.mean_s for leg in hop.legs) * 1e3) for hop in hops),
+        chats=job.workload.concurrency,
+        context=(job.workload.prompt_tokens + job.workload.output_tokens) // 200,
+    )
+
+
+def stratified(samples: Sequence[Sample], groups: Sequence[str], seed: int) -> tuple[str, ...]:
+    """Names of about half of each group, never more than half of all, drawn from a named stream."""
+    import numpy as np
+
+    generator = np.random.default_rng(np.random.SeedSequence((seed, 0x5713)))
+    chosen: list[str] = []
+    for group in dict.fromkeys(groups):
+        members = [sample.name for sample, g in zip(samples, groups, strict=True) if g == group]
+        half, odd = divmod(len(members), 2)
+        take = half + int(odd and generator.random() < 0.5)
+        chosen += generator.permutation(members)[:take].tolist()
+    return tuple(chosen[: len(samples) // 2])

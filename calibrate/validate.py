@@ -1,0 +1,177 @@
+"""validate: a Prediction against a Measurement that did not train it, number by number, misses kept."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Literal
+
+import numpy as np
+
+from calibrate.samples import Sample
+from simulator.errors import CalibrationError
+from simulator.files import dumps
+from simulator.laws.law import Floats
+from simulator.prepare import prepare
+from simulator.result.estimate import rounded
+from simulator.run.evaluate import token_times_s
+from simulator.scenario import Scenario
+from simulator.spec import Spec
+from simulator.version import VERSION
+
+__all__ = ["KINDS", "LedgerPrediction", "Validation", "predict_sessions", "validate"]
+
+QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
+"""Ends of the 90, 80 and 50 % intervals, and the median."""
+KINDS = ("repeat", "new split", "new order", "slower device", "new link", "new device", "long context", "several chats",
+         "dropout", "unknown")
+Kind = Literal["repeat", "new split", "new order", "slower device", "new link", "new device", "long context",
+               "several chats", "dropout", "unknown"]
+CURVE = 99
+"""Points of the predicted gap distribution that a prediction keeps."""
+
+
+class LedgerPrediction(Spec):
+    """What was predicted for one session of a scenario, written down before it was measured.
+
+    Each quantity is a tuple of quantiles (`QUANTILES`) over sessions: what one session of all its runs would show.
+    """
+
+    name: str
+    created: str
+    version: str
+    scenario_sha256: str
+    calibration_sha256: str
+    trained_on: tuple[str, ...]
+    """Hashes of the Measurements behind the calibration; none of them can validate this."""
+    engine: str
+    kind: Kind
+    median_gap_s: tuple[float, ...]
+    p90_gap_s: tuple[float, ...]
+    p99_gap_s: tuple[float, ...]
+    tokens_per_s: tuple[float, ...]
+    first_token_s: tuple[float, ...]
+    gap_curve_s: tuple[float, ...]
+    """Quantiles 1 to 99 % of the gaps of a typical session."""
+
+
+class Validation(Spec):
+    """One prediction and its outcome; errors are `predicted / measured - 1`."""
+
+    name: str
+    kind: Kind
+    engine: str
+    created: str
+    prediction_created: str
+    scenario_sha256: str
+    calibration_sha256: str
+    measurement: str
+    measurement_sha256: str
+    held_out: bool
+    median_gap_s: float
+    predicted_median_gap_s: float
+    median_error: float
+    tokens_per_s_error: float
+    p90_error: float
+    p99_error: float
+    first_token_error: float
+    ks_distance: float
+    wasserstein_s: float
+    in_50: bool
+    in_80: bool
+    in_90: bool
+    repeatability: float
+    """Standard deviation of the logarithm of this measurement's run medians: no model can beat that."""
+
+
+def predict_sessions(
+    scenario: Scenario, *, kind: Kind = "unknown", calibration_sha256: str = "", trained_on: tuple[str, ...] = ()
+) -> LedgerPrediction:
+    """The prediction for one session of `scenario.workload.runs` runs; sessions differ from replication to replication."""
+    job = prepare(scenario).job
+    replications, runs = scenario.replications, scenario.workload.runs
+    times_s = token_times_s(job, replications * runs)
+    gaps = _by_session(np.diff(times_s, axis=1), replications, runs)
+    spans = times_s[:, -1] - times_s[:, 0]
+    rate = ((times_s.shape[1] - 1) / spans).mean(axis=0).reshape(replications, runs).mean(axis=1)
+    first = times_s[:, 0].mean(axis=0).reshape(replications, runs).mean(axis=1)
+    medians, p90, p99 = np.quantile(gaps, [0.5, 0.9, 0.99], axis=1)
+    return LedgerPrediction(
+        name=scenario.name, created=now(), version=VERSION, scenario_sha256=scenario_hash(scenario),
+        calibration_sha256=calibration_sha256, trained_on=trained_on, engine=scenario.engine.name, kind=kind,
+        median_gap_s=_quantiles(medians), p90_gap_s=_quantiles(p90), p99_gap_s=_quantiles(p99),
+        tokens_per_s=_quantiles(rate), first_token_s=_quantiles(first),
+        gap_curve_s=tuple(rounded(float(np.median(q))) for q in
+                          np.quantile(gaps, np.arange(1, CURVE + 1) / 100, axis=1)),
+    )
+
+
+def now() -> str:
+    """The time in UTC to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def scenario_hash(scenario: Scenario) -> str:
+    """SHA-256 of the scenario as a file holds it."""
+    return sha256(dumps(scenario).encode()).hexdigest()
+
+
+def _by_session(gaps: Floats, replications: int, runs: int) -> Floats:
+    """Gaps of shape (streams, tokens, rows) as (replications, all gaps of a session)."""
+    streams, tokens, _ = gaps.shape
+    split = gaps.reshape(streams, tokens, replications, runs)
+    return split.transpose(2, 0, 1, 3).reshape(replications, -1)
+
+
+def _quantiles(values: Floats) -> tuple[float, ...]:
+    return tuple(rounded(float(q)) for q in np.quantile(values, QUANTILES))
+
+
+def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
+    """Hold a prediction against a Measurement.
+
+    Raises CalibrationError where the Measurement trained the prediction's calibration.
+    """
+    if sample.sha256 in prediction.trained_on:
+        raise CalibrationError(f"{sample.name} trained the calibration behind prediction {prediction.name}; it cannot "
+                               "validate it: measure again, or leave it out of the calibration")
+    gaps = sample.gaps_s
+    measured, predicted = sample.median_s, prediction.median_gap_s[3]
+    p90, p99 = np.quantile(gaps, [0.9, 0.99])
+    # the mean gap over a run is what tokens/s is the inverse of
+    rate = float(np.mean([1 / np.mean(run.gaps_s) for run in sample.runs]))
+    first = float(np.median([run.first_token_s for run in sample.runs]))
+    curve = np.asarray(prediction.gap_curve_s)
+    logs = np.log([run.median_s for run in sample.runs])
+    return Validation(
+        name=prediction.name, kind=prediction.kind, engine=prediction.engine, created=now(),
+        prediction_created=prediction.created, scenario_sha256=prediction.scenario_sha256,
+        calibration_sha256=prediction.calibration_sha256, measurement=sample.name, measurement_sha256=sample.sha256,
+        held_out=True, median_gap_s=rounded(measured), predicted_median_gap_s=predicted,
+        median_error=rounded(predicted / measured - 1),
+        tokens_per_s_error=rounded(prediction.tokens_per_s[3] / rate - 1),
+        p90_error=rounded(prediction.p90_gap_s[3] / float(p90) - 1),
+        p99_error=rounded(prediction.p99_gap_s[3] / float(p99) - 1),
+        first_token_error=rounded(prediction.first_token_s[3] / first - 1),
+        ks_distance=rounded(_ks(gaps, curve)), wasserstein_s=rounded(_wasserstein_s(gaps, curve)),
+        in_50=_inside(prediction.median_gap_s, measured, 2, 4), in_80=_inside(prediction.median_gap_s, measured, 1, 5),
+        in_90=_inside(prediction.median_gap_s, measured, 0, 6),
+        repeatability=rounded(float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0),
+    )
+
+
+def _inside(quantiles: tuple[float, ...], value: float, low: int, high: int) -> bool:
+    return quantiles[low] <= value <= quantiles[high]
+
+
+def _ks(gaps: Floats, curve: Floats) -> float:
+    """Largest distance of the two distribution functions, the predicted one linear between its percentiles."""
+    x = np.sort(gaps)
+    predicted = np.interp(x, curve, np.arange(1, CURVE + 1) / 100, left=0.0, right=1.0)
+    n = len(x)
+    return float(np.max(np.maximum(np.abs(predicted - np.arange(n) / n), np.abs(predicted - np.arange(1, n + 1) / n))))
+
+
+def _wasserstein_s(gaps: Floats, curve: Floats) -> float:
+    """Mean distance of the percentiles (s)."""
+    return float(np.mean(np.abs(np.quantile(gaps, np.arange(1, CURVE + 1) / 100) - curve)))

@@ -1,0 +1,175 @@
+"""`sim calibrate`, `sim predict`, `sim validate`, `sim ledger`: from measurements to laws, and from predictions to a record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario
+
+if TYPE_CHECKING:
+    from calibrate.validate import LedgerPrediction
+
+__all__ = ["calibrate", "ledger", "predict", "validate_app"]
+
+CalibrationFile = Annotated[Path | None, typer.Option("--calibration", help="A file of `sim calibrate`.")]
+LedgerFile = Annotated[Path, typer.Option("--ledger-file", help="The ledger to append to.")]
+DEFAULT_LEDGER = Path("results/ledger.jsonl")
+
+
+class _PairByDefault(TyperGroup):
+    """`sim validate PREDICTION MEASUREMENT` without a subcommand's name."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args.insert(0, "pair")
+        return super().resolve_command(ctx, args)
+
+
+validate_app = typer.Typer(
+    cls=_PairByDefault, no_args_is_help=True, rich_markup_mode=None,
+    help="Hold predictions against measurements: PREDICTION MEASUREMENT, or one of the commands below.")
+
+
+def calibrate(
+    measurements: Annotated[list[Path], typer.Argument(help="Measurement files of `sim live run`.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The calibration to write.")] = Path("calibration.yaml"),
+    draws: Annotated[int, typer.Option(min=20, max=2000, help="Bootstrap draws.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the calibration as one JSON document.")] = False,
+) -> None:
+    """Fit device speeds, overheads and noise to measured token times."""
+    from calibrate.calibration import calibrate as fit_all
+    from calibrate.calibration import save_calibration
+    from calibrate.report import calibration_table
+
+    calibration = fit_all(measurements, draws=draws, seed=seed)
+    save_calibration(calibration, out)
+    if as_json:
+        print(json.dumps(calibration.model_dump(mode="json"), indent=2))
+        return
+    print("\n".join(calibration_table(calibration)))
+    for warning in calibration.warnings:
+        print(f"doubt: {warning}")
+    print(f"wrote {out}; next: sim run SCENARIO --calibration {out}")
+
+
+def predict(
+    scenario: ScenarioFile,
+    calibration: CalibrationFile = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Default: <scenario>.prediction.json.")] = None,
+    to_ledger: Annotated[bool, typer.Option("--ledger", help="Append the prediction to the ledger, before it is measured.")]
+    = False,
+    ledger_file: LedgerFile = DEFAULT_LEDGER,
+    kind: Annotated[str, typer.Option(help="What is new: new split, new order, slower device, new link, ...")] = "unknown",
+    seed: Seed = None,
+    replications: Replications = None,
+) -> None:
+    """Write down a prediction that is to be held against a measurement."""
+    from calibrate.ledger import append
+    from calibrate.validate import KINDS, predict_sessions
+    from simulator.files import write_text_atomically
+
+    if kind not in KINDS:
+        raise typer.BadParameter(f"--kind is {kind!r} and must be one of {', '.join(KINDS)}")
+    asked = load_scenario(scenario, seed, replications)
+    hash_, trained = "", ()
+    if calibration is not None:
+        from hashlib import sha256
+
+        from calibrate.apply import apply
+        from calibrate.calibration import load_calibration
+
+        loaded = load_calibration(calibration)
+        applied = apply(loaded, asked)
+        asked, hash_ = applied.scenario, sha256(calibration.read_bytes()).hexdigest()
+        trained = tuple(source.sha256 for source in loaded.sources)
+        for warning in applied.warnings:
+            print(f"doubt: {warning}")
+    prediction = predict_sessions(asked, kind=kind, calibration_sha256=hash_, trained_on=trained)  # type: ignore[arg-type]
+    path = out or Path(f"{asked.name}.prediction.json")
+    write_text_atomically(path, prediction.model_dump_json(indent=2) + "\n")
+    if to_ledger:
+        append(ledger_file, prediction)
+    low, high = prediction.median_gap_s[0] * 1e3, prediction.median_gap_s[-1] * 1e3
+    print(f"{asked.name}: median inter-token time {prediction.median_gap_s[3] * 1e3:.1f} ms [{low:.1f}, {high:.1f}]")
+    print(f"wrote {path}" + (f" and appended it to {ledger_file}" if to_ledger else ""))
+
+
+@validate_app.command("pair", hidden=True)
+def pair(
+    prediction: Annotated[Path, typer.Argument(help="A file of `sim predict`.")],
+    measurement: Annotated[Path, typer.Argument(help="A measurement that did not train its calibration.")],
+    ledger_file: LedgerFile = DEFAULT_LEDGER,
+) -> None:
+    """Append how a prediction fared to the ledger."""
+    from calibrate.ledger import append
+    from calibrate.samples import sample
+    from calibrate.validate import validate
+    from simulator.result.measurement import read_measurement
+
+    outcome = validate(_prediction(prediction), sample(read_measurement(measurement)))
+    append(ledger_file, outcome)
+    print(f"{outcome.name}: predicted {outcome.predicted_median_gap_s * 1e3:.1f} ms, measured "
+          f"{outcome.median_gap_s * 1e3:.1f} ms ({outcome.median_error:+.1%}), "
+          f"{'inside' if outcome.in_90 else 'outside'} the 90 % interval; p99 {outcome.p99_error:+.0%}, first token "
+          f"{outcome.first_token_error:+.0%}; its runs differ by {outcome.repeatability:.1%}")
+
+
+def _prediction(path: Path) -> LedgerPrediction:
+    from pydantic import ValidationError
+
+    from calibrate.validate import LedgerPrediction
+    from simulator.errors import CalibrationError
+
+    try:
+        return LedgerPrediction.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise CalibrationError(f"{path}: cannot be read: {error.strerror}; give a file of `sim predict`") from error
+    except ValidationError as error:
+        raise CalibrationError(f"{path}: is no prediction ({error.error_count()} faults); `sim predict` writes one") from error
+
+
+@validate_app.command("published")
+def published(
+    scenarios: Annotated[Path, typer.Option(help="Folder with the published clusters as scenarios.")]
+    = Path("scenarios/published"),
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("results/published"),
+) -> None:
+    """Predict published clusters from the catalogue alone and report every row."""
+    from calibrate.published import published_rows, report, write_published
+
+    rows = published_rows(scenarios)
+    write_published(rows, out)
+    print(report(rows))
+
+
+def ledger(
+    ledger_file: LedgerFile = DEFAULT_LEDGER,
+    out: Annotated[Path | None, typer.Option(help="Folder for a report with charts.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show every prediction that was put to the test, hits and misses."""
+    from calibrate.ledger import by, predictions, summary, validations
+    from calibrate.report import summary_line, validation_table, write_report
+    from simulator.errors import CalibrationError
+
+    rows, asked = validations(ledger_file), predictions(ledger_file)
+    if not rows:
+        raise CalibrationError(f"{ledger_file}: {len(asked)} predictions and no outcome yet; measure and `sim validate`")
+    groups = {f"{engine}: {kind}": group for engine, ones in by(rows, lambda row: row.engine).items()
+              for kind, group in by(ones, lambda row: row.kind).items()}
+    if as_json:
+        print(json.dumps({"all": summary(rows), "groups": {name: summary(group) for name, group in groups.items()},
+                          "rows": [row.model_dump(mode="json") for row in rows]}, indent=2))
+    else:
+        print("\n".join(validation_table(rows)))
+        for name, group in groups.items():
+            print(f"{name}: {summary_line(group)}")
+        print(summary_line(rows))
+    if out is not None:
+        write_report(out, "The ledger", [f"All of {ledger_file}."], rows, validation_table(rows))
