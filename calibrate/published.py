@@ -146,7 +146,8 @@ def _chart(rows: Sequence[PublishedRow]) -> Any:
 
     points = [{"target": row.target, "measured": row.measured_s * 1e3, "predicted": row.predicted_s.median * 1e3,
                "low": row.predicted_s.p05 * 1e3, "high": row.predicted_s.p95 * 1e3, "inside": row.inside} for row in rows]
-    ends = [min(min(p["measured"], p["low"]) for p in points) * 0.8, max(max(p["measured"], p["high"]) for p in points) * 1.3]
+    ends = [min(min(row.measured_s, row.predicted_s.p05) for row in rows) * 0.8e3,
+            max(max(row.measured_s, row.predicted_s.p95) for row in rows) * 1.3e3]
     scale = alt.Scale(domain=ends, type="log", nice=False)
     base = alt.Chart(alt.Data(values=points))  # type: ignore[no-untyped-call]
     x = alt.X("measured:Q", scale=scale, title="measured (ms per token)")

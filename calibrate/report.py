@@ -72,8 +72,8 @@ def charts(rows: Sequence[Validation]) -> dict[str, Any]:
 
     points = [{"measured": row.median_gap_s * 1e3, "predicted": row.predicted_median_gap_s * 1e3, "kind": row.kind,
                "scenario": row.measurement, "error": abs(row.median_error)} for row in rows]
-    ends = [min(min(p["measured"], p["predicted"]) for p in points) * 0.9,
-            max(max(p["measured"], p["predicted"]) for p in points) * 1.1]
+    ends = [min(min(row.median_gap_s, row.predicted_median_gap_s) for row in rows) * 0.9e3,
+            max(max(row.median_gap_s, row.predicted_median_gap_s) for row in rows) * 1.1e3]
     data = alt.Data(values=points)  # type: ignore[no-untyped-call]
     scale = alt.Scale(domain=ends, type="log", nice=False)
     line = alt.Chart(alt.Data(values=[{"x": e} for e in ends])).mark_line(color="gray", strokeDash=[4, 4]).encode(  # type: ignore[no-untyped-call]

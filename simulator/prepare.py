@@ -23,7 +23,19 @@ from simulator.runtime.job import EngineCosts, Job
 from simulator.scenario import DeviceSpec, EngineSpec, LinkSpec, ModelSpec, NoiseSpec, PowerSaveSpec, Scenario
 from simulator.units import format_bytes
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["Ground", "Prepared", "ground", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every placement of a scenario has in common."""
+
+    scenario: Scenario
+    """Complete: every number written out."""
+    engine: Engine
+    cluster: Cluster
+    model: Model
+    request: PlacementRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +55,9 @@ def prepare(scenario: Scenario) -> Prepared:
 
     Raises PlacementError where it does not fit, with both figures, and whatever `complete` raises.
     """
-    full = complete(scenario)
-    flow = engine(full.engine.name)
-    cluster, model = _cluster(full), _model(full.model)
-    request = _request(full, flow, cluster, model)
-    rule = full.placement.rule or ("manual" if full.placement.layers else flow.default_rule)
+    base = ground(scenario)
+    full, flow, cluster, model, request = base.scenario, base.engine, base.cluster, base.model, base.request
+    rule = _rule(full, flow)
     placement = place(rule, request)
     memory = memory_table(placement, request)
     _check_memory(full, flow, rule, memory)
@@ -56,6 +66,19 @@ def prepare(scenario: Scenario) -> Prepared:
         cluster = _crowded(cluster, full.shared_host.contention * (len(placement.shards) - 1))
     job = Job(cluster, model, placement, _costs(full.engine), full.workload, full.seed, full.common_noise, full.posterior)
     return Prepared(full, flow, job, memory, _warnings(full, flow, job, memory))
+
+
+def ground(scenario: Scenario) -> Ground:
+    """Complete a scenario and ask what a placement has to meet; raises what `complete` raises."""
+    full = complete(scenario)
+    flow = engine(full.engine.name)
+    cluster, model = _cluster(full), _model(full.model)
+    return Ground(full, flow, cluster, model, _request(full, flow, cluster, model))
+
+
+def _rule(scenario: Scenario, flow: Engine) -> str:
+    """The placement rule that is asked for, else manual where layers are given, else the engine's own."""
+    return scenario.placement.rule or ("manual" if scenario.placement.layers else flow.default_rule)
 
 
 def _model(spec: ModelSpec) -> Model:
@@ -143,7 +166,7 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
         overhead_bytes=scenario.engine.memory_overhead or 0.0,
         embedding_on="first" if flow.head_on == "last" else flow.head_on, head_on=flow.head_on,
         order=choice.order, layers=choice.layers, may_page=True,
-        min_devices=choice.min_devices or (len(capacities) - len(pinned) if flow.default_rule == "exo" else None),
+        min_devices=choice.min_devices or (len(capacities) - len(pinned) if _rule(scenario, flow) == "exo" else None),
     )
 
 

@@ -1,0 +1,125 @@
+"""Which placements to measure next: those that pin the parameters down best.
+
+Greedy D-optimal design: of many splits and ring orders that fit, take one after the other the one that adds most to
+`log det(X^T X + P)`, X being the relative derivatives of inter-token time and P the prior's information. Greedy
+choice of a submodular gain stays within 1 - 1/e of the best (Nemhauser, Wolsey and Fisher 1978).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from calibrate.fit import PRIOR, USUAL_ERROR
+from calibrate.forward import TYPICAL, design, gap_s, job_of, parameter_names
+from simulator.errors import CalibrationError
+from simulator.laws.law import Floats
+from simulator.placement.apportion import apportion
+from simulator.prepare import prepare
+from simulator.scenario import PlacementSpec, Scenario
+
+__all__ = ["Proposal", "propose"]
+
+CANDIDATES = 60
+"""Placements looked at; more of them are too alike to matter."""
+OVERHEAD_SHARE = 0.05
+"""An overhead is looked for down to this share of a token's time."""
+UNKNOWN = 1.0
+"""Log sd of a parameter before anything is measured: a factor of e either way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One placement to measure, and how well each parameter would be known after it and all before it."""
+
+    scenario: Scenario
+    layers: dict[str, int]
+    relative_sd: dict[str, float]
+
+
+def propose(scenario: Scenario, runs: int, *, seed: int = 1) -> tuple[Proposal, ...]:
+    """The `runs` placements to measure, the most telling first.
+
+    Raises CalibrationError where the scenario leaves no choice, PlacementError where it does not fit at all.
+    """
+    candidates = list(_candidates(scenario, seed))
+    if len(candidates) < 2:
+        raise CalibrationError("only one placement fits this scenario, so there is nothing to choose; give it more memory, "
+                               "a smaller model or more devices")
+    names = parameter_names(candidates)
+    rows = _information_rows(candidates, names)
+    information = np.diag([(USUAL_ERROR / _prior_sd(name)) ** 2 for name in names])
+    proposals: list[Proposal] = []
+    free = set(range(len(candidates)))
+    for _ in range(min(runs, len(candidates))):
+        best = max(free, key=lambda i: (np.linalg.slogdet(information + np.outer(rows[i], rows[i]))[1], -i))
+        free.remove(best)
+        information = information + np.outer(rows[best], rows[best])
+        sd = USUAL_ERROR * np.sqrt(np.diag(np.linalg.inv(information)))
+        chosen = candidates[best]
+        proposals.append(Proposal(
+            scenario=chosen.model_copy(update={"name": f"{scenario.name}_{len(proposals) + 1:02d}"}),
+            layers=dict(chosen.placement.layers or {}),
+            relative_sd={name: float(value) for name, value in zip(names, sd, strict=True)}))
+    return tuple(proposals)
+
+
+def _prior_sd(name: str) -> float:
+    """Prior sd of a parameter, in units of the size that it is looked at in."""
+    kind = name.split("/")[0]
+    return PRIOR[kind][1] / TYPICAL[kind] if kind in PRIOR else UNKNOWN
+
+
+def _information_rows(candidates: Sequence[Scenario], names: Sequence[str]) -> Floats:
+    """Relative derivatives: by how much of itself a gap changes when a parameter changes by its own size."""
+    jobs = [job_of(candidate, candidate.workload.prompt_tokens + candidate.workload.output_tokens / 2)
+            for candidate in candidates]
+    speeds = {device.name: job.model.layer_bytes_read() / device.speed.decode_bandwidth
+              for job in jobs for device in job.cluster.devices}
+    usual_s = OVERHEAD_SHARE * float(np.median([gap_s(job, {}) for job in jobs]))
+    values = {name: speeds[name.split("/")[1]] if name.startswith("layer_s/") else
+              usual_s if name.endswith("_s") else TYPICAL[name] for name in names}
+    model = design(jobs, names, values)
+    gaps = np.array([gap_s(job, values) for job in jobs])
+    return np.asarray(model.matrix * np.array([values[name] for name in names]) / gaps[:, None])
+
+
+def _candidates(scenario: Scenario, seed: int) -> Iterator[Scenario]:
+    """Distinct placements that fit: each subset of devices, in some orders, with even and with uneven splits."""
+    total, most = _room(scenario)
+    generator = np.random.default_rng(np.random.SeedSequence((seed, 0xDE51)))
+    seen: set[tuple[tuple[str, int], ...]] = set()
+    subsets = [subset for size in range(1, len(most) + 1) for subset in combinations(most, size)
+               if sum(most[name] for name in subset) >= total >= size]
+    for attempt in range(8 * CANDIDATES if subsets else 0):
+        subset = subsets[attempt % len(subsets)]
+        first = attempt < len(subsets)
+        order = list(subset) if first else generator.permutation(subset).tolist()
+        shares = np.ones(len(order)) if first else generator.dirichlet(np.full(len(order), 1.5))
+        layers = apportion(total, shares.tolist(), [most[name] for name in order])
+        key = tuple(zip(order, layers, strict=True))
+        if key in seen or min(layers) == 0:
+            continue
+        seen.add(key)
+        yield _placed(scenario, dict(key))
+        if len(seen) >= CANDIDATES:
+            return
+
+
+def _room(scenario: Scenario) -> tuple[int, dict[str, int]]:
+    """Layers of the model, and the most layers that each device can hold."""
+    prepared = prepare(scenario)
+    model, workload = prepared.job.model, prepared.job.workload
+    chats = min(workload.concurrency, prepared.engine.chats_at_once)
+    per_layer = model.layer_bytes + model.kv_bytes(1, workload.prompt_tokens + workload.output_tokens, chats)
+    return model.layers, {
+        row.device: min(model.layers, row.layers + int((row.cap_bytes - row.total_bytes) // per_layer))
+        for row in prepared.memory if row.layers
+    }
+
+
+def _placed(scenario: Scenario, layers: dict[str, int]) -> Scenario:
+    return scenario.model_copy(update={"placement": PlacementSpec(layers=layers, roles=scenario.placement.roles)})
