@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from calibrate.fit import Fit
+from calibrate.fit import USUAL_SESSION_SIGMA, Fit
 from calibrate.samples import RunSample, Sample
 from simulator.laws.law import Floats
 from simulator.prepare import prepare
@@ -25,9 +25,6 @@ UPPER = np.array([0.75, 0.9, 0.95, 0.99])
 UPPER_Z = np.array([0.6745, 1.2816, 1.6449, 2.3263])
 """Quantiles of a run that its noise is read from, and those of the standard normal."""
 FEWEST_SESSIONS = 3
-USUAL_SESSION_SIGMA = 0.1
-"""Log sd between sessions before any are measured: one placement of another engine, measured four times within two
-minutes on a shared machine, gave medians of 28, 28, 30 and 36 ms (log sd 0.12)."""
 USUAL_SESSIONS = 5
 """How many measured sessions that belief is worth."""
 DISTINCT = 0.1

@@ -1,0 +1,106 @@
+"""Synthetic measurements from known parameters: the first test of a fit is that it finds what was put in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibrate.fit import fit
+from calibrate.samples import RunSample, Sample
+from simulator.laws.law import Floats
+from simulator.prepare import prepare
+from simulator.run.evaluate import token_times_s
+from simulator.scenario import Scenario
+
+__all__ = ["PLACEMENTS", "TRUTH", "Trial", "report", "synthetic", "trials"]
+
+TRUTH = {
+    "layer_s/a": 2.5e-3, "layer_s/b": 5.0e-3, "layer_s/c": 1.2e-3, "step_overhead_s": 8e-3, "hop_overhead_s": 4e-3,
+    "context_cost": 1.4, "batch_cost": 0.2,
+}
+"""What the synthetic cluster is made of: a slow, a middling and a fast device."""
+LAYERS = 24
+PLACEMENTS: tuple[dict[str, object], ...] = (
+    {"layers": {"a": 24}}, {"layers": {"b": 24}}, {"layers": {"c": 24}}, {"layers": {"a": 12, "b": 12}},
+    {"layers": {"b": 4, "c": 20}}, {"layers": {"c": 12, "a": 12}}, {"layers": {"a": 8, "b": 8, "c": 8}},
+    {"layers": {"c": 18, "a": 4, "b": 2}}, {"layers": {"a": 4}}, {"layers": {"a": 24}, "prompt": 3000},
+    {"layers": {"a": 12, "c": 12}, "chats": 4},
+)
+"""Splits, orders, a short stack, a long context and several chats: enough to separate every parameter."""
+NOISE = {"sigma": 0.2, "correlation": 0.1, "run_sigma": 0.05, "session_sigma": 0.05}
+
+
+def _scenario(placement: dict[str, object], seed: int) -> Scenario:
+    layers = placement["layers"]
+    assert isinstance(layers, dict)
+    hidden, layer_bytes = 1024, 20e6
+
+    def device(name: str) -> dict[str, object]:
+        rate = layer_bytes / TRUTH[f"layer_s/{name}"]
+        return {
+            "memory": "64 GB", "kind": None,
+            "speed": {"decode_bandwidth": f"{rate} B/s", "prefill_flops": "1 TFLOPS", "context_cost": TRUTH["context_cost"],
+                      "batch_cost": TRUTH["batch_cost"]},
+            "link": {"delay": {"law": "lognormal", "median": "1 ms", "sigma": 0.5}, "rate": "100 MB/s"},
+        }
+
+    return Scenario.model_validate({
+        "name": "synthetic", "seed": seed,
+        "model": {"name": "synthetic", "layers": sum(layers.values()), "hidden": hidden, "layer_bytes": f"{layer_bytes} B",
+                  "kv_bytes_per_token_per_layer": "4 kB", "layer_flops": 1e7},
+        "engine": {"name": "exo", "step_overhead": f"{TRUTH['step_overhead_s']} s",
+                   "hop_overhead": f"{TRUTH['hop_overhead_s']} s", "overhead_spread": 0.0, "memory_overhead": "0 B"},
+        "devices": {name: device(name) for name in layers},
+        "placement": {"layers": layers}, "common_noise": NOISE, "replications": 1,
+        "workload": {"prompt_tokens": placement.get("prompt", 40), "output_tokens": 128, "runs": 3,
+                     "concurrency": placement.get("chats", 1)},
+    })
+
+
+def synthetic(seed: int) -> tuple[Sample, ...]:
+    """One session of every placement, simulated with noise."""
+    samples = []
+    for number, placement in enumerate(PLACEMENTS):
+        scenario = _scenario(placement, 1000 * seed + number)
+        times_s = token_times_s(prepare(scenario).job, scenario.workload.runs)[0]
+        context = scenario.workload.prompt_tokens + scenario.workload.output_tokens / 2
+        runs = tuple(RunSample(np.diff(times_s[:, run]), float(times_s[0, run]), scenario.workload.prompt_tokens, context)
+                     for run in range(scenario.workload.runs))
+        samples.append(Sample(f"placement {number}", f"{seed}-{number}", scenario, runs, ()))
+    return tuple(samples)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One fit: the value of each parameter as a share of the truth, and whether its 90 % interval held it."""
+
+    ratio: dict[str, float]
+    covered: dict[str, bool]
+
+
+def trials(count: int, *, draws: int = 200, progress: Callable[[int], None] | None = None) -> tuple[Trial, ...]:
+    """`count` independent sessions, each fitted on its own."""
+    found = []
+    for seed in range(count):
+        fitted = fit(synthetic(seed), draws=draws, seed=seed)
+        low, high = np.quantile(fitted.draws, [0.05, 0.95], axis=0)
+        found.append(Trial(
+            ratio={name: fitted.values[name] / TRUTH[name] for name in TRUTH},
+            covered={name: bool(low[i] <= TRUTH[name] <= high[i]) for i, name in enumerate(fitted.names)}))
+        if progress is not None:
+            progress(seed + 1)
+    return tuple(found)
+
+
+def report(found: Sequence[Trial]) -> str:
+    """Bias, spread and coverage of each parameter as Markdown."""
+    lines = ["# Known truth, fitted again", "", f"{len(found)} synthetic sessions of {len(PLACEMENTS)} placements, made by "
+             "`python scripts/study_truth.py`. Bias is that of the median over trials.", "",
+             "| parameter | truth | bias | spread (sd) | 90 % interval holds |", "|---|---:|---:|---:|---:|"]
+    for name, truth in TRUTH.items():
+        ratios: Floats = np.array([trial.ratio[name] for trial in found])
+        held = np.mean([trial.covered[name] for trial in found])
+        lines.append(f"| {name} | {truth:g} | {np.median(ratios) - 1:+.1%} | {np.std(ratios):.1%} | {held:.0%} |")
+    return "\n".join(lines) + "\n"
