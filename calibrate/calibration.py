@@ -18,7 +18,16 @@ from simulator.result.estimate import rounded
 from simulator.result.measurement import read_measurement
 from simulator.spec import Spec
 
-__all__ = ["Calibration", "NoiseValues", "Parameter", "Source", "calibrate", "load_calibration", "save_calibration"]
+__all__ = [
+    "Calibration",
+    "NoiseValues",
+    "Parameter",
+    "Source",
+    "calibrate",
+    "calibrate_samples",
+    "load_calibration",
+    "save_calibration",
+]
 
 FEWEST_GAPS = 200
 ILL_CONDITIONED = 100.0

@@ -18,7 +18,7 @@ from simulator.run.evaluate import token_times_s
 from simulator.runtime.job import Job
 from simulator.scenario import Scenario
 
-__all__ = ["Values", "design", "gap_s", "job_of", "parameter_names", "with_values"]
+__all__ = ["Design", "Values", "design", "gap_s", "job_of", "parameter_names", "with_values"]
 
 Values = Mapping[str, float]
 TOKENS = 6

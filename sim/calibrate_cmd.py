@@ -77,7 +77,7 @@ def predict(
     if kind not in KINDS:
         raise typer.BadParameter(f"--kind is {kind!r} and must be one of {', '.join(KINDS)}")
     asked = load_scenario(scenario, seed, replications)
-    hash_, trained = "", ()
+    hash_, trained = "", tuple[str, ...]()
     if calibration is not None:
         from hashlib import sha256
 

@@ -1,4 +1,4 @@
-"""`sim live local`: a real llama.cpp RPC cluster on this machine; build it, give it a model, measure scenarios with it."""
+"""`sim live local`: a real llama.cpp RPC cluster on this machine; build it, give it a model, measure scenarios."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def model(
 
 @app.command()
 def run(
-    scenario: Annotated[list[Path], typer.Argument(help="scenario files with engine llama-rpc; several are interleaved")],
+    scenario: Annotated[list[Path], typer.Argument(help="scenario files with engine llama-rpc; many are interleaved")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder, or a .jsonl file for one scenario")] = Path(),
-    rounds: Annotated[int, typer.Option("--rounds", min=1, max=100, help="visits to each scenario, there and back")] = 0,
-    cluster: Annotated[str, typer.Option("--cluster", help="local, or llama-rpc://host:port,... of running servers")] = "local",
+    rounds: Annotated[int | None, typer.Option("--rounds", min=1, max=100, help="visits to each scenario")] = None,
+    cluster: Annotated[str, typer.Option("--cluster", help="local, or llama-rpc://host:port,...")] = "local",
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
@@ -78,16 +78,16 @@ def run(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option("--host", help="address to listen on; the protocol has no password")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="address to listen on: there is no password")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 50052,
     threads: Threads = 1,
 ) -> None:
     """Serve this device's processor to a llama.cpp RPC client, until stopped."""
-    from live.local.server import is_loopback
+    from live.local.server import exposure, is_loopback
     from live.local.server import serve as serve_here
 
     if not is_loopback(host):
-        _say(f"warning: whoever reaches {host}:{port} may use this processor and its memory; keep it to a network you trust")
+        _say(exposure(host, port))
     serve_here(host, port, threads)
 
 
@@ -127,8 +127,8 @@ def endpoints_of(cluster: str) -> tuple[str, ...]:
         return ()
     addresses = tuple(part.strip() for part in cluster.removeprefix(RPC_SCHEME).split(",") if part.strip())
     if not cluster.startswith(RPC_SCHEME) or not addresses or not all(_has_port(address) for address in addresses):
-        raise LiveError(f"--cluster is {cluster!r}; write local, or {RPC_SCHEME}host:port,host:port with one address for "
-                        "each device after the first")
+        raise LiveError(f"--cluster is {cluster!r}; write local, or {RPC_SCHEME}host:port,host:port with one address "
+                        "for each device after the first")
     return addresses
 
 

@@ -12,6 +12,8 @@ import typer
 
 __all__ = ["agent", "discover", "doctor", "links"]
 
+PIPE_WIDTH = 240
+
 Hosts = Annotated[list[str] | None, typer.Option("--host", help="host or host:port of an EXO node; may be repeated")]
 Seconds = Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="how long to listen")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
@@ -27,13 +29,14 @@ def discover(
     seconds: Seconds = 4.0,
     namespace: Namespace = None,
     sweep: Sweep = "",
+    token: Token = "",
     as_json: Json = False,
 ) -> None:
     """Show who is on this network: EXO of both generations, our agents, and the hosts that you name."""
     from live.discover import discover as look
     from live.discover import table
 
-    options = _options(host, seconds, namespace, sweep)
+    options = _options(host, seconds, namespace, sweep, token)
     discovery = look(options)
     complaints = table.missing(discovery, expect, options.hosts) if expect else []
     if as_json:
@@ -59,7 +62,7 @@ def doctor(
     from live.doctor.run import as_json as findings_json
     from live.doctor.run import render
 
-    seen = gather(_options(host, seconds, namespace, ""), _addresses(agents), token, model)
+    seen = gather(_options(host, seconds, namespace, "", token), _addresses(agents), token, model)
     findings = examine(seen)
     if as_json:
         _print_json(findings_json(findings))
@@ -98,6 +101,7 @@ def links(
     size: Annotated[list[int] | None, typer.Option("--size", help="message size in bytes; may be repeated")] = None,
     interval_ms: Annotated[float, typer.Option("--interval-ms", min=0, help="pause between round trips")] = 10.0,
     loaded: Annotated[bool, typer.Option(help="measure again while the link is full")] = True,
+    speed: Annotated[bool, typer.Option(help="let each device measure its memory and disk first")] = True,
     as_json: Json = False,
 ) -> None:
     """Let the agents measure the links between them, show the matrix, and store the samples for the calibration."""
@@ -106,7 +110,9 @@ def links(
     from live.agent import matrix
     from live.agent.links import Plan, measure_links
 
-    plan = Plan(tuple(size or (4, 16_384)), seconds, interval_ms / 1e3, loaded, min(2.0, seconds))
+    plan = Plan(
+        tuple(size or (4, 16_384)), seconds, interval_ms / 1e3, loaded, min(2.0, seconds), 2.0 if speed else 0.0
+    )
     target = out or Path(f"links-{datetime.now().astimezone():%Y%m%dT%H%M%S}.jsonl")
     found = measure_links(_addresses(agents) or _announced(), token, plan, target, _progress)
     if as_json:
@@ -116,13 +122,13 @@ def links(
         sys.stdout.write(f"samples in {target}\n")
 
 
-def _options(host: list[str] | None, seconds: float, namespace: list[str] | None, sweep: str) -> Any:
+def _options(host: list[str] | None, seconds: float, namespace: list[str] | None, sweep: str, token: str) -> Any:
     from live.discover import Options
     from live.discover.look import read_host
 
     defaults = Options()
     hosts = tuple(read_host(text) for text in host or ())
-    return Options(hosts, seconds, tuple(namespace or defaults.namespaces), sweep)
+    return Options(hosts, seconds, tuple(namespace or defaults.namespaces), sweep, token=token)
 
 
 def _addresses(agents: str) -> list[tuple[str, int]]:
@@ -149,7 +155,9 @@ def _progress(text: str) -> None:
 def _print(renderable: Any) -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(renderable)
+    # A pipe has no width: nothing is to be cut off there.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console.print(renderable)
 
 
 def _print_json(document: dict[str, Any]) -> None:

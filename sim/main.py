@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sim import calibrate_cmd, catalog_cmd, run_cmd
+from sim import calibrate_cmd, catalog_cmd, delays_cmd, live_cmd, run_cmd
 from simulator.errors import SimulatorError
 
 __all__ = ["app", "main"]
@@ -22,6 +22,9 @@ app.command("init")(run_cmd.init)
 app.command("calibrate")(calibrate_cmd.calibrate)
 app.command("predict")(calibrate_cmd.predict)
 app.command("ledger")(calibrate_cmd.ledger)
+app.command("delays")(delays_cmd.delays)
+app.command("summary")(live_cmd.summary)
+app.add_typer(live_cmd.app, name="live")
 app.add_typer(calibrate_cmd.validate_app, name="validate")
 app.add_typer(catalog_cmd.app, name="catalog", help="List the devices, models, networks and engines that are known.")
 

@@ -20,9 +20,15 @@ def interval_s(value: Estimate) -> str:
     return f"{format_seconds(value.median)} [{format_seconds(value.p05)}, {format_seconds(value.p95)}]"
 
 
+def wide_console() -> Console:
+    """The terminal as it is, and 120 columns where there is none to ask (a file, a pipe)."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
 def print_prediction(prediction: Prediction, folder: Path) -> None:
     """The whole answer."""
-    console, scenario, summary = Console(soft_wrap=False), prediction.scenario, prediction.summary
+    console, scenario, summary = wide_console(), prediction.scenario, prediction.summary
     model = scenario.model
     console.print(f"[bold]{scenario.name}[/bold]  {scenario.question}", highlight=False)
     console.print(f"{model.name} {model.quantisation or ''} on {scenario.engine.name}, "
@@ -51,12 +57,12 @@ def _devices(prediction: Prediction) -> Table:
     """One line per device: what it holds, what it can hold, how long its stage takes."""
     table = Table(box=None, pad_edge=False)
     for title, side in (("device", "left"), ("kind", "left"), ("layers", "left"), ("memory / cap", "right"),
-                        ("stage time per token", "left"), ("label", "left")):
-        table.add_column(title, justify=side, no_wrap=title != "kind")  # type: ignore[arg-type]
+                        ("ms per token", "left"), ("label", "left")):
+        table.add_column(title, justify=side, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
     for row in prediction.document()["placement"]:
         layers = f"{row['first_layer']}-{row['last_layer']} ({row['layers']})" if row["layers"] else "none"
         low, high = row["stage_interval_s"]
-        stage = f"{format_seconds(row['stage_s'])} [{format_seconds(low)}, {format_seconds(high)}]" if row["layers"] else "-"
+        stage = f"{row['stage_s'] * 1e3:.0f} [{low * 1e3:.0f}, {high * 1e3:.0f}]" if row["layers"] else "-"
         memory = f"{format_bytes(row['memory_bytes'])} / {format_bytes(row['cap_bytes'])}"
         table.add_row(row["device"], row["kind"], layers, memory, stage, row["label"])
     return table
@@ -64,7 +70,7 @@ def _devices(prediction: Prediction) -> Table:
 
 def print_comparison(comparison: Comparison) -> None:
     """The ranked table, and what the device that was added would have to be."""
-    console = Console(soft_wrap=False)
+    console = wide_console()
     table = Table(box=None, pad_edge=False)
     for title in ("rank", "scenario", "tokens/s median [5 %, 95 %]", f"difference to {comparison.reference}", "better"):
         table.add_column(title)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["compare", "init", "load_scenario", "run", "schema"]
 
 ScenarioFile = Annotated[Path, typer.Argument(help="A scenario file, or the name of one in scenarios/.")]
-Seed = Annotated[int | None, typer.Option(help="Replaces the scenario's seed.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Replaces the scenario's seed.")]
 Replications = Annotated[int | None, typer.Option(min=1, max=100_000, help="Replaces the scenario's replications.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else; write files only with --out.")]
 
@@ -33,7 +33,8 @@ def run(
     """Predict tokens/s of a scenario, how sure that is, and what limits it."""
     from simulator.run.predict import predict
 
-    asked, doubts = load_scenario(scenario, seed, replications), ()
+    asked = load_scenario(scenario, seed, replications)
+    doubts: tuple[str, ...] = ()
     if calibration is not None:
         from calibrate.apply import apply
         from calibrate.calibration import load_calibration

@@ -187,14 +187,23 @@ def _check_roles(flow: Engine, placement: Placement) -> None:
                              "device; pin it with engine exo-legacy, or pin the embedding")
 
 
-def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUse, ...]) -> tuple[str, ...]:
-    """What the reader should doubt."""
-    warnings = []
+def _misfits(flow: Engine, job: Job) -> list[str]:
+    """Devices on which the engine does not run today, one sentence per reason."""
     facts = catalog.engine_facts(flow.name)
+    reasons: dict[str, list[tuple[str, str]]] = {}
     for device in job.ring:
         reason = None if device.platform == "unknown" else facts.why_not_on(device.platform)
         if reason:
-            warnings.append(f"{device.name}: {reason}")
+            about, _, note = reason.partition(": ")
+            reasons.setdefault(note, []).append((device.name, about.rpartition(" ")[2]))
+    return [f"{', '.join(name for name, _ in found)}: engine {flow.name} does not run on "
+            f"{' and '.join(dict.fromkeys(platform for _, platform in found))}: {note}" for note, found in reasons.items()]
+
+
+def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUse, ...]) -> tuple[str, ...]:
+    """What the reader should doubt."""
+    warnings = []
+    warnings += _misfits(flow, job)
     left_out = set(scenario.devices) - {device.name for device in job.ring}
     if left_out:
         warnings.append(f"{', '.join(sorted(left_out))}: left out by the placement; it costs nothing and helps nothing")

@@ -11,13 +11,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
+from simulator.churn.spec import EventSpec, HeatSpec, RecoverySpec
 from simulator.errors import Fault, ScenarioError, did_you_mean
 from simulator.laws.law import Law
 from simulator.spec import Spec
-from simulator.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Share
+from simulator.units import Bytes, BytesPerSecond, FlopPerSecond, PerHour, Seconds, Share
 
 __all__ = [
     "AccessPointSpec",
+    "ArrivalSpec",
     "DeviceSpec",
     "EngineSpec",
     "Label",
@@ -153,6 +155,7 @@ class DeviceSpec(Spec):
     disk: PositiveRate | None = Field(default=None, description="sequential read rate of the model's file")
     background_load: Busy = Field(default=0.0, description="share of the device's speed that other work takes")
     allow_paging: bool = Field(default=False, description="let a shard exceed the memory and be re-read from disk")
+    heat: HeatSpec | bool | None = Field(default=None, description="true: the catalogue's law for its kind of device")
     link: LinkSpec = LinkSpec()
 
 
@@ -212,13 +215,37 @@ class PlacementSpec(Spec):
         return self
 
 
+class ArrivalSpec(Spec):
+    """When chats come, instead of all together: a Poisson process, or a trace."""
+
+    rate: Annotated[PerHour, Field(gt=0, le=1e6)] | None = Field(default=None, description="Poisson: chats per hour")
+    times: tuple[Duration, ...] | None = Field(default=None, max_length=10_000, description="trace: seconds after the start")
+    chats: int = Field(default=40, ge=1, le=10_000, description="how many come, with a rate")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ArrivalSpec:
+        if (self.rate is None) == (self.times is None):
+            raise ValueError("arrivals need either a rate (20 /h) or times ([0 s, 12 s, ...]); give one of them")
+        if self.times is not None and (not self.times or list(self.times) != sorted(self.times)):
+            raise ValueError("times must rise and hold one at least; sort them")
+        return self
+
+    @property
+    def count(self) -> int:
+        """Chats that come in all."""
+        return self.chats if self.times is None else len(self.times)
+
+
 class WorkloadSpec(Spec):
     """What the cluster is asked to do."""
 
     prompt_tokens: int = Field(default=128, ge=1, le=1_000_000)
     output_tokens: int = Field(default=256, ge=2, le=100_000)
     runs: int = Field(default=5, ge=1, le=1000)
-    concurrency: int = Field(default=1, ge=1, le=256, description="chats at once, all started together")
+    concurrency: int = Field(
+        default=1, ge=1, le=256,
+        description="chats at once, all started together; with arrivals the most that are let in, others wait")
+    arrivals: ArrivalSpec | None = Field(default=None, description="chats that come one by one; see `sim load`")
 
 
 class Scenario(Spec):
@@ -237,6 +264,8 @@ class Scenario(Spec):
     common_noise: NoiseSpec = Field(
         default=NoiseSpec(sigma=0.0), description="noise that all devices share: one machine, one room, one load")
     posterior: PosteriorSpec | None = Field(default=None, description="written by a calibration")
+    events: tuple[EventSpec, ...] = Field(default=(), max_length=1000, description="what changes; see `sim dropout`")
+    recovery: RecoverySpec | None = Field(default=None, description="what the client does when a reply breaks off")
     seed: int = Field(default=1, ge=0, lt=2**63)
     replications: int = Field(default=200, ge=1, le=1_000_000)
 
@@ -252,6 +281,7 @@ class Scenario(Spec):
         used = [(f"wires[{i}].between", end) for i, wire in enumerate(self.wires) for end in wire.between]
         used += [(f"placement.layers.{name}", name) for name in self.placement.layers or ()]
         used += [("placement.order", name) for name in self.placement.order or ()]
+        used += [(f"events.{i}.device", event.device) for i, event in enumerate(self.events)]
         used += [(f"placement.roles.{name}", name) for name in self.placement.roles]
         for where, name in used:
             if name not in self.devices:

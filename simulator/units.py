@@ -150,6 +150,7 @@ else:
 
 def _scaled(value: float, scale: Mapping[str, float], digits: int) -> str:
     """`value` in the largest unit of `scale` that leaves at least one digit before the point."""
+    value = float(f"{value:.{digits}g}")  # rounded first, so that 0.9998 ms is 1 ms and not 1e+03 us
     unit, factor = next(((u, f) for u, f in scale.items() if abs(value) >= f), list(scale.items())[-1])
     return f"{value / factor:.{digits}g} {unit}"
 

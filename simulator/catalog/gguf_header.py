@@ -19,7 +19,7 @@ from typing import BinaryIO
 from simulator.catalog.tables import table
 from simulator.errors import CatalogError
 
-__all__ = ["GgufHeader", "read_header"]
+__all__ = ["GgufHeader", "Part", "read_header"]
 
 MAGIC, VERSIONS, ALIGNMENT = b"GGUF", (2, 3), 32
 STRING, ARRAY = 8, 9

@@ -8,7 +8,7 @@ from typing import Any
 from simulator.catalog.tables import Facts, Row, names_of, normalise, number, pick, split, table
 from simulator.units import GB, GIB
 
-__all__ = ["DeviceFacts", "Usable", "device", "devices"]
+__all__ = ["DeviceFacts", "Usable", "device", "devices", "kind_of"]
 
 ASSUMED = "assumed"
 SNAP = 0.08  # '16 GB' may mean 16e9 or 2**34 bytes, 7.4 % apart: both name the 16 GB option

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -40,6 +40,11 @@ class Engine:
     """Start the SimPy processes of row 0."""
     chats: Callable[[Job], tuple[int, ...]]
     """How many chats each stream of tokens stands for (a batch decodes in step)."""
+    serve: Callable[[simpy.Environment, Job, Draws, Recorder, Sequence[float]], Any] | None = None
+    """Start the SimPy processes of row 0 for chats that arrive at these times (s); a token's session is its chat.
+
+    No more than `workload.concurrency` chats are let in at once. None where it is not known how the engine does it.
+    """
     chats_at_once: int = 1_000
     """Chats whose KV caches are in memory together; further ones wait."""
 

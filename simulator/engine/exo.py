@@ -17,7 +17,7 @@ other, in chunks of 4096 / min(4, W) tokens that follow each other through the r
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,7 +34,7 @@ from simulator.runtime.job import Job
 from simulator.runtime.network import Network
 from simulator.runtime.record import Recorder
 
-__all__ = ["ENGINE", "ExoRing"]
+__all__ = ["ENGINE", "MAX_BATCH", "NOTICE_BYTES", "ExoRing", "RingProcesses", "serve"]
 
 Steps = Generator[simpy.Event, Any, int]
 NOTICE_BYTES = 4
@@ -87,7 +87,7 @@ class ExoRing:
         columns = []
         for device, layers, noise in zip(self.job.ring, self._layers, self._noise, strict=True):
             base = [self.draws.decode_s(device, self.job.model, layers, context, batch,
-                                        self._paging_s(device, layers, batch)) for batch in self.waves]
+                                        self.paging_s(device, layers, batch)) for batch in self.waves]
             columns.append(np.concatenate(base) * noise)
         return np.stack(columns, axis=1)
 
@@ -123,7 +123,8 @@ class ExoRing:
     def _noise(self) -> list[Floats]:
         return [self.draws.noise(device, "decode", len(self.waves) * self.steps) for device in self.job.ring]
 
-    def _paging_s(self, device: Device, layers: int, batch: int) -> float:
+    def paging_s(self, device: Device, layers: int, batch: int) -> float:
+        """Seconds per step to re-read what exceeds a device's memory."""
         model, workload = self.job.model, self.job.workload
         resident = layers * model.layer_bytes + model.embedding_bytes + model.head_bytes
         resident += model.kv_bytes(layers, workload.prompt_tokens + workload.output_tokens, batch)
@@ -222,7 +223,7 @@ class _Recursion:
 
 
 @dataclass
-class _Processes:
+class RingProcesses:
     """The ring as SimPy processes, one per rank, for row 0 of the draws."""
 
     env: simpy.Environment
@@ -300,13 +301,21 @@ def is_recursion_exact(job: Job) -> bool:
     return not any(device.link.power_save or (chunked and device.link.shared) for device in job.ring)
 
 
+def serve(env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder, arrivals_s: Sequence[float]) -> Any:
+    """Start the ring for chats that come one by one."""
+    from simulator.engine.exo_serving import Serving  # it builds on this module
+
+    return Serving(env, job, draws, recorder, arrivals_s)
+
+
 ENGINE = Engine(
     name="exo",
     default_rule="exo",
     head_on="all",
     token_times_s=lambda job, draws: _Recursion(ExoRing(job, draws)).token_times_s(),
     is_recursion_exact=is_recursion_exact,
-    start=lambda env, job, draws, recorder: _Processes(env, ExoRing(job, draws), recorder),
+    start=lambda env, job, draws, recorder: RingProcesses(env, ExoRing(job, draws), recorder),
     chats=lambda job: ExoRing(job, Draws(job, 0, 1)).waves,
+    serve=serve,
     chats_at_once=MAX_BATCH,
 )

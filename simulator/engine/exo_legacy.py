@@ -8,7 +8,7 @@ the broadcast arrives. Requests share nothing: each has its own round trip, and 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -125,15 +125,27 @@ class _Processes:
     env: simpy.Environment
     ring: LegacyRing
     recorder: Recorder
+    arrivals_s: Sequence[float] | None = None
+    """When each chat comes; None: as many as the workload's concurrency, all at once."""
 
     def __post_init__(self) -> None:
-        ring, chats = self.ring, self.ring.job.workload.concurrency
+        ring, at_once = self.ring, self.ring.job.workload.concurrency
+        self.arrivals_s = [0.0] * at_once if self.arrivals_s is None else self.arrivals_s
+        self.admitted, chats = simpy.Resource(self.env, at_once), len(self.arrivals_s)
         self.stages = [simpy.Resource(self.env) for _ in ring.names]
         self.network = Network(self.env, ring.draws, self.recorder, flows=chats)
         self.result_per_byte = float(ring.seconds_per_byte(ring.size - 1)[0])
         self.heard_s = [0.0] * chats
-        for chat in range(chats):
-            self.env.process(self.chat(chat))
+        for chat, arrival_s in enumerate(self.arrivals_s):
+            self.env.process(self.admit(chat, arrival_s))
+
+    def admit(self, chat: int, arrival_s: float) -> Generator[simpy.Event, Any, None]:
+        """Come, wait to be let in, and be answered."""
+        if arrival_s > 0:
+            yield self.env.timeout(arrival_s)
+        with self.admitted.request() as place:
+            yield place
+            yield from self.chat(chat)
 
     def chat(self, chat: int) -> Generator[simpy.Event, Any, None]:
         """A chat's story: each token goes once round the ring."""
@@ -181,4 +193,5 @@ ENGINE = Engine(
     is_recursion_exact=lambda job: job.workload.concurrency == 1 and not any(d.link.power_save for d in job.ring),
     start=lambda env, job, draws, recorder: _Processes(env, LegacyRing(job, draws), recorder),
     chats=lambda job: (1,) * job.workload.concurrency,
+    serve=lambda env, job, draws, recorder, arrivals_s: _Processes(env, LegacyRing(job, draws), recorder, arrivals_s),
 )

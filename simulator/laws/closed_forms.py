@@ -10,8 +10,8 @@ __all__ = [
     "exo_notice_is_hidden",
     "exo_token_s",
     "legacy_token_s",
-    "mean_value_analysis",
     "md1_sojourn_s",
+    "mean_value_analysis",
     "mm1_sojourn_s",
     "ring_tokens_per_s_bound",
 ]

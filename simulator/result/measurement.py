@@ -10,7 +10,9 @@ type        fields
 `token`     `run chat token t_ns`: token `token` (from 0) arrived `t_ns` after its own request was sent
 `result`    `run chat outcome tokens`: how the reply ended (`complete`, or the name of an error), with `detail`
 `hop`       `run source sink size_bytes sent_ns imposed_ns`: a message at a relay, and the delay that was imposed on it
-`link`      `source sink rtt_ns size_bytes`: a direct measurement of a link
+`link`      `source sink rtt_ns size_bytes loaded`: a round trip of `size_bytes` there and back, idle or under load
+`link_rate` `source sink bytes_per_s seconds`: throughput in one direction
+`speed`     `device memory_bytes_per_s disk_bytes_per_s`: what an agent measured of its own device
 `device`    `run device busy_s wall_s`: CPU time of a device's engine during one run
 `phase`     `run phase device start_ns end_ns`: a phase of a recovery, or a load
 `warning`   `text`: a doubt that arose while measuring
@@ -70,7 +72,7 @@ class Provenance(Spec):
     name: str
     created: str
     """ISO time in UTC."""
-    source: Literal["local", "exo", "exo-legacy", "llama-rpc"]
+    source: Literal["local", "exo", "exo-legacy", "llama-rpc", "agent"]
     engine: str
     engine_version: str
     model: str

@@ -22,7 +22,7 @@ from simulator.runtime.record import Recorder
 from simulator.scenario import Label, Scenario
 from simulator.version import VERSION
 
-__all__ = ["Prediction", "predict", "rates"]
+__all__ = ["Prediction", "label", "predict", "rates"]
 
 REPLAYS = 4
 """Replications that SimPy replays with spans: enough for shares of a token's time to within about a percent."""

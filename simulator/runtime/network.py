@@ -37,7 +37,7 @@ class Port:
     free_s: float = 0.0
     last_active_s: float = 0.0
     doze: PowerSave | None = None
-    wake_s: Iterator[float] = iter(())
+    wake_s: Iterator[float] = field(default_factory=lambda: iter(()))
 
     def wake_up_s(self, at_s: float) -> float:
         """Extra delay of a message that reaches this device's access point at `at_s`."""
@@ -140,7 +140,8 @@ class Network:
         path = self.draws.job.cluster.path(source, sink)
         per_byte = float(self.draws.seconds_per_byte(path)[0])
         listener = self.ports[sink] if path.power_save is not None else None
-        return Hop(self.env, source, sink, self.ports[source], per_byte, self.recorder, self._air(path.medium), listener)
+        medium = self._air(path.medium)
+        return Hop(self.env, source, sink, self.ports[source], per_byte, self.recorder, medium, listener)
 
     def _air(self, medium: str | None) -> simpy.Resource | None:
         if medium is None or self.flows == 1:

@@ -86,7 +86,8 @@ def test_recursion_is_simpy(a_job: Job) -> None:
 @pytest.mark.parametrize("prompt_tokens", [20, 100, 1500])
 def test_critical_path_has_no_gap(prompt_tokens: int) -> None:
     slow = link(Lognormal(median="3 ms", sigma=0.5), rate=2e6)
-    a_job = job([device(f"d{i}", link=slow) for i in range(3)], "llama-rpc", prompt_tokens=prompt_tokens, output_tokens=5)
+    devices = [device(f"d{i}", link=slow) for i in range(3)]
+    a_job = job(devices, "llama-rpc", prompt_tokens=prompt_tokens, output_tokens=5)
     seen = simulate(a_job, spans=True)
     for _, _, time_s, span in seen.tokens:
         assert sum(part.end_s - part.start_s for part in seen.critical_path(span)) == pytest.approx(time_s, rel=1e-9)

@@ -68,7 +68,9 @@ DOZING = PowerSave(0.001, Constant(value="80 ms"))
     ("exo-legacy", {}, True),
     ("exo-legacy", {"concurrency": 2}, False),
 ])
-def test_auto_takes_simpy_where_messages_want_the_air_together(engine_name: str, changes: dict[str, int], exact: bool) -> None:
+def test_auto_takes_simpy_where_messages_want_the_air_together(
+    engine_name: str, changes: dict[str, int], exact: bool,
+) -> None:
     devices = [device(f"d{i}", link=link(0.002, rate=1e6, shared=True)) for i in range(3)]
     a_job = job(devices, engine_name, **({"output_tokens": 3} | changes))
     assert engine(engine_name).is_recursion_exact(a_job) is exact
@@ -121,5 +123,5 @@ def test_recording_spans_moves_no_token(engine_name: str, data: st.DataObject) -
 
 def test_engines_are_found_by_name() -> None:
     assert {"exo", "exo-legacy"} <= set(engines())
-    with pytest.raises(CatalogError, match="engine 'exxo' is unknown; engines are .*exo"):
+    with pytest.raises(CatalogError, match=r"engine 'exxo' is unknown; engines are .*exo"):
         engine("exxo")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -90,13 +90,16 @@ def test_medians(law: Law, median: float) -> None:
 
 
 @given(st.floats(0.3, 5), st.floats(1e-4, 1))
+@settings(deadline=None)
 def test_gamma_and_weibull_with_shape_one_are_exponential(shift: float, mean: float) -> None:
-    expected = table(Exponential(mean=f"{mean!r} s", shift=f"{shift!r} s"))
-    np.testing.assert_allclose(table(Gamma(mean=f"{mean!r} s", shape=1.0, shift=f"{shift!r} s")), expected, rtol=1e-9)
-    np.testing.assert_allclose(table(Weibull(scale=f"{mean!r} s", shape=1.0, shift=f"{shift!r} s")), expected, rtol=1e-9)
+    m, s = f"{mean!r} s", f"{shift!r} s"
+    expected = table(Exponential(mean=m, shift=s))
+    np.testing.assert_allclose(table(Gamma(mean=m, shape=1.0, shift=s)), expected, rtol=1e-9)
+    np.testing.assert_allclose(table(Weibull(scale=m, shape=1.0, shift=s)), expected, rtol=1e-9)
 
 
 @given(st.floats(0.01, 0.99))
+@settings(deadline=None)
 def test_a_mixture_of_equal_parts_is_that_part(weight: float) -> None:
     part = Gamma(mean="10 ms", shape=2.0)
     mixed = Mixture(parts=(Part(weight=weight, of=part), Part(weight=1 - weight, of=part)))

@@ -46,7 +46,8 @@ def test_shares_sum_to_one_and_seconds_to_the_mean_gap(a_job: Job) -> None:
     shares = critical_shares([recorder])
     times = by_simpy(a_job)
     assert sum(share.share for share in shares) == pytest.approx(1, rel=1e-6)
-    assert sum(share.seconds_per_token for share in shares) == pytest.approx(float(np.diff(times, axis=1).mean()), rel=1e-6)
+    gap_s = float(np.diff(times, axis=1).mean())
+    assert sum(share.seconds_per_token for share in shares) == pytest.approx(gap_s, rel=1e-6)
     assert [share.share for share in shares] == sorted((share.share for share in shares), reverse=True)
 
 
@@ -73,8 +74,8 @@ def certain_jobs(draw: st.DrawFn) -> Job:
                                        "prefill_flops": draw(st.floats(1e10, 1e13))}) for _ in range(count)]
     devices = [device(f"d{i}", speed=speed, link=draw(constant_links)) for i, speed in enumerate(speeds)]
     name = draw(st.sampled_from(["exo", "exo-legacy"]))
-    return job(devices, name, layers=[draw(st.integers(1, 9)) for _ in range(count)], prompt_tokens=draw(st.integers(1, 30)),
-               output_tokens=8, concurrency=draw(st.integers(1, 9)) if name == "exo" else 1)
+    return job(devices, name, layers=[draw(st.integers(1, 9)) for _ in range(count)], output_tokens=8,
+               prompt_tokens=draw(st.integers(1, 30)), concurrency=draw(st.integers(1, 9)) if name == "exo" else 1)
 
 
 @given(certain_jobs(), st.integers(0, 4), st.floats(1, 20))
@@ -92,7 +93,8 @@ def test_a_faster_device_never_finishes_later(a_job: Job, which: int, factor: fl
 def test_a_nearer_link_never_finishes_later(a_job: Job, which: int, factor: float) -> None:
     far = a_job.ring[which % len(a_job.ring)]
     near = replace(far.link, delay=Constant(value=f"{far.link.delay.mean_s * factor!r} s"))
-    assert np.all(token_times_s(with_device(a_job, replace(far, link=near)), 1) <= token_times_s(a_job, 1) * (1 + 1e-12))
+    times = token_times_s(with_device(a_job, replace(far, link=near)), 1)
+    assert np.all(times <= token_times_s(a_job, 1) * (1 + 1e-12))
 
 
 def with_device(a_job: Job, changed) -> Job:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.model.model import Model
@@ -15,7 +15,8 @@ from simulator.scenario import SpeedSpec
 from tests.helpers import EXPERTS, SMALL, device, devices
 
 LLAMA_70B = Model("70B", 80, 8192, 0.5e9, 0.5e9, 0, 0, 0.0, 0.6e9, 0.6e9, 4096.0, 1.7e9, 2.1e9, 16384.0)
-LAPTOP = device("laptop", speed=SpeedSpec(decode_bandwidth="50 GB/s", prefill_flops="2 TFLOPS", layer_overhead="100 us"))
+LAPTOP = device("laptop", speed=SpeedSpec(
+    decode_bandwidth="50 GB/s", prefill_flops="2 TFLOPS", layer_overhead="100 us"))
 SIZES = st.integers(1, 80)
 
 
@@ -69,6 +70,7 @@ def test_a_token_reads_its_own_experts_and_a_batch_ever_more_of_them() -> None:
 
 
 @given(devices("any"), SIZES, SIZES, st.integers(0, 8000), st.integers(0, 8000), st.sampled_from([SMALL, EXPERTS]))
+@settings(deadline=None)
 def test_more_layers_context_or_chats_never_cost_less(any_device, a, b, c, d, model) -> None:
     few, many, short, long = min(a, b), max(a, b), min(c, d), max(c, d)
     assert decode_s(any_device, model, few, short) <= decode_s(any_device, model, many, short)
@@ -81,16 +83,18 @@ def test_more_layers_context_or_chats_never_cost_less(any_device, a, b, c, d, mo
 
 
 @given(devices("any"), SIZES, st.floats(1, 10), st.sampled_from([SMALL, EXPERTS]))
+@settings(deadline=None)
 def test_a_faster_device_never_costs_more(any_device, layers, factor, model) -> None:
     speed = any_device.speed
-    for changes in ({"decode_bandwidth": speed.decode_bandwidth * factor}, {"prefill_flops": speed.prefill_flops * factor}):
-        faster = replace(any_device, speed=speed.model_copy(update=changes))
+    for name in ("decode_bandwidth", "prefill_flops"):
+        faster = replace(any_device, speed=speed.model_copy(update={name: getattr(speed, name) * factor}))
         assert decode_s(faster, model, layers, 100) <= decode_s(any_device, model, layers, 100)
         assert prefill_s(faster, model, layers, 100) <= prefill_s(any_device, model, layers, 100)
         assert head_s(faster, model) <= head_s(any_device, model)
 
 
 @given(devices("any"), SIZES, st.integers(1, 9))
+@settings(deadline=None)
 def test_cost_of_many_contexts_is_the_cost_of_each(any_device, layers, batch) -> None:
     contexts = np.array([0, 10, 4000])
     together = decode_s(any_device, SMALL, layers, contexts, batch)

@@ -66,7 +66,8 @@ def test_runs_share_their_world_and_nothing_else() -> None:
 
 def test_a_certain_world_has_no_spread() -> None:
     speed = SPEED.model_copy(update={"decode_spread": 0.3, "prefill_spread": 0.3})
-    doubtful = [device(f"d{i}", speed=speed, noise=NOISY, link=link(0.002, delay_log_sd=0.4, rate_log_sd=0.2)) for i in range(3)]
+    vague = link(0.002, delay_log_sd=0.4, rate_log_sd=0.2)
+    doubtful = [device(f"d{i}", speed=speed, noise=NOISY, link=vague) for i in range(3)]
     times = token_times_s(job(doubtful, overhead_log_sd=0.4, step_overhead_s=0.01), 6, certain=True)
     np.testing.assert_array_equal(times, np.repeat(times[:, :, :1], 6, axis=2))
 

@@ -1,0 +1,257 @@
+"""The asking side: every agent measures its link to every other one; the samples go into a Measurement file.
+
+Each `link` event holds `source sink size_bytes rtt_ns loaded`: the time for `size_bytes` to go and as many to come
+back.
+Each `link_rate` event holds `source sink bytes_per_s seconds`: what the receiver counted. Each `speed` event holds
+`device memory_bytes_per_s disk_bytes_per_s`, as far as the agent could measure them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import permutations
+from pathlib import Path
+
+from live.agent.facts import Facts
+from live.agent.probe import MAX_SIZE_BYTES, WARM_UP
+from live.agent.wire import VERSION, Session, WireError, ask, check_token
+from simulator.errors import LiveError, Unreachable
+from simulator.result.measurement import DeviceProvenance, MeasurementWriter, Provenance
+
+__all__ = ["Address", "Links", "Peer", "Plan", "ask_facts", "measure_links", "read_address"]
+
+ANSWER_S = 60.0  # reading the facts of a Mac takes several seconds
+
+Address = tuple[str, int]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured on each directed link; 16,384 bytes are one token's hidden state of a 70B Llama in 16 bits."""
+
+    sizes_bytes: tuple[int, ...] = (4, 16_384)
+    seconds: float = 5.0
+    interval_s: float = 0.01
+    loaded: bool = True
+    rate_seconds: float = 2.0
+    speed_seconds: float = 0.0
+    """how long each device measures its memory and its disk before, 0 for not at all"""
+
+    def __post_init__(self) -> None:
+        wrong = [size for size in self.sizes_bytes if not 1 <= size <= MAX_SIZE_BYTES]
+        if wrong or not self.sizes_bytes:
+            raise LiveError(f"message sizes {self.sizes_bytes} must be from 1 to {MAX_SIZE_BYTES} bytes")
+        if self.speed_seconds and not 0.05 <= self.speed_seconds <= 60:
+            raise LiveError(f"{self.speed_seconds} s per device must be 0, or from 0.05 to 60 s")
+        if not 0.05 <= self.seconds <= 3600 or not 0.05 <= self.rate_seconds <= 3600:
+            raise LiveError(f"{self.seconds} s per link and size must be from 0.05 to 3600 s")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One agent: where it is, what it calls itself (made unique), what it is."""
+
+    address: Address
+    name: str
+    facts: Facts
+
+
+@dataclass(slots=True)
+class Links:
+    """What was measured: round trips (ns) by (source, sink, size, loaded), and rates (bytes/s) by (source, sink)."""
+
+    peers: tuple[Peer, ...]
+    rtt_ns: dict[tuple[str, str, int, bool], list[int]] = field(default_factory=dict)
+    bytes_per_s: dict[tuple[str, str], float] = field(default_factory=dict)
+    speeds: dict[str, dict[str, float]] = field(default_factory=dict)
+    """by device: memory_bytes_per_s (copied by all cores), disk_bytes_per_s"""
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_address(text: str, default_port: int) -> Address:
+    """'host', 'host:port' or '[v6]:port' as an address; raises LiveError."""
+    host, _, port = text.rpartition(":") if text.count(":") == 1 or text.startswith("[") else (text, "", "")
+    if text.startswith("[") and text.endswith("]"):
+        host, port = text, ""
+    host = host.strip("[]")
+    if not host or (port and not (port.isdigit() and 0 < int(port) < 65536)):
+        raise LiveError(f"{text!r:.80} is no address; write host or host:port")
+    return host, int(port) if port else default_port
+
+
+def _key(token: str) -> bytes:
+    try:
+        return check_token(token)
+    except WireError as error:
+        raise LiveError(str(error)) from error
+
+
+def ask_facts(address: Address, token: str) -> Facts:
+    """The facts of one agent; raises Unreachable with the way out."""
+    where = f"{address[0]}:{address[1]}"
+    try:
+        with ask(*address, _key(token)) as session:
+            session.send({"op": "facts"})
+            return Facts.from_dict(session.receive(ANSWER_S).get("facts") or {})
+    except WireError as error:
+        raise Unreachable(f"no agent at {where}: {error}; start `sim live agent --listen ADDRESS` there with the same "
+                          "token, and let the firewall pass its port") from error  # fmt: skip
+    except ValueError as error:
+        raise LiveError(f"the agent at {where} sends unknown facts: {error}; use one version everywhere") from error
+
+
+def _peers(addresses: Sequence[Address], token: str, links_warnings: list[str]) -> tuple[Peer, ...]:
+    """All agents that answer, with unique names; raises Unreachable when fewer than two do."""
+    found: list[Peer] = []
+    faults: list[str] = []
+    for address in dict.fromkeys(addresses):
+        try:
+            facts = ask_facts(address, token)
+        except Unreachable as error:
+            faults.append(str(error))
+            continue
+        taken = {peer.name for peer in found}
+        clean = _printable(facts.name)[:60] or "unnamed"
+        name = next(name for name in _names(clean) if name not in taken)
+        found.append(Peer(address, name, facts))
+    if len(found) < 2:
+        raise Unreachable("\n".join([*faults, f"{len(found)} agents answer; a link needs two"]))
+    links_warnings.extend(faults)
+    return tuple(found)
+
+
+def _names(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}-{count}" for count in range(2, 1000))
+
+
+def measure_links(
+    addresses: Sequence[Address],
+    token: str,
+    plan: Plan,
+    out: Path,
+    progress: Progress = lambda text: None,
+) -> Links:
+    """Measure every directed link, one after the other so that none disturbs another, and store the samples in `out`.
+
+    Samples are on disk as soon as they arrive. A link that fails is a warning, not the end. Raises Unreachable when
+    fewer than two agents answer, LiveError for a token that is too short.
+    """
+    warnings: list[str] = []
+    links = Links(_peers(addresses, token, warnings), warnings=warnings)
+    with MeasurementWriter(out, _provenance(links.peers, plan)) as file:
+        for text in warnings:
+            file.warn(text)
+        for peer in links.peers if plan.speed_seconds else ():
+            progress(f"{peer.name}: memory and disk")
+            links.speeds[peer.name] = _speed(peer, token, plan.speed_seconds)
+            file.write("speed", device=peer.name, **links.speeds[peer.name])
+        for source, sink in permutations(links.peers, 2):
+            try:
+                with ask(*source.address, _key(token)) as session:
+                    _measure_link(session, source, sink, plan, links, file, progress)
+            except WireError as error:
+                text = f"{source.name} -> {sink.name}: not measured: {error}"
+                warnings.append(text)
+                file.warn(text)
+                progress(text)
+    return links
+
+
+SPEEDS = (("memory", "all_threads_bytes_per_s", "memory_bytes_per_s"), ("disk", "bytes_per_s", "disk_bytes_per_s"))
+
+
+def _speed(peer: Peer, token: str, seconds: float) -> dict[str, float]:
+    """What the agent measures of its own device; an agent without a model file has no disk rate."""
+    found = {}
+    for operation, key, name in SPEEDS:
+        with contextlib.suppress(WireError), ask(*peer.address, _key(token)) as session:
+            session.send({"op": operation, "seconds": seconds})
+            found[name] = _answer(session.receive(seconds + ANSWER_S), key)[key]
+    return found
+
+
+def _measure_link(
+    session: Session, source: Peer, sink: Peer, plan: Plan, links: Links, file: MeasurementWriter, progress: Progress
+) -> None:
+    """All sizes idle, then the rate, then all sizes again while the link is full."""
+    host, port = sink.address
+    to_sink = {"host": host, "port": port}
+
+    def trips(*, loaded: bool) -> None:
+        for size in plan.sizes_bytes:
+            progress(f"{source.name} -> {sink.name}: {size} bytes{', link full' if loaded else ''}")
+            samples = links.rtt_ns.setdefault((source.name, sink.name, size, loaded), [])
+            asked = {"op": "trips", **to_sink, "size_bytes": size, "seconds": plan.seconds}
+            session.send({**asked, "interval_s": plan.interval_s, "loaded": loaded})
+            where = {"source": source.name, "sink": sink.name, "size_bytes": size, "loaded": loaded}
+            for batch in _batches(session, plan.interval_s):
+                samples.extend(batch)
+                for rtt_ns in batch:
+                    file.write("link", **where, rtt_ns=rtt_ns)
+
+    trips(loaded=False)
+    progress(f"{source.name} -> {sink.name}: rate")
+    session.send({"op": "rate", **to_sink, "seconds": plan.rate_seconds})
+    answer = _answer(session.receive(plan.rate_seconds + ANSWER_S), "bytes", "seconds")
+    if answer["seconds"] > 0:
+        links.bytes_per_s[source.name, sink.name] = rate = answer["bytes"] / answer["seconds"]
+        file.write("link_rate", source=source.name, sink=sink.name, bytes_per_s=rate, seconds=answer["seconds"])
+    if plan.loaded:
+        trips(loaded=True)
+
+
+def _answer(message: dict[str, object], *keys: str) -> dict[str, float]:
+    """The numbers of a message; raises WireError with the agent's own words where it refused, or without `keys`."""
+    if "error" in message:
+        raise WireError(_printable(str(message["error"]))[:300])
+    numbers = {key: float(value) for key, value in message.items() if isinstance(value, int | float)}
+    if not all(key in numbers for key in keys):
+        raise WireError(f"an answer without {' and '.join(keys)}; use one version everywhere")
+    return numbers
+
+
+def _printable(text: str) -> str:
+    """What another device says must not steer the terminal."""
+    return "".join(character for character in text if character.isprintable())
+
+
+def _batches(session: Session, interval_s: float) -> Iterator[list[int]]:
+    while True:
+        message = session.receive(ANSWER_S + 2 * interval_s)
+        if "done" in message:
+            return
+        _answer(message)
+        batch = message.get("rtt_ns")
+        if not isinstance(batch, list) or not all(isinstance(value, int) and value > 0 for value in batch):
+            raise WireError("round trips that are no positive integers")
+        yield batch
+
+
+def _provenance(peers: tuple[Peer, ...], plan: Plan) -> Provenance:
+    devices = tuple(
+        DeviceProvenance(
+            name=peer.name,
+            chip=peer.facts.chip or "unknown",
+            os=peer.facts.system or "unknown",
+            memory_bytes=peer.facts.memory_total_bytes,
+            link_kind=peer.facts.link_kind,
+            power_source={True: "battery", False: "mains", None: "unknown"}[peer.facts.power.on_battery],
+            details={"facts": peer.facts.as_dict(), "address": f"{peer.address[0]}:{peer.address[1]}"},
+        )
+        for peer in peers
+    )
+    # No model runs: the fields of a token measurement are empty here.
+    return Provenance(
+        name="links", created=datetime.now(UTC).isoformat(timespec="seconds"), source="agent", engine="links",
+        engine_version=str(VERSION), model="none", model_layers=0, devices=devices, placement=(), prompt_tokens=0,
+        output_tokens=0, runs=1, warm_up_requests=WARM_UP,
+        clock=f"monotonic, of the source agent ({time.get_clock_info('perf_counter').implementation} here)",
+        cluster={"links": {"sizes_bytes": list(plan.sizes_bytes), "seconds": plan.seconds,
+                           "interval_s": plan.interval_s, "loaded": plan.loaded}},
+    )  # fmt: skip

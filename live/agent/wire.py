@@ -1,0 +1,203 @@
+"""How two agents talk: a token that never crosses the wire, then JSON messages that cannot be forged or replayed.
+
+Handshake (A asks, B answers; N random bytes, H = HMAC-SHA256 with the token as key)::
+
+    A -> B   "LSA1"  Na  H("knock" Na)       B closes without a byte if this is wrong
+    B -> A   Nb  H("agent" Na Nb)            A learns that B has the token
+    A -> B   H("asker" Na Nb)                B learns that A has it now, not in an old recording
+
+Both sides then use the key K = H("key" Na Nb). A message is `length(4) JSON HMAC(K, direction counter JSON)`: a message
+of another session, direction or place in the order does not verify. Nothing is encrypted: whoever listens on the LAN
+can read the figures, but neither ask for them nor change them.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import socket
+import struct
+import time
+from types import TracebackType
+from typing import Any
+
+__all__ = [
+    "DEFAULT_PORT",
+    "MIN_TOKEN_CHARS",
+    "SERVICE",
+    "VERSION",
+    "Seen",
+    "Session",
+    "WireError",
+    "answer",
+    "ask",
+    "check_token",
+    "new_token",
+    "recv_exact",
+]
+
+SERVICE = "_lansim-agent._tcp.local."
+VERSION = 1
+DEFAULT_PORT = 52425  # ten above EXO's API, so that it is easy to remember and clashes with none of EXO's ports
+MAGIC = b"LSA1"
+NONCE_BYTES = MAC_BYTES = 32
+KNOCK_BYTES = len(MAGIC) + NONCE_BYTES + MAC_BYTES
+REQUEST_LIMIT_BYTES = 64 << 10
+REPLY_LIMIT_BYTES = 1 << 20
+MIN_TOKEN_CHARS = 16  # a recorded knock can be guessed at offline, so a token must be long enough to make that hopeless
+HANDSHAKE_S = 3.0
+
+
+class WireError(Exception):
+    """The other side is gone, silent, has another token, or sends what no agent sends."""
+
+
+def new_token() -> str:
+    """A fresh pairing token of 128 random bits."""
+    return secrets.token_urlsafe(16)
+
+
+def check_token(token: str) -> bytes:
+    """The token as a key; raises WireError when it is too short to keep guessers out."""
+    if len(token) < MIN_TOKEN_CHARS:
+        raise WireError(f"the token has {len(token)} characters, at least {MIN_TOKEN_CHARS} are needed; "
+                        "leave it away to get a fresh one")  # fmt: skip
+    return token.encode()
+
+
+def _mac(key: bytes, *parts: bytes) -> bytes:
+    return hmac.digest(key, b"".join(parts), "sha256")
+
+
+def recv_exact(connection: socket.socket, size_bytes: int, deadline_s: float) -> bytes:
+    """Read exactly `size_bytes`, at the latest at `deadline_s` on the monotonic clock; raises WireError otherwise."""
+    buffer = bytearray(size_bytes)
+    view, filled = memoryview(buffer), 0
+    while filled < size_bytes:
+        left_s = deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise WireError("no answer in time")
+        connection.settimeout(left_s)
+        try:
+            count = connection.recv_into(view[filled:])
+        except OSError as error:
+            raise WireError(f"connection lost: {error}") from error
+        if count == 0:
+            raise WireError("the other side closed the connection")
+        filled += count
+    return bytes(buffer)
+
+
+def _send(connection: socket.socket, data: bytes, timeout_s: float) -> None:
+    connection.settimeout(timeout_s)
+    try:
+        connection.sendall(data)
+    except OSError as error:
+        raise WireError(f"connection lost: {error}") from error
+
+
+class Session:
+    """An authenticated connection: numbered messages both ways, each with its code; a context manager that closes."""
+
+    def __init__(self, connection: socket.socket, key: bytes, *, asking: bool) -> None:
+        self.connection = connection
+        self._key = key
+        self._out, self._in = (b"a", b"b") if asking else (b"b", b"a")
+        self._limit_bytes = REPLY_LIMIT_BYTES if asking else REQUEST_LIMIT_BYTES
+        self._sent = self._received = 0
+
+    def send(self, message: dict[str, Any], timeout_s: float = 10.0) -> None:
+        """Send one message; raises WireError when the other side is gone."""
+        payload = json.dumps(message, separators=(",", ":")).encode()
+        code = _mac(self._key, self._out, struct.pack(">Q", self._sent), payload)
+        self._sent += 1
+        _send(self.connection, struct.pack(">I", len(payload)) + payload + code, timeout_s)
+
+    def receive(self, timeout_s: float) -> dict[str, Any]:
+        """Wait up to `timeout_s` for the next message; raises WireError for silence, forgery and nonsense."""
+        deadline_s = time.monotonic() + timeout_s
+        (length,) = struct.unpack(">I", recv_exact(self.connection, 4, deadline_s))
+        if length > self._limit_bytes:
+            raise WireError(f"a message of {length} bytes; at most {self._limit_bytes} are taken")
+        payload = recv_exact(self.connection, length, deadline_s)
+        code = recv_exact(self.connection, MAC_BYTES, deadline_s)
+        if not hmac.compare_digest(code, _mac(self._key, self._in, struct.pack(">Q", self._received), payload)):
+            raise WireError("a message that was changed on the way or replayed")
+        self._received += 1
+        try:
+            message = json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            raise WireError("a message that is not JSON") from error
+        if not isinstance(message, dict):
+            raise WireError("a message that is no JSON object")
+        return message
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+
+def ask(host: str, port: int, token: bytes, timeout_s: float = 5.0) -> Session:
+    """Connect to an agent and prove to each other that both have the token.
+
+    Raises WireError when nothing listens there, or when it is no agent with this token.
+    """
+    try:
+        connection = socket.create_connection((host, port), timeout=timeout_s)
+    except OSError as error:
+        raise WireError(f"nothing answers: {error}") from error
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        mine = secrets.token_bytes(NONCE_BYTES)
+        _send(connection, MAGIC + mine + _mac(token, b"knock", mine), timeout_s)
+        reply = recv_exact(connection, NONCE_BYTES + MAC_BYTES, time.monotonic() + timeout_s)
+        theirs, code = reply[:NONCE_BYTES], reply[NONCE_BYTES:]
+        if not hmac.compare_digest(code, _mac(token, b"agent", mine, theirs)):
+            raise WireError("it does not know the token")
+        _send(connection, _mac(token, b"asker", mine, theirs), timeout_s)
+    except (WireError, OSError) as error:
+        connection.close()
+        raise WireError(f"no agent with this token: {error}") from error
+    return Session(connection, _mac(token, b"key", mine, theirs), asking=True)
+
+
+def answer(connection: socket.socket, token: bytes, seen: Seen, timeout_s: float = HANDSHAKE_S) -> Session:
+    """The listening side of `ask`; raises WireError, before a byte was sent, unless the knock shows the token."""
+    deadline_s = time.monotonic() + timeout_s
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    knock = recv_exact(connection, KNOCK_BYTES, deadline_s)
+    theirs, code = knock[len(MAGIC) : -MAC_BYTES], knock[-MAC_BYTES:]
+    if not knock.startswith(MAGIC) or not hmac.compare_digest(code, _mac(token, b"knock", theirs)):
+        raise WireError("a knock without the token")
+    if not seen.first_time(theirs):
+        raise WireError("a knock that was heard before")
+    mine = secrets.token_bytes(NONCE_BYTES)
+    _send(connection, mine + _mac(token, b"agent", theirs, mine), timeout_s)
+    code = recv_exact(connection, MAC_BYTES, deadline_s)
+    if not hmac.compare_digest(code, _mac(token, b"asker", theirs, mine)):
+        raise WireError("an asker without the token")
+    return Session(connection, _mac(token, b"key", theirs, mine), asking=False)
+
+
+class Seen:
+    """The last knocks, so that a replayed one is not even answered; only right knocks get here, so 4096 are plenty."""
+
+    def __init__(self, size: int = 4096) -> None:
+        self._nonces: dict[bytes, None] = {}
+        self._size = size
+
+    def first_time(self, nonce: bytes) -> bool:
+        """Whether this nonce is new; remembers it."""
+        if nonce in self._nonces:
+            return False
+        self._nonces[nonce] = None
+        if len(self._nonces) > self._size:
+            self._nonces.pop(next(iter(self._nonces)), None)
+        return True

@@ -1,0 +1,38 @@
+"""Complete the rows of devices on which our agent runs: with the token it tells what EXO does not."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from live.agent.facts import Facts
+from live.agent.links import ask_facts, read_address
+from live.agent.wire import DEFAULT_PORT
+from live.discover.found import Found, clean
+from simulator.errors import LiveError
+
+__all__ = ["with_facts"]
+
+
+def with_facts(rows: tuple[Found, ...], token: str) -> tuple[Found, ...]:
+    """The rows with chip, memory and link kind from their agents; a row whose agent does not answer gets a note."""
+    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="facts") as pool:
+        return tuple(pool.map(lambda row: _asked(row, token) if row.agent else row, rows))
+
+
+def _asked(row: Found, token: str) -> Found:
+    try:
+        return _completed(row, ask_facts(read_address(row.agent, DEFAULT_PORT), token))
+    except LiveError as error:
+        return replace(row, notes=(*row.notes, clean(str(error), 200)))
+
+
+def _completed(row: Found, facts: Facts) -> Found:
+    """What EXO said stays; of the chip EXO knows nothing on Linux, and of the link neither."""
+    return replace(
+        row,
+        chip=row.chip or clean(facts.chip),
+        memory_total_bytes=row.memory_total_bytes or facts.memory_total_bytes,
+        memory_free_bytes=row.memory_free_bytes if row.memory_free_bytes is not None else facts.memory_free_bytes,
+        link_kind=clean(facts.link_kind) if row.link_kind == "unknown" else row.link_kind,
+    )

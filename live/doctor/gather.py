@@ -1,0 +1,108 @@
+"""Collect once what the checks look at: the discovery, the devices' own facts, the routes, the model's size."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from live.agent.facts import Facts, collect
+from live.agent.links import Address, ask_facts
+from live.discover import Discovery, Options, discover
+from live.discover.get import Reply, get
+from live.discover.hosts import Probe
+from live.discover.state import field_of
+from simulator.errors import CatalogError, LiveError
+
+__all__ = ["Need", "Surroundings", "gather", "model_need", "route_interface"]
+
+MIB = 2.0**20
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """How much memory (bytes) a model takes, and who says so; None when nobody knows the model."""
+
+    model: str
+    total_bytes: float | None
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Everything that the checks may look at; `facts` begins with this machine."""
+
+    discovery: Discovery
+    facts: tuple[Facts, ...]
+    named: tuple[tuple[str, int], ...] = ()
+    agents: tuple[Address, ...] = ()
+    silent_agents: tuple[str, ...] = ()
+    routes: tuple[tuple[str, str], ...] = ()
+    """(address, own interface that leads there)"""
+    need: Need | None = None
+
+
+def route_interface(address: str, facts: Facts) -> str:
+    """The own interface that packets to `address` leave by, empty where that cannot be told; sends nothing."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # connecting a datagram socket only asks the routing table
+            own = probe.getsockname()[0].partition("%")[0]
+    except OSError:
+        return ""
+    return next((name for name, mine, _ in facts.addresses if mine == own), "")
+
+
+def model_need(model: str, probes: Sequence[Probe], get: Callable[[str, int, str], Reply] = get) -> Need:
+    """The size of `model`: as a running EXO lists it, which is what EXO itself compares, else by the catalogue."""
+    for probe in probes:
+        if probe.outcome != "exo":
+            continue
+        try:
+            listed = field_of(get(probe.host, probe.port, "/models").json(), "data")
+        except LiveError:
+            continue
+        for card in listed if isinstance(listed, list) else []:
+            size = field_of(card, "storage_size_megabytes")
+            names = {str(field_of(card, key)).lower() for key in ("id", "name", "base_model")}
+            if model.lower() in names and isinstance(size, int | float) and size > 0:
+                return Need(model, size * MIB, f"EXO at {probe.where}")
+    try:
+        from simulator.catalog import model as catalogue_model
+
+        facts = catalogue_model(model)
+    except CatalogError as error:
+        return Need(model, None, str(error))
+    return Need(model, facts.total_bytes, f"catalogue ({facts.quantisation}, {facts.format})")
+
+
+def gather(
+    options: Options,
+    agents: Sequence[Address] = (),
+    token: str = "",
+    model: str = "",
+    look: Callable[[Options], Discovery] = discover,
+    own: Callable[[], Facts] = collect,
+) -> Surroundings:
+    """Look around; agents that do not answer become a finding, not an error."""
+    discovery = look(options)
+    here = own()
+    facts, silent = [here], []
+    for address in agents:
+        try:
+            facts.append(ask_facts(address, token))
+        except LiveError as error:
+            silent.append(str(error))
+    targets = [probe.host for probe in discovery.probes if probe.found] + [address for address, _ in agents]
+    targets += [address for found in discovery.found for address in found.addresses if ":" not in address][:32]
+    routes = [(target, route_interface(target, here)) for target in dict.fromkeys(targets) if target[:1].isdigit()]
+    return Surroundings(
+        discovery=discovery,
+        facts=tuple(facts),
+        named=options.hosts,
+        agents=tuple(agents),
+        silent_agents=tuple(silent),
+        routes=tuple(routes),
+        need=model_need(model, discovery.probes) if model else None,
+    )

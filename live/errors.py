@@ -1,0 +1,122 @@
+"""What a real cluster can do to a request, each with its own name.
+
+::
+
+    LiveError                       (simulator.errors)
+      Unreachable                   nothing answers at that address
+      ApiChanged                    it answers, but not in a form that we know
+        NotStreamed                 a stream was asked for, one whole answer came
+      Refused                       it answers, and says no; carries the HTTP status
+        NotOffered                  this version has no such endpoint (404 or 405)
+      PlacementRefused              the engine cannot, or did not, place the model
+      InstanceFailed                a runner failed, or the instance vanished before it was ready
+      ClusterBusy                   somebody else uses the cluster
+      StreamBroken                  a stream that ended before its end; carries the tokens that had arrived
+        StreamErrorEvent            the engine sent an error event
+        StreamCutOff                the connection ended without a last token
+        StreamStalled               tokens stopped; the connection may go on with keep-alives for ever
+          MasterLost                ... because the cluster lost its master: it will never go on
+        ServerTimeout               the engine's own time-out cut the reply (legacy EXO's raw 408)
+        ModelSubstituted            another model answered than was asked (legacy EXO does so silently)
+        StreamGarbled               bytes that are no token stream, or one beyond all bounds
+        StreamAborted               we stopped it ourselves
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from simulator.errors import ApiChanged, LiveError, StreamBroken, Unreachable
+
+if TYPE_CHECKING:
+    from live.stream import Reply
+
+__all__ = [
+    "ApiChanged",
+    "BrokenReply",
+    "ClusterBusy",
+    "InstanceFailed",
+    "LiveError",
+    "MasterLost",
+    "ModelSubstituted",
+    "NotOffered",
+    "NotStreamed",
+    "PlacementRefused",
+    "Refused",
+    "ServerTimeout",
+    "StreamAborted",
+    "StreamBroken",
+    "StreamCutOff",
+    "StreamErrorEvent",
+    "StreamGarbled",
+    "StreamStalled",
+    "Unreachable",
+]
+
+
+class NotStreamed(ApiChanged):
+    """A stream was asked for and one whole answer came: this version does not stream here."""
+
+
+class Refused(LiveError):
+    """The cluster understood and said no; `status` is the HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class NotOffered(Refused):
+    """This version has no such endpoint."""
+
+
+class PlacementRefused(LiveError):
+    """The model cannot be placed as asked; the message is the engine's own where it gave one."""
+
+
+class InstanceFailed(LiveError):
+    """An instance that will not become ready."""
+
+
+class ClusterBusy(LiveError):
+    """Other work is on the cluster, so that a measurement would measure both."""
+
+
+class BrokenReply(StreamBroken):
+    """A reply that ended early; `reply` holds everything that arrived, with times."""
+
+    def __init__(self, message: str, reply: Reply) -> None:
+        self.reply = reply
+        super().__init__(f"{message} (after {len(reply.tokens)} tokens)", len(reply.tokens))
+
+
+class StreamErrorEvent(BrokenReply):
+    """The engine sent an error event in the stream."""
+
+
+class StreamCutOff(BrokenReply):
+    """The connection ended without a last token."""
+
+
+class StreamStalled(BrokenReply):
+    """Tokens stopped coming; keep-alives may go on."""
+
+
+class MasterLost(StreamStalled):
+    """The cluster lost its master: the stream would hang with keep-alives for ever."""
+
+
+class ServerTimeout(BrokenReply):
+    """The engine's own response time-out cut the reply."""
+
+
+class ModelSubstituted(BrokenReply):
+    """The reply is whole, but another model than the one asked for gave it."""
+
+
+class StreamGarbled(BrokenReply):
+    """Bytes that are no token stream, or a stream beyond all bounds."""
+
+
+class StreamAborted(BrokenReply):
+    """The caller stopped the reply."""

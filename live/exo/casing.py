@@ -1,0 +1,29 @@
+"""EXO says `inBytes` in one answer and `in_bytes` in another: one function makes both the same."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+__all__ = ["snake"]
+
+# A camelCase word. Ids (hex, UUIDs with dashes, libp2p's "12D3..."), model names and tags ("RunnerReady") are not one.
+CAMEL = re.compile(r"[a-z]+[0-9]*(?:[A-Z][a-z0-9]*)+")
+HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
+
+
+def snake(value: Any) -> Any:
+    """`value` with every camelCase key of every mapping in snake_case; tags and ids stay as they are.
+
+    >>> snake({"ramTotal": {"inBytes": 1}, "RunnerReady": {}})
+    {'ram_total': {'in_bytes': 1}, 'RunnerReady': {}}
+    """
+    if isinstance(value, dict):
+        return {_snake_key(key): snake(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [snake(inner) for inner in value]
+    return value
+
+
+def _snake_key(key: str) -> str:
+    return HUMP.sub(r"_\1", key).lower() if CAMEL.fullmatch(key) else key

@@ -1,0 +1,162 @@
+"""One streamed chat with EXO 1.x: every way in which it can end has a name."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpcore
+import httpx
+
+from live.errors import (
+    MasterLost,
+    NotStreamed,
+    ServerTimeout,
+    StreamAborted,
+    StreamBroken,
+    StreamCutOff,
+    StreamGarbled,
+    StreamStalled,
+)
+from live.exo.diagnose import Diagnosis
+from live.http import Aborted, Http, Watch, body_of
+from live.stream import OnToken, Pace, Reply, StreamRules, read_reply
+
+__all__ = ["Timeouts", "stream_reply"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds. A silence is looked into after `first_token_s` or `idle_s`, and ends the reply unless all seems well.
+
+    `idle_s` is the least; with slow tokens it grows to 30 mean gaps. While the state shows a healthy cluster, a silence
+    may last `patience` times as long: another request's prefill stops everybody's decoding, and that can take minutes.
+    """
+
+    connect_s: float = 5.0
+    answer_s: float = 30.0  # an unknown model makes EXO ask a hub: recorded 18 s offline
+    first_token_s: float = 60.0
+    idle_s: float = 10.0  # EXO's own keep-alives come every 10 s
+    idle_most_s: float = 120.0
+    patience: int = 6
+    look_again_s: float = 3.0  # a living master numbers several events per second; two looks tell a frozen state
+    finish_s: float = 5.0
+    bench_s: float = 3600.0
+    ready_s: float = 1800.0
+    appear_s: float = 20.0
+    poll_s: float = 0.25
+
+
+class _Supervisor:
+    """Decides how long to wait for the next sign of life of one stream."""
+
+    def __init__(self, watch: Watch, reply: Reply, timeouts: Timeouts, why: Callable[[], Diagnosis] | None) -> None:
+        self.watch, self.reply, self.timeouts, self.why = watch, reply, timeouts, why
+        self.pace = Pace(timeouts.idle_s, timeouts.idle_most_s)
+        self.allowed_s = timeouts.first_token_s
+        self.silences = 0
+        watch.on_deadline = self.on_silence
+
+    def progress(self, kind: str) -> None:
+        """A token, a piece of prefill or the end came: the clock starts again. Keep-alives are no progress."""
+        self.silences = 0
+        if kind == "token":
+            self.allowed_s = self.pace.note(self.reply.sent_ns + self.reply.tokens[-1].t_ns)
+        elif kind == "finish":
+            self.allowed_s = self.timeouts.finish_s
+            self.watch.on_deadline = None
+        self.watch.extend(self.allowed_s)
+
+    def on_silence(self) -> float | None:
+        """Look into a silence: more seconds when the cluster seems well, else raise the error that fits."""
+        self.silences += 1
+        found = self.why() if self.why else Diagnosis(False, False, "and nobody says why")
+        if found.healthy and self.silences < self.timeouts.patience:
+            return self.allowed_s
+        kind = MasterLost if found.master_lost else StreamStalled
+        what = "no token came" if not self.reply.tokens else "tokens stopped"
+        seconds = self.allowed_s * self.silences
+        raise kind(f"{what} for {seconds:.3g} s ({self.reply.keep_alives} keep-alives), {found.text}", self.reply)
+
+
+def stream_reply(
+    http: Http, path: str, body: Mapping[str, Any], rules: StreamRules, timeouts: Timeouts, *,
+    why: Callable[[], Diagnosis] | None = None, abort: threading.Event | None = None, on_token: OnToken | None = None,
+) -> Reply:
+    """Send a chat and read its stream to the end.
+
+    Raises Refused, NotStreamed, Unreachable or ApiChanged before the stream, a BrokenReply with the tokens so far
+    in it.
+    """
+    reply = Reply()
+    watch = Watch(timeouts.first_token_s, abort)
+    supervisor = _Supervisor(watch, reply, timeouts, why)
+    stamp = _Stamp(watch)
+    try:
+        reply.sent_ns = time.monotonic_ns()
+        with http.exchange("POST", path, watch, body=dict(body)) as response:
+            reply.headers_ns = time.monotonic_ns() - reply.sent_ns
+            _check_stream(http, response)
+            with _stream_errors(reply, watch):
+                chunks = stamp.note(response.iter_bytes())
+                read_reply(reply, chunks, rules, now_ns=stamp, on_token=on_token, on_progress=supervisor.progress)
+    except Aborted:
+        raise StreamAborted("the reply was called off", reply) from None
+    return reply
+
+
+class _Stamp:
+    """When the bytes at hand arrived: at the socket where the watch saw them, else when they were handed out."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch, self._handed_ns = watch, 0
+
+    def note(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._handed_ns = time.monotonic_ns()
+            yield chunk
+
+    def __call__(self) -> int:
+        return self._watch.read_ns or self._handed_ns
+
+
+@contextmanager
+def _stream_errors(reply: Reply, watch: Watch) -> Iterator[None]:
+    """Give what breaks inside a stream its name; after the last token nothing matters any more."""
+    try:
+        yield
+    except (httpcore.TimeoutException, httpx.TimeoutException) as error:
+        broken: StreamBroken = StreamStalled("tokens stopped", reply)
+        cause: Exception = error
+    except (httpcore.ProtocolError, httpx.ProtocolError) as error:
+        cause = error
+        if b"HTTP/1.1 408" in watch.tail:
+            # Legacy EXO writes a second response head into the body and leaves the connection open.
+            broken = ServerTimeout("the engine's own response time-out ended the request", reply)
+        elif "peer closed" in str(error) or "incomplete" in str(error):
+            broken = StreamCutOff("the connection closed in the middle of the reply", reply)
+        else:
+            broken = StreamGarbled(f"the stream is no valid HTTP any more ({error})", reply)
+    except (httpcore.NetworkError, httpx.NetworkError) as error:
+        broken, cause = StreamCutOff(f"the connection broke ({error})", reply), error
+    else:
+        return
+    if reply.finish_reason is None:
+        raise broken from cause
+
+
+def _check_stream(http: Http, response: httpx.Response) -> None:
+    """The answer is a token stream; raises what else it is."""
+    kind = response.headers.get("content-type", "")
+    if response.status_code != 200 or "event-stream" not in kind:
+        raw = body_of(response)
+        http.check(response, raw)
+        what = "one whole answer" if "json" in kind else f"{kind[:60]!r}"
+        where = f"{http.base_url}{response.request.url.path}"
+        raise NotStreamed(f"{where} answers {what} where a token stream was expected")
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise NotStreamed(f"{http.base_url} answers a compressed stream although that was not accepted")

@@ -1,0 +1,292 @@
+"""EXO's `/state` as typed, frozen views; unknown fields and both casings are fine, whatever the version.
+
+Versions up to 1.0.63 keep everything of a node in `node_profiles` and edges in a list; later ones have one mapping per
+aspect and edges by source and sink. Runners, tasks and identities of dead things stay in the state for ever, so views
+start from `instances` and `topology`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from live.errors import ApiChanged
+from live.exo.casing import snake
+
+__all__ = [
+    "ClusterState", "Edge", "Instance", "Interface", "Node", "NodeShard", "Runner", "parse_instance", "parse_state",
+]  # fmt: skip
+
+READY = ("RunnerReady", "RunnerRunning")
+ENDED_TASKS = ("Complete", "TimedOut", "Failed", "Cancelled")
+GENERATION_TASKS = ("TextGeneration", "ChatCompletion", "ImageGeneration", "ImageEdits")  # ChatCompletion: <= 1.0.66
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network address of a node; `kind` is wifi, ethernet, maybe_ethernet, thunderbolt or unknown."""
+
+    name: str
+    ip: str
+    kind: str = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A living node. Its id is new with every process start; its name may not be unique."""
+
+    node_id: str
+    name: str
+    model: str = "unknown"
+    chip: str = "unknown"
+    os: str = "unknown"
+    memory_bytes: float | None = None
+    free_bytes: float | None = None
+    interfaces: tuple[Interface, ...] = ()
+    backends: tuple[str, ...] = ()
+    system: Mapping[str, Any] = field(default_factory=dict)
+    """GPU use, temperature and power where macmon runs (macOS)."""
+    last_seen: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """`source` reached `sink` at `ip`; `rdma` edges have interfaces in place of an address."""
+
+    source: str
+    sink: str
+    ip: str | None
+    rdma: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeShard:
+    """Layers [start_layer, end_layer) on one node."""
+
+    node_id: str
+    runner_id: str
+    rank: int
+    start_layer: int
+    end_layer: int
+    n_layers: int
+    sharding: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A placed model; `shards` in rank order, `raw` as EXO said it, fit for `POST /instance`."""
+
+    instance_id: str
+    model_id: str
+    meta: str
+    shards: tuple[NodeShard, ...]
+    card: Mapping[str, Any]
+    raw: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """What a runner says of itself."""
+
+    status: str
+    error: str | None = None
+    details: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    """One node's replica of the state of the whole cluster."""
+
+    nodes: tuple[Node, ...]
+    """In the order in which the master heard of them."""
+    edges: tuple[Edge, ...]
+    instances: Mapping[str, Instance]
+    runners: Mapping[str, Runner]
+    busy_tasks: tuple[str, ...]
+    """Generations that wait or run, as 'kind id'."""
+    event_index: int
+    raw: Mapping[str, Any]
+    """The whole state in snake_case."""
+
+    def node(self, node_id: str) -> Node | None:
+        """The living node of that id."""
+        return next((node for node in self.nodes if node.node_id == node_id), None)
+
+    def name_of(self, node_id: str) -> str:
+        """The node's name, else the start of its id."""
+        node = self.node(node_id)
+        return node.name if node else node_id[:8]
+
+    def runners_of(self, instance: Instance) -> tuple[tuple[NodeShard, Runner], ...]:
+        """Each shard with what its runner says; a runner that is not there yet is 'absent'."""
+        return tuple((shard, self.runners.get(shard.runner_id, Runner("absent"))) for shard in instance.shards)
+
+    def is_ready(self, instance: Instance) -> bool:
+        """Every runner is ready or running."""
+        return all(runner.status in READY for _, runner in self.runners_of(instance))
+
+    def addresses(self, source: str, sink: str) -> tuple[tuple[str, str], ...]:
+        """(address, interface kind) at which `source` reached `sink`; kinds are the sink's."""
+        node = self.node(sink)
+        kinds = {_bare(interface.ip): interface.kind for interface in node.interfaces} if node else {}
+        found = [edge.ip for edge in self.edges if edge.source == source and edge.sink == sink and edge.ip]
+        return tuple((ip, kinds.get(_bare(ip), "unknown")) for ip in found)
+
+
+def _bare(ip: str) -> str:
+    return ip.partition("%")[0]
+
+
+def parse_state(raw: Any) -> ClusterState:
+    """The answer of `GET /state`; raises ApiChanged when it is none."""
+    state = snake(raw)
+    if not isinstance(state, dict) or not isinstance(state.get("instances"), dict) or "topology" not in state:
+        raise ApiChanged("/state holds no instances and topology: is this EXO 1.x? (legacy EXO has no /state)")
+    index = state.get("last_event_applied_idx")
+    return ClusterState(
+        nodes=tuple(_nodes(state)),
+        edges=tuple(_edges(_dict(state, "topology").get("connections"))),
+        instances={found.instance_id: found for found in map(parse_instance, _dict(raw, "instances").values())},
+        runners={key: _runner(value) for key, value in _dict(state, "runners").items()},
+        busy_tasks=tuple(_busy(_dict(state, "tasks"))),
+        event_index=index if isinstance(index, int) else -1,
+        raw=state,
+    )
+
+
+def parse_instance(raw: Any) -> Instance:
+    """One tagged instance, `{"MlxRingInstance": {...}}`; raises ApiChanged for anything else."""
+    meta, body = _tagged(snake(raw))
+    assigned = _dict(body, "shard_assignments")
+    shards_of, runners = _dict(assigned, "runner_to_shard"), _dict(assigned, "node_to_runner")
+    if not body.get("instance_id") or not runners:
+        raise ApiChanged(f"an instance without id or runners: {str(raw)[:200]}")
+    shards = [_shard(node, runner, shards_of.get(runner)) for node, runner in runners.items()]
+    return Instance(
+        instance_id=str(body["instance_id"]),
+        model_id=str(assigned.get("model_id", "")),
+        meta=meta.removesuffix("Instance"),
+        shards=tuple(sorted(shards, key=lambda shard: shard.rank)),
+        card=next((card for shard in shards_of.values() if (card := _card(shard))), {}),
+        raw=raw,
+    )
+
+
+def _card(shard: Any) -> Mapping[str, Any]:
+    body = _tagged(shard)[1]
+    card = body.get("model_card", body.get("model_meta"))  # model_meta: up to 1.0.63
+    return card if isinstance(card, dict) else {}
+
+
+def _shard(node_id: str, runner_id: str, raw: Any) -> NodeShard:
+    tag, body = _tagged(raw)
+    rank, start, end, total = (body.get(key) for key in ("device_rank", "start_layer", "end_layer", "n_layers"))
+    if not (isinstance(rank, int) and isinstance(start, int) and isinstance(end, int) and isinstance(total, int)):
+        raise ApiChanged(f"a shard without rank and layers: {str(raw)[:200]}")
+    return NodeShard(node_id, str(runner_id), rank, start, end, total, tag.removesuffix("ShardMetadata"))
+
+
+def _nodes(state: dict[str, Any]) -> Iterator[Node]:
+    """The living nodes: those of the topology."""
+    listed = _dict(state, "topology").get("nodes")
+    for entry in listed if isinstance(listed, list) else ():
+        old_style = isinstance(entry, dict)  # up to 1.0.63
+        node_id = str(entry.get("node_id") if old_style else entry)
+        profile = entry.get("node_profile") if old_style else None
+        yield _node(node_id, state, profile or _dict(state, "node_profiles").get(node_id) or {})
+
+
+def _node(node_id: str, state: dict[str, Any], profile: dict[str, Any]) -> Node:
+    """One node from whichever mappings this version has."""
+
+    def part(key: str) -> dict[str, Any]:
+        value = _dict(state, key).get(node_id)
+        return value if isinstance(value, dict) else {}
+
+    who = {**profile, **part("node_identities")}
+    memory = part("node_memory") or _dict(profile, "memory")
+    network = part("node_network").get("interfaces", profile.get("network_interfaces"))
+    backends = _dict(state, "node_backends").get(node_id)
+    seen = _dict(state, "last_seen").get(node_id)
+    return Node(
+        node_id=node_id,
+        name=str(who.get("friendly_name") or node_id[:8]),
+        model=str(who.get("model_id") or "unknown"),
+        chip=str(who.get("chip_id") or "unknown"),
+        os=str(who.get("os_version") or "unknown"),
+        memory_bytes=_bytes(memory.get("ram_total")),
+        free_bytes=_bytes(memory.get("ram_available")),
+        interfaces=tuple(_interfaces(network)),
+        backends=tuple(map(str, backends)) if isinstance(backends, list) else (),
+        system=part("node_system") or _dict(profile, "system"),
+        last_seen=_time(seen),
+    )
+
+
+def _interfaces(raw: Any) -> Iterator[Interface]:
+    for entry in raw if isinstance(raw, list) else ():
+        if isinstance(entry, dict) and entry.get("ip_address"):
+            kind = str(entry.get("interface_type") or "unknown")
+            yield Interface(str(entry.get("name", "")), str(entry["ip_address"]), kind)
+
+
+def _edges(raw: Any) -> Iterator[Edge]:
+    """Edges of either form: a list (up to 1.0.63), or mappings by source and sink."""
+    if isinstance(raw, list):
+        for entry in raw:
+            address = _dict(entry, "send_back_multiaddr")
+            yield Edge(str(entry.get("local_node_id")), str(entry.get("send_back_node_id")), _ip(address))
+    elif isinstance(raw, dict):
+        for source, sinks in raw.items():
+            for sink, edges in sinks.items() if isinstance(sinks, dict) else ():
+                for edge in edges if isinstance(edges, list) else ():
+                    yield Edge(source, sink, _ip(_dict(edge, "sink_multiaddr")), "source_rdma_iface" in edge)
+
+
+def _ip(address: dict[str, Any]) -> str | None:
+    """The address of a multiaddress; its text is the one part that every version sends."""
+    found = re.match(r"/(?:ip4|ip6|dns[46]?)/([^/]+)", str(address.get("address", "")))
+    ip = address.get("ip_address") or (found.group(1) if found else None)
+    return str(ip) if ip else None
+
+
+def _runner(raw: Any) -> Runner:
+    tag, body = _tagged(raw)
+    shown = ", ".join(f"{key} {value}" for key, value in body.items() if isinstance(value, int))
+    error = body.get("error_message")
+    return Runner(tag, str(error)[:1000] if error else None, shown)
+
+
+def _busy(tasks: dict[str, Any]) -> Iterator[str]:
+    for task_id, raw in tasks.items():
+        tag, body = _tagged(raw)
+        if tag in GENERATION_TASKS and body.get("task_status") not in ENDED_TASKS:
+            yield f"{tag} {task_id[:8]}"
+
+
+def _tagged(raw: Any) -> tuple[str, dict[str, Any]]:
+    """Tag and body of a one-key object."""
+    if isinstance(raw, dict) and len(raw) == 1:
+        tag, body = next(iter(raw.items()))
+        return tag, body if isinstance(body, dict) else {}
+    raise ApiChanged(f"a tagged object was expected, as {{'RunnerReady': {{}}}}, and came as {str(raw)[:120]}")
+
+
+def _dict(raw: Any, key: str) -> dict[str, Any]:
+    value = raw.get(key) if isinstance(raw, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _bytes(raw: Any) -> float | None:
+    value = raw.get("in_bytes") if isinstance(raw, dict) else raw
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _time(raw: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(raw)) if raw else None
+    except ValueError:
+        return None

@@ -1,0 +1,87 @@
+"""Guard: the process that cleans up when `sim` itself is killed, `python -m live.local.guard`.
+
+It knows every process and control group of the cluster, and when the pipe from its parent ends without a farewell it
+kills the ones and removes the others. Where control groups are not permitted it also slows devices down, by stopping
+and continuing their processes in turn. Commands: `keep`, `slow`, `farewell`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from live.local import cgroup
+from live.local.children import be_punctual
+
+__all__ = ["PERIOD_S", "alternate", "main"]
+
+PERIOD_S = 0.002  # of stopping and continuing: short against a stage, long against a signal's delivery (20 us)
+TRIES, PAUSE_S = 40, 0.05
+
+
+def alternate(pid: int, share: float, is_over: threading.Event) -> None:
+    """Let a process run for `share` of each period, until it is gone or `is_over`."""
+    begin_s = time.monotonic()
+    try:
+        while not is_over.is_set():
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(max(0.0, begin_s + PERIOD_S * (1 - share) - time.monotonic()))
+            os.kill(pid, signal.SIGCONT)
+            begin_s += PERIOD_S
+            time.sleep(max(0.0, begin_s - time.monotonic()))
+    except ProcessLookupError:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
+def kill(pids: list[int]) -> None:
+    """Kill those processes that still lead a session of their own, as our children do: a number may be reused."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == pid:
+                os.kill(pid, signal.SIGKILL)
+
+
+def remove(folders: list[str]) -> None:
+    """Remove control groups; their processes need a moment to be gone."""
+    for _ in range(TRIES):
+        folders = [folder for folder in folders if Path(folder).exists()]
+        for folder in folders:
+            cgroup.remove(Path(folder))
+        if not folders:
+            return
+        time.sleep(PAUSE_S)
+
+
+def main() -> None:
+    """Keep watch until the parent goes; not killed with it, as the other children are."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    be_punctual()
+    pids: list[int] = []
+    folders: list[str] = []
+    is_over = threading.Event()
+    for line in sys.stdin:
+        command = json.loads(line)
+        if command["do"] == "keep":
+            pids += command["pids"]
+            folders += command["folders"]
+        elif command["do"] == "slow":
+            slow = threading.Thread(target=alternate, args=(command["pid"], command["share"], is_over), daemon=True)
+            slow.start()
+        elif command["do"] == "farewell":
+            pids = []
+        print(json.dumps({"event": "noted"}), flush=True)
+    is_over.set()
+    kill(pids)
+    remove(folders)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Relay: one process through which all links of a local cluster run, `python -m live.local.relay`.
+
+Each link listens on a port of its own and passes bytes to its server, as `shaping` decides, over plain sockets. The
+process sleeps until `SPIN_NS` before something is due and then watches the clock, so that the delay that was imposed
+is the delay that was asked for. Commands: `link` (adds one), `shape` (on or off), `collect` (flights since the last).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import socket
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from live.local.children import Event, Lifeline, be_punctual
+from live.local.frames import FrameReader
+from live.local.shaping import Direction, DirectionSpec, Flight, LinkShape, Port
+
+__all__ = ["Relay", "main"]
+
+SPIN_NS = 150_000  # what a sleeping process may be late by, on an idle machine
+CHUNK_BYTES = 1 << 18
+SHAPED_CHUNK_BYTES = 1 << 14  # finer, so that a rate limit is smooth
+QUEUE_BYTES = 1 << 23  # what a lane holds before it lets the sender wait, as a real network would
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One direction of one connection: what was read and is not yet due."""
+
+    source: socket.socket
+    sink: socket.socket
+    direction: Direction
+    frames: FrameReader
+    link: Link
+    queue: deque[tuple[int, memoryview, Flight | None]] = field(default_factory=deque)
+    queued_bytes: int = 0
+    is_blocked: bool = False
+    """The sink's buffer is full: wait until it can be written."""
+    opposite: Lane | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """A listening socket, where it leads, and the two directions."""
+
+    listener: socket.socket
+    shape: LinkShape
+    forth: Direction
+    back: Direction
+
+
+class Relay:
+    """All links of one cluster and the loop that serves them."""
+
+    def __init__(self) -> None:
+        self.links: dict[socket.socket, Link] = {}
+        self.lanes: dict[socket.socket, Lane] = {}
+        self.ports: dict[str, Port] = {}
+        self.is_shaping = False
+
+    def add(self, shape: LinkShape) -> int:
+        """Open one link; returns the port at which it listens. Raises OSError when the port is taken."""
+        listener = socket.create_server((shape.listen_host, shape.listen_port))
+        forth, back = (Direction(spec, self._port(shape, spec), spec.delays_ns(shape.seed), spec.wakes_ns(shape.seed))
+                       for spec in (shape.forth, shape.back))
+        self.links[listener] = Link(listener, shape, forth, back)
+        port: int = listener.getsockname()[1]
+        return port
+
+    def _port(self, shape: LinkShape, spec: DirectionSpec) -> Port:
+        """The air of the medium, else the sender's own interface, which all its links share."""
+        return self.ports.setdefault(f"medium {shape.medium}" if shape.medium else f"device {spec.source}", Port())
+
+    def collect(self) -> list[Event]:
+        """What was imposed on each flight since the last call, oldest first."""
+        records = []
+        for link in self.links.values():
+            for direction in (link.forth, link.back):
+                records += [flight.record(direction.spec) for flight in direction.flights if flight.sent_ns]
+                direction.flights.clear()
+                direction.close()
+        return sorted(records, key=lambda record: record["sent_ns"])
+
+    def turn(self, extra: int) -> bool:
+        """Deliver what is due, wait, take what has come; returns whether `extra` (a file descriptor) can be read."""
+        wait_s = self._deliver()
+        readers: list[Any] = [lane.source for lane in self.lanes.values() if lane.queued_bytes < QUEUE_BYTES]
+        blocked = [lane.sink for lane in self.lanes.values() if lane.is_blocked]
+        readable, writable, _ = select.select([*readers, *self.links, extra], blocked, [], wait_s)
+        for lane in self.lanes.values():
+            if lane.sink in writable:
+                lane.is_blocked = False
+        for source in readable:
+            if source in self.lanes:
+                self._take(self.lanes[source])
+            elif source in self.links:
+                self._accept(self.links[source])
+        return extra in readable
+
+    def _deliver(self) -> float | None:
+        """Send all that is due; returns how long nothing more will be (s), None for ever, watching short times out."""
+        while True:
+            next_ns = None
+            for lane in list(self.lanes.values()):
+                due_ns = self._send_due(lane)
+                if due_ns is not None and (next_ns is None or due_ns < next_ns):
+                    next_ns = due_ns
+            if next_ns is None:
+                return None
+            ahead_ns = next_ns - time.monotonic_ns()
+            if ahead_ns > SPIN_NS:
+                return (ahead_ns - SPIN_NS) / 1e9
+            while time.monotonic_ns() < next_ns:
+                pass
+
+    def _send_due(self, lane: Lane) -> int | None:
+        """Send a lane's due bytes; returns when its next ones are due (ns), None when it has none or cannot send."""
+        while lane.queue and not lane.is_blocked:
+            due_ns, data, flight = lane.queue[0]
+            if due_ns > time.monotonic_ns():
+                return due_ns
+            try:
+                sent = lane.sink.send(data)
+            except BlockingIOError:
+                lane.is_blocked = True
+                return None
+            except OSError:
+                self._close(lane)
+                return None
+            lane.queued_bytes -= sent
+            if sent < len(data):
+                lane.queue[0] = (due_ns, data[sent:], flight)
+                continue
+            lane.queue.popleft()
+            if flight is not None:
+                flight.sent_ns = time.monotonic_ns()
+        return None
+
+    def _accept(self, link: Link) -> None:
+        """Take a connection and make the one to its server; a server that is gone shows as a closed connection."""
+        near, _ = link.listener.accept()
+        try:
+            far = socket.create_connection(link.shape.target, timeout=5)
+        except OSError:
+            near.close()
+            return
+        for end in (near, far):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            end.setblocking(False)
+        forth = Lane(near, far, link.forth, FrameReader(is_request=True), link)
+        back = Lane(far, near, link.back, FrameReader(is_request=False), link, opposite=forth)
+        forth.opposite = back
+        self.lanes |= {near: forth, far: back}
+
+    def _take(self, lane: Lane) -> None:
+        """Read once from a lane's source, and decide when that is due."""
+        try:
+            data = lane.source.recv(SHAPED_CHUNK_BYTES if self.is_shaping else CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close(lane)
+            return
+        now_ns, flight, view = time.monotonic_ns(), None, memoryview(data)
+        due_ns = now_ns
+        names = lane.frames.feed(view)
+        if self.is_shaping:
+            assert lane.opposite is not None
+            lane.opposite.direction.close()
+            due_ns, flight = lane.direction.arrive(len(data), now_ns)
+            flight.messages += [name for name, _ in names]
+        lane.queue.append((due_ns, view, flight))
+        lane.queued_bytes += len(data)
+
+    def _close(self, lane: Lane) -> None:
+        """Close both ends: TCP tells client and server, each of which knows what to do."""
+        for end in (lane.source, lane.sink):
+            self.lanes.pop(end, None)
+            end.close()
+
+
+def main() -> None:
+    """Serve until the parent goes."""
+    lifeline, relay = Lifeline(), Relay()
+    be_punctual()
+    gc.disable()  # a collection takes longer than the overhead that we allow ourselves; nothing here makes cycles
+    pending = b""
+    os.set_blocking(0, False)
+    while True:
+        if not relay.turn(0):
+            continue
+        came = os.read(0, 1 << 16)
+        if not came:
+            return
+        *lines, pending = (pending + came).split(b"\n")
+        for line in lines:
+            _obey(relay, lifeline, json.loads(line))
+
+
+def _obey(relay: Relay, lifeline: Lifeline, command: Event) -> None:
+    if command["do"] == "link":
+        shape = LinkShape.model_validate(command["shape"])
+        try:
+            lifeline.tell("port", port=relay.add(shape))
+        except OSError as error:
+            lifeline.tell("error", text=f"cannot listen at {shape.listen_host}:{shape.listen_port}: {error.strerror}; "
+                                        "stop what uses that port")
+    elif command["do"] == "shape":
+        relay.is_shaping = bool(command["on"])
+        lifeline.tell("shaping", on=relay.is_shaping)
+    elif command["do"] == "collect":
+        lifeline.tell("flights", flights=relay.collect())
+
+
+if __name__ == "__main__":
+    main()

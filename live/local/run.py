@@ -1,0 +1,196 @@
+"""Run: scenarios in, Measurements out. Several scenarios are measured in turns, there and back (A B C C B A ...).
+
+A shared machine drifts, so each scenario is visited once per round in alternating order, with a fixed reference
+workload before each visit; the Measurement holds the reference's times and how well its own visits agree.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from live.local import library
+from live.local.children import Event
+from live.local.cluster import LocalCluster, Run
+from live.local.doubts import doubts, repeatability
+from live.local.overhead import relay_overhead_s
+from live.local.plan import Plan, plan
+from live.local.provenance import LoadMeter, collect
+from live.local.reference import Reference
+from simulator.errors import LiveError
+from simulator.result.measurement import MeasurementWriter
+from simulator.scenario import Scenario
+
+__all__ = ["measure", "run_scenario"]
+
+Tell = Callable[[str], None]
+WARM_UP_TOKENS = 16
+WARM_UP_SEED, FIRST_SEED = 0, 1  # prompts differ from run to run and are the same in every scenario
+
+
+def run_scenario(
+    scenario: Scenario, out: Path, progress: Tell = lambda text: None, *, threads: int = 1,
+    endpoints: Sequence[str] = (),
+) -> Path:
+    """Measure one scenario and return the Measurement: `out` itself if it ends in .jsonl, else a file in that folder.
+
+    With `endpoints` (host:port, one per device after the first) its servers are real devices that already run.
+    Raises LiveError when the cluster fails; what was measured until then is in the file.
+    """
+    return measure([scenario], out, progress, rounds=1, threads=threads, endpoints=endpoints)[0]
+
+
+def measure(
+    scenarios: Sequence[Scenario], out: Path, progress: Tell = lambda text: None, *, rounds: int = 2, threads: int = 1,
+    endpoints: Sequence[str] = (),
+) -> list[Path]:
+    """Measure `scenarios` in turns over `rounds` rounds; see `run_scenario`."""
+    library.require()
+    plans = [plan(scenario, threads) for scenario in scenarios]
+    with ExitStack() as stack:
+        reference = stack.enter_context(Reference())
+        sessions = []
+        for chosen in plans:
+            session = _Session(chosen, _file(out, chosen), rounds, tuple(endpoints), progress, reference)
+            sessions.append(stack.enter_context(session))
+        for number in range(rounds):
+            for session in sessions if number % 2 == 0 else reversed(sessions):
+                session.visit(number)
+    return [session.path for session in sessions]
+
+
+def _file(out: Path, chosen: Plan) -> Path:
+    """Where a scenario's Measurement goes; never over an older one."""
+    file = out if out.suffix == ".jsonl" else out / f"{chosen.scenario.name}.jsonl"
+    if file.exists():
+        raise LiveError(f"{file} exists; measurements are never overwritten, choose another folder or name")
+    return file
+
+
+@dataclass
+class _Session:
+    """The measuring of one scenario over all its visits."""
+
+    plan: Plan
+    path: Path
+    rounds: int
+    endpoints: tuple[str, ...]
+    tell: Tell
+    reference: Reference
+    visits: list[list[Run]] = field(default_factory=list)
+    others_cores: list[float] = field(default_factory=list)
+    reference_s: list[float] = field(default_factory=list)
+    achieved: dict[str, list[float]] = field(default_factory=dict)
+    _writer: MeasurementWriter | None = None
+    _clock_ns: int = 0
+
+    def __enter__(self) -> _Session:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close("complete" if kind is None else "interrupted")
+
+    def visit(self, number: int) -> None:
+        """Start the cluster, warm it up, measure this visit's share of the runs, stop it."""
+        name, load = self.plan.scenario.name, LoadMeter()
+        self.reference_s.append(self.reference.seconds_per_token())
+        with LocalCluster(self.plan, self.endpoints) as cluster:
+            workload = self.plan.scenario.workload
+            warm_up_tokens = min(WARM_UP_TOKENS, workload.output_tokens)
+            self._note(cluster.generate(workload.prompt_tokens, warm_up_tokens, WARM_UP_SEED))
+            writer = self._open(cluster)
+            writer.write("reference", visit=number, at_ns=self._now_ns(), seconds_per_token=self.reference_s[-1])
+            self.visits.append([])
+            for run in self._runs_of(number):
+                load.start(cluster.pids)
+                self.visits[-1].append(self._run(cluster, writer, run))
+                others = load.others_cores()
+                self.others_cores += [] if others is None else [others]
+                median_ms = 1e3 * float(np.median(np.diff(self.visits[-1][-1].token_ns))) / 1e9
+                self.tell(f"{name}: run {run + 1} of {workload.runs}, {median_ms:.1f} ms per token")
+        if number == self.rounds - 1:
+            self._conclude(writer)
+
+    def _runs_of(self, number: int) -> range:
+        """Runs of one visit: all runs spread evenly over the rounds."""
+        runs = self.plan.scenario.workload.runs
+        return range(runs * number // self.rounds, runs * (number + 1) // self.rounds)
+
+    def _run(self, cluster: LocalCluster, writer: MeasurementWriter, run: int) -> Run:
+        """One chat, written down token by token as it comes."""
+        workload, sent_ns, tokens = self.plan.scenario.workload, 0, 0
+
+        def note(event: Event) -> None:
+            nonlocal sent_ns, tokens
+            if event["event"] == "request":
+                sent_ns = event["sent_ns"]
+                writer.write("request", run=run, chat=0, prompt_tokens=workload.prompt_tokens,
+                             sent_ns=sent_ns - self._clock_ns)
+            elif event["event"] == "token":
+                tokens += 1
+                writer.write("token", run=run, chat=0, token=event["token"], t_ns=event["at_ns"] - sent_ns)
+
+        try:
+            done = cluster.generate(workload.prompt_tokens, workload.output_tokens, FIRST_SEED + run, note)
+        except LiveError as error:
+            writer.write("result", run=run, chat=0, outcome=type(error).__name__, tokens=tokens, detail=str(error))
+            raise LiveError(f"{error}\nrun {run + 1} broke after {tokens} tokens; they and all before are in "
+                            f"{self.path}") from error
+        writer.write("result", run=run, chat=0, outcome="complete", tokens=tokens)
+        self._write_truth(writer, run, done)
+        self._note(done)
+        return done
+
+    def _write_truth(self, writer: MeasurementWriter, run: int, done: Run) -> None:
+        """What the relay imposed on each message, and how busy each device was."""
+        for flight in done.flights:
+            writer.write("hop", run=run, source=flight["source"], sink=flight["sink"], size_bytes=flight["size_bytes"],
+                         sent_ns=flight["last_ns"] - self._clock_ns, imposed_ns=flight["imposed_ns"],
+                         late_ns=flight["late_ns"], messages=len(flight["messages"]))
+        for device, busy_s in done.busy_s.items():
+            writer.write("device", run=run, device=device, busy_s=busy_s, wall_s=done.wall_s,
+                         service_s=done.service_s.get(device))
+
+    def _note(self, run: Run) -> None:
+        """Remember what share of full speed each device had: its CPU time over the time in which it had work."""
+        for device in self.plan.devices:
+            service_s = run.service_s.get(device.name, 0.0) * device.threads
+            if service_s > 0 and device.name in run.busy_s:
+                self.achieved.setdefault(device.name, []).append(run.busy_s[device.name] / service_s)
+
+    def _shares(self) -> dict[str, float]:
+        return {name: float(np.median(shares)) for name, shares in self.achieved.items()}
+
+    def _now_ns(self) -> int:
+        return time.monotonic_ns() - self._clock_ns
+
+    def _open(self, cluster: LocalCluster) -> MeasurementWriter:
+        """The file, opened once the warm-up has shown what the throttles achieve."""
+        if self._writer is None:
+            details = {device.name: {"throttled_by": cluster.throttled_by.get(device.name, "nothing"),
+                                     "memory_cap_bytes": device.memory_cap_bytes,
+                                     "memory_capped_by": cluster.capped_by.get(device.name, "nothing")}
+                       for device in self.plan.devices}
+            facts: dict[str, object] = {"rounds": self.rounds}
+            if not self.endpoints and self.plan.links:
+                added_s = relay_overhead_s()
+                median, p99 = np.quantile(added_s, (0.5, 0.99)).tolist()
+                facts["relay_overhead_s"] = {"median": median, "p99": p99}
+            header = collect(self.plan, self._shares(), details, facts, is_local=not self.endpoints, warm_up_requests=1)
+            self._clock_ns = time.monotonic_ns()
+            self._writer = MeasurementWriter(self.path, header)
+        return self._writer
+
+    def _conclude(self, writer: MeasurementWriter) -> None:
+        """Repeatability and doubts, then the end of the file."""
+        writer.write("repeatability", **repeatability(self.visits))
+        for text in doubts(self.plan, self.visits, self._shares(), self.others_cores, self.reference_s):
+            writer.warn(text)
+            self.tell(f"{self.plan.scenario.name}: warning: {text}")
+        writer.close()

@@ -1,0 +1,172 @@
+"""Measure a scenario on a real EXO cluster; every token is in the file as soon as it has arrived."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from live.errors import ClusterBusy, LiveError, Unreachable
+from live.exo.client import ExoClient, Timeouts
+from live.exo.match import device_names, match_devices, match_model
+from live.exo.provenance import provenance_of
+from live.exo.state import ClusterState, Instance
+from live.session import Session
+from live.steady import SteadyState, steady_state
+from simulator.placement.shard import Placement
+from simulator.result.measurement import MeasurementWriter, read_measurement
+from simulator.scenario import Scenario
+
+__all__ = ["MeasureOptions", "Measured", "connect", "measure_exo"]
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureOptions:
+    """What a scenario does not say about measuring it."""
+
+    placement: Placement | None = None
+    """Layers by device of the scenario, in ring order; None: the scenario's manual layers, else EXO's own placement."""
+    model_id: str | None = None
+    device_map: Mapping[str, str] = field(default_factory=dict)
+    """Device of the scenario -> name or id of a node, where their names differ."""
+    allow_busy: bool = False
+    reuse_instance: bool = False
+    """Measure an instance of the model that is there already, and leave it there."""
+    power: Mapping[str, str] = field(default_factory=dict)
+    links: Sequence[Mapping[str, Any]] = ()
+    """Samples of `sim live links`, kept with the measurement."""
+    temperature: float = 0.0
+    say: Callable[[str], None] = _silent
+    on_token: Callable[[int, int, int], None] | None = None
+    """Hears (run, chat, token) of each token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of it."""
+
+    path: Path
+    runs_done: int
+    failures: tuple[str, ...]
+    steady: SteadyState | None
+    warnings: tuple[str, ...]
+
+
+def connect(
+    urls: Sequence[str], transport: httpx.BaseTransport | None = None, timeouts: Timeouts | None = None
+) -> tuple[ExoClient, ClusterState]:
+    """A client for the first address that answers, and its state; raises Unreachable naming all that do not."""
+    failures = []
+    for url in urls:
+        client = ExoClient(url, transport, timeouts)
+        try:
+            return client, client.state()
+        except Unreachable as error:
+            failures.append(str(error))
+    raise Unreachable("; ".join(failures))
+
+
+def measure_exo(
+    scenario: Scenario, cluster_urls: Sequence[str], out_path: str | Path, options: MeasureOptions | None = None, *,
+    transport: httpx.BaseTransport | None = None, timeouts: Timeouts | None = None,
+) -> Measured:
+    """Place the scenario's model, warm up, run its workload, and append every token to a Measurement at `out_path`.
+
+    Instances made here are deleted at the end, whatever that is; a Ctrl-C leaves everything measured so far in the
+    file, marked as interrupted. Raises ClusterBusy when others use the cluster, and what `ExoClient` raises; a reply
+    that breaks is kept as far as it came, and the run goes on if the cluster does.
+    """
+    chosen = options or MeasureOptions()
+    if Path(out_path).exists():
+        raise LiveError(f"{out_path} exists; measurements are never overwritten, choose another name")
+    client, state = connect(cluster_urls, transport, timeouts)
+    with client:
+        model_id = chosen.model_id or match_model(scenario.model.name, scenario.model.quantisation, client.models())
+        _refuse_busy(state, model_id, chosen)
+        instance, ready_s = _place(client, state, scenario, model_id, chosen)
+        session = Session(
+            client, scenario.workload, instance,
+            temperature=chosen.temperature, say=chosen.say, on_token=chosen.on_token,
+        )  # fmt: skip
+        session.warm_up()
+        names = _names(client.state(), scenario, chosen)
+        provenance = provenance_of(
+            scenario, client.state(), instance, names, features=client.features(), power=chosen.power,
+            warm_up_requests=session.warm_up_requests,
+            extra={"ready_s": ready_s, "endpoint": session.endpoint, "links": [dict(link) for link in chosen.links],
+                   "address": client.base_url},
+        )  # fmt: skip
+        with MeasurementWriter(out_path, provenance) as writer:
+            session.run_all(writer)
+    measurement = read_measurement(out_path)
+    return Measured(
+        Path(out_path), session.runs_done, tuple(session.failures), steady_state(measurement), measurement.warnings
+    )
+
+
+def _refuse_busy(state: ClusterState, model_id: str, options: MeasureOptions) -> None:
+    """Raise ClusterBusy when a measurement would measure more than itself."""
+    others = [one for one in state.instances.values() if not (options.reuse_instance and one.model_id == model_id)]
+    found = [f"instance {one.instance_id[:8]} of {one.model_id}" for one in others]
+    found += [f"task {task}" for task in state.busy_tasks]
+    if found and not options.allow_busy:
+        raise ClusterBusy(
+            f"the cluster is in use: {', '.join(found[:6])}; wait, delete the instances in EXO's dashboard, or say "
+            "--allow-busy (the figures then hold the other work too)"
+        )
+    if any(one.model_id == model_id for one in others):
+        raise ClusterBusy(
+            f"there is an instance of {model_id} already, and EXO may send our requests to it; delete it, or measure "
+            "it with --reuse-instance"
+        )
+
+
+def _place(
+    client: ExoClient, state: ClusterState, scenario: Scenario, model_id: str, options: MeasureOptions
+) -> tuple[Instance, float]:
+    """The instance to measure, ready, and the seconds that took."""
+    started = time.monotonic()
+    if options.reuse_instance:
+        mine = [one for one in state.instances.values() if one.model_id == model_id]
+        if len(mine) != 1:
+            raise LiveError(f"{len(mine)} instances of {model_id} are there; --reuse-instance needs exactly one")
+        client.wait_ready(mine[0], on_change=options.say)
+        return mine[0], 0.0
+    placement = options.placement or _manual(scenario)
+    if placement is None:
+        nodes = scenario.placement.min_devices or len(scenario.devices)
+        raw = client.placement(model_id, min_nodes=nodes).raw
+    else:
+        node_of = match_devices([shard.device for shard in placement.shards], state, options.device_map)
+        layers = [(node_of[shard.device], shard.start_layer, shard.end_layer) for shard in placement.shards]
+        raw = client.instance_with(model_id, layers)
+    instance = client.create_instance(raw)
+    client.wait_ready(instance, on_change=options.say)
+    return instance, time.monotonic() - started
+
+
+def _manual(scenario: Scenario) -> Placement | None:
+    """The scenario's own layers, where it gives them."""
+    layers = scenario.placement.layers
+    if layers is None:
+        return None
+    return Placement.from_layers([(name, count) for name, count in layers.items() if count], "manual")
+
+
+def _names(state: ClusterState, scenario: Scenario, options: MeasureOptions) -> dict[str, str]:
+    """What to call each node: like the scenario's device where that is clear, else by its own name."""
+    names = device_names(state.nodes)
+    for device in scenario.devices:
+        try:
+            names[match_devices([device], state, options.device_map)[device]] = device
+        except LiveError:
+            continue
+    return names

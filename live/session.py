@@ -1,0 +1,184 @@
+"""Warm-up and runs of one measurement on one ready instance."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from live.errors import BrokenReply, LiveError, NotOffered, NotStreamed
+from live.exo.client import ExoClient
+from live.exo.state import Instance
+from live.prompts import PromptMaker
+from live.stream import Reply
+from simulator.result.measurement import MeasurementWriter
+from simulator.scenario import WorkloadSpec
+
+__all__ = ["Session"]
+
+WARM_UP_TOKENS = 8
+FEW_WORDS = 4
+STOP_S = 5.0
+RECOVERY_S = 60.0  # EXO restarts a failed runner by itself; recorded: 22 s with a small model
+
+
+class Session:
+    """Sends the chats of a workload; `runs_done` and `failures` tell what became of them."""
+
+    def __init__(
+        self, client: ExoClient, work: WorkloadSpec, instance: Instance, *, temperature: float,
+        say: Callable[[str], None], on_token: Callable[[int, int, int], None] | None,
+    ) -> None:
+        self.client, self.work, self.instance = client, work, instance
+        self._temperature, self._say, self._on_token = temperature, say, on_token
+        self.prompts = PromptMaker(self.work.prompt_tokens)
+        self.bench = True
+        self.warm_up_requests = 0
+        self.runs_done = 0
+        self.failures: list[str] = []
+        self._abort = threading.Event()
+        self._lock = threading.Lock()
+
+    @property
+    def endpoint(self) -> str:
+        """Where the chats go."""
+        return "/bench/chat/completions, streamed" if self.bench else "/v1/chat/completions"
+
+    def warm_up(self) -> None:
+        """Compile kernels, learn how many tokens a word is, and whether the benchmark endpoint streams.
+
+        That endpoint bans the end of the text, so every reply has its full length; up to 1.0.71 it does not stream.
+        """
+        for words in (FEW_WORDS, None):
+            self._say("warming up")
+            prompt, count = self.prompts.make(words)
+            reply = self._warm_chat(prompt)
+            self.prompts.learn(count, reply.prompt_tokens)
+            self.warm_up_requests += 1
+
+    def _warm_chat(self, prompt: str) -> Reply:
+        if self.bench:
+            try:
+                return self._chat(prompt, WARM_UP_TOKENS)
+            except (NotStreamed, NotOffered):
+                self.bench = False
+        return self._chat(prompt, WARM_UP_TOKENS)
+
+    def _chat(self, prompt: str, max_tokens: int, on_token: Callable[[int, int], None] | None = None) -> Reply:
+        return self.client.chat(
+            self.instance.model_id, prompt, max_tokens=max_tokens, instance_id=self.instance.instance_id,
+            bench=self.bench, temperature=self._temperature, abort=self._abort, on_token=on_token,
+        )  # fmt: skip
+
+    def run_all(self, writer: MeasurementWriter) -> None:
+        """All runs; stops early when the instance is lost."""
+        started_ns = time.monotonic_ns()
+        for run in range(self.work.runs):
+            self._say(f"run {run + 1} of {self.work.runs}")
+            self._warn_of_others(writer, run)
+            broken = self._run(writer, run, started_ns)
+            self.runs_done += not broken
+            if broken and not self._recovered(writer):
+                return
+
+    def _warn_of_others(self, writer: MeasurementWriter, run: int) -> None:
+        state = self.client.state()
+        if state.busy_tasks:
+            writer.warn(f"run {run}: other work on the cluster: {', '.join(state.busy_tasks)}")
+
+    def _recovered(self, writer: MeasurementWriter) -> bool:
+        """Whether the instance is ready again; a lost node takes the instance with it."""
+        try:
+            self.client.wait_ready(self.instance, within_s=RECOVERY_S)
+        except LiveError as error:
+            writer.warn(f"stopped: the cluster did not recover: {error}")
+            return False
+        return True
+
+    def _run(self, writer: MeasurementWriter, run: int, started_ns: int) -> bool:
+        """One run of all chats at once; True when a reply broke."""
+        barrier = threading.Barrier(self.work.concurrency)
+        prompts = [self.prompts.make()[0] for _ in range(self.work.concurrency)]
+        errors: list[BaseException] = []
+        # Events, not Thread.join: a Ctrl-C during a join makes Python 3.11 take the thread for dead (bpo-45274).
+        over = [threading.Event() for _ in prompts]
+
+        def chat(number: int) -> None:
+            try:
+                self._one(writer, run, number, prompts[number], barrier, started_ns)
+            except BaseException as error:  # handed to the main thread, which knows what to do
+                errors.append(error)
+                barrier.abort()
+            finally:
+                over[number].set()
+
+        with ExitStack() as stack:
+            stack.callback(self._stop, over)
+            for number in range(len(prompts)):
+                threading.Thread(target=chat, args=(number,), daemon=True).start()
+            for each in over:
+                while not each.wait(0.2):  # in slices, so that Ctrl-C gets through
+                    pass
+        other = [error for error in errors if not isinstance(error, BrokenReply | threading.BrokenBarrierError)]
+        if other:
+            raise other[0]
+        return bool(errors)
+
+    def _stop(self, over: Sequence[threading.Event]) -> None:
+        """Call off what still runs, and wait for it to write down how far it came."""
+        if not all(each.is_set() for each in over):
+            self._abort.set()
+            for each in over:
+                each.wait(STOP_S)
+
+    def _one(
+        self, writer: MeasurementWriter, run: int, chat: int, prompt: str, barrier: threading.Barrier, started_ns: int
+    ) -> None:
+        """One chat; its tokens go to the file as they arrive."""
+
+        def keep(token: int, t_ns: int) -> None:
+            with self._lock:
+                writer.write("token", run=run, chat=chat, token=token, t_ns=t_ns)
+            if self._on_token is not None:
+                self._on_token(run, chat, token)
+
+        barrier.wait()
+        with self._lock:
+            sent_ns = time.monotonic_ns() - started_ns
+            writer.write("request", run=run, chat=chat, prompt_tokens=self.work.prompt_tokens, sent_ns=sent_ns)
+        try:
+            reply = self._chat(prompt, self.work.output_tokens, keep)
+        except BrokenReply as error:
+            self.failures.append(f"run {run}, chat {chat}: {type(error).__name__}: {error}")
+            self._result(writer, run, chat, error.reply, started_ns, type(error).__name__, str(error))
+            raise
+        self._result(writer, run, chat, reply, started_ns, "complete", reply.finish_reason or "")
+        self._doubts(writer, run, chat, reply)
+
+    def _result(
+        self, writer: MeasurementWriter, run: int, chat: int, reply: Reply, started_ns: int, outcome: str, detail: str
+    ) -> None:
+        with self._lock:
+            writer.write(
+                "result", run=run, chat=chat, outcome=outcome, tokens=len(reply.tokens), detail=detail,
+                sent_ns=reply.sent_ns - started_ns, headers_ns=reply.headers_ns, end_ns=reply.end_ns,
+                prompt_tokens=reply.prompt_tokens, cached_tokens=reply.cached_tokens,
+                completion_tokens=reply.completion_tokens, engine_stats=reply.stats, prefill=reply.prefill[-3:],
+            )  # fmt: skip
+
+    def _doubts(self, writer: MeasurementWriter, run: int, chat: int, reply: Reply) -> None:
+        """What makes a complete reply less than it seems."""
+        texts = []
+        if len(reply.tokens) < self.work.output_tokens:
+            texts.append(f"only {len(reply.tokens)} of {self.work.output_tokens} tokens: the model ended its text, and "
+                         "this version cannot forbid that while streaming")
+        if reply.completion_tokens not in (None, len(reply.tokens)):
+            texts.append(f"{len(reply.tokens)} tokens arrived, the engine counts {reply.completion_tokens}: it keeps "
+                         "some to itself (thinking marks), so gaps hold more than one token")
+        if reply.prompt_tokens and reply.cached_tokens > 0.25 * reply.prompt_tokens:
+            texts.append(f"{reply.cached_tokens} of {reply.prompt_tokens} prompt tokens came from the prefix cache: "
+                         "the first token is too early")
+        with self._lock:
+            for text in texts:
+                writer.warn(f"run {run}, chat {chat}: {text}")

@@ -1,0 +1,49 @@
+"""The steady state of a Measurement as EXO's own benchmark defines it; percentiles come from `simulator.result`.
+
+EXO-bench (exo-explore/exo, bench/METHODOLOGY.md and bench/exo_bench.py): the rate of one request is
+`(n - 1) / (t_last - t_first)`; of requests sent together the fastest counts, times their number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import mean, median
+
+from simulator.result.measurement import Measurement
+
+__all__ = ["SteadyState", "steady_state"]
+
+
+@dataclass(frozen=True, slots=True)
+class SteadyState:
+    """Rates (tokens/s) of the complete requests."""
+
+    per_request: tuple[float, ...]
+    """Of each request, in the order of run and chat."""
+    concurrency: int
+    first_token_s: tuple[float, ...]
+
+    @property
+    def median_tokens_per_s(self) -> float:
+        """Median over the requests."""
+        return median(self.per_request)
+
+    @property
+    def mean_tokens_per_s(self) -> float:
+        """Mean over the requests."""
+        return mean(self.per_request)
+
+    @property
+    def exo_bench_tokens_per_s(self) -> float:
+        """What EXO-bench prints as gen_tps: the best request's rate times the concurrency."""
+        return max(self.per_request) * self.concurrency
+
+
+def steady_state(measurement: Measurement) -> SteadyState | None:
+    """The steady state of a Measurement; None without a request of two tokens or more."""
+    rates, first = [], []
+    for times_s in measurement.token_times_s().values():
+        if len(times_s) >= 2 and times_s[-1] > times_s[0]:
+            rates.append(float((len(times_s) - 1) / (times_s[-1] - times_s[0])))
+            first.append(float(times_s[0]))
+    return SteadyState(tuple(rates), measurement.provenance.concurrency, tuple(first)) if rates else None

@@ -1,0 +1,259 @@
+"""Read a token stream of either EXO generation: server-sent events with a time for every token.
+
+EXO puts statistics into SSE comments, which ordinary SSE libraries drop, so lines are read here. One `data:` line is
+one token. A token's time is when its bytes left the socket; tokens that arrive in one packet share it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from live.errors import StreamCutOff, StreamErrorEvent, StreamGarbled
+from live.exo.casing import snake
+
+__all__ = ["Pace", "Reply", "StreamRules", "Token", "read_reply", "sse_lines"]
+
+MAX_LINE_BYTES = 2**20  # a line of EXO with top_logprobs stays below 20 kB
+MAX_TEXT = 1000  # characters kept of one token
+SLACK_TOKENS = 64  # EXO stops at max_tokens; a reply far beyond is none of its
+
+OnToken = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token: `t_ns` after its request was sent (monotonic clock)."""
+
+    t_ns: int
+    text: str
+
+
+@dataclass(slots=True)
+class Reply:
+    """A reply as far as it came."""
+
+    sent_ns: int = 0
+    """Monotonic clock when the request was sent."""
+    headers_ns: int | None = None
+    """After sending, as all times below."""
+    end_ns: int | None = None
+    tokens: list[Token] = field(default_factory=list)
+    finish_reason: str | None = None
+    done: bool = False
+    """True when `[DONE]` came."""
+    command_id: str | None = None
+    model: str | None = None
+    usage: dict[str, Any] = field(default_factory=dict)
+    stats: dict[str, Any] = field(default_factory=dict)
+    """EXO's own `generation_stats`, keys in snake_case."""
+    prefill: list[tuple[int, int, int]] = field(default_factory=list)
+    """(t_ns, processed, total) tokens of the prompt."""
+    keep_alives: int = 0
+    empty_events: int = 0
+
+    @property
+    def text(self) -> str:
+        """The reply's words."""
+        return "".join(token.text for token in self.tokens)
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """As the engine counted them, chat template included; None where it did not say."""
+        counted = self.usage.get("prompt_tokens", self.stats.get("prompt_tokens"))
+        return counted if isinstance(counted, int) else None
+
+    @property
+    def completion_tokens(self) -> int | None:
+        """As the engine counted them; None where it did not say."""
+        counted = self.usage.get("completion_tokens", self.stats.get("generation_tokens"))
+        return counted if isinstance(counted, int) else None
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that the engine's prefix cache spared it."""
+        details = self.usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else None
+        return cached if isinstance(cached, int) else 0
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """`(n - 1) / (t_last - t_first)`: EXO's own definition of the generation rate; None below two tokens."""
+        if len(self.tokens) < 2 or self.tokens[-1].t_ns <= self.tokens[0].t_ns:
+            return None
+        return (len(self.tokens) - 1) * 1e9 / (self.tokens[-1].t_ns - self.tokens[0].t_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRules:
+    """What differs between streams: `empty_is_token` is False for legacy EXO up to 0.0.12, which sends fillers."""
+
+    max_tokens: int
+    empty_is_token: bool = True
+
+
+class Pace:
+    """How long a silence may last: a multiple of the mean gap so far, within bounds.
+
+    `idle_s = min(max(factor * mean gap, least_s), most_s)`; the mean forgets with weight 1/8 per token.
+    """
+
+    FACTOR = 30.0  # longest gap over median in the recordings: below 10, prefills of other requests aside
+
+    def __init__(self, least_s: float, most_s: float) -> None:
+        self.least_s, self.most_s = least_s, max(least_s, most_s)
+        self._last_ns: int | None = None
+        self._mean_s = 0.0
+
+    def note(self, t_ns: int) -> float:
+        """Seconds until the next token may come at the latest, after one at `t_ns`."""
+        if self._last_ns is not None:
+            gap_s = (t_ns - self._last_ns) / 1e9
+            self._mean_s += (gap_s - self._mean_s) / 8 if self._mean_s else gap_s
+        self._last_ns = t_ns
+        return min(max(self.FACTOR * self._mean_s, self.least_s), self.most_s)
+
+
+def sse_lines(chunks: Iterable[bytes], max_bytes: int = MAX_LINE_BYTES) -> Iterator[bytes]:
+    """The complete lines of a byte stream, without their ends; a rest without an end is dropped.
+
+    Raises ValueError for a line longer than `max_bytes`, whether or not its end ever comes.
+    """
+    rest = bytearray()
+    for chunk in chunks:
+        rest += chunk
+        if b"\n" in chunk:
+            *lines, last = rest.split(b"\n")
+            for line in lines:
+                if len(line) > max_bytes:
+                    raise ValueError(f"a line of {len(line)} bytes")
+                yield bytes(line.removesuffix(b"\r"))
+            rest = last
+        if len(rest) > max_bytes:
+            raise ValueError(f"a line of more than {max_bytes} bytes")
+
+
+def read_reply(
+    reply: Reply, chunks: Iterable[bytes], rules: StreamRules, *,
+    now_ns: Callable[[], int] = time.monotonic_ns, on_token: OnToken | None = None,
+    on_progress: Callable[[str], None] | None = None,
+) -> Reply:
+    """Fill `reply` from a stream until it is complete.
+
+    `now_ns` tells when the bytes last handed out arrived; `on_token(index, t_ns)` hears of each token at once;
+    `on_progress` of "token", "prefill" and "finish". Raises StreamErrorEvent, StreamCutOff or StreamGarbled.
+    """
+    tell = on_progress or (lambda _: None)
+    try:
+        for line in sse_lines(chunks):
+            before = len(reply.tokens), len(reply.prefill)
+            _take_line(reply, line, now_ns() - reply.sent_ns)
+            if len(reply.tokens) > before[0] and _is_filler(reply, rules):
+                reply.tokens.pop()
+                reply.empty_events += 1
+            if len(reply.tokens) > before[0]:
+                if len(reply.tokens) > rules.max_tokens + SLACK_TOKENS:
+                    raise ValueError(f"more than the {rules.max_tokens} tokens asked for")
+                tell("token")
+                if on_token is not None:
+                    on_token(before[0], reply.tokens[-1].t_ns)
+            elif len(reply.prefill) > before[1]:
+                tell("prefill")
+            if reply.finish_reason is not None:
+                tell("finish")
+            if reply.done:
+                break
+    except ValueError as error:
+        raise StreamGarbled(f"the stream holds {error}; no EXO sends that", reply) from None
+    finally:
+        reply.end_ns = time.monotonic_ns() - reply.sent_ns
+    if reply.finish_reason is None:
+        how = "said [DONE]" if reply.done else "ended"
+        raise StreamCutOff(f"the stream {how} without a last token: a node left or the instance was deleted", reply)
+    return reply
+
+
+def _is_filler(reply: Reply, rules: StreamRules) -> bool:
+    return not rules.empty_is_token and not reply.tokens[-1].text
+
+
+def _take_line(reply: Reply, line: bytes, t_ns: int) -> None:
+    """One line of the stream; raises ValueError for what is no line of a token stream."""
+    name, colon, rest = line.partition(b":")
+    if not line:
+        return
+    if not name and colon:
+        _take_comment(reply, rest.strip(), t_ns)
+    elif name == b"data":
+        _take_data(reply, rest.strip(), t_ns)
+    elif name not in (b"event", b"id", b"retry"):
+        raise ValueError(f"a line that is no server-sent event: {line[:60]!r}")
+
+
+def _take_comment(reply: Reply, comment: bytes, t_ns: int) -> None:
+    """EXO's statistics; other comments are kept count of, as they may be anybody's."""
+    name, _, rest = comment.partition(b" ")
+    if name == b"generation_stats":
+        reply.stats = _mapping(snake(_json(rest)))
+    elif name == b"prefill_progress":
+        outer = _mapping(snake(_json(rest)))
+        inner = _mapping(outer.get("PrefillProgressChunk", outer))
+        processed, total = inner.get("processed_tokens"), inner.get("total_tokens")
+        if isinstance(processed, int) and isinstance(total, int) and len(reply.prefill) < 100_000:
+            reply.prefill.append((t_ns, processed, total))
+    else:
+        reply.keep_alives += 1
+
+
+def _take_data(reply: Reply, data: bytes, t_ns: int) -> None:
+    """One data line: a token, the end, or an error."""
+    if data == b"[DONE]":
+        reply.done = True
+        return
+    event = _mapping(_json(data))
+    if event.get("error") is not None:
+        error = event["error"]
+        message = error.get("message", error) if isinstance(error, dict) else error
+        raise StreamErrorEvent(f"the engine reports: {str(message)[:1000]}", reply)
+    reply.command_id = reply.command_id or _text(event.get("id"))
+    reply.model = reply.model or _text(event.get("model"))
+    if isinstance(event.get("usage"), dict):
+        reply.usage = event["usage"]
+    choices = event.get("choices")
+    if isinstance(choices, list) and choices:
+        _take_choice(reply, _mapping(choices[0]), t_ns)
+
+
+def _take_choice(reply: Reply, choice: dict[str, Any], t_ns: int) -> None:
+    """One token; an empty text counts too, as not every token completes a character."""
+    delta = _mapping(choice.get("delta") or {})
+    text = delta.get("content") or delta.get("reasoning_content") or ""
+    if not isinstance(text, str):
+        raise ValueError(f"a token that is no text: {str(text)[:60]!r}")
+    reason = _text(choice.get("finish_reason"))
+    if reason == "error":
+        raise StreamErrorEvent("the engine ended the reply with an error; its log may say why", reply)
+    reply.tokens.append(Token(t_ns, text[:MAX_TEXT]))
+    reply.finish_reason = reason or reply.finish_reason
+
+
+def _json(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except RecursionError:
+        raise ValueError("JSON nested beyond reason") from None
+    except ValueError:
+        raise ValueError(f"a line that is no JSON: {raw[:60]!r}") from None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{str(value)[:60]!r} where a JSON object belongs")
+    return value
+
+
+def _text(value: Any) -> str | None:
+    return value[:200] if isinstance(value, str) else None

@@ -1,0 +1,45 @@
+"""Addresses of a cluster as a person writes them: `exo://macbook.local:52415,10.0.0.7`."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from simulator.errors import LiveError
+
+__all__ = ["API_PORT", "base_urls"]
+
+API_PORT = 52415  # EXO's default --api-port, both generations (exo-explore/exo, src/exo/main.py and docs)
+SCHEMES = {"exo": "http", "http": "http", "https": "https"}
+
+
+def base_urls(cluster: str) -> tuple[str, ...]:
+    """The base URL of each address in `cluster`, which holds one or several between commas.
+
+    `exo://` means http, a missing port 52415; only the first address needs a scheme.
+    Raises LiveError with the part that is no address.
+
+    >>> base_urls("exo://10.0.0.7,macbook.local:8000")
+    ('http://10.0.0.7:52415', 'http://macbook.local:8000')
+    """
+    parts = [part.strip() for part in cluster.split(",")]
+    scheme = parts[0].partition("://")[0] if "://" in parts[0] else "exo"
+    return tuple(_base_url(part if "://" in part else f"{scheme}://{part}") for part in parts)
+
+
+def _base_url(address: str) -> str:
+    try:
+        url = urlsplit(address)
+        host, port = url.hostname, url.port
+    except ValueError as error:
+        raise LiveError(f"{address!r} is no address: {error}; write exo://host:{API_PORT}") from None
+    if url.scheme not in SCHEMES:
+        raise LiveError(f"{address!r}: {url.scheme}:// is not known; write exo://host:{API_PORT}")
+    if not host or any(not (part.isascii() and part.isprintable()) or part in ' "<>\\^`{|}' for part in host):
+        raise LiveError(f"{address!r} names no host; write exo://host:{API_PORT}")
+    if url.username is not None or url.password is not None:
+        raise LiveError("an address must not hold a user name or password: EXO has none; write exo://host:port")
+    if url.path not in ("", "/") or url.query or url.fragment:
+        raise LiveError(f"{address!r} has a path; give only host and port, as in exo://host:{API_PORT}")
+    shown = f"[{host}]" if ":" in host else host
+    default = 443 if url.scheme == "https" else API_PORT
+    return f"{SCHEMES[url.scheme]}://{shown}:{port if port is not None else default}"

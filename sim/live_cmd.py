@@ -1,0 +1,125 @@
+"""`sim live`: everything that touches a real cluster."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sim import live_local_cmd, live_net_cmd
+from sim.run_cmd import ScenarioFile, load_scenario
+
+__all__ = ["app", "design", "run", "scenario", "summary"]
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find, check, measure and describe a real cluster.")
+app.add_typer(live_local_cmd.app, name="local", help="A real llama.cpp cluster on this machine.")
+app.command("discover")(live_net_cmd.discover)
+app.command("doctor")(live_net_cmd.doctor)
+app.command("agent")(live_net_cmd.agent)
+app.command("links")(live_net_cmd.links)
+
+Cluster = Annotated[str, typer.Option("--cluster", help="local, exo://host:52415[,...] or llama-rpc://host:port,...")]
+Pairs = Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be given several times.")]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@app.command("run")
+def run(
+    scenarios: Annotated[list[Path], typer.Argument(help="Scenario files; several are measured interleaved (local only).")],
+    cluster: Cluster,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the measurements, or a .jsonl file.")] = Path("."),
+    rounds: Annotated[int | None, typer.Option(min=1, max=100, help="Visits to each scenario (local).")] = None,
+    record: Annotated[Path | None, typer.Option(help="Keep the raw HTTP exchange, secrets removed (EXO).")] = None,
+    model_id: Annotated[str | None, typer.Option(help="EXO's name of the model, when it differs.")] = None,
+    device: Pairs = None,
+    power: Pairs = None,
+    allow_busy: Annotated[bool, typer.Option(help="Measure although something else uses the cluster (EXO).")] = False,
+    reuse_instance: Annotated[bool, typer.Option(help="Measure the instance that is already there (EXO).")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Measure scenarios on a real cluster; every token is on disk as soon as it arrives."""
+    if cluster.startswith("exo://"):
+        from sim.live_exo_cmd import live_run, parse_pairs
+
+        if len(scenarios) != 1:
+            raise typer.BadParameter(f"an EXO cluster measures one scenario at a time and got {len(scenarios)}")
+        document: dict[str, Any] = live_run(
+            scenarios[0], cluster, _file(out, scenarios[0]), record=record, model_id=model_id,
+            device_map=parse_pairs(device or [], "--device"), power=parse_pairs(power or [], "--power"),
+            allow_busy=allow_busy, reuse_instance=reuse_instance, say=_say)
+        print(json.dumps(document, indent=2))
+        return
+    live_local_cmd.run(scenarios, out, rounds, cluster, as_json=as_json)
+
+
+def _file(out: Path, scenario: Path) -> Path:
+    """A measurement's path: `out` itself, or a file in it that does not exist yet."""
+    if out.suffix == ".jsonl":
+        return out
+    from datetime import UTC, datetime
+
+    return out / f"{scenario.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl"
+
+
+@app.command("scenario")
+def scenario(
+    cluster: Cluster,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The scenario file to write.")] = Path("mine.yaml"),
+    model_id: Annotated[str | None, typer.Option(help="EXO's name of a model, when none is running.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the scenario.")] = "my-cluster",
+) -> None:
+    """Write the running EXO cluster as a scenario, ready for `sim run`."""
+    from sim.live_exo_cmd import live_scenario
+
+    print(json.dumps(live_scenario(cluster, out, model_id=model_id, name=name), indent=2))
+
+
+@app.command("design")
+def design(
+    scenario: ScenarioFile,
+    runs: Annotated[int, typer.Option("--runs", min=1, max=60, help="Placements to propose.")] = 8,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the scenarios to measure.")] = Path("plan"),
+) -> None:
+    """Propose the placements whose measurement tells most; `sim live run` measures them."""
+    from calibrate.design import propose
+    from simulator.files import dump
+
+    asked = load_scenario(scenario)
+    out.mkdir(parents=True, exist_ok=True)
+    for proposal in propose(asked, runs):
+        path = out / f"{proposal.scenario.name}.yaml"
+        dump(proposal.scenario, path, header=f"Proposed by `sim live design`: a placement to measure for {asked.name}.")
+        split = "/".join(f"{device}{layers}" for device, layers in proposal.layers.items())
+        weakest = max(proposal.relative_sd.items(), key=lambda item: item[1] if item[0].startswith("layer_s/") else 0.0)
+        print(f"{path}  {split}  (least known device then: {weakest[0].removeprefix('layer_s/')} +- {weakest[1]:.0%})")
+    print(f"next: sim live run {out}/*.yaml --cluster ...; then: sim calibrate *.jsonl")
+
+
+def summary(
+    measurement: Annotated[Path, typer.Argument(help="A measurement file of `sim live run`.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for charts.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Summarise a measurement with the same code as a prediction."""
+    from sim.report import interval_s
+    from simulator.result.measured import measured_summary, write_charts
+    from simulator.result.measurement import read_measurement
+
+    found = measured_summary(read_measurement(measurement))
+    if out is not None:
+        write_charts(found, out)
+    if as_json:
+        print(json.dumps(found.document(), indent=2))
+        return
+    print(f"{found.name}: {found.summary.tokens_per_s.text('tokens/s')} (median [5 %, 95 %] over {found.runs} runs, measured)")
+    print(f"first token {interval_s(found.summary.first_token_s)}")
+    print(f"inter-token p50 {interval_s(found.summary.inter_token_p50_s)}, "
+          f"p90 {interval_s(found.summary.inter_token_p90_s)}, p99 {interval_s(found.summary.inter_token_p99_s)}")
+    for warning in found.warnings:
+        print(f"doubt: {warning}")

@@ -1,0 +1,154 @@
+"""`sim place`: where to put the layers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sim.run_cmd import Json, Replications, ScenarioFile, Seed, load_scenario
+from sim.run_cmd import _progress as progress_bar
+
+if TYPE_CHECKING:
+    from simulator.plan.placement_search import Option, PlacementAnswer
+    from simulator.scenario import Scenario
+
+__all__ = ["place"]
+
+ROUNDING = 1e-9  # a smaller gap is none
+
+
+def place(
+    scenario: ScenarioFile,
+    objective: Annotated[str, typer.Option(help="chat, users, slowest-stage, p99 or first-token.")] = "chat",
+    chats: Annotated[int | None, typer.Option(min=1, max=256, help="Chats at once; replaces the scenario's.")] = None,
+    as_json: Json = False,
+    out: Annotated[Path | None, typer.Option(help="Write the scenario with the best placement to this file.")] = None,
+    seed: Seed = None,
+    replications: Replications = None,
+) -> None:
+    """Find the best placement: which devices, in which ring order, with how many layers each."""
+    from simulator.plan.placement_search import search
+
+    asked = load_scenario(scenario, seed, replications)
+    with progress_bar(quiet=as_json) as progress:
+        answer = search(asked, objective, chats, progress)  # type: ignore[arg-type]  # search refuses other words
+    if out is not None:
+        _write(asked, answer, out)
+    if as_json:
+        print(json.dumps(_document(answer), indent=2))
+    else:
+        _print(answer, out)
+
+
+def _document(answer: PlacementAnswer) -> dict[str, Any]:
+    from simulator.plan.place_forms import forms
+
+    return {**answer.model_dump(), "ready_to_use": forms(answer)}
+
+
+def _write(asked: Scenario, answer: PlacementAnswer, out: Path) -> None:
+    from simulator.files import dump
+    from simulator.plan.place_trial import manual
+
+    assert answer.best.placement is not None
+    dump(asked.model_copy(update={"placement": manual(answer.best.placement)}), out,
+         f"{asked.question or asked.name}\nPlacement found by `sim place --objective {answer.objective}`.")
+
+
+def _print(answer: PlacementAnswer, out: Path | None) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    console.print(f"[bold]{answer.scenario}[/bold] on {answer.engine}, {answer.chats} chat(s), objective "
+                  f"{answer.objective}: {answer.meaning}", highlight=False)
+    console.print(_ring(answer))
+    console.print(_table(answer))
+    console.print(f"nobody can beat: {answer.bound.text()} {answer.bound_of}", highlight=False)
+    console.print(_proof(answer), highlight=False)
+    for option in answer.beside:
+        if option.refused:
+            console.print(f"[yellow]{option.name}:[/yellow] {option.refused}", highlight=False, markup=True)
+    for warning in answer.warnings:
+        console.print(f"[yellow]doubt:[/yellow] {warning}", highlight=False)
+    _print_forms(console, answer)
+    if out is not None:
+        console.print(f"\nwrote {out}; see it with: sim run {out}", highlight=False)
+
+
+def _ring(answer: PlacementAnswer) -> Any:
+    """The best ring, device by device."""
+    from rich.table import Table
+
+    from simulator.units import format_bytes
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("rank", "device", "layers", "memory / cap"):
+        table.add_column(title)
+    assert answer.best.placement is not None
+    held = {row.device: row for row in answer.memory}
+    for rank, shard in enumerate(answer.best.placement.shards):
+        layers = f"{shard.start_layer}-{shard.end_layer - 1} ({shard.layers})" if shard.layers else "none"
+        row = held[shard.device]
+        memory = f"{format_bytes(row.total_bytes)} / {format_bytes(row.cap_bytes)}"
+        table.add_row(str(rank), shard.device, layers, memory)
+    return table
+
+
+def _table(answer: PlacementAnswer) -> Any:
+    """The best and what is usual beside it, simulated on the same random numbers."""
+    from rich.table import Table
+
+    from sim.report import interval_s
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("placement", "layers", "tokens/s", "all chats", "p99 between tokens", "first token", "cost / best"):
+        table.add_column(title)
+    for option in (answer.best, *answer.beside):
+        if option.refused or option.placement is None:
+            table.add_row(option.name, "refused, see below")
+            continue
+        assert option.tokens_per_s is not None
+        assert option.total_tokens_per_s is not None
+        assert option.inter_token_p99_s is not None
+        assert option.first_token_s is not None
+        table.add_row(option.name, _layers(option), option.tokens_per_s.text(), option.total_tokens_per_s.text(),
+                      interval_s(option.inter_token_p99_s), interval_s(option.first_token_s),
+                      option.gain.text() if option.gain else "-")
+    return table
+
+
+def _layers(option: Option) -> str:
+    assert option.placement is not None
+    return " ".join(f"{name}:{count}" for name, count in option.placement.layer_counts.items())
+
+
+def _proof(answer: PlacementAnswer) -> str:
+    proof, means = answer.proof, answer.optimum_of_means
+    best = answer.best.placement
+    assert best is not None
+    sure = "proven optimal" if proof.gap < ROUNDING else f"at most {proof.gap:.1%} above the least possible"
+    text = (f"searched all subsets, ring orders and layer counts: least mean cost {proof.value_s:.6g} s, {sure}; "
+            f"{proof.simulated} placements simulated")
+    if best.shards != means.shards:
+        counts = " ".join(f"{name}:{count}" for name, count in means.layer_counts.items())
+        text += f"; simulation prefers the answer above to the optimum of the means ({counts})"
+    return text
+
+
+def _print_forms(console: Any, answer: PlacementAnswer) -> None:
+    from simulator.plan.place_forms import forms
+
+    ready = forms(answer)
+    llama, exo = ready["llama_cpp"], ready["exo"]
+    console.print(f"\nin a scenario:\n  {ready['scenario']}", highlight=False, markup=False)
+    console.print("EXO, POST /instance, by rank (template: GET /instance/placement):", highlight=False, markup=False)
+    for entry in exo:
+        console.print(f"  {entry['node']}: {json.dumps({'PipelineShardMetadata': entry['PipelineShardMetadata']})}",
+                      highlight=False, markup=False)
+    console.print(f"llama.cpp, client on {llama['client']}:\n  {llama['flags']}", highlight=False, markup=False)
+    if "with_client_gpu" in llama:
+        console.print(f"  or, with a graphics processor in the client: {llama['with_client_gpu']}",
+                      highlight=False, markup=False)

@@ -1,0 +1,213 @@
+"""`sim plan` and `sim cost`: what to buy and rewire, and when a cluster beats a cloud API."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sim.run_cmd import Json, Replications, ScenarioFile, Seed, _progress, load_scenario
+
+if TYPE_CHECKING:
+    from simulator.plan.cost import Cost
+    from simulator.plan.purchase import Plan, Planned, PlanOption
+    from simulator.plan.purchase_prices import PricesFile
+
+__all__ = ["cost", "plan"]
+
+Prices = Annotated[Path | None, typer.Option(help="YAML file with your own prices, watts and exchange rates.")]
+Hours = Annotated[float, typer.Option(min=0.1, max=24, help="Hours a day that the cluster is switched on.")]
+Years = Annotated[float, typer.Option(min=0.5, max=50, help="Years over which a purchase is written off.")]
+
+
+def plan(
+    scenario: ScenarioFile,
+    budget: Annotated[str, typer.Option(help="What may be spent, with its currency: '800 EUR'.")],
+    goal: Annotated[str | None, typer.Option(help="What one chat should reach: '8 tokens/s'.")] = None,
+    own: Annotated[
+        str | None, typer.Option(help="Devices of the scenario that you own; default all. The others are for sale.")
+    ] = None,
+    allow: Annotated[
+        str | None,
+        typer.Option(
+            help="Groups to choose from: macs,gpus,minipcs,pcs,network,memory,quantisation,model; default all."
+        ),
+    ] = None,
+    most_purchases: Annotated[int, typer.Option(min=0, max=4, help="Machines to buy at most.")] = 2,
+    prices: Prices = None,
+    hours_per_day: Hours = 8.0,
+    years: Years = 4.0,
+    as_json: Json = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for plan.json and a scenario file of each option.")] = None,
+    seed: Seed = None,
+    replications: Replications = None,
+) -> None:
+    """Say what to buy, rewire or leave out: the Pareto front of price against tokens/s, with reasons."""
+    from simulator.plan.cost import Usage
+    from simulator.plan.purchase import plan as find
+    from simulator.plan.purchase_money import read_money
+    from simulator.plan.purchase_options import read_allowed
+
+    with _progress(quiet=as_json) as progress:
+        found = find(
+            load_scenario(scenario, seed, replications), read_money(budget), _goal(goal),
+            own=None if own is None else _names(own), allow=read_allowed(allow), prices=_prices(prices),
+            usage=Usage(hours_per_day=hours_per_day, years=years), most_purchases=most_purchases, progress=progress,
+        )
+    if out is not None:
+        _write(found, out)
+    if as_json:
+        print(json.dumps(found.plan.model_dump(), indent=2))
+    else:
+        _print_plan(found.plan, out)
+
+
+def cost(
+    scenarios: Annotated[list[Path], typer.Argument(help="Scenario files, or names of files in scenarios/.")],
+    hours_per_day: Hours = 8.0,
+    years: Years = 4.0,
+    currency: Annotated[str, typer.Option(help="EUR, GBP or USD.")] = "EUR",
+    electricity: Annotated[
+        str | None, typer.Option(help="A region of the catalogue, or a price: '0.30 EUR/kWh'.")
+    ] = None,
+    own: Annotated[str | None, typer.Option(help="Devices that are paid already and count nothing.")] = None,
+    prices: Prices = None,
+    as_json: Json = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's section.")] = False,
+    seed: Seed = None,
+    replications: Replications = None,
+) -> None:
+    """Cost per million tokens against cloud APIs, and the tokens per day from which the cluster is cheaper."""
+    from simulator.plan.cost import Usage, cluster_cost
+    from simulator.plan.cost_report import markdown
+    from simulator.plan.purchase_prices import PriceBook
+
+    if currency not in ("EUR", "GBP", "USD"):
+        raise typer.BadParameter(f"--currency is {currency!r} and must be EUR, GBP or USD")
+    book, usage = PriceBook(currency, _prices(prices)), Usage(hours_per_day=hours_per_day, years=years)
+    loaded = [load_scenario(path, seed, replications) for path in scenarios]
+    mine = _names(own) if own else ()
+    costs = [cluster_cost(one, book, usage, own=[name for name in mine if name in one.devices or len(loaded) == 1],
+                          electricity=electricity) for one in loaded]
+    if as_json:
+        print(json.dumps([one.model_dump() for one in costs], indent=2))
+    elif as_markdown:
+        print(markdown(costs), end="")
+    else:
+        for one in costs:
+            _print_cost(one)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _goal(text: str | None) -> float | None:
+    """Tokens/s of '8 tokens/s'."""
+    from simulator.units import read_quantity
+
+    if text is None:
+        return None
+    goal = read_quantity(text, {"tokens/s": 1.0, "token/s": 1.0, "tok/s": 1.0, "t/s": 1.0})
+    if goal <= 0:
+        raise typer.BadParameter(f"--goal is {text!r} and must be more than 0 tokens/s")
+    return goal
+
+
+def _prices(path: Path | None) -> PricesFile | None:
+    if path is None:
+        return None
+    from simulator.files import load
+    from simulator.plan.purchase_prices import PricesFile
+
+    return load(path, PricesFile)
+
+
+def _write(found: Planned, folder: Path) -> None:
+    """plan.json, and each option as a scenario that `sim run` takes."""
+    from simulator.files import dump, write_text_atomically
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(folder / "plan.json", json.dumps(found.plan.model_dump(), indent=2) + "\n")
+    for made in found.scenarios:
+        dump(made, folder / f"{made.name}.yaml")
+
+
+def _print_plan(result: Plan, folder: Path | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console, unit = Console(soft_wrap=False), result.budget.currency
+    goal = "" if result.goal_tokens_per_s is None else f", goal {result.goal_tokens_per_s:g} tokens/s"
+    console.print(f"[bold]{result.scenario}[/bold]  budget {result.budget.amount:g} {unit}{goal}", highlight=False)
+    if result.as_it_is is not None:
+        console.print(
+            f"as it is: {result.as_it_is.tokens_per_s.text('tokens/s')}; {result.as_it_is.reasons[0]}", highlight=False
+        )
+    table = Table(box=None, pad_edge=False)
+    for title in (unit, "tokens/s", "goal", "W busy/idle", f"{unit} per million", "model", "what to do"):
+        table.add_column(title, justify="right" if title == unit else "left")
+    for row in result.options:
+        chance = "-" if row.goal_probability is None else f"{row.goal_probability:.0%}"
+        table.add_row(f"{row.price:.0f}", row.tokens_per_s.text(), chance, f"{row.busy_w:.0f}/{row.idle_w:.0f}",
+                      f"{row.per_million.median:.3g}", row.model, ", ".join(row.actions) or "place the layers anew")
+    console.print(table)
+    console.print(f"\n[bold]answer:[/bold] {result.answer}", highlight=False)
+    for row in _worth_a_reason(result.options):
+        console.print(f"  {row.price:.0f} {unit}, {row.model}: {'; '.join(row.reasons)}", highlight=False)
+    warnings = dict.fromkeys(warning for row in result.options for warning in row.warnings)
+    for doubt in (*result.doubts, *warnings):
+        console.print(f"[yellow]doubt:[/yellow] {doubt}", highlight=False)
+    files = "" if folder is None else f"; files in {folder}"
+    console.print(
+        f"\n{result.considered} mixes, {result.pruned} ruled out by a bound, {result.evaluated} evaluated{files}",
+        highlight=False,
+    )
+
+
+def _worth_a_reason(options: tuple[PlanOption, ...]) -> list[PlanOption]:
+    """The cheapest and the fastest of each model."""
+    chosen = []
+    for model in dict.fromkeys(row.model for row in options):
+        rows = [row for row in options if row.model == model]
+        chosen += [rows[0]] if len(rows) == 1 else [rows[0], rows[-1]]
+    return chosen
+
+
+def _print_cost(result: Cost) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from simulator.plan.cost_report import verdict
+
+    console, unit = Console(soft_wrap=False), result.currency
+    console.print(
+        f"[bold]{result.scenario}[/bold]  {result.model}, {result.tokens_per_s.text('tokens/s')}, on for "
+        f"{result.usage.hours_per_day:g} hours a day, written off over {result.usage.years:g} years",
+        highlight=False,
+    )
+    for quote in result.devices:
+        console.print(f"  {quote.what}: {quote.amount:,.0f} {unit} ({quote.label}, {quote.as_of})", highlight=False)
+    console.print(
+        f"  {result.power.busy_w:.0f} W while a chat runs, {result.power.idle_w:.0f} W idle; {result.electricity.what} "
+        f"{result.electricity.amount * 3.6e6:.3f} {unit}/kWh ({result.electricity.label}, {result.electricity.as_of})",
+        highlight=False,
+    )
+    console.print(
+        f"[bold]{result.per_million.text(unit)} per million tokens[/bold] at full use "
+        f"({result.most_per_day.median:,.0f} tokens a day); {result.electricity_per_million.text(unit)} of it is "
+        "electricity for the work",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False)
+    for title in ("API", "model", f"{unit} per million", "as of", "breaks even at tokens/day"):
+        table.add_column(title)
+    for row in result.cloud:
+        even = f"never: {row.why_never}" if row.break_even_per_day is None else f"{row.break_even_per_day:,.0f}"
+        table.add_row(row.provider, row.model, f"{row.per_million:.2f}", row.as_of, even)
+    console.print(table)
+    console.print(f"[bold]verdict:[/bold] {verdict(result)}", highlight=False)
+    for doubt in result.doubts:
+        console.print(f"[yellow]doubt:[/yellow] {doubt}", highlight=False)

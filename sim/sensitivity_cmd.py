@@ -1,0 +1,94 @@
+"""`sim sensitivity`: which inputs move a scenario's figure, what to measure next, what to upgrade next."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sim.run_cmd import Json, ScenarioFile, Seed, load_scenario
+
+if TYPE_CHECKING:
+    from simulator.plan.sensitivity import Sensitivity
+
+__all__ = ["sensitivity"]
+
+SHOWN = 12
+
+
+def sensitivity(
+    scenario: ScenarioFile,
+    metric: Annotated[str, typer.Option(help="tokens_per_s or first_token_s.")] = "tokens_per_s",
+    points: Annotated[int, typer.Option(help="Base sample of the Sobol design, a power of 2.")] = 512,
+    as_json: Json = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; default results/<scenario>_sensitivity.")
+    ] = None,
+    seed: Seed = None,
+    charts: Annotated[bool, typer.Option(help="Draw the tornado chart.")] = True,
+) -> None:
+    """Say which inputs move tokens/s most: each over its interval, and total-order Sobol indices."""
+    from simulator.plan.sensitivity import sensitivity as find
+
+    result = find(load_scenario(scenario, seed), _metric(metric), points)
+    text = json.dumps(result.model_dump(), indent=2)
+    if as_json:
+        print(text)
+        if out is None:
+            return
+    folder = out or Path("results") / f"{result.scenario}_sensitivity"
+    _write(result, text, folder, charts)
+    if not as_json:
+        _print(result, folder)
+
+
+def _metric(name: str) -> Literal["tokens_per_s", "first_token_s"]:
+    if name not in ("tokens_per_s", "first_token_s"):
+        raise typer.BadParameter(f"--metric is {name!r} and must be tokens_per_s or first_token_s")
+    return name  # type: ignore[return-value]
+
+
+def _write(result: Sensitivity, text: str, folder: Path, with_chart: bool) -> None:
+    from simulator.files import write_bytes_atomically, write_text_atomically
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(folder / "sensitivity.json", text + "\n")
+    if with_chart:
+        from simulator.plan.sensitivity_chart import tornado_files
+
+        for name, content in tornado_files(result).items():
+            write_bytes_atomically(folder / name, content)
+
+
+def _print(result: Sensitivity, folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console, table = Console(soft_wrap=False), Table(box=None, pad_edge=False)
+    unit = "tokens/s" if result.metric == "tokens_per_s" else "s to the first token"
+    for title in ("input", "factor 5 .. 95 %", f"{unit} there", "variance", "twice as good"):
+        table.add_column(title, no_wrap=True)
+    rows = [row for row in result.influences if row.swing > 0]
+    for row in rows[:SHOWN]:
+        table.add_row(
+            row.what,
+            f"{row.factor_p05:.2f} .. {row.factor_p95:.2f}",
+            f"{row.at_p05:.3g} .. {row.at_p95:.3g}",
+            f"{row.total_order:.1%}",
+            f"{row.if_twice_as_good:+.1%}",
+        )
+    console.print(
+        f"[bold]{result.scenario}[/bold]  {result.base:.3g} {unit} with every input at its median", highlight=False
+    )
+    console.print(table)
+    if len(rows) > SHOWN:
+        console.print(
+            f"and {len(rows) - SHOWN} inputs that move less; {len(result.influences) - len(rows)} move nothing",
+            highlight=False,
+        )
+    console.print(
+        f"\n{result.measure_next}\n{result.upgrade_next}\n{result.evaluations} evaluations; files in {folder}",
+        highlight=False,
+    )

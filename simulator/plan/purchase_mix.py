@@ -1,0 +1,120 @@
+"""Mix: one way to spend money, down to ring order and layers, and the scenario that `sim run` answers for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, permutations
+from typing import Any
+
+from simulator.plan.purchase_money import Quote
+from simulator.plan.purchase_options import Cable, Member, Recipe
+from simulator.scenario import PlacementSpec, Scenario, WireSpec
+
+__all__ = ["Mix", "best_order", "fill", "hop_cost_s", "scenario_of"]
+
+MOST_PERMUTED = 5
+"""Rings up to this size try every order (120 of them); larger ones are ordered by rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Members in ring order with their layers, cables, and what was bought for all of them."""
+
+    members: tuple[Member, ...]
+    layers: tuple[int, ...]
+    recipe: Recipe
+    cables: tuple[Cable, ...] = ()
+    shared: tuple[tuple[str, Quote], ...] = ()
+    """What is bought once: an access point."""
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def quotes(self) -> tuple[Quote, ...]:
+        """Everything that has to be paid."""
+        own = [quote for member in self.members for quote in member.quotes]
+        return (*own, *(quote for _, quote in self.shared), *(cable.quote for cable in self.cables))
+
+    @property
+    def price(self) -> float:
+        """The sum of the quotes, in the plan's currency."""
+        return sum(quote.amount for quote in self.quotes)
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What to do, for a person: buy, wire, leave out, take another file; empty where only the layers move."""
+        words = [word for member in self.members for word in member.words]
+        words += [f"buy a {quote.what}" for _, quote in self.shared]
+        words += [f"join {' and '.join(cable.ends)} ({cable.quote.what})" for cable in self.cables]
+        words += [f"leave {name} out" for name in self.left_out]
+        return tuple(words if self.recipe.is_asked else [*words, f"run {self.recipe.title}"])
+
+    @property
+    def placement(self) -> dict[str, int]:
+        """Layers of each device in ring order."""
+        return {member.name: count for member, count in zip(self.members, self.layers, strict=True)}
+
+
+def hop_cost_s(engine: str, order: Sequence[int], edge_s: Mapping[tuple[int, int], float]) -> float:
+    """Mean seconds that a token spends between the devices of `order`, `edge_s` being one-way delays.
+
+    exo: `2 sum(e[i, i+1])`, out to the last rank and back by the all-gather. llama-rpc: `2 sum(e[0, s])`, a request
+    and a reply for each server. exo-legacy: the closed ring, `sum(e[i, i+1]) + e[last, 0]`. See the engines' modules.
+    """
+    steps = sum(edge_s[pair] for pair in pairwise(order))
+    if engine == "llama-rpc":
+        return 2 * sum(edge_s[order[0], server] for server in order[1:])
+    if engine == "exo-legacy":
+        return steps + (edge_s[order[-1], order[0]] if len(order) > 1 else 0.0)
+    return 2 * steps
+
+
+def best_order(engine: str, edge_s: Mapping[tuple[int, int], float], last_s: Sequence[float]) -> tuple[int, ...]:
+    """The order of ranks with the least `hop_cost + last_s[last]`; `last_s` is what being last costs (the head).
+
+    Exact up to 5 ranks. Beyond, a rule: the nearest devices in the middle of a ring, the nearest one as the client of
+    a star, because an inner rank's link is used twice as often as an end's.
+    """
+    ranks = range(len(last_s))
+    if len(last_s) <= MOST_PERMUTED:
+        return min(permutations(ranks), key=lambda order: hop_cost_s(engine, order, edge_s) + last_s[order[-1]])
+    far = sorted(ranks, key=lambda rank: sum(edge_s[rank, other] for other in ranks if other != rank))
+    if engine == "llama-rpc":
+        return (far[0], *sorted(far[1:], key=lambda rank: -last_s[rank]))
+    return (*reversed(far[1::2]), *far[::2])
+
+
+def fill(layers: int, costs_s: Sequence[float], caps: Sequence[int]) -> tuple[int, ...] | None:
+    """Layers of each device that minimise `sum(n_i cost_i)` with `1 <= n_i <= cap_i`; None where they do not fit.
+
+    One layer each, then the fastest device to its cap, then the next: exact, because the cost is linear in the
+    layers (the fractional knapsack with whole, equal items).
+
+    >>> fill(10, [2.0, 1.0], [8, 6])
+    (4, 6)
+    """
+    if min(caps) < 1 or sum(caps) < layers or len(caps) > layers:
+        return None
+    counts, left = [1] * len(caps), layers - len(caps)
+    for place in sorted(range(len(caps)), key=costs_s.__getitem__):
+        more = min(left, caps[place] - 1)
+        counts[place] += more
+        left -= more
+    return tuple(counts)
+
+
+def scenario_of(mix: Mix, base: Scenario, name: str) -> Scenario:
+    """The scenario in which the mix has been bought; it runs with `sim run`."""
+    joined = {frozenset(cable.ends) for cable in mix.cables}
+    names = {member.name for member in mix.members}
+    wires = [wire for wire in base.wires if set(wire.between) <= names and frozenset(wire.between) not in joined]
+    wires += [WireSpec(between=cable.ends, kind=cable.network) for cable in mix.cables]
+    changes: dict[str, Any] = {
+        "name": name,
+        "question": f"What does this give: {'; '.join(mix.actions) or 'the layers placed by speed'}?",
+        "model": mix.recipe.model,
+        "devices": {member.name: member.spec for member in mix.members},
+        "wires": tuple(wires),
+        "placement": PlacementSpec(rule="manual", layers=mix.placement),
+    }
+    return base.model_copy(update=changes)

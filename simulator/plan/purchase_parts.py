@@ -1,0 +1,224 @@
+"""Parts: devices, models and cables of all mixes, each prepared once, so that a mix is a Job in a moment.
+
+`prepare` asks the catalogue and checks everything, which takes longer than a short evaluation; a search over
+thousands of mixes cannot pay that each time. `job` gives what `prepare(scenario_of(mix))` gives (tests hold it to that).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from simulator.cluster.cluster import AccessPoint, Cluster, Device, Wire
+from simulator.engine.base import Engine, engine
+from simulator.errors import SimulatorError
+from simulator.laws.law import Constant, Floats
+from simulator.model.model import Model
+from simulator.placement.shard import Placement
+from simulator.plan.purchase_mix import Mix, best_order, fill
+from simulator.plan.purchase_options import Cable, Member, Recipe
+from simulator.plan.purchase_worlds import Worlds
+from simulator.prepare import Prepared, prepare
+from simulator.result.summary import tokens_per_s
+from simulator.run.evaluate import token_times_s
+from simulator.runtime.cost import head_s, seconds_per_layer
+from simulator.runtime.job import EngineCosts, Job
+from simulator.scenario import (
+    DeviceSpec,
+    LinkSpec,
+    ModelSpec,
+    PlacementSpec,
+    Scenario,
+    SpeedSpec,
+    WireSpec,
+    WorkloadSpec,
+)
+
+__all__ = ["Parts"]
+
+TOKENS = 16
+"""Of one evaluation in the search, at the middle of the reply: enough for the mean of the fast noise."""
+WORLDS = 48
+"""Replications in the search, common to all mixes; what is shown is evaluated again with the scenario's own."""
+NO_MODEL = ModelSpec(name="no-model", layers=2, layer_bytes="1 B", hidden=1)
+NO_DEVICE = DeviceSpec(memory="1000 TB", speed=SpeedSpec(decode_bandwidth="1 TB/s", prefill_flops="1000 TFLOPS"),
+                       link=LinkSpec(delay=Constant(value=0.0), rate="1 TB/s"))
+
+
+@dataclass
+class Parts:
+    """What the search needs of a scenario's options, in numbers."""
+
+    scenario: Scenario
+    workload: WorkloadSpec = field(init=False)
+    _devices: dict[str, Device | None] = field(default_factory=dict)
+    _models: dict[str, Model] = field(default_factory=dict)
+    _wires: dict[tuple[frozenset[str], str], Wire] = field(default_factory=dict)
+    _edges: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    _slopes: dict[tuple[str, str], Floats] = field(default_factory=dict)
+    _orders: dict[tuple[object, ...], tuple[int, ...]] = field(default_factory=dict)
+    _points: tuple[AccessPoint, ...] = ()
+    _costs: EngineCosts = field(init=False)
+    _worlds: Worlds = field(init=False)
+
+    def __post_init__(self) -> None:
+        asked = self.scenario.workload
+        tokens = min(TOKENS, asked.output_tokens)
+        middle = asked.prompt_tokens + (asked.output_tokens - tokens) // 2
+        self.workload = asked.model_copy(update={"runs": 1, "output_tokens": tokens, "prompt_tokens": middle})
+        self._worlds = Worlds(self.scenario.seed, WORLDS, self.scenario.posterior)
+        bare = self._tiny({"any": NO_DEVICE}).job
+        self._costs, self._points = bare.engine, bare.cluster.access_points
+
+    @property
+    def engine(self) -> Engine:
+        """The scenario's engine."""
+        return engine(self._costs.name)
+
+    def _tiny(
+        self, devices: dict[str, DeviceSpec], wires: tuple[WireSpec, ...] = (), model: ModelSpec = NO_MODEL
+    ) -> Prepared:
+        return prepare(self.scenario.model_copy(update={
+            "devices": devices, "wires": wires, "model": model, "placement": PlacementSpec(rule="even"),
+            "shared_host": None, "workload": WorkloadSpec(prompt_tokens=1, output_tokens=2),
+        }))
+
+    def device(self, member: Member) -> Device | None:
+        """The numeric device of a member; None where it cannot hold even the engine."""
+        if member.key not in self._devices:
+            try:
+                found: Device | None = self._tiny({member.name: member.spec}).job.cluster.devices[0]
+            except SimulatorError:
+                if member.owned:
+                    raise
+                found = None
+            self._devices[member.key] = found
+        return self._devices[member.key]
+
+    def model(self, recipe: Recipe) -> Model:
+        """The numeric model of a recipe."""
+        if recipe.title not in self._models:
+            self._models[recipe.title] = self._tiny({"any": NO_DEVICE}, model=recipe.model).job.model
+        return self._models[recipe.title]
+
+    def wire(self, cable: Cable) -> Wire:
+        """The numeric cable."""
+        return self._wire(WireSpec(between=cable.ends, kind=cable.network))
+
+    def _wire(self, spec: WireSpec) -> Wire:
+        key = (frozenset(spec.between), spec.model_dump_json())
+        if key not in self._wires:
+            a, b = spec.between
+            self._wires[key] = self._tiny({a: NO_DEVICE, b: NO_DEVICE}, (spec,)).job.cluster.wires[0]
+        return self._wires[key]
+
+    def mix(
+        self, members: tuple[Member, ...], recipe: Recipe, cables: tuple[Cable, ...] = (), **rest: object
+    ) -> Mix | None:
+        """The mix in its best order with its best layers; None where the model does not fit."""
+        devices = [self.device(member) for member in members]
+        if None in devices:
+            return None
+        order = self._order(members, cables, recipe)
+        ring = [devices[rank] for rank in order]
+        counts = fill(self.model(recipe).layers, [self._layer_s(device, recipe) for device in ring],  # type: ignore[arg-type]
+                      self._caps(ring, recipe))  # type: ignore[arg-type]
+        if counts is None:
+            return None
+        return Mix(tuple(members[rank] for rank in order), counts, recipe, cables, **rest)  # type: ignore[arg-type]
+
+    def _chats(self) -> int:
+        return min(self.scenario.workload.concurrency, self.engine.chats_at_once)
+
+    def _layer_s(self, device: Device, recipe: Recipe) -> float:
+        return seconds_per_layer(device, self.model(recipe), self.workload.prompt_tokens)
+
+    def _caps(self, ring: list[Device], recipe: Recipe) -> list[int]:
+        """Whole layers that each rank has room for, as `simulator.placement` counts them."""
+        model, asked, head_on = self.model(recipe), self.scenario.workload, self.engine.head_on
+        per_layer = model.layer_bytes + model.kv_bytes(1, asked.prompt_tokens + asked.output_tokens, self._chats())
+        embedding = model.embedding_bytes or (model.head_bytes if head_on == "last" else 0.0)
+        caps = []
+        for rank, device in enumerate(ring):
+            first, last = rank == 0, rank == len(ring) - 1
+            fixed = self._costs.memory_overhead_bytes
+            fixed += embedding if head_on == "all" or first else 0.0
+            fixed += model.head_bytes if head_on == "all" or (last if head_on == "last" else first) else 0.0
+            caps.append(int(max(0.0, device.usable_bytes - fixed) // per_layer))
+        return caps
+
+    def _order(self, members: tuple[Member, ...], cables: tuple[Cable, ...], recipe: Recipe) -> tuple[int, ...]:
+        key = (tuple(member.key for member in members), tuple(cable.ends for cable in cables), recipe.title)
+        if key not in self._orders:
+            devices = [device for member in members if (device := self.device(member)) is not None]
+            cluster = self._cluster(devices, cables)
+            edges = {(i, j): self._edge_s(cluster, members[i], members[j], cables)
+                     for i in range(len(members)) for j in range(len(members)) if i != j}
+            last = [0.0 if self.engine.head_on == "all" else head_s(device, self.model(recipe)) for device in devices]
+            self._orders[key] = best_order(self.engine.name, edges, last)
+        return self._orders[key]
+
+    def _edge_s(self, cluster: Cluster, a: Member, b: Member, cables: tuple[Cable, ...]) -> float:
+        """Mean one-way delay (s) of a small message from a to b."""
+        joined = next((cable.network for cable in cables if {a.name, b.name} == set(cable.ends)), "")
+        key = (a.key, b.key, joined)
+        if key not in self._edges:
+            legs = cluster.path(a.name, b.name).legs
+            self._edges[key] = sum(leg.law.mean_s * leg.stretch + leg.extra_s for leg in legs)
+        return self._edges[key]
+
+    def _cluster(self, devices: list[Device], cables: tuple[Cable, ...]) -> Cluster:
+        joined = {frozenset(cable.ends) for cable in cables}
+        names = {device.name for device in devices}
+        kept = [self._wire(wire) for wire in self.scenario.wires
+                if set(wire.between) <= names and frozenset(wire.between) not in joined]
+        host = self.scenario.shared_host
+        if host is not None:
+            devices = [replace(device, contention=host.contention * (len(devices) - 1)) for device in devices]
+        return Cluster(tuple(devices), self._points, (*kept, *(self.wire(cable) for cable in cables)))
+
+    def job(self, mix: Mix) -> Job:
+        """The mix as a short Job, with the scenario's seed: mixes meet the same worlds."""
+        ring = [device for member in mix.members if (device := self.device(member)) is not None]
+        placement = Placement.from_layers(list(mix.placement.items()), "manual")
+        return Job(self._cluster(ring, mix.cables), self.model(mix.recipe), placement, self._costs, self.workload,
+                   self.scenario.seed, self.scenario.common_noise, self.scenario.posterior)
+
+    def rates(self, mix: Mix) -> Floats:
+        """Tokens/s of one chat in each world of the search, by the fast path, shape (WORLDS,)."""
+        return self.rates_of(self.job(mix))
+
+    def rates_of(self, job: Job) -> Floats:
+        """The same of any job of these parts."""
+        # the recursion is asked for by name: a dozing radio would need SimPy, which is for the few that are shown
+        return np.asarray(tokens_per_s(token_times_s(self._worlds.given(job), WORLDS, "recursion")).mean(axis=0))
+
+    def ceiling(self, mix: Mix) -> float:
+        """A bound that the median of `rates` cannot exceed: links free, head and overheads free, these layers.
+
+        In each world a token passes all stages in turn, so its time is at least `sum_i n_i s_i`, where `s_i` is what
+        one more layer costs on device i in that same world, noise included; medians keep the order of the worlds.
+        """
+        slopes = (count * self._slope_s(member, mix.recipe)
+                  for member, count in zip(mix.members, mix.layers, strict=True))
+        return float(np.median(1 / np.sum(list(slopes), axis=0)))
+
+    def _slope_s(self, member: Member, recipe: Recipe) -> Floats:
+        """Seconds per token of one layer in each world: a ring of one with two layers less the same with one.
+
+        The device's own random streams are those of any ring that it is part of, so this is exact world by world.
+        """
+        key = (f"{member.name}|{member.spec.memory}", recipe.title)
+        if key not in self._slopes:
+            device, model = self.device(member), self.model(recipe)
+            assert device is not None
+            roomy = replace(device, usable_bytes=1e30)  # no paging: the bound must not pay for what fits elsewhere
+            times = []
+            for layers in (1, 2):
+                placement = Placement.from_layers([(device.name, layers)], "manual")
+                job = Job(Cluster((roomy,), self._points), replace(model, layers=layers), placement, self._costs,
+                          self.workload, self.scenario.seed, self.scenario.common_noise, self.scenario.posterior)
+                times.append(1 / self.rates_of(job))
+            self._slopes[key] = times[1] - times[0]
+        return self._slopes[key]

@@ -1,0 +1,167 @@
+"""The search: all mixes within the budget, bounded, the promising ones evaluated, the Pareto front kept.
+
+A mix is dropped unevaluated only where an evaluated one is no dearer, runs no lesser a model, and is already at least
+as fast as the mix could be with free links (`Parts.ceiling`); so the front is that of evaluating everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, combinations, combinations_with_replacement, product
+
+import numpy as np
+
+from simulator.plan.purchase_mix import Mix
+from simulator.plan.purchase_money import Quote
+from simulator.plan.purchase_options import Cable, Member, Recipe, Shelf
+from simulator.plan.purchase_parts import Parts
+
+__all__ = ["Found", "Search", "mixes", "search"]
+
+MOST_WIRED_SUBSETS = 4
+"""Up to so many wireless devices every subset is wired in turn; beyond: none, each alone, all."""
+MOST_MIXES = 60_000
+CENT = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An evaluated mix: median tokens/s over the search's worlds."""
+
+    mix: Mix
+    tokens_per_s: float
+
+    def beats(self, price: float, quality: tuple[float, float], tokens_per_s: float) -> bool:
+        """Whether this one costs no more, runs no lesser a model and is no slower."""
+        return (self.mix.price <= price + CENT and self.mix.recipe.quality >= quality
+                and self.tokens_per_s >= tokens_per_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The front, cheapest first, and how it was found."""
+
+    front: tuple[Found, ...]
+    considered: int
+    evaluated: int
+    ceiling: float
+    """No mix with the model as asked can exceed this many tokens/s in the median; 0 where none fits."""
+    is_complete: bool
+
+    @property
+    def pruned(self) -> int:
+        """Mixes that a bound ruled out."""
+        return self.considered - self.evaluated
+
+
+def search(
+    shelf: Shelf, parts: Parts, budget: float, *, most_purchases: int = 2, prune: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Search:
+    """The Pareto front of price, model and tokens/s over all mixes that cost at most `budget`."""
+    found: list[Mix] = []
+    is_complete = True
+    for mix in mixes(shelf, parts, budget, most_purchases):
+        if len(found) == MOST_MIXES:
+            is_complete = False
+            break
+        found.append(mix)
+    bounds = [parts.ceiling(mix) for mix in found]
+    # cheap and promising first, so that dear and slow ones need no evaluation
+    turns = sorted(range(len(found)), key=lambda i: (
+        found[i].price, tuple(-q for q in found[i].recipe.quality), -bounds[i], len(found[i].actions)))
+    front: list[Found] = []
+    evaluated = 0
+    for done, i in enumerate(turns):
+        if progress is not None and done % 100 == 0:
+            progress(done, len(turns))
+        price, quality = found[i].price, found[i].recipe.quality
+        if prune and any(best.beats(price, quality, bounds[i]) for best in front):
+            continue
+        evaluated += 1
+        rate = float(np.median(parts.rates(found[i])))
+        if not any(best.beats(price, quality, rate) for best in front):
+            front = [best for best in front if not Found(found[i], rate).beats(
+                best.mix.price, best.mix.recipe.quality, best.tokens_per_s)]
+            front.append(Found(found[i], rate))
+    asked = [bound for mix, bound in zip(found, bounds, strict=True) if mix.recipe.is_asked]
+    front.sort(key=lambda best: (best.mix.price, best.tokens_per_s))
+    return Search(tuple(front), len(found), evaluated, max(asked, default=0.0), is_complete)
+
+
+def mixes(shelf: Shelf, parts: Parts, budget: float, most_purchases: int = 2) -> Iterator[Mix]:
+    """Every mix that fits and costs at most `budget`, few purchases first."""
+    for members, left_out in _member_sets(shelf, budget, most_purchases):
+        for recipe in shelf.recipes:
+            if parts.mix(members, recipe) is not None:
+                yield from _with_network(shelf, parts, members, left_out, recipe, budget)
+
+
+def _member_sets(shelf: Shelf, budget: float, most: int) -> Iterator[tuple[tuple[Member, ...], tuple[str, ...]]]:
+    """What is bought, and which owned devices stay, each in one of its states."""
+    names = [states[0].name for states in shelf.owned]
+    for purchases in _purchases(shelf, most):
+        for states in product(*[(*options, None) for options in shelf.owned]):
+            kept = tuple(member for member in states if member is not None)
+            members = (*kept, *purchases)
+            if members and sum(member.price for member in members) <= budget + CENT:
+                left = tuple(name for name, member in zip(names, states, strict=True) if member is None)
+                yield members, left
+
+
+def _purchases(shelf: Shelf, most: int) -> Iterator[tuple[Member, ...]]:
+    sets = (combinations_with_replacement(shelf.offers, count) for count in range(most + 1))
+    for offers in chain.from_iterable(sets):
+        yield tuple(
+            _second(offer) if place and offer is offers[place - 1] else offer for place, offer in enumerate(offers)
+        )
+
+
+def _second(offer: Member) -> Member:
+    """Another one of the same kind, with a name and so with luck of its own."""
+    return Member(f"{offer.name}_2", offer.state, offer.spec, False, offer.quotes, offer.words)
+
+
+def _with_network(
+    shelf: Shelf, parts: Parts, members: tuple[Member, ...], left_out: tuple[str, ...], recipe: Recipe, budget: float,
+) -> Iterator[Mix]:
+    """The members with every affordable change of the network between them."""
+    alone = len(members) == 1 or not shelf.has_network
+    cablings = [(), *([] if alone else shelf.cables(members))]
+    for wired in [()] if alone else _wired_subsets(shelf, members):
+        changed = tuple(_wired(shelf, member) if member.name in wired else member for member in members)
+        for point in [None] if alone else [None, *shelf.access_points(changed)]:
+            linked = changed if point is None else tuple(shelf.under(member, point[0]) for member in changed)
+            shared = () if point is None else (point,)
+            for cables in cablings:
+                price = _price(linked, shared, cables)
+                if price > budget + CENT or (wired and _is_moot(cables, wired)):
+                    continue
+                mix = parts.mix(linked, recipe, cables, shared=shared, left_out=left_out)
+                if mix is not None:
+                    yield mix
+
+
+def _price(members: tuple[Member, ...], shared: tuple[tuple[str, Quote], ...], cables: tuple[Cable, ...]) -> float:
+    return (sum(member.price for member in members) + sum(quote.amount for _, quote in shared)
+            + sum(cable.quote.amount for cable in cables))
+
+
+def _is_moot(cables: tuple[Cable, ...], wired: tuple[str, ...]) -> bool:
+    """Wiring both ends of a direct cable to the router as well buys nothing that the cable does not give."""
+    return any(set(cable.ends) <= set(wired) for cable in cables)
+
+
+def _wired_subsets(shelf: Shelf, members: tuple[Member, ...]) -> Iterator[tuple[str, ...]]:
+    wireless = [member.name for member in members if shelf.wired(member) is not None]
+    every = len(wireless) <= MOST_WIRED_SUBSETS
+    for count in range(len(wireless) + 1):
+        if every or count in (0, 1, len(wireless)):
+            yield from combinations(wireless, count)
+
+
+def _wired(shelf: Shelf, member: Member) -> Member:
+    wired = shelf.wired(member)
+    assert wired is not None, "only wireless devices are in a subset to wire"
+    return wired
