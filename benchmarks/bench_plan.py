@@ -46,7 +46,8 @@ def main() -> None:
     start, cpu = time.perf_counter(), time.process_time()
     plan(scenario("plan_70b_at_home"), read_money("800 EUR"), 8.0)
     print(
-        f"whole plan plan_70b_at_home 800 EUR: {time.perf_counter() - start:.1f} s wall, {time.process_time() - cpu:.1f} s CPU"
+        f"whole plan plan_70b_at_home 800 EUR: {time.perf_counter() - start:.1f} s wall, "
+        f"{time.process_time() - cpu:.1f} s CPU"
     )
     for name, engine in (("four_devices", "exo"), ("four_devices", "llama-rpc"), ("thunderbolt_macs", "exo")):
         job = prepare(scenario(name, engine)).job

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from simulator.cluster.cluster import Cluster, Device
-from simulator.laws.law import Constant, Floats, Law
+from simulator.cluster.cluster import Device
+from simulator.laws.law import Constant, Floats
 from simulator.prepare import prepare
 from simulator.run.evaluate import token_times_s
 from simulator.runtime.job import Job
@@ -21,8 +21,10 @@ from simulator.scenario import Scenario
 __all__ = ["Design", "Values", "design", "gap_s", "job_of", "parameter_names", "with_values"]
 
 Values = Mapping[str, float]
-TOKENS = 6
+TOKENS = 8
 """Tokens simulated for one gap: the ring repeats itself after two."""
+ROWS = 64
+"""Replications behind one gap where delays are random: the median of 384 gaps."""
 STEP = 1e-3
 """Relative step of the differences; the flow is piecewise linear, so its size hardly matters."""
 TYPICAL = {"layer_s": 1e-3, "step_overhead_s": 1e-3, "hop_overhead_s": 1e-3, "context_cost": 1.0,
@@ -52,18 +54,12 @@ def parameter_names(scenarios: Sequence[Scenario]) -> tuple[str, ...]:
 
 
 def job_of(scenario: Scenario, context: float) -> Job:
-    """The scenario's job, short, without any randomness, at a context length of `context` tokens."""
+    """The scenario's job, short, at a context length of `context` tokens, its radios awake."""
     job = prepare(scenario).job
     workload = job.workload.model_copy(update={
         "prompt_tokens": max(3, round(context) - TOKENS // 2), "output_tokens": TOKENS, "runs": 1})
-    devices = tuple(replace(device, link=replace(device.link, delay=_mean(device.link.delay), power_save=None))
-                    for device in job.cluster.devices)
-    wires = tuple(replace(wire, delay=_mean(wire.delay)) for wire in job.cluster.wires)
-    return replace(job, cluster=Cluster(devices, job.cluster.access_points, wires), workload=workload, posterior=None)
-
-
-def _mean(law: Law) -> Law:
-    return Constant.model_construct(value=law.mean_s)
+    devices = tuple(replace(device, link=replace(device.link, power_save=None)) for device in job.cluster.devices)
+    return replace(job, cluster=replace(job.cluster, devices=devices), workload=workload, posterior=None)
 
 
 def with_values(job: Job, values: Values) -> Job:
@@ -87,9 +83,19 @@ def _device(device: Device, job: Job, values: Values) -> Device:
 
 
 def gap_s(job: Job, values: Values) -> float:
-    """Inter-token time (s) of a job without randomness."""
-    times_s = token_times_s(with_values(job, values), 1, certain=True)[0, :, 0]
-    return float((times_s[-1] - times_s[1]) / (len(times_s) - 2))
+    """Median inter-token time (s) of a job whose only randomness is that of its delays.
+
+    Delays are drawn, not replaced by their means: a rank waits for the latest of several messages, and the median of a sum
+    with a tail is not the sum of the means. The draws are the same at each call, so differences are smooth.
+    """
+    rows = ROWS if _has_random_delays(job) else 1
+    times_s = token_times_s(with_values(job, values), rows, certain=True)[0]
+    return float(np.median(np.diff(times_s[1:], axis=0)))
+
+
+def _has_random_delays(job: Job) -> bool:
+    laws = [device.link.delay for device in job.ring] + [wire.delay for wire in job.cluster.wires]
+    return len(job.ring) > 1 and not all(isinstance(law, Constant) for law in laws)
 
 
 def design(jobs: Sequence[Job], names: Sequence[str], at: Values) -> Design:

@@ -30,7 +30,6 @@ class EngineFacts(Facts):
     hop_overhead_s: float
     overhead_log_sd: float
     memory_overhead_bytes: float
-    messages_per_hop: int = 1
     compute_share: float = 1.0
     """Share of a platform's fitted decode speed that the engine's own runtime reaches, with its log sd."""
     compute_share_log_sd: float = 0.0

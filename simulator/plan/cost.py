@@ -104,8 +104,9 @@ def cluster_cost(
     scenario: Scenario, book: PriceBook, usage: Usage | None = None, *, own: Sequence[str] = (),
     electricity: str | None = None, prediction: Prediction | None = None, price: float | None = None,
 ) -> Cost:
-    """The cost of a scenario's tokens. Devices named in `own` are paid already and count nothing; `price` replaces the sum.
+    """The cost of a scenario's tokens.
 
+    Devices named in `own` are paid already and count nothing; `price` replaces the sum of all.
     Raises CatalogError for a device without a price, and whatever `predict` raises.
     """
     usage = usage or Usage()
@@ -198,7 +199,7 @@ class _Sums:
 
 
 def _cloud(scenario: Scenario, book: PriceBook, sums: _Sums) -> list[CloudRow]:
-    """The APIs that serve the scenario's model, the cheapest first; the user's own prices come before the catalogue's."""
+    """The APIs that serve the scenario's model, the user's own prices among them, the cheapest first."""
     prompt = scenario.workload.prompt_tokens / scenario.workload.output_tokens
     rows = [
         sums.row(

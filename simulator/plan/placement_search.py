@@ -127,7 +127,7 @@ def _asked(scenario: Scenario, objective: Objective, chats: int | None) -> Scena
     several = objective in ("users", "slowest-stage") and scenario.workload.concurrency == 1
     concurrency = chats or (USERS if several else scenario.workload.concurrency)
     return scenario.model_copy(update={
-        "workload": scenario.workload.model_copy(update={"runs": 1, "concurrency": concurrency}),
+        "workload": scenario.workload.model_copy(update={"runs": 1, "concurrency": concurrency, "arrivals": None}),
         "replications": min(scenario.replications, MOST_REPLICATIONS),
         "placement": PlacementSpec(roles=scenario.placement.roles, min_devices=scenario.placement.min_devices)})
 

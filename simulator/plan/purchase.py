@@ -48,7 +48,7 @@ class PlanOption(Spec):
     busy_w: float
     idle_w: float
     per_million: Estimate
-    """Money per million tokens at full use: the purchases written off, and electricity; what is owned counts nothing."""
+    """Money per million tokens at full use: purchases written off, and electricity; what is owned counts nothing."""
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -94,7 +94,7 @@ def plan(
 ) -> Planned:
     """What gets `scenario` nearest to the goal within the budget.
 
-    Raises SimulatorError where a wish cannot be planned, PlacementError where nothing within the budget holds the model.
+    Raises SimulatorError where a wish cannot be planned, PlacementError where nothing affordable holds the model.
     """
     _check(scenario)
     book = PriceBook(budget.currency, prices)
@@ -234,7 +234,8 @@ def _answer(rows: Sequence[PlanOption], found: Search, budget: Money, goal: floa
     reached = [row for row in asked if row.tokens_per_s.median >= goal]
     if not reached:
         return (
-            f"nothing within {limit} is expected to reach {goal:g} tokens/s with {best.model}. The fastest: {_how(best)}; "
+            f"nothing within {limit} is expected to reach {goal:g} tokens/s with {best.model}. "
+            f"The fastest: {_how(best)}; "
             f"even with free links no mix would exceed {found.ceiling:.3g} tokens/s. " + _lesser(rows, goal)
         ).rstrip()
     cheapest = min(reached, key=lambda row: row.price)

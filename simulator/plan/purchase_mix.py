@@ -11,7 +11,7 @@ from simulator.plan.purchase_money import Quote
 from simulator.plan.purchase_options import Cable, Member, Recipe
 from simulator.scenario import PlacementSpec, Scenario, WireSpec
 
-__all__ = ["Mix", "best_order", "fill", "hop_cost_s", "scenario_of"]
+__all__ = ["Mix", "fill", "hop_cost_s", "orders", "scenario_of"]
 
 MOST_PERMUTED = 5
 """Rings up to this size try every order (120 of them); larger ones are ordered by rule."""
@@ -69,19 +69,26 @@ def hop_cost_s(engine: str, order: Sequence[int], edge_s: Mapping[tuple[int, int
     return 2 * steps
 
 
-def best_order(engine: str, edge_s: Mapping[tuple[int, int], float], last_s: Sequence[float]) -> tuple[int, ...]:
-    """The order of ranks with the least `hop_cost + last_s[last]`; `last_s` is what being last costs (the head).
+def orders(
+    engine: str, edge_s: Mapping[tuple[int, int], float], last_s: Sequence[float]
+) -> tuple[tuple[int, ...], ...]:
+    """Orders of ranks by `hop_cost + last_s[last]`, the least first; `last_s` is what being last costs (the head).
 
-    Exact up to 5 ranks. Beyond, a rule: the nearest devices in the middle of a ring, the nearest one as the client of
-    a star, because an inner rank's link is used twice as often as an end's.
+    All of them up to 5 ranks. Beyond, one by rule and its rotations: the nearest devices in the middle of a ring, the
+    nearest one as the client of a star, because an inner rank's link is used twice as often as an end's.
     """
     ranks = range(len(last_s))
+
+    def cost_s(order: tuple[int, ...]) -> float:
+        return hop_cost_s(engine, order, edge_s) + last_s[order[-1]]
+
     if len(last_s) <= MOST_PERMUTED:
-        return min(permutations(ranks), key=lambda order: hop_cost_s(engine, order, edge_s) + last_s[order[-1]])
+        return tuple(sorted(permutations(ranks), key=cost_s))
     far = sorted(ranks, key=lambda rank: sum(edge_s[rank, other] for other in ranks if other != rank))
+    rule = (*reversed(far[1::2]), *far[::2])
     if engine == "llama-rpc":
-        return (far[0], *sorted(far[1:], key=lambda rank: -last_s[rank]))
-    return (*reversed(far[1::2]), *far[::2])
+        rule = (far[0], *sorted(far[1:], key=lambda rank: -last_s[rank]))
+    return tuple((*rule[turn:], *rule[:turn]) for turn in ranks)
 
 
 def fill(layers: int, costs_s: Sequence[float], caps: Sequence[int]) -> tuple[int, ...] | None:

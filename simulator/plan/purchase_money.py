@@ -47,7 +47,7 @@ def read_money(value: Any, *, energy: bool = False) -> Money:
     if match is None or match[2] not in CURRENCIES or bool(match[3]) != energy:
         raise UnitError(f"{str(value)[:40]!r} is no price; write an amount and one of {', '.join(CURRENCIES)}, "
                         f"for example {example!r}")
-    return Money.model_construct(amount=float(match[1]), currency=match[2])
+    return Money.model_validate({"amount": float(match[1]), "currency": match[2]})
 
 
 def per_joule(price_per_kwh: float) -> float:

@@ -178,7 +178,8 @@ def shelf(
     unknown = [name for name in names if name not in scenario.devices]
     if unknown:
         raise SimulatorError(
-            f"--own {', '.join(unknown)}: no device of {scenario.name}{did_you_mean(unknown[0], list(scenario.devices))}; "
+            f"--own {', '.join(unknown)}: no device of {scenario.name}"
+            f"{did_you_mean(unknown[0], list(scenario.devices))}; "
             f"devices are {', '.join(scenario.devices)}"
         )
     mine = tuple(tuple(_states(name, scenario.devices[name], book, "memory" in allow)) for name in names)

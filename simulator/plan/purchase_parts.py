@@ -1,7 +1,7 @@
 """Parts: devices, models and cables of all mixes, each prepared once, so that a mix is a Job in a moment.
 
 `prepare` asks the catalogue and checks everything, which takes longer than a short evaluation; a search over
-thousands of mixes cannot pay that each time. `job` gives what `prepare(scenario_of(mix))` gives (tests hold it to that).
+thousands of mixes cannot pay that each time. `job` gives what `prepare(scenario_of(mix))` gives; tests hold it to that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from simulator.errors import SimulatorError
 from simulator.laws.law import Constant, Floats
 from simulator.model.model import Model
 from simulator.placement.shard import Placement
-from simulator.plan.purchase_mix import Mix, best_order, fill
+from simulator.plan.purchase_mix import Mix, fill, orders
+from simulator.plan.purchase_money import Quote
 from simulator.plan.purchase_options import Cable, Member, Recipe
 from simulator.plan.purchase_worlds import Worlds
 from simulator.prepare import Prepared, prepare
@@ -57,7 +58,7 @@ class Parts:
     _wires: dict[tuple[frozenset[str], str], Wire] = field(default_factory=dict)
     _edges: dict[tuple[str, str, str], float] = field(default_factory=dict)
     _slopes: dict[tuple[str, str], Floats] = field(default_factory=dict)
-    _orders: dict[tuple[object, ...], tuple[int, ...]] = field(default_factory=dict)
+    _orders: dict[tuple[object, ...], tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     _points: tuple[AccessPoint, ...] = ()
     _costs: EngineCosts = field(init=False)
     _worlds: Worlds = field(init=False)
@@ -114,19 +115,36 @@ class Parts:
         return self._wires[key]
 
     def mix(
-        self, members: tuple[Member, ...], recipe: Recipe, cables: tuple[Cable, ...] = (), **rest: object
+        self, members: tuple[Member, ...], recipe: Recipe, cables: tuple[Cable, ...] = (),
+        shared: tuple[tuple[str, Quote], ...] = (), left_out: tuple[str, ...] = (),
     ) -> Mix | None:
         """The mix in its best order with its best layers; None where the model does not fit."""
-        devices = [self.device(member) for member in members]
-        if None in devices:
+        devices = [device for member in members if (device := self.device(member)) is not None]
+        if len(devices) < len(members):
             return None
-        order = self._order(members, cables, recipe)
-        ring = [devices[rank] for rank in order]
-        counts = fill(self.model(recipe).layers, [self._layer_s(device, recipe) for device in ring],  # type: ignore[arg-type]
-                      self._caps(ring, recipe))  # type: ignore[arg-type]
-        if counts is None:
+        layers, room = self.model(recipe).layers, self._room(devices, recipe)
+        if sum(room) < layers or min(room) < 1:
             return None
-        return Mix(tuple(members[rank] for rank in order), counts, recipe, cables, **rest)  # type: ignore[arg-type]
+        costs_s = [self._layer_s(device, recipe) for device in devices]
+        # the best order may leave its first or last device too little room beside embedding and head
+        for order in self._orders_of(members, cables, recipe):
+            caps = self._caps([devices[rank] for rank in order], recipe)
+            counts = fill(layers, [costs_s[rank] for rank in order], caps)
+            if counts is not None:
+                return Mix(tuple(members[rank] for rank in order), counts, recipe, cables, shared, left_out)
+            if self.engine.head_on == "all":  # then no order gives more room
+                break
+        return None
+
+    def _room(self, devices: list[Device], recipe: Recipe) -> list[int]:
+        """Layers that each device has room for when it holds neither embedding nor head: no order gives it more."""
+        per_layer, overhead = self._layer_bytes(recipe), self._costs.memory_overhead_bytes
+        return [int(max(0.0, device.usable_bytes - overhead) // per_layer) for device in devices]
+
+    def _layer_bytes(self, recipe: Recipe) -> float:
+        """Bytes of one layer with its KV cache at the end of the longest chat."""
+        model, asked = self.model(recipe), self.scenario.workload
+        return model.layer_bytes + model.kv_bytes(1, asked.prompt_tokens + asked.output_tokens, self._chats())
 
     def _chats(self) -> int:
         return min(self.scenario.workload.concurrency, self.engine.chats_at_once)
@@ -136,8 +154,7 @@ class Parts:
 
     def _caps(self, ring: list[Device], recipe: Recipe) -> list[int]:
         """Whole layers that each rank has room for, as `simulator.placement` counts them."""
-        model, asked, head_on = self.model(recipe), self.scenario.workload, self.engine.head_on
-        per_layer = model.layer_bytes + model.kv_bytes(1, asked.prompt_tokens + asked.output_tokens, self._chats())
+        model, head_on, per_layer = self.model(recipe), self.engine.head_on, self._layer_bytes(recipe)
         embedding = model.embedding_bytes or (model.head_bytes if head_on == "last" else 0.0)
         caps = []
         for rank, device in enumerate(ring):
@@ -148,7 +165,10 @@ class Parts:
             caps.append(int(max(0.0, device.usable_bytes - fixed) // per_layer))
         return caps
 
-    def _order(self, members: tuple[Member, ...], cables: tuple[Cable, ...], recipe: Recipe) -> tuple[int, ...]:
+    def _orders_of(
+        self, members: tuple[Member, ...], cables: tuple[Cable, ...], recipe: Recipe
+    ) -> tuple[tuple[int, ...], ...]:
+        """Ring orders of these members, the best first."""
         key = (tuple(member.key for member in members), tuple(cable.ends for cable in cables), recipe.title)
         if key not in self._orders:
             devices = [device for member in members if (device := self.device(member)) is not None]
@@ -156,7 +176,7 @@ class Parts:
             edges = {(i, j): self._edge_s(cluster, members[i], members[j], cables)
                      for i in range(len(members)) for j in range(len(members)) if i != j}
             last = [0.0 if self.engine.head_on == "all" else head_s(device, self.model(recipe)) for device in devices]
-            self._orders[key] = best_order(self.engine.name, edges, last)
+            self._orders[key] = orders(self.engine.name, edges, last)
         return self._orders[key]
 
     def _edge_s(self, cluster: Cluster, a: Member, b: Member, cables: tuple[Cable, ...]) -> float:

@@ -224,7 +224,7 @@ class PriceBook:
                      source=row.source, as_of=row.as_of)
 
     def electricity(self, choice: str | None = None) -> Quote:
-        """Price of a joule: '0.30 EUR/kWh', a region of the catalogue, the user's file, or the currency's usual region."""
+        """Price of a joule: '0.30 EUR/kWh', a region of the catalogue, the user's file, or the currency's region."""
         if choice is not None and any(character.isdigit() for character in choice):
             return self._own_electricity(read_money(choice, energy=True))
         if choice is None and self.own.electricity is not None:
@@ -238,7 +238,7 @@ class PriceBook:
                 "a price: '0.30 EUR/kWh'"
             )
         row = regions[name]
-        amount = self.convert(Money(amount=row.price_per_kwh, currency=row.currency))  # type: ignore[arg-type]
+        amount = self.convert(Money.model_validate({"amount": row.price_per_kwh, "currency": row.currency}))
         return Quote(what=f"electricity, {row.region}", amount=per_joule(amount), label="catalogue", source=row.source,
                      as_of=row.period)
 
@@ -252,5 +252,6 @@ class PriceBook:
         usd = 1 / self._per_usd(self.currency)
         return (
             f"prices are US list prices turned into {self.currency} at {usd:.3g} USD per {self.currency} "
-            f"({self.facts.as_of}, assumed) plus {self.tax:.0%} tax; shops, used machines and dates differ (--prices FILE)"
+            f"({self.facts.as_of}, assumed) plus {self.tax:.0%} tax; shops, used machines and dates differ "
+            "(--prices FILE)"
         )

@@ -79,9 +79,9 @@ class Influence(Spec):
     """The metric with the factor at its 5th percentile."""
     at_p95: float
     total_order: float
-    """Share of the metric's variance in which the input takes part, alone or with others (Sobol's total-order index)."""
+    """Share of the metric's variance in which the input takes part, alone or not (Sobol's total-order index)."""
     if_twice_as_good: float
-    """Gain of the metric, as a share, if this input were twice as good: half the time, half the delay, twice the rate."""
+    """Gain of the metric, as a share, if this input were twice as good: half the time or delay, twice the rate."""
 
     @property
     def swing(self) -> float:

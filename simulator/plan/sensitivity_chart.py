@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import vl_convert
@@ -39,10 +39,10 @@ def tornado(result: Sensitivity) -> alt.LayerChart:
     title = alt.TitleParams(text=f"{result.scenario}: what moves {unit}", subtitle=[
         f"each input over its own 90 % interval, the others at their medians ({result.base:.3g});",
         "behind each bar its share of the variance", *result.measure_next.split("; "), result.upgrade_next])
-    chart: alt.LayerChart = alt.layer(bars, rule, labels).properties(
+    chart = cast(alt.LayerChart, alt.layer(bars, rule, labels))
+    return chart.properties(
         width=WIDTH, height=BAR_HEIGHT * max(1, len(shown)), title=title,
         description=f"Tornado chart. {result.measure_next}. {result.upgrade_next}.")
-    return chart
 
 
 LOW, HIGH = "input at its 5th percentile", "input at its 95th percentile"

@@ -9,6 +9,7 @@ import numpy as np
 import simpy
 
 from simulator.engine.base import engine
+from simulator.errors import Fault, ScenarioError
 from simulator.laws.law import Floats
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
@@ -28,8 +29,12 @@ def token_times_s(
     """Token times (s after the request), shape (streams, output tokens, rows).
 
     `auto` takes the recursion where it gives the same times as SimPy, which is the meaning. Row `i` is run
-    `i % runs` of replication `i // runs`. `progress` is told the number of rows done.
+    `i % runs` of replication `i // runs`. `progress` is told the number of rows done. Raises ScenarioError for a
+    workload with arrivals.
     """
+    if job.workload.arrivals is not None:
+        reason = "chats that come one by one are what `sim load` is for; leave arrivals out to start them all together"
+        raise ScenarioError("scenario", [Fault("workload.arrivals", reason)])
     flow = engine(job.engine.name)
     fast = evaluator == "recursion" or (evaluator == "auto" and flow.is_recursion_exact(job))
     step = max(1, CHUNK_TOKENS // (job.workload.output_tokens * len(flow.chats(job)))) if fast else 1

@@ -99,7 +99,7 @@ def test_faults_of_a_price_file_name_their_lines() -> None:
     assert "prices.yaml:2: " in str(caught.value)
     assert "prices.yaml:4: " in str(caught.value)
     assert "ethernet_cable" in str(caught.value)
-    with pytest.raises(ScenarioError, match="prices.yaml:1"):
+    with pytest.raises(ScenarioError, match=r"prices\.yaml:1"):
         loads("tax: 19 EUR", PricesFile, "prices.yaml")
 
 
@@ -205,7 +205,7 @@ def test_a_goal_out_of_reach_is_said_with_its_bound(found) -> None:
 
 def test_what_fits_nowhere_is_refused() -> None:
     scenario = desk().replace(devices={"pixel": {"kind": "Pixel 8 Pro"}})
-    with pytest.raises(PlacementError, match="no mix of devices within 50 EUR holds Llama-3.3-70B"):
+    with pytest.raises(PlacementError, match=r"no mix of devices within 50 EUR holds Llama-3\.3-70B"):
         plan(scenario, euros(50), allow=("network",))
 
 

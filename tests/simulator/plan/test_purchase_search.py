@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from simulator.engine.base import engine
 from simulator.files import load, loads
-from simulator.plan.purchase_mix import best_order, fill, hop_cost_s, scenario_of
+from simulator.plan.purchase_mix import fill, hop_cost_s, orders, scenario_of
 from simulator.plan.purchase_options import shelf
 from simulator.plan.purchase_parts import WORLDS, Parts
 from simulator.plan.purchase_prices import PriceBook
@@ -78,13 +78,15 @@ def test_hop_cost_is_what_the_engine_makes_of_its_links(name: str) -> None:
 def test_an_order_names_every_rank_once(name: str, ranks: int) -> None:
     rng = np.random.default_rng(3)
     edges = {(i, j): float(rng.uniform(1, 9)) for i, j in permutations(range(ranks), 2)}
-    order = best_order(name, edges, [0.0] * ranks)
-    assert sorted(order) == list(range(ranks))
+    found = orders(name, edges, [0.0] * ranks)
+    assert all(sorted(order) == list(range(ranks)) for order in found)
+    assert len(set(found)) == len(found)
+    assert {order[0] for order in found} == {order[-1] for order in found} == set(range(ranks))
 
 
 def test_a_direct_cable_is_used_by_neighbours() -> None:
-    edges = {(i, j): 5.0 for i, j in permutations(range(4), 2)} | {(0, 3): 0.1, (3, 0): 0.1}
-    order = best_order("exo", edges, [0.0] * 4)
+    edges = dict.fromkeys(permutations(range(4), 2), 5.0) | {(0, 3): 0.1, (3, 0): 0.1}
+    order = orders("exo", edges, [0.0] * 4)[0]
     assert abs(order.index(0) - order.index(3)) == 1
 
 
@@ -133,6 +135,26 @@ def test_no_mix_beats_its_ceiling_in_any_world(engine_name: str) -> None:
         assert float(np.median(parts.rates(mix))) <= parts.ceiling(mix)
     alone = next(mix for mix in found if len(mix.members) == 1)
     assert float(np.median(parts.rates(alone))) > 0.7 * parts.ceiling(alone)
+
+
+def test_a_small_first_device_changes_the_order_not_the_answer() -> None:
+    """The phone has the best link but no room for the embedding of a client, so another device is the client."""
+    scenario = loads("""
+name: small_first
+model: {name: Llama-3.3-70B, quantisation: Q2_K}
+engine: llama-rpc
+access_points: {home: {}}
+devices:
+  phone: {kind: Pixel 8 Pro, usable_memory: 0.9 GB, link: {kind: ethernet_1g}}
+  big: {kind: Mac mini M4 Pro, memory: 64 GB, link: {kind: wifi24}}
+  other: {kind: Mac mini M4 Pro, memory: 64 GB, link: {kind: wifi24}}
+""", Scenario)
+    options, parts = planner(scenario, 0)
+    members = tuple(states[0] for states in options.owned)
+    mix = parts.mix(members, options.recipes[0])
+    assert mix is not None
+    assert mix.members[1].name == "phone"  # neither the embedding of the first nor the head of the last
+    prepare(scenario_of(mix, scenario, "made"))
 
 
 # --- the search -----------------------------------------------------------------------------------------------------

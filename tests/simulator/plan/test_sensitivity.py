@@ -25,8 +25,14 @@ engine: {name: exo, step_overhead: 0 s, hop_overhead: 0 s, overhead_spread: 0, m
 placement: {layers: {a: 30, b: 10}}
 access_points: {home: {}}
 devices:
-  a: {memory: 8 GB, speed: {decode_bandwidth: 100 GB/s, prefill_flops: 100 TFLOPS, decode_spread: SA}, link: {delay: {law: constant, value: 1 us}, rate: 100 GB/s}}
-  b: {memory: 8 GB, speed: {decode_bandwidth: 100 GB/s, prefill_flops: 100 TFLOPS, decode_spread: SB}, link: {delay: {law: constant, value: 1 us}, rate: 100 GB/s}}
+  a:
+    memory: 8 GB
+    speed: {decode_bandwidth: 100 GB/s, prefill_flops: 100 TFLOPS, decode_spread: SA}
+    link: {delay: {law: constant, value: 1 us}, rate: 100 GB/s}
+  b:
+    memory: 8 GB
+    speed: {decode_bandwidth: 100 GB/s, prefill_flops: 100 TFLOPS, decode_spread: SB}
+    link: {delay: {law: constant, value: 1 us}, rate: 100 GB/s}
 workload: {prompt_tokens: 8, output_tokens: 16, runs: 1}
 """
 A_S, B_S, HOPS_S = 0.030, 0.010, 4e-6  # 30 and 10 layers of 1 ms; out and back, 1 us on each side

@@ -1,0 +1,164 @@
+"""Dropout: what a loss costs, as Estimates: recovery time and its phases, tokens/s before and after, tokens lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.churn.recovery import PHASES
+from simulator.churn.story import Recovered, Reply, Story
+from simulator.churn.study import Study
+from simulator.errors import PlacementError
+from simulator.result.estimate import Estimate, estimate, rounded
+from simulator.scenario import Label, Scenario
+from simulator.version import VERSION
+
+__all__ = ["FAILURES_PER_HOUR", "Dropout", "lost_tokens_per_hour", "predict_dropout"]
+
+FAILURES_PER_HOUR = (0.1, 0.5, 1.0, 2.0, 5.0)
+HOUR_S = 3600.0
+LABEL: Label = "assumed"  # disks, caches and the client's own choices stand on no measurement of this cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """The prediction for a scenario with events; Estimates are over the replications that have the quantity."""
+
+    study: Study
+    stories: tuple[Story, ...]
+    recovery_s: Estimate | None
+    """From the loss to the next token, the first loss of each replication; None where no reply ever went on."""
+    before_tokens_per_s: Estimate | None
+    """Up to the first loss."""
+    after_tokens_per_s: Estimate | None
+    """From the first token after the last recovery to the end of the reply."""
+    phases: dict[str, Estimate]
+    interrupted: float
+    """Share of the replies that lost the ring at least once."""
+    completed: float
+    """Share of the replies that got all their tokens."""
+    refusals: tuple[tuple[str, float], ...]
+    """Why survivors could not hold the model, and in what share of the replications."""
+
+    @property
+    def scenario(self) -> Scenario:
+        """The completed scenario."""
+        return self.study.scenario
+
+    def document(self) -> dict[str, Any]:
+        """The prediction as plain data, for JSON."""
+        return {
+            "scenario": self.scenario.name,
+            "question": self.scenario.question,
+            "engine": self.scenario.engine.name,
+            "recovery_s": _plain(self.recovery_s),
+            "tokens_per_s": {"before": _plain(self.before_tokens_per_s), "after": _plain(self.after_tokens_per_s)},
+            "phases_s": {name: value.model_dump() for name, value in self.phases.items()},
+            "tokens_lost_per_hour": {f"{rate:g}": _plain(value) for rate, value in self.lost_per_hour().items()},
+            "replies": {"interrupted": rounded(self.interrupted), "completed": rounded(self.completed)},
+            "refusals": [{"reason": reason, "share": rounded(share)} for reason, share in self.refusals],
+            "placements": self._placements(),
+            "seed": self.scenario.seed,
+            "replications": len(self.stories),
+            "version": VERSION,
+        }
+
+    def lost_per_hour(self) -> dict[float, Estimate | None]:
+        """Tokens that an hour of decoding loses to recoveries, for some failure rates (per hour)."""
+        pairs = [(found.seconds, _rate(times)) for reply, found in _first_losses(self.stories)
+                 if (times := reply.times_s[: found.token]) and found.seconds is not None]
+        usable = [(seconds, rate) for seconds, rate in pairs if rate is not None]
+        return {per_hour: estimate([lost_tokens_per_hour(per_hour, seconds, rate) for seconds, rate in usable])
+                if usable else None for per_hour in FAILURES_PER_HOUR}
+
+    def _placements(self) -> list[dict[str, Any]]:
+        """The placements before and after, of the first replication, layers by device."""
+        found = [] if not self.stories else [placed for _, placed in self.stories[0].placements]
+        return [{shard.device: shard.layers for shard in placed.job.shards} for placed in found[:20]]
+
+
+def lost_tokens_per_hour(failures_per_hour: float, recovery_s: float, tokens_per_s: float) -> float:
+    """Tokens that one hour loses: `3600 rate (1 - 1 / (1 + lambda R))`, lambda failures per second of decoding.
+
+    Alternating renewal: decoding lasts 1 / lambda on average, then a recovery of R makes no token; so the share of the
+    time in which tokens are made is `1 / (1 + lambda R)` (Cox, Renewal Theory, 1962, section 7.1). After a recovery the
+    rate is taken to be what it was: the device is back, or another one takes its place.
+
+    >>> lost_tokens_per_hour(1.0, 3600.0, 1.0)
+    1800.0
+    """
+    return HOUR_S * tokens_per_s * (1 - 1 / (1 + failures_per_hour / HOUR_S * recovery_s))
+
+
+def predict_dropout(
+    scenario: Scenario, replications: int | None = None, progress: Callable[[int, int], None] | None = None,
+) -> Dropout:
+    """What the scenario's events do to one reply.
+
+    Raises PlacementError where not even the devices of the beginning hold the model, and what `Study` raises.
+    """
+    study = Study(scenario, replications)
+    stories = tuple(study.stories(progress))
+    replies = [reply for story in stories for reply in story.replies]
+    if not any(reply.times_s for reply in replies):
+        reasons = [reason for reply in replies for found in reply.recoveries for reason in found.refusals]
+        raise PlacementError(reasons[0] if reasons else "no reply ever got a token; give events a later moment")
+    losses = _first_losses(stories)
+    return Dropout(
+        study=study, stories=stories,
+        recovery_s=_estimate([found.seconds for _, found in losses]),
+        before_tokens_per_s=_estimate([_rate(_before(reply)) for reply in replies]),
+        after_tokens_per_s=_estimate([_rate(_after(reply)) for reply in replies]),
+        phases=_phases([found for _, found in losses if found.resumed_s is not None]),
+        interrupted=sum(any(not found.is_planned for found in reply.recoveries) for reply in replies) / len(replies),
+        completed=sum(reply.complete for reply in replies) / len(replies),
+        refusals=_refusals(stories),
+    )
+
+
+def _first_losses(stories: Sequence[Story]) -> list[tuple[Reply, Recovered]]:
+    """The first loss of each replication's first interrupted reply."""
+    found = []
+    for story in stories:
+        losses = [(reply, loss) for reply in story.replies for loss in reply.recoveries if not loss.is_planned]
+        found += losses[:1]
+    return found
+
+
+def _before(reply: Reply) -> list[float]:
+    first = next((found.token for found in reply.recoveries if not found.is_planned), len(reply.times_s))
+    return reply.times_s[:first]
+
+
+def _after(reply: Reply) -> list[float]:
+    resumed = [found.token for found in reply.recoveries if found.resumed_s is not None and not found.is_planned]
+    return reply.times_s[resumed[-1]:] if resumed else []
+
+
+def _rate(times_s: Sequence[float]) -> float | None:
+    """Tokens/s between the first and the last of these tokens, None without two."""
+    return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 and times_s[-1] > times_s[0] else None
+
+
+def _estimate(values: Sequence[float | None]) -> Estimate | None:
+    known = [value for value in values if value is not None]
+    return estimate(known, LABEL) if known else None
+
+
+def _phases(losses: Sequence[Recovered]) -> dict[str, Estimate]:
+    """Time in each phase over the losses that were mended; phases that never took any time are left out."""
+    spent = {name: [loss.spent_s(name) for loss in losses] for name in PHASES}
+    return {name: estimate(values, LABEL) for name, values in spent.items() if any(values)}
+
+
+def _refusals(stories: Sequence[Story]) -> tuple[tuple[str, float], ...]:
+    counts: Counter[str] = Counter()
+    for story in stories:
+        counts.update({reason for reply in story.replies for loss in reply.recoveries for reason in loss.refusals})
+    return tuple((reason, count / len(stories)) for reason, count in counts.most_common(5))
+
+
+def _plain(value: Estimate | None) -> dict[str, Any] | None:
+    return value.model_dump() if value is not None else None

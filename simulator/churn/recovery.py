@@ -1,0 +1,136 @@
+"""Recovery: how long the phases take between the loss of a device and the next token.
+
+detect     the client sees a closed connection or runs into its own inter-token time-out, or the engine ends the stream
+decide     it asks who answers, waits until the engine can place again, and asks for a placement of the survivors
+wait       nobody can hold the model: until somebody comes
+release    the old shards are given up
+start      processes start and connect
+load       every survivor reads its shard: all at once, or one after the other through the client; the slowest counts
+warm up    the engine's own first generation
+prefill    prompt and all tokens so far are read again; the next token comes out of it: the reply goes on
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from simulator.churn.dice import Dice
+from simulator.churn.facts import RecoveryFacts
+from simulator.churn.membership import Departure, Membership
+from simulator.churn.pace import Conditions, Paces
+from simulator.churn.placing import Placed
+from simulator.churn.spec import RecoverySpec
+from simulator.cluster.cluster import Device
+
+__all__ = ["PHASES", "Instance", "Recovery"]
+
+PHASES = ("detect", "decide", "wait", "release", "start", "load", "warm up", "prefill")
+COPIES = 2  # a warm load reads each byte from the file cache and writes it once
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A placement that runs; `starts` are the start numbers of its devices."""
+
+    placed: Placed
+    starts: dict[str, int]
+
+    def intact(self, members: Membership) -> bool:
+        """Whether every device of it is there and has not restarted since."""
+        return all(members.same_start(name, start) for name, start in self.starts.items())
+
+    def lost(self, members: Membership) -> dict[str, Departure]:
+        """The departures that broke it, as far as those devices are still away."""
+        return {name: members.departures[name] for name in self.starts if name in members.departures}
+
+
+@dataclass
+class Recovery:
+    """The durations of one replication's phases (s)."""
+
+    facts: RecoveryFacts
+    client: RecoverySpec
+    paces: Paces
+    dice: Dice
+    first: str
+    """The device that joined first: EXO's master."""
+    _on_disk: dict[str, set[int]] = field(default_factory=dict)
+    _cached: dict[tuple[str, int], range] = field(default_factory=dict)
+    """Layers that a device has read since it started."""
+
+    def notice_s(self, name: str, departure: Departure, last_heard_s: float, mean_gap_s: float | None) -> float:
+        """When the loss of a device is noticed: `min(last token + client's time-out, fault + engine's own law)`.
+
+        Before the first token the client has no rate to go by and waits as long as it ever does. An engine whose
+        master is lost tells nobody.
+        """
+        if mean_gap_s is None:
+            at_s = departure.time_s + self.client.time_out_most
+        else:
+            at_s = last_heard_s + self.client.time_out_s(mean_gap_s)
+        own = self.facts.law(f"engine_notices_{'silent' if departure.silent else 'killed'}")
+        if own is not None and not (name == self.first and self.facts.law("placeable_after_first")):
+            at_s = min(at_s, departure.time_s + self.dice.draw("detect", own))
+        return max(at_s, departure.time_s)
+
+    def decide_s(self, now_s: float, lost: dict[str, Departure]) -> float:
+        """From noticing to a placement that the engine accepts."""
+        probe_s = self.client.probe if any(departure.silent for departure in lost.values()) else 0.0
+        ready_s = now_s
+        for name, departure in lost.items():
+            law = self.facts.law("placeable_after_first") if name == self.first else None
+            law = law or self.facts.law("placeable_after")
+            if law is not None:
+                ready_s = max(ready_s, departure.time_s + self.dice.draw("placeable", law))
+        return max(probe_s, ready_s - now_s) + self.dice.draw("decide", self.facts.delay("decide"))
+
+    def release_s(self) -> float:
+        """Until the old shards' memory is free."""
+        return self.dice.draw("release", self.facts.delay("release"))
+
+    def start_s(self) -> float:
+        """Until the new processes run and are connected."""
+        return sum(self.dice.draw(name, self.facts.delay(name)) for name in ("start", "connect"))
+
+    def load_s(self, instance: Instance, row: int) -> float:
+        """Until every device has its shard: `fixed + max over devices`, or their sum where one client feeds all."""
+        placed, files = instance.placed, self.client.files or self.facts.files
+        sizes = {use.device: use.weights_bytes + use.embedding_bytes + use.head_bytes for use in placed.memory}
+        each = []
+        for device in placed.job.ring:
+            start = instance.starts[device.name]
+            if files == "client" and device is not placed.job.ring[0]:
+                path = placed.job.cluster.path(placed.devices[0], device.name)
+                own_s = sizes[device.name] * float(self.paces.draws(placed, row).seconds_per_byte(path)[0])
+            else:
+                own_s = self._read_s(device, placed, sizes[device.name], start, files)
+            each.append(own_s * self.dice.factor(f"load/{device.name}", self.facts.load_log_sd))
+        through_client = files == "client" and self.facts.loads == "through_client"
+        fixed_s = self.dice.draw("load", self.facts.delay("load_fixed"))
+        return fixed_s + (sum(each) if through_client else max(each))
+
+    def loaded(self, instance: Instance) -> None:
+        """Remember what each device has read: it is on its disk and in its file cache now."""
+        for name, start in instance.starts.items():
+            layers = instance.placed.layers(name)
+            self._on_disk.setdefault(name, set()).update(layers)
+            self._cached[name, start] = layers
+
+    def _read_s(self, device: Device, placed: Placed, size_bytes: float, start: int, files: str) -> float:
+        """Seconds to read one shard: what is still cached from memory, what is missing over the network, the rest from disk."""
+        layers, layer_bytes = placed.layers(device.name), placed.job.model.layer_bytes
+        kept = len(set(layers) & set(self._cached.get((device.name, start), range(0))))
+        room = device.memory_bytes - size_bytes if self.facts.file_cache == "copied" else device.memory_bytes
+        warm_bytes = min(kept * layer_bytes, max(0.0, room))
+        missing = len(set(layers) - self._on_disk.get(device.name, set())) if files == "own_shard" else 0
+        missing_bytes = min(missing * layer_bytes, size_bytes - warm_bytes)
+        line = min(self.client.download or device.link.rate_bytes_per_s, device.link.rate_bytes_per_s)
+        cold_bytes = max(0.0, size_bytes - warm_bytes - missing_bytes)
+        return (warm_bytes * COPIES / device.speed.decode_bandwidth + cold_bytes / device.disk_bytes_per_s
+                + missing_bytes / line)
+
+    def warm_up_s(self, placed: Placed, conditions: Conditions, row: int) -> float:
+        """The engine's own first generation, computed like any other, and what it takes besides."""
+        tokens = self.facts.warm_up_tokens
+        generation_s = self.paces.generate_s(placed, conditions, tokens, row) if tokens else 0.0
+        return generation_s + self.dice.draw("warm up", self.facts.delay("warm_up_fixed"))

@@ -1,0 +1,107 @@
+"""Study: the stories of many replications of a scenario with events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+
+import simpy
+
+from simulator.churn.dice import Dice
+from simulator.churn.facts import RecoveryFacts, recovery_facts, with_heat
+from simulator.churn.heat import Heat
+from simulator.churn.membership import Membership
+from simulator.churn.pace import Paces, Rows
+from simulator.churn.placing import Placer
+from simulator.churn.recovery import Recovery
+from simulator.churn.script import HOUR_S, Script
+from simulator.churn.session import Session
+from simulator.churn.spec import HeatSpec, RecoverySpec
+from simulator.churn.story import Story
+from simulator.complete import complete
+from simulator.laws.law import Exponential
+from simulator.scenario import Scenario
+
+__all__ = ["Evening", "Study"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evening:
+    """Requests at random over some hours; those that have come are served, however long that takes."""
+
+    hours: float
+    requests_per_hour: float
+
+    @property
+    def most(self) -> int:
+        """Requests for which random numbers are kept: the mean and six standard deviations more."""
+        mean = self.hours * self.requests_per_hour
+        return int(mean + 6 * sqrt(mean)) + 1
+
+
+class Study:
+    """A scenario with events, made ready once for all its replications."""
+
+    def __init__(self, scenario: Scenario, replications: int | None = None, evening: Evening | None = None) -> None:
+        """With `evening` there are requests at random, else one reply per replication.
+
+        Raises what `complete` raises, and CatalogError for a heat law or a recovery that nobody knows.
+        """
+        self.scenario = with_heat(complete(scenario))
+        self.replications = replications if replications is not None else scenario.replications
+        self.evening = evening
+        self.facts: RecoveryFacts = recovery_facts(scenario.engine.name)
+        self.placer = Placer(self.scenario, self.facts)
+        runs = evening.most if evening else 1
+        hot = tuple(name for name, spec in self.scenario.devices.items() if isinstance(spec.heat, HeatSpec))
+        self.paces = Paces(Rows(0, self.replications * runs, runs), hot)
+        joining = {event.device for event in scenario.events if event.event == "join"}
+        self.at_first = tuple(name for name in self.scenario.devices if name not in joining)
+
+    def stories(self, progress: Callable[[int, int], None] | None = None) -> list[Story]:
+        """All replications; `progress` is told how many are done, and of how many."""
+        told = []
+        for replication in range(self.replications):
+            told.append(self.story(replication))
+            if progress is not None:
+                progress(replication + 1, self.replications)
+        return told
+
+    def story(self, replication: int) -> Story:
+        """One replication, from the first request until every reply is complete or given up."""
+        env, dice = simpy.Environment(), Dice(self.scenario.seed, replication)
+        members = Membership(env, self.at_first)
+        script = Script(env, self.scenario.events, members, dice, self.facts.delay("rejoin"))
+        story = Story(replication, happened=script.happened)
+        client = self.scenario.recovery or RecoverySpec()
+        first = next(iter(self.at_first), "")
+        recovery = Recovery(self.facts, client, self.paces, dice, first)
+        workload = self.scenario.workload
+        session = Session(env, members, self.placer, self.paces, recovery, script, story, self._heats(dice),
+                          workload.prompt_tokens, replication * self.paces.rows.runs)
+        replies = [env.process(session.reply(number, asked_s, workload.output_tokens))
+                   for number, asked_s in enumerate(self._arrivals(dice))]
+        env.run(until=env.all_of(replies))
+        return story
+
+    def _arrivals(self, dice: Dice) -> list[float]:
+        """When requests come (s)."""
+        if self.evening is None:
+            return [0.0]
+        gap = Exponential.model_construct(mean=HOUR_S / self.evening.requests_per_hour)
+        now_s = dice.draw("requests", gap)
+        times: list[float] = []
+        while now_s < self.evening.hours * HOUR_S and len(times) < self.evening.most:
+            times.append(now_s)
+            now_s += dice.draw("requests", gap)
+        return times
+
+    def _heats(self, dice: Dice) -> dict[str, Heat]:
+        """Cold devices; how well each one holds its speed differs from replication to replication."""
+        found = {}
+        for name, spec in self.scenario.devices.items():
+            if isinstance(spec.heat, HeatSpec):
+                sustained = spec.heat.sustained * dice.factor(f"heat/{name}", spec.heat.spread)
+                found[name] = Heat(spec.heat.approach, min(1.0, max(0.05, sustained)))
+        return found

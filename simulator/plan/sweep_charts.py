@@ -1,0 +1,139 @@
+"""Charts of sweeps and loads: Vega-Lite specs from tables, and one page that needs no network."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from simulator.plan.sweep_points import Axis, number
+from simulator.result import charts, charts_page
+
+if TYPE_CHECKING:
+    from simulator.plan.arrivals import Bound, Crossover, LoadPoint
+    from simulator.plan.sweep import Row, Sweep
+
+__all__ = ["chart_files", "crossover_chart", "load_chart", "sweep_charts"]
+
+Spec = dict[str, Any]
+SHOWN = ("tokens_per_s", "total_tokens_per_s", "first_token_s", "goodput_per_hour")
+TITLES = {"tokens_per_s": "tokens/s of one chat", "total_tokens_per_s": "tokens/s of all chats",
+          "first_token_s": "first token (s)", "goodput_per_hour": "met chats per hour"}
+MOST_LINES = 7  # colours that the eye can tell apart
+WIDTH, HEIGHT = 620, 300
+
+
+def sweep_charts(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Spec]:
+    """A chart for each metric that varies: over the first axis, coloured by the second; points for a hypercube."""
+    data = [_flat(sweep, at, row) for at, row in enumerate(rows) if not row.get("error")]
+    is_grid = len(sweep.points) == len({point.values for point in sweep.points}) and len(data) > 0 and _full(sweep)
+    shown = [name for name in SHOWN if len({row.get(f"{name}_median") for row in data} - {None}) > 1]
+    if "total_tokens_per_s" in shown and all(
+            row["total_tokens_per_s_median"] == row["tokens_per_s_median"] for row in data):
+        shown.remove("total_tokens_per_s")
+    return {name: _over(sweep.axes, data, name, is_grid) for name in shown}
+
+
+def _full(sweep: Sweep) -> bool:
+    count = 1
+    for axis in sweep.axes:
+        count *= len(axis.values)
+    return count == len(sweep.points)
+
+
+def _flat(sweep: Sweep, at: int, row: Row) -> Row:
+    """A row with its axes as x0, x1, ...; dots in a name would mean something else to Vega."""
+    values = sweep.points[at].values
+    plain = {f"x{k}": value if (n := number(value)) is None else n for k, (_, value) in enumerate(values)}
+    return {**plain, **{key: value for key, value in row.items() if key.endswith(("_median", "_p05", "_p95"))}}
+
+
+def _over(axes: Sequence[Axis], data: Sequence[Row], name: str, is_grid: bool) -> Spec:
+    """One metric over the first axis: lines with bands in a grid, else points."""
+    measured = all(isinstance(row["x0"], float) for row in data)
+    x = {"field": "x0", "type": "quantitative" if measured else "ordinal", "title": axes[0].path,
+         "scale": {"type": "log"} if axes[0].is_log else {"zero": False} if measured else {}}
+    y = {"field": f"{name}_median", "type": "quantitative", "title": TITLES[name], "scale": {"zero": True}}
+    encoding: Spec = {"x": x, "y": y, "tooltip": [{"field": f"x{k}", "title": axis.path} for k, axis in enumerate(axes)]
+                      + [{"field": f"{name}_{part}"} for part in ("median", "p05", "p95")]}
+    if len(axes) > 1:
+        few = len({row["x1"] for row in data}) <= MOST_LINES
+        encoding["color"] = {"field": "x1", "type": "nominal" if few else "quantitative", "title": axes[1].path,
+                             "scale": {"range": list(charts.PALETTE)} if few else {"scheme": "viridis"}}
+        encoding["detail"] = [{"field": f"x{k}"} for k in range(1, len(axes))]
+    band = {"mark": {"type": "area", "opacity": 0.2},
+            "encoding": {**encoding, "y": {**y, "field": f"{name}_p05"}, "y2": {"field": f"{name}_p95"}}}
+    line = {"mark": {"type": "line", "point": True, "strokeWidth": 2.5}, "encoding": encoding}
+    dots = {"mark": {"type": "point", "filled": True, "size": 40}, "encoding": encoding}
+    layers = [band, line] if is_grid and measured and len(axes) <= 2 else [dots]
+    about = "line or point: median; band: 5 % to 95 %" if is_grid else "each point one scenario: median"
+    return _spec(f"{TITLES[name]} over {axes[0].path}", about, data, layers)
+
+
+def load_chart(points: Sequence[LoadPoint], bound: Bound) -> Spec:
+    """Goodput over the rate of arrivals; on the dashed line every chat is met."""
+    data = [{"x": p.arrivals_per_hour, "y": p.goodput_per_hour.median, "low": p.goodput_per_hour.p05,
+             "high": p.goodput_per_hour.p95, "met": p.share_met.median} for p in points]
+    x = {"field": "x", "type": "quantitative", "title": "arrivals per hour"}
+    y = {"field": "y", "type": "quantitative", "title": "met chats per hour"}
+    asked = f"first token within {bound.first_token_s:g} s"
+    asked += f", then {bound.tokens_per_s:g} tokens/s" if bound.tokens_per_s else ""
+    layers = [
+        {"mark": {"type": "area", "opacity": 0.3, "color": charts.SKY},
+         "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}},
+        {"mark": {"type": "line", "strokeDash": [4, 3], "color": charts.BLACK}, "encoding": {"x": x, "y": {**y, "field": "x"}}},
+        {"mark": {"type": "line", "point": True, "color": charts.BLUE, "strokeWidth": 3},
+         "encoding": {"x": x, "y": y, "tooltip": [x, y, {"field": "met", "title": "share met"}]}},
+    ]
+    return _spec(f"Chats that are met: {asked}", "dashed: all of them; band: 5 % to 95 % of the replications", data, layers)
+
+
+def crossover_chart(found: Crossover) -> Spec:
+    """Tokens/s of all chats over their number, below the two bounds of a ring."""
+    names = {"by_sum": "bound: sum of stages and hops", "by_slowest": "bound: slowest stage always busy"}
+    top = 1.6 * max(row.total_tokens_per_s.p95 for row in found.rows)
+    data: list[Row] = [{"chats": row.chats, "rate": row.total_tokens_per_s.median, "low": row.total_tokens_per_s.p05,
+                        "high": row.total_tokens_per_s.p95, "what": "simulated"} for row in found.rows]
+    data += [{"chats": row.chats, "rate": min(top, getattr(row, name)), "what": title}
+             for name, title in names.items() for row in found.rows]
+    x = {"field": "chats", "type": "quantitative", "title": "chats at once", "scale": {"zero": False}}
+    y = {"field": "rate", "type": "quantitative", "title": "tokens/s of all chats"}
+    order = ["simulated", *names.values()]
+    colour = {"field": "what", "type": "nominal", "title": None, "legend": {"orient": "top"},
+              "scale": {"domain": order, "range": [charts.BLUE, charts.ORANGE, charts.RED]}}
+    dash = {"field": "what", "type": "nominal", "title": None, "scale": {"domain": order, "range": [[1, 0], [6, 3], [2, 3]]}}
+    layers = [
+        {"mark": {"type": "area", "opacity": 0.25, "color": charts.SKY}, "transform": [{"filter": "isValid(datum.low)"}],
+         "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}},
+        {"mark": {"type": "line", "point": True, "strokeWidth": 2.5},
+         "encoding": {"x": x, "y": y, "color": colour, "strokeDash": dash}},
+    ]
+    if found.in_step:
+        title = f"{found.engine} decodes all chats in step: the sum of stages is the limit for any number of them"
+    else:
+        title = f"Beyond {found.at_chats:.2g} chats the slowest stage is the limit, below it the sum of all stages"
+    return _spec(title, f"{found.scenario}; medians, band: 5 % to 95 % of the replications", data, layers)
+
+
+def _spec(title: str, subtitle: str, data: Sequence[Row], layers: Sequence[Spec]) -> Spec:
+    return {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "config": charts.CONFIG, "width": WIDTH,
+            "height": HEIGHT, "title": {"text": title, "subtitle": subtitle}, "description": f"{title}. {subtitle}",
+            "data": {"values": list(data)}, "layer": list(layers)}
+
+
+def chart_files(specs: Mapping[str, Spec], title: str, text: str) -> dict[str, bytes]:
+    """`charts.html` with all charts, and an SVG and a PNG of each below `charts/`."""
+    import vl_convert
+
+    plain = json.dumps(specs, separators=(",", ":")).replace("<", "\\u003c")  # only "<" could end a script element
+    figures = "\n".join(f'<figure id="{name}"></figure>' for name in specs)
+    page = charts_page.PAGE.format(
+        policy=charts_page.POLICY, style=charts_page.STYLE, specs=plain, figures=figures, title=html.escape(title),
+        bundle=vl_convert.javascript_bundle(), text=html.escape(text))  # type: ignore[call-arg]
+    files = {"charts.html": page.encode()}
+    for name, spec in specs.items():
+        svg = vl_convert.vegalite_to_svg(spec)
+        files[f"charts/{name}.svg"] = svg.encode()
+        files[f"charts/{name}.png"] = vl_convert.svg_to_png(svg, scale=charts_page.PNG_SCALE)
+    return files

@@ -1,0 +1,103 @@
+"""Who computes a sweep: processes on this machine, or an existing Dask cluster, behind one interface."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
+from typing import Any
+
+from simulator.errors import EngineUnavailable, SimulatorError, Unreachable
+from simulator.version import VERSION
+
+__all__ = ["dask_cluster", "local_processes", "lost_workers"]
+
+CONNECT_S = 10.0
+RETRIES = 3
+"""Times that Dask hands a point to another worker after an error of the cluster."""
+
+
+def local_processes(workers: int | None = None) -> Callable[[], Executor]:
+    """Makes a pool of `workers` processes, all cores by default; spawned, so it works the same everywhere."""
+    count = workers or os.cpu_count() or 1
+    return lambda: ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+
+
+def dask_cluster(address: str) -> Callable[[], Executor]:
+    """Makes an executor on the Dask cluster whose scheduler listens at `address` (tcp://host:8786).
+
+    Its workers need this package, of the same version. A worker that dies loses nothing: the scheduler hands its
+    points to another. Raises EngineUnavailable without the extra `dask`; what it makes raises Unreachable where no
+    scheduler or no worker answers, and SimulatorError for workers without this package.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise EngineUnavailable(
+            "--dask needs the extra `dask`: pip install 'lan-cluster-simulator[dask]', or leave --dask out") from None
+
+    def connect() -> Executor:
+        try:
+            client = Client(address, timeout=CONNECT_S, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise Unreachable(f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, or "
+                              "leave --dask out to use this machine's cores") from None
+        try:
+            _check_workers(client, address)
+        except BaseException:
+            client.close()
+            raise
+        return _DaskExecutor(client)
+
+    return connect
+
+
+def _check_workers(client: Any, address: str) -> None:
+    """At least one worker, and all with our version of this package."""
+    try:
+        client.wait_for_workers(1, timeout=CONNECT_S)
+    except (OSError, TimeoutError):
+        raise Unreachable(f"the Dask scheduler at {address} has no worker; start one with `dask worker {address}`") from None
+    try:
+        versions = client.run(_version)
+    except Exception as error:  # whatever a worker without the package makes of it
+        raise SimulatorError(f"a worker of {address} cannot run this package ({error}); install it there") from None
+    others = {where: version for where, version in versions.items() if version != VERSION}
+    if others:
+        where, version = next(iter(others.items()))
+        raise SimulatorError(f"the worker {where} has version {version} of this package, and here it is {VERSION}; "
+                             "results would not be the same, so install the same version")
+
+
+def _version() -> str:
+    from simulator.version import VERSION as ITS_VERSION
+
+    return ITS_VERSION
+
+
+class _DaskExecutor(Executor):
+    """Dask's own executor, closed together with its client."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.inner = client, client.get_executor(retries=RETRIES)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = self.inner.submit(fn, *args, **kwargs)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self.inner.shutdown(wait=wait and not cancel_futures)
+        self.client.close()
+
+
+def lost_workers() -> tuple[type[BaseException], ...]:
+    """The errors that say: workers, or the way to them, were lost; the points themselves are not to blame."""
+    found: tuple[type[BaseException], ...] = (BrokenExecutor, CancelledError, ConnectionError)
+    if "distributed" in sys.modules:
+        from distributed import CancelledError as DaskCancelled
+        from distributed import KilledWorker
+
+        found += (KilledWorker, DaskCancelled)
+    return found
