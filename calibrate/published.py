@@ -16,9 +16,9 @@ import numpy as np
 
 from simulator.errors import CalibrationError
 from simulator.files import load
+from simulator.prepare import prepare
 from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.run.evaluate import token_times_s
-from simulator.prepare import prepare
 from simulator.scenario import Scenario
 from simulator.spec import Spec
 

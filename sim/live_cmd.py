@@ -33,7 +33,7 @@ def _say(text: str) -> None:
 def run(
     scenarios: Annotated[list[Path], typer.Argument(help="Scenario files; several are measured interleaved (local only).")],
     cluster: Cluster,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the measurements, or a .jsonl file.")] = Path("."),
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the measurements, or a .jsonl file.")] = Path(),
     rounds: Annotated[int | None, typer.Option(min=1, max=100, help="Visits to each scenario (local).")] = None,
     record: Annotated[Path | None, typer.Option(help="Keep the raw HTTP exchange, secrets removed (EXO).")] = None,
     model_id: Annotated[str | None, typer.Option(help="EXO's name of the model, when it differs.")] = None,

@@ -123,8 +123,8 @@ def load(
         found = crossover(asked, most, progress)
     folder = out or Path("results") / f"{asked.name}-load"
     if charts and not (as_json and out is None):
-        from simulator.plan.sweep_charts import chart_files, crossover_chart, load_chart
         from simulator.files import write_bytes_atomically
+        from simulator.plan.sweep_charts import chart_files, crossover_chart, load_chart
 
         specs = {"crossover": crossover_chart(found)} | ({"goodput": load_chart(points, bound)} if len(points) > 1 else {})
         (folder / "charts").mkdir(parents=True, exist_ok=True)

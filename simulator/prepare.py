@@ -161,7 +161,8 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
     return PlacementRequest(
         devices=capacities, n_layers=model.layers, layer_bytes=model.layer_bytes,
         # tied embeddings are stored once, but first and last rank both need them
-        embedding_bytes=model.embedding_bytes or (model.head_bytes if flow.head_on == "last" else 0.0), head_bytes=model.head_bytes,
+        embedding_bytes=model.embedding_bytes or (model.head_bytes if flow.head_on == "last" else 0.0),
+        head_bytes=model.head_bytes,
         total_bytes=model.total_bytes, kv_bytes_per_layer=model.kv_bytes(1, context, chats),
         overhead_bytes=scenario.engine.memory_overhead or 0.0,
         embedding_on="first" if flow.head_on == "last" else flow.head_on, head_on=flow.head_on,

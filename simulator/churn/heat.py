@@ -42,7 +42,7 @@ class Heat:
 
     @property
     def gain(self) -> float:
-        """k of the governor: `(1 - s) / s`."""
+        """K of the governor: `(1 - s) / s`."""
         return (1 - self.sustained) / self.sustained
 
     @property

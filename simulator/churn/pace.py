@@ -114,10 +114,13 @@ class Paces:
         self, placed: Placed, conditions: Conditions, context: int, row: int, slow: Mapping[str, float],
     ) -> float:
         """From the request with `context` tokens to the first new token, with these slow-downs by heat."""
-        total = plain = float(self._times_s(placed, conditions, (context, 2), row)[0])
+        workload = placed.job.workload
+        # the prompt alone is part of the whole reply's table, so an undisturbed reply is that of `sim run` to the bit
+        asked = (context, workload.output_tokens if context == workload.prompt_tokens else 2)
+        total = plain = float(self._times_s(placed, conditions, asked, row)[0])
         for name, factor in slow.items():
             if factor != 1.0 and placed.layers(name):
-                hotter = float(self._times_s(placed, _hotter(conditions, name), (context, 2), row)[0])
+                hotter = float(self._times_s(placed, _hotter(conditions, name), asked, row)[0])
                 total += (factor - 1) * (hotter - plain)
         return total
 

@@ -25,7 +25,7 @@ POINTS = 300
 TITLE_WIDTH = 76  # characters over the picture
 SMOOTH_TOKENS = 8  # each rate is the mean over so many tokens around it
 COLOURS = {"detect": "#E69F00", "decide": "#F0E442", "wait": "#CC79A7", "release": "#999999", "start": "#009E73",
-           "load": "#0072B2", "warm up": "#56B4E9", "prefill": "#D55E00"}
+           "load": "#0072B2", "warm up": "#56B4E9", "prefill": "#D55E00", "resume": "#000000"}
 
 
 def rate_at(times_s: Sequence[float], breaks: Sequence[int], at_s: Floats) -> Floats:

@@ -7,7 +7,8 @@ release    the old shards are given up
 start      processes start and connect
 load       every survivor reads its shard: all at once, or one after the other through the client; the slowest counts
 warm up    the engine's own first generation
-prefill    prompt and all tokens so far are read again; the next token comes out of it: the reply goes on
+prefill    prompt and all tokens so far are read again, and the next token comes out of it
+resume     what a request takes besides, until that token is with the client: the reply goes on
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from simulator.cluster.cluster import Device
 
 __all__ = ["PHASES", "Instance", "Recovery"]
 
-PHASES = ("detect", "decide", "wait", "release", "start", "load", "warm up", "prefill")
+PHASES = ("detect", "decide", "wait", "release", "start", "load", "warm up", "prefill", "resume")
 COPIES = 2  # a warm load reads each byte from the file cache and writes it once
 
 
@@ -134,3 +135,7 @@ class Recovery:
         tokens = self.facts.warm_up_tokens
         generation_s = self.paces.generate_s(placed, conditions, tokens, row) if tokens else 0.0
         return generation_s + self.dice.draw("warm up", self.facts.delay("warm_up_fixed"))
+
+    def resume_s(self) -> float:
+        """What a request takes besides reading the prompt."""
+        return self.dice.draw("resume", self.facts.delay("resume"))

@@ -91,6 +91,8 @@ class Session:
         duration_s = self.paces.first_token_s(placed, self._conditions(), context, self._row(reply), self._slow())
         open_recovery = self._open(reply)
         done = yield from self._phase(open_recovery, "prefill", duration_s, reply)
+        if done and open_recovery is not None:
+            done = yield from self._phase(open_recovery, "resume", self.recovery.resume_s(), reply)
         if done:
             reply.epochs.append((len(reply.times_s), placed))
             self._receive(reply, self.env.now)

@@ -32,7 +32,7 @@ SYNTAX = {
 }
 
 
-class Stop(Exception):  # noqa: N818 (no error of its own: it ends the reading of a file after a fatal fault)
+class Stop(Exception):
     """Reading cannot go on past this fault."""
 
     def __init__(self, reason: str, line: int | None = None, path: str = "") -> None:

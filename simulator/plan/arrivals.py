@@ -28,7 +28,9 @@ from simulator.runtime.record import Recorder
 from simulator.scenario import ArrivalSpec, Scenario
 from simulator.spec import Spec
 
-__all__ = ["Bound", "Crossing", "Crossover", "LoadPoint", "Served", "arrivals_s", "crossover", "load_curve", "load_point", "serve"]
+__all__ = [
+    "Bound", "Crossing", "Crossover", "LoadPoint", "Served", "arrivals_s", "crossover", "load_curve", "load_point", "serve",
+]
 
 HOUR_S = 3600.0
 MOST_CHATS = 16

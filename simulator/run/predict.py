@@ -106,7 +106,8 @@ def predict(
 ) -> Prediction:
     """The prediction for a scenario.
 
-    `progress` is told rows done and rows in all; `doubts` are added to the warnings. Raises PlacementError, CatalogError, ScenarioError.
+    `progress` is told rows done and rows in all; `doubts` are added to the warnings.
+    Raises PlacementError, CatalogError, ScenarioError.
     """
     prepared = prepare(scenario)
     job = prepared.job

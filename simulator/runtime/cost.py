@@ -28,7 +28,8 @@ def decode_s(device: Device, model: Model, layers: int, context: ArrayLike, batc
     """Seconds that one decode step spends in `layers` layers at `context` tokens, shape of `context`.
 
     `(max((weights + kv) / decode_bandwidth, flops / prefill_flops) + layers * layer_overhead) * crowding` with
-    `weights = mixture_cost * layers * layer_bytes_read(batch)` (the factor for experts only), `kv = context_cost * layers * kv_bytes * context * batch` and
+    `weights = mixture_cost * layers * layer_bytes_read(batch)` (the factor for experts only),
+    `kv = context_cost * layers * kv_bytes * context * batch` and
     `flops = batch * layers * (layer_flops + 4 hidden context)`: two products of 2 hidden context each in attention.
     """
     if layers == 0:

@@ -12,6 +12,9 @@ from simulator.scenario import NoiseSpec, PosteriorSpec, WorkloadSpec
 __all__ = ["EngineCosts", "Job"]
 
 
+NO_NOISE = NoiseSpec(sigma=0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class EngineCosts:
     """What the engine itself costs; see `EngineSpec`."""
@@ -33,7 +36,7 @@ class Job:
     engine: EngineCosts
     workload: WorkloadSpec
     seed: int
-    common_noise: NoiseSpec = NoiseSpec(sigma=0.0)
+    common_noise: NoiseSpec = NO_NOISE
     posterior: PosteriorSpec | None = None
 
     @property

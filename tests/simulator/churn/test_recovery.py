@@ -1,0 +1,262 @@
+"""Recovery: what the phases take, by hand, from the recordings, and against undisturbed runs."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.catalog import engines
+from simulator.churn.estimate import lost_tokens_per_hour, predict_dropout
+from simulator.churn.facts import recovery_facts
+from simulator.churn.placing import survivors
+from simulator.churn.spec import RecoverySpec
+from simulator.churn.story import Recovered, Reply
+from simulator.churn.study import Evening, Study
+from simulator.errors import CatalogError, PlacementError
+from simulator.prepare import prepare
+from simulator.run.evaluate import token_times_s
+from simulator.scenario import Scenario
+from tests.simulator.churn.scripts import DEVICES, scenario
+
+CERTAIN = {"law": "constant", "value": "0.1 ms"}
+
+
+def drop(device: str = "beta", at_token: int = 10, **more: Any) -> dict[str, Any]:
+    return {"event": "drop", "device": device, "at_token": at_token, **more}
+
+
+def certain(engine: str = "exo", **changes: Any) -> Scenario:
+    """The small cluster without noise and without heat, on quick links."""
+    plain = scenario(engine).model_dump(mode="json", exclude_none=True)
+    for device in plain["devices"].values():
+        device["noise"], device["link"]["delay"] = {"sigma": 0}, CERTAIN
+        device["speed"]["decode_spread"] = 0
+        device.pop("heat", None)
+    plain["engine"] = {"name": engine, "memory_overhead": "20 MB", "overhead_spread": 0}
+    return Scenario.model_validate(plain | changes)
+
+
+def one(asked: Scenario) -> tuple[Reply, Recovered]:
+    reply = Study(asked, 1).story(0).replies[0]
+    return reply, reply.recoveries[0]
+
+
+@pytest.mark.parametrize("engine", ["exo", "exo-legacy", "llama-rpc"])
+def test_without_events_it_is_the_ordinary_simulation(engine: str) -> None:
+    """The same seeds give the same token times, row by row, as `sim run`."""
+    calm = scenario(engine)
+    calm = calm.model_copy(update={"devices": {name: spec.model_copy(update={"heat": None})
+                                               for name, spec in calm.devices.items()}})
+    told = [story.replies[0].times_s for story in Study(calm, 5).stories()]
+    assert np.array(told) == pytest.approx(token_times_s(prepare(calm).job, 5)[0].T, rel=1e-12)
+
+
+def test_the_reply_goes_on_as_on_the_survivors_alone() -> None:
+    """Rate and prompt time after the drop are those of a cluster that never had the device, with the longer prompt."""
+    asked = certain(events=[drop()])
+    reply, loss = one(asked)
+    alone = survivors(asked, [name for name in DEVICES if name != "beta"])
+    workload = alone.workload.model_copy(update={"prompt_tokens": 16 + 10, "output_tokens": 14})
+    expected = token_times_s(prepare(alone.model_copy(update={"workload": workload})).job, 1)[0, :, 0]
+    assert loss.spent_s("prefill") == pytest.approx(expected[0])
+    assert np.diff(reply.times_s[10:]) == pytest.approx(np.diff(expected))
+    assert reply.complete
+
+
+def test_the_client_notices_after_its_own_time_out() -> None:
+    """Equal gaps: `max(factor * gap, least)` after the last token."""
+    slow = certain(events=[drop()], recovery={"time_out_factor": 4, "time_out_least": "1 ms"})
+    reply, loss = one(slow)
+    gaps = np.diff(reply.times_s[:10])
+    assert loss.spent_s("detect") == pytest.approx(4 * gaps[-1], rel=1e-3)
+    _, patient = one(certain(events=[drop()], recovery={"time_out_least": "7 s"}))
+    assert patient.spent_s("detect") == pytest.approx(7.0)
+
+
+def test_exo_itself_notices_after_40_to_51_seconds() -> None:
+    """Recorded: 39.8, 46.0, 47.9 and 49.0 s; a client that never loses patience waits for that."""
+    asked = certain(events=[drop("delta")], recovery={"time_out_least": "1000 s", "time_out_most": "2000 s"})
+    waits = [story.replies[0].recoveries[0].spent_s("detect") for story in Study(asked, 40).stories()]
+    assert 40 <= min(waits) < 43
+    assert 48 < max(waits) <= 51
+
+
+def test_the_loss_of_exos_master_costs_a_new_election() -> None:
+    """Recorded: 17.5 s until the survivors see each other again; the first device to have joined is the master."""
+    _, master = one(certain(events=[drop("alpha")]))
+    _, other = one(certain(events=[drop("beta")]))
+    assert master.spent_s("detect") + master.spent_s("decide") == pytest.approx(17.5, abs=0.1)
+    assert other.spent_s("decide") < 0.1
+
+
+def test_a_silent_device_is_probed_first() -> None:
+    _, silent = one(certain(events=[drop(silent=True)]))
+    _, told = one(certain(events=[drop()]))
+    assert silent.spent_s("decide") - told.spent_s("decide") == pytest.approx(2.0)
+
+
+def test_legacy_exo_divides_anew_by_itself() -> None:
+    """Recorded: the dead node is gone after 8.6 to 19.5 s, counted from the fault."""
+    _, loss = one(certain("exo-legacy", events=[drop()]))
+    assert 8.6 <= loss.spent_s("detect") + loss.spent_s("decide") <= 19.5
+    assert loss.spent_s("start") == loss.spent_s("warm up") == 0
+
+
+def test_exo_recovers_as_recorded() -> None:
+    """Recorded: 8.0 and 8.6 s from the request to place until the first token, with 21 MB and 55 to 57 ms per token.
+
+    The laws come from these two recordings, so this shows that they were put together right, no more.
+    """
+    tiny = {"name": "tiny", "layers": 16, "hidden": 512, "layer_bytes": "1 MB", "layer_flops": 7e6, "embedding_bytes": "2 MB",
+            "head_bytes": "2 MB", "kv_bytes_per_token_per_layer": "2 kB"}
+    speed = {"decode_bandwidth": "0.4 GB/s", "prefill_flops": "8 GFLOPS"}
+    devices = {name: {"memory": "4 GB", "disk": "1 GB/s", "speed": speed, "link": {"delay": CERTAIN, "rate": "1 GB/s"}}
+               for name in ("a", "b", "c")}
+    asked = certain(model=tiny, devices=devices, events=[drop("c")], placement={"rule": "even"}, replications=50)
+    predicted = predict_dropout(asked)
+    gap_s = 1 / predicted.after_tokens_per_s.median  # type: ignore[union-attr]
+    assert 0.045 < gap_s < 0.065
+    after = sum(predicted.phases[name].median for name in ("start", "load", "warm up", "prefill"))
+    assert 8.0 - 1.1 < after < 8.7  # a pause of 1 s in the recording is none of EXO's
+
+
+def test_loading_is_from_disk_from_memory_or_through_the_client() -> None:
+    everywhere = certain(events=[drop()], recovery={"files": "everywhere"})
+    _, disk = one(everywhere)
+    through = certain("llama-rpc", events=[drop()])
+    _, client = one(through)
+    # 13 of 16 layers at least, 50 MB each, over a line of 100 MB/s: seconds, where disks of 500 MB/s need less
+    assert client.spent_s("load") > 3
+    assert disk.spent_s("load") < 3
+    slow = certain(events=[drop()], recovery={"files": "own_shard", "download": "5 MB/s"})
+    _, download = one(slow)
+    assert download.spent_s("load") > disk.spent_s("load") + 5
+
+
+def test_survivors_that_cannot_hold_the_model_are_told_apart() -> None:
+    small = {name: spec | {"memory": "260 MB"} for name, spec in
+             certain().model_dump(mode="json", exclude_none=True)["devices"].items()}
+    for spec in small.values():
+        spec.pop("usable_memory", None)
+    asked = certain(devices=small, events=[drop()], recovery={"give_up": "60 s"})
+    predicted = predict_dropout(asked, 3)
+    assert predicted.recovery_s is None
+    assert predicted.completed == 0
+    ((reason, share),) = predicted.refusals
+    assert share == 1
+    assert "alpha, gamma, delta cannot hold the model" in reason
+    assert "are missing; take a smaller quantisation" in reason
+
+
+def test_the_last_device_may_leave_and_everybody_come_back() -> None:
+    everybody = [drop(name, 5) for name in DEVICES]
+    reply, loss = one(certain(events=everybody, recovery={"give_up": "30 s"}))
+    assert (len(reply.times_s), reply.complete, loss.resumed_s) == (5, False, None)
+    assert reply.end_s == pytest.approx(loss.fault_s + 30)
+    back = [{"event": "rejoin", "device": name, "at": "60 s"} for name in DEVICES]
+    reply, loss = one(certain(events=everybody + back))
+    assert reply.complete
+    assert loss.spent_s("wait") > 50
+
+
+def test_a_second_loss_during_the_recovery_starts_it_again() -> None:
+    calm, _ = one(certain(events=[drop()]))
+    loss = calm.recoveries[0]
+    loading = next(phase for phase in loss.phases if phase.name == "start")
+    second = {"event": "drop", "device": "delta", "at": f"{loading.start_s + 0.5} s"}
+    reply, twice = one(certain(events=[drop(), second]))
+    assert reply.complete
+    assert len(reply.recoveries) == 1
+    assert [phase.name for phase in twice.phases].count("decide") == 2
+    assert twice.placed is not None
+    assert set(twice.placed.devices) == {"alpha", "gamma"}
+
+
+def test_a_returned_device_is_taken_in_before_the_next_reply() -> None:
+    events = [drop("alpha", 5, back_after="5 s")]
+    story = Study(certain(events=events), 1, Evening(0.2, 100)).story(0)
+    assert "alpha" not in story.replies[0].epochs[-1][1].devices
+    assert "alpha" in story.replies[-1].epochs[-1][1].devices
+    assert any(found.is_planned for reply in story.replies for found in reply.recoveries)
+
+
+@pytest.mark.parametrize(("event", "change"), [
+    ({"event": "background_load", "load": 0.5}, {"background_load": 0.5}),
+    ({"event": "degrade_link", "delay_factor": 30}, {"link": {"delay": {"law": "constant", "value": "3 ms"},
+                                                              "rate": "100 MB/s"}}),
+])
+def test_what_changes_for_good_is_as_if_it_had_always_been(event: dict[str, Any], change: dict[str, Any]) -> None:
+    """From the next token on the gaps are those of a scenario written that way; the token in the making is both."""
+    changed = Study(certain(events=[{**event, "device": "beta", "at_token": 12}]), 1).story(0).replies[0]
+    devices = certain().model_dump(mode="json", exclude_none=True)["devices"]
+    devices["beta"] |= change
+    always = Study(certain(devices=devices, placement={"layers": _layers(certain())}), 1).story(0).replies[0]
+    never = Study(certain(), 1).story(0).replies[0]
+    assert np.diff(changed.times_s)[11:] == pytest.approx(np.diff(always.times_s)[11:])
+    assert np.diff(changed.times_s)[:11] == pytest.approx(np.diff(never.times_s)[:11])
+
+
+def _layers(asked: Scenario) -> dict[str, int]:
+    return prepare(asked).job.placement.layer_counts
+
+
+def test_a_throttled_device_takes_as_much_longer() -> None:
+    throttled = Study(certain(events=[{"event": "throttle", "device": "beta", "at": "0 s", "speed": 0.25}]), 1)
+    calm = Study(certain(), 1)
+    slow, fast = (np.diff(study.story(0).replies[0].times_s)[5] for study in (throttled, calm))
+    job = prepare(certain()).job
+    beta = next(device for device in job.ring if device.name == "beta")
+    stage_s = job.placement.layer_counts["beta"] * job.model.layer_bytes / beta.speed.decode_bandwidth
+    # every rank of EXO's ring computes the head too, and the slowest one counts: hence more than the stage alone
+    assert slow - fast >= 3 * stage_s
+    assert slow - fast < 3 * (stage_s + 0.02)
+
+
+def test_heat_slows_a_long_reply_down() -> None:
+    base = certain(events=[]).model_dump(mode="json", exclude_none=True)
+    base["devices"]["gamma"]["heat"] = {"approach": "1 s", "sustained": 0.5}
+    base["workload"] = {"prompt_tokens": 16, "output_tokens": 400, "runs": 1}
+    reply = Study(Scenario.model_validate(base), 1).story(0).replies[0]
+    gaps = np.diff(reply.times_s)
+    assert gaps[-1] > 1.05 * gaps[2]
+    blocks = [float(np.mean(gaps[k : k + 40])) for k in range(0, 360, 40)]
+    assert all(a <= b * 1.001 for a, b in pairwise(blocks))
+
+
+def test_other_peoples_random_numbers_do_not_move() -> None:
+    """One event more leaves the moments of the others where they were."""
+    flap = {"event": "drop", "device": "gamma", "rate": "3600 /h", "back_after": "1 s"}
+    other = {"event": "background_load", "device": "alpha", "rate": "2000 /h", "load": 0.1, "lasting": "1 s"}
+    work = {"prompt_tokens": 16, "output_tokens": 300, "runs": 1}
+    alone, together = (Study(certain(events=events, workload=work), 1).story(0).happened for events in ([flap], [flap, other]))
+    first = next(found for found in alone if found.what == "drop")
+    assert first in together
+
+
+def test_tokens_lost_per_hour() -> None:
+    """Without failures none; with very many nearly all that could be made."""
+    assert lost_tokens_per_hour(0.0, 100.0, 2.0) == 0
+    assert lost_tokens_per_hour(3600.0, 1e6, 2.0) == pytest.approx(7200, rel=1e-3)
+
+
+def test_the_time_out_follows_the_rate_within_bounds() -> None:
+    client = RecoverySpec()
+    assert [client.time_out_s(gap) for gap in (0.01, 1.0, 100.0)] == [2.0, 10.0, 60.0]
+
+
+def test_every_engine_says_how_it_recovers() -> None:
+    for facts in engines():
+        for law in recovery_facts(facts.name).laws.values():
+            assert law.source
+            assert law.confidence in ("exact-from-table", "read-from-text", "assumed")
+    with pytest.raises(CatalogError, match="'petals' is no known engine"):
+        recovery_facts("petals")
+
+
+def test_a_cluster_that_never_held_the_model_is_refused() -> None:
+    asked = certain(model={"name": "huge", "layers": 16, "layer_bytes": "5 GB"}, events=[drop()])
+    with pytest.raises(PlacementError, match="cannot hold the model"):
+        predict_dropout(asked, 2)
