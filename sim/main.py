@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sim import calibrate_cmd, catalog_cmd, delays_cmd, live_cmd, place_cmd, plan_cmd, run_cmd, sensitivity_cmd
+from sim import calibrate_cmd, catalog_cmd, delays_cmd, live_cmd, place_cmd, plan_cmd, run_cmd, sensitivity_cmd, sweep_cmd
 from simulator.errors import SimulatorError
 
 __all__ = ["app", "main"]
@@ -23,6 +23,8 @@ app.command("place")(place_cmd.place)
 app.command("plan")(plan_cmd.plan)
 app.command("cost")(plan_cmd.cost)
 app.command("sensitivity")(sensitivity_cmd.sensitivity)
+app.command("sweep")(sweep_cmd.sweep)
+app.command("load")(sweep_cmd.load)
 app.command("calibrate")(calibrate_cmd.calibrate)
 app.command("predict")(calibrate_cmd.predict)
 app.command("ledger")(calibrate_cmd.ledger)

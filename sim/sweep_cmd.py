@@ -104,13 +104,13 @@ def load(
     first_token: FirstToken = "10s",
     tokens_per_s: Rate = 0.0,
     at_once: Annotated[int, typer.Option(min=1, max=256, help="Chats let in at once; others wait.")] = 8,
-    chats: Annotated[int, typer.Option(min=2, max=10_000, help="Chats that come at each rate.")] = 40,
+    chats: Annotated[int, typer.Option(min=2, max=10_000, help="Chats that come at each rate.")] = 20,
     most: Annotated[int, typer.Option(min=2, max=256, help="Chats at once up to which the crossover is drawn.")] = 16,
     out: Annotated[Path | None, typer.Option(help="Folder for the charts; default results/<scenario>-load.")] = None,
     charts: Charts = True,
     as_json: Json = False,
     seed: Seed = None,
-    replications: Replications = 20,
+    replications: Replications = 8,
 ) -> None:
     """Several chats: who is served in time at which rate of arrivals, and from how many chats the slowest stage counts."""
     from simulator.plan.arrivals import crossover
@@ -146,7 +146,7 @@ def _points(asked: Any, rates: str, bound: Any, at_once: int, chats: int, progre
 
     if not rates and asked.workload.arrivals is not None:
         return (load_point(prepare(asked), bound),)
-    wanted = [number(value) for value in parse_axis(f"rates={rates or '2..120:log:6'}").values]
+    wanted = [number(value) for value in parse_axis(f"rates={rates or '5..120:log:4'}").values]
     spec = ArrivalSpec.model_construct(rate=1.0, times=None, chats=chats)
     workload = asked.workload.model_copy(update={"runs": 1, "concurrency": at_once, "arrivals": spec})
     return load_curve(asked.model_copy(update={"workload": workload}), [rate for rate in wanted if rate], bound, progress)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from simulator.churn.membership import Condition, altered
+from simulator.churn.membership import NORMAL, Condition, altered
 from simulator.churn.placing import Placed
 from simulator.engine.base import engine
 from simulator.laws.law import Floats
@@ -25,7 +25,6 @@ __all__ = ["Conditions", "Pace", "Paces", "Rows"]
 
 Conditions = tuple[tuple[str, Condition], ...]
 ROWS_AT_ONCE = 32  # more cost little more to evaluate, but with random events few rows meet in one epoch
-HOTTER = Condition(slow=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,8 @@ class Paces:
         key = (placed.number, conditions, asked)
         if key not in self._tables:
             workload = placed.job.workload.model_copy(update={
-                "prompt_tokens": asked[0], "output_tokens": asked[1], "runs": self.rows.runs, "concurrency": 1})
+                "prompt_tokens": asked[0], "output_tokens": asked[1], "runs": self.rows.runs, "concurrency": 1,
+                "arrivals": None})
             job = replace(placed.job, cluster=altered(placed.job.cluster, conditions), workload=workload)
             self._tables[key] = _Table(job, self.rows)
         return self._tables[key].row(row)
@@ -151,5 +151,6 @@ def _since_first(times_s: Floats) -> Floats:
 def _hotter(conditions: Conditions, name: str) -> Conditions:
     """The conditions with one device at half its speed."""
     found = dict(conditions)
-    found[name] = found.get(name, Condition()) & HOTTER
+    before = found.get(name, NORMAL)
+    found[name] = replace(before, slow=2 * before.slow)
     return tuple(sorted(found.items(), key=lambda item: item[0]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -32,7 +32,8 @@ def rate_at(times_s: Sequence[float], breaks: Sequence[int], at_s: Floats) -> Fl
     """Tokens/s at the moments `at_s`: tokens over time in a window of tokens.
 
     Before the first token it is the first rate and after the last one the last, so that a band over many replies does
-    not change when the quick ones end. `breaks` are the tokens that came after a recovery: no window reaches over one, and the time before it has rate 0.
+    not change when the quick ones end. `breaks` are the tokens that came after a recovery: no window reaches over one,
+    and the time before it has rate 0.
     """
     rate = np.full(len(at_s), np.nan)
     bounds = [0, *breaks, len(times_s)]
@@ -65,7 +66,8 @@ def recovery_table(dropout: Dropout, measured: Sequence[tuple[float, float]] | N
     decoded_s = float(np.median([loss.fault_s - reply.times_s[0] if loss.token else 0.0 for reply, loss in told]))
     at_s = np.linspace(-min(recovery.median, max(decoded_s, 1.0)), 1.1 * recovery.p95 + 0.3 * recovery.median, POINTS)
     rates = np.array([rate_at(reply.times_s, _breaks(reply), at_s + loss.fault_s) for reply, loss in told])
-    phases, start_s = [], 0.0
+    phases: list[dict[str, Any]] = []
+    start_s = 0.0
     for name, spent in dropout.phases.items():
         phases.append({"phase": name, "start": rounded(start_s), "end": rounded(start_s + spent.median)})
         start_s += spent.median
@@ -123,10 +125,10 @@ def draw(table: ChartTable) -> alt.LayerChart:
     if table.rows["measured"]:
         layers.append(alt.Chart(alt.InlineData(values=table.rows["measured"])).mark_line(
             color="black", strokeWidth=1.5, interpolate="step-after").encode(x=x, y="rate:Q"))
-    chart: alt.LayerChart = alt.layer(*layers).properties(
+    chart = cast("alt.LayerChart", alt.layer(*layers))
+    return chart.properties(
         width=620, height=300, title=alt.TitleParams(text=table.title, subtitle=table.subtitle),
         description=" ".join(table.title + table.subtitle))
-    return chart
 
 
 def save(table: ChartTable, folder: Path, name: str) -> list[Path]:

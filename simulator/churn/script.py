@@ -39,6 +39,8 @@ class Script:
     """From the start of a device's process until it can be placed on."""
     happened: list[Happening] = field(default_factory=list)
     _at_token: dict[int, list[int]] = field(default_factory=dict)
+    _holding: dict[int, int] = field(default_factory=dict)
+    """The condition that each event has brought about and that still holds."""
 
     def __post_init__(self) -> None:
         for number, event in enumerate(self.events):
@@ -104,12 +106,17 @@ class Script:
             self._note(what, device)
 
     def _for_a_while(self, number: int, what: str, device: str, condition: Condition, lasting: Law | None) -> None:
-        begun = self.members.begin(device, condition)
+        """The condition holds until its time is over; the same event again only begins that time anew."""
+        if number in self._holding:
+            self.members.end(self._holding[number])
+        begun = self._holding[number] = self.members.begin(device, condition)
         self._note(what, device)
         if lasting is not None:
-            self.env.process(self._end(begun, what, device, self.dice.draw(f"event/{number}/lasting", lasting)))
+            self.env.process(self._end(number, begun, what, device, self.dice.draw(f"event/{number}/lasting", lasting)))
 
-    def _end(self, begun: int, what: str, device: str, after_s: float) -> Steps:
+    def _end(self, number: int, begun: int, what: str, device: str, after_s: float) -> Steps:
         yield self.env.timeout(after_s)
-        self.members.end(begun)
-        self._note(f"{what} over", device)
+        if self._holding.get(number) == begun:
+            del self._holding[number]
+            self.members.end(begun)
+            self._note(f"{what} over", device)

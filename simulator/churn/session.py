@@ -28,6 +28,8 @@ Steps = Generator[simpy.Event, Any, None]
 Answer = Generator[simpy.Event, Any, bool]
 MEMORY = 1 / 8  # weight of the newest gap in the client's mean, as in the live client
 RECENT = 40  # gaps that it is computed from: older ones weigh less than 1/200 together
+INSTANT_S = 1e-6  # shorter than anything here and longer than a rounding error of a day
+LEAST_STEP_S = 1e-3
 WORTH = 0.9  # growing back pays when a token takes less than this share of the time
 
 
@@ -73,10 +75,11 @@ class Session:
         if self._is_running():
             yield from self._grow(reply)
         has_context = False  # whether the ring holds the KV cache of this reply
-        while not reply.complete:
+        while not reply.complete and not reply.given_up:
             if not self._is_running():
                 has_context = False
                 if not (yield from self._recover(reply)):
+                    reply.given_up = True
                     return
             if has_context:
                 yield from self._decode(reply)
@@ -107,19 +110,26 @@ class Session:
             begin_s, pace = self.env.now, self._pace(reply)
             slow, token = self._slow(), len(reply.times_s)
             ahead = pace.ahead_s(token, progress, slow).tolist()
-            stop = min(self.script.next_token(token) or reply.wanted, reply.wanted) - token if reply.number == 0 \
-                else reply.wanted - token
-            busy = self._busy(pace, token, slow)
-            step_s = min((self.heats[name].step_s(share) for name, share in busy.items()), default=inf)
-            timer = self.env.timeout(min(ahead[stop - 1], max(step_s, 1e-3)))
+            stop, busy = self._next_stop(reply) - token, self._busy(pace, token, slow)
+            silence_s = reply.times_s[-1] + self.recovery.client.give_up - begin_s
+            if silence_s < INSTANT_S:
+                reply.given_up = True
+                return
+            wait_s = min(ahead[stop - 1], self._steady_s(busy), inf if ahead[0] <= silence_s else silence_s)
+            timer = self.env.timeout(wait_s)
             yield timer | self.members.changed
-            whole = timer.processed and ahead[stop - 1] <= max(step_s, 1e-3)
+            whole = timer.processed and wait_s == ahead[stop - 1]
             elapsed_s = self.env.now - begin_s
             done = stop if whole else min(stop, bisect_right(ahead, elapsed_s))
             progress = 0.0 if whole else _progress(ahead, done, elapsed_s, progress)
             self._advance(busy)
             for k in range(done):
                 self._receive(reply, begin_s + ahead[k])
+
+    def _next_stop(self, reply: Reply) -> int:
+        """The number of tokens at which to look up: where an event waits, else at the end."""
+        waiting = self.script.next_token(len(reply.times_s)) if reply.number == 0 else None
+        return min(waiting or reply.wanted, reply.wanted)
 
     def _receive(self, reply: Reply, time_s: float) -> None:
         reply.times_s.append(time_s)
@@ -135,6 +145,11 @@ class Session:
         """The slow-down of each device that gets hot, cooled down to now."""
         self._advance({})
         return {name: heat.slow for name, heat in self.heats.items()}
+
+    def _steady_s(self, busy: Mapping[str, float]) -> float:
+        """How long no device's speed changes by more than a step of its heat law."""
+        steps = (self.heats[name].step_s(share) for name, share in busy.items())
+        return max(min(steps, default=inf), LEAST_STEP_S)
 
     def _busy(self, pace: Pace, token: int, slow: Mapping[str, float]) -> dict[str, float]:
         """Share of the time that each device works; work at a throttled clock heats less, in proportion."""

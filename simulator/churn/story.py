@@ -62,6 +62,8 @@ class Reply:
     """The first token made with each placement."""
     recoveries: list[Recovered] = field(default_factory=list)
     end_s: float = 0.0
+    given_up: bool = False
+    """The client got no token for longer than it has patience."""
 
     @property
     def complete(self) -> bool:

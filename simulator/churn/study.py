@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 
+import numpy as np
 import simpy
 
 from simulator.churn.dice import Dice
@@ -13,7 +14,7 @@ from simulator.churn.facts import RecoveryFacts, recovery_facts, with_heat
 from simulator.churn.heat import Heat
 from simulator.churn.membership import Membership
 from simulator.churn.pace import Paces, Rows
-from simulator.churn.placing import Placer
+from simulator.churn.placing import Placer, survivors
 from simulator.churn.recovery import Recovery
 from simulator.churn.script import HOUR_S, Script
 from simulator.churn.session import Session
@@ -21,6 +22,8 @@ from simulator.churn.spec import HeatSpec, RecoverySpec
 from simulator.churn.story import Story
 from simulator.complete import complete
 from simulator.laws.law import Exponential
+from simulator.laws.streams import Streams
+from simulator.prepare import prepare
 from simulator.scenario import Scenario
 
 __all__ = ["Evening", "Study"]
@@ -44,20 +47,24 @@ class Study:
     """A scenario with events, made ready once for all its replications."""
 
     def __init__(self, scenario: Scenario, replications: int | None = None, evening: Evening | None = None) -> None:
-        """With `evening` there are requests at random, else one reply per replication.
+        """With `evening` there are requests at random, else those of `workload.arrivals`, else one reply per replication.
 
-        Raises what `complete` raises, and CatalogError for a heat law or a recovery that nobody knows.
+        Raises what `complete` raises, CatalogError for a heat law or a recovery that nobody knows, and PlacementError
+        where the devices that are there from the start cannot hold the model, unless others join.
         """
         self.scenario = with_heat(complete(scenario))
         self.replications = replications if replications is not None else scenario.replications
         self.evening = evening
         self.facts: RecoveryFacts = recovery_facts(scenario.engine.name)
         self.placer = Placer(self.scenario, self.facts)
-        runs = evening.most if evening else 1
+        arrivals = scenario.workload.arrivals
+        runs = evening.most if evening else arrivals.count if arrivals else 1
         hot = tuple(name for name, spec in self.scenario.devices.items() if isinstance(spec.heat, HeatSpec))
         self.paces = Paces(Rows(0, self.replications * runs, runs), hot)
         joining = {event.device for event in scenario.events if event.event == "join"}
         self.at_first = tuple(name for name in self.scenario.devices if name not in joining)
+        if not joining:
+            prepare(survivors(self.scenario, self.at_first))
 
     def stories(self, progress: Callable[[int, int], None] | None = None) -> list[Story]:
         """All replications; `progress` is told how many are done, and of how many."""
@@ -88,13 +95,23 @@ class Study:
     def _arrivals(self, dice: Dice) -> list[float]:
         """When requests come (s)."""
         if self.evening is None:
-            return [0.0]
+            return self._written(dice.replication)
         gap = Exponential.model_construct(mean=HOUR_S / self.evening.requests_per_hour)
         now_s = dice.draw("requests", gap)
         times: list[float] = []
         while now_s < self.evening.hours * HOUR_S and len(times) < self.evening.most:
             times.append(now_s)
             now_s += dice.draw("requests", gap)
+        return times
+
+    def _written(self, replication: int) -> list[float]:
+        """The requests that the scenario itself tells of, drawn as `sim load` draws them."""
+        spec = self.scenario.workload.arrivals
+        if spec is None or spec.times is not None:
+            return [0.0] if spec is None else list(spec.times or ())
+        gap = Exponential.model_construct(mean=HOUR_S / (spec.rate or 1.0))
+        draws = Streams(self.scenario.seed, replication).draws("arrivals", gap, spec.chats)
+        times: list[float] = np.cumsum(draws[:, 0]).tolist()
         return times
 
     def _heats(self, dice: Dice) -> dict[str, Heat]:

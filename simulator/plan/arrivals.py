@@ -35,7 +35,7 @@ __all__ = [
 HOUR_S = 3600.0
 MOST_CHATS = 16
 """Chats at once up to which the crossover is drawn, if nobody says otherwise."""
-CURVE_ROWS, CURVE_TOKENS, SIMPY_TOKENS, LEAST_ROWS = 50, 32, 3000, 5
+CURVE_ROWS, CURVE_TOKENS, CURVE_PROMPT, SIMPY_TOKENS, LEAST_ROWS = 50, 32, 2, 3000, 5
 """The crossover's replications and tokens; where only SimPy will do, so many tokens in all, about a second's worth."""
 
 
@@ -169,8 +169,8 @@ def load_curve(
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[LoadPoint, ...]:
     """A LoadPoint for each rate of Poisson arrivals, on the same random numbers: chats come in the same rhythm."""
-    points = []
-    chats = scenario.workload.arrivals.count if scenario.workload.arrivals else ArrivalSpec(rate="1 /h").chats  # type: ignore[arg-type]
+    points, asked = [], scenario.workload.arrivals
+    chats = asked.count if asked else ArrivalSpec.model_fields["chats"].default
     for done, rate in enumerate(rates_per_hour):
         spec = ArrivalSpec.model_construct(rate=float(rate), times=None, chats=chats)
         workload = scenario.workload.model_copy(update={"arrivals": spec})
@@ -183,7 +183,7 @@ def load_curve(
 def crossover(
     scenario: Scenario, most_chats: int = MOST_CHATS, progress: Callable[[int, int], None] | None = None,
 ) -> Crossover:
-    """Tokens/s of 1 to `most_chats` chats at once, simulated, between the two bounds of a ring."""
+    """Tokens/s of 1 to `most_chats` chats at once while decoding, simulated, and the two bounds of a ring."""
     counts, found, crossings = _counts(most_chats), [], []
     rows = _rows(prepare(_short(scenario, most_chats)))  # the same worlds for every number of chats
     for done, chats in enumerate(counts):
@@ -212,9 +212,11 @@ def _counts(most: int) -> list[int]:
 
 
 def _short(scenario: Scenario, chats: int) -> Scenario:
-    workload = scenario.workload.model_copy(update={
-        "runs": 1, "concurrency": chats, "arrivals": None,
-        "output_tokens": min(CURVE_TOKENS, scenario.workload.output_tokens)})
+    """Short prompts, so that the rate is that of decoding, and chats that begin at about the same time."""
+    asked = scenario.workload
+    workload = asked.model_copy(update={
+        "runs": 1, "concurrency": chats, "arrivals": None, "prompt_tokens": min(CURVE_PROMPT, asked.prompt_tokens),
+        "output_tokens": min(CURVE_TOKENS, asked.output_tokens)})
     return scenario.model_copy(update={"workload": workload, "replications": min(CURVE_ROWS, scenario.replications)})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, permutations
 from math import inf
 
 import numpy as np
@@ -16,6 +16,8 @@ __all__ = ["reduced", "relaxed_lower_s", "reordered"]
 NEARLY = 0.01
 """Mean costs that differ by less than this share may change places under simulation."""
 MOST_ORDERS = 8
+FEW = 4
+"""Rings so small are tried in every order."""
 
 
 def reduced(costs: RingCosts) -> tuple[RingCosts, tuple[int, ...]]:
@@ -61,6 +63,9 @@ def reordered(costs: RingCosts, split: Split) -> list[Split]:
 
 
 def _neighbours(order: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    if len(order) <= FEW:
+        yield from (other for other in permutations(order) if other != order)
+        return
     for a, b in combinations(range(len(order)), 2):
         yield (*order[:a], *order[a:b + 1][::-1], *order[b + 1:])
         yield (*order[:a], order[b], *order[a + 1:b], order[a], *order[b + 1:])

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from simulator.plan.sweep_points import Axis, number
+from simulator.plan.sweep_points import Axis, Value, number
 from simulator.result import charts, charts_page
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ WIDTH, HEIGHT = 620, 300
 def sweep_charts(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Spec]:
     """A chart for each metric that varies: over the first axis, coloured by the second; points for a hypercube."""
     data = [_flat(sweep, at, row) for at, row in enumerate(rows) if not row.get("error")]
-    is_grid = len(sweep.points) == len({point.values for point in sweep.points}) and len(data) > 0 and _full(sweep)
+    is_grid = _is_grid(sweep)
     shown = [name for name in SHOWN if len({row.get(f"{name}_median") for row in data} - {None}) > 1]
     if "total_tokens_per_s" in shown and all(
             row["total_tokens_per_s_median"] == row["tokens_per_s_median"] for row in data):
@@ -35,39 +35,57 @@ def sweep_charts(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Spec]:
     return {name: _over(sweep.axes, data, name, is_grid) for name in shown}
 
 
-def _full(sweep: Sweep) -> bool:
-    count = 1
-    for axis in sweep.axes:
-        count *= len(axis.values)
-    return count == len(sweep.points)
+def _is_grid(sweep: Sweep) -> bool:
+    """Whether each value is one of its axis; those of a hypercube lie in between."""
+    values = [set(map(repr, axis.values)) for axis in sweep.axes]
+    return all(repr(value) in known for point in sweep.points
+               for (_, value), known in zip(point.values, values, strict=True))
 
 
 def _flat(sweep: Sweep, at: int, row: Row) -> Row:
     """A row with its axes as x0, x1, ...; dots in a name would mean something else to Vega."""
     values = sweep.points[at].values
-    plain = {f"x{k}": value if (n := number(value)) is None else n for k, (_, value) in enumerate(values)}
+    plain = {f"x{k}": _drawn(sweep.axes[k], value) for k, (_, value) in enumerate(values)}
     return {**plain, **{key: value for key, value in row.items() if key.endswith(("_median", "_p05", "_p95"))}}
+
+
+def _drawn(axis: Axis, value: Value) -> Value:
+    """A value as a number in the unit of its axis, or as it is."""
+    unit = _unit(axis)
+    plain = number(value.removesuffix(unit)) if isinstance(value, str) and unit else number(value)
+    return value if plain is None else plain
+
+
+def _unit(axis: Axis) -> str:
+    """The unit that all values of an axis share, empty where there is none."""
+    units = {str(value).lstrip("+-0123456789.eE ") if isinstance(value, str) else "" for value in axis.values}
+    return units.pop() if len(units) == 1 and number(axis.values[0]) is not None else ""
+
+
+def _title(axis: Axis) -> str:
+    return f"{axis.path} ({_unit(axis)})" if _unit(axis) else axis.path
 
 
 def _over(axes: Sequence[Axis], data: Sequence[Row], name: str, is_grid: bool) -> Spec:
     """One metric over the first axis: lines with bands in a grid, else points."""
     measured = all(isinstance(row["x0"], float) for row in data)
-    x = {"field": "x0", "type": "quantitative" if measured else "ordinal", "title": axes[0].path,
+    x = {"field": "x0", "type": "quantitative" if measured else "ordinal", "title": _title(axes[0]),
          "scale": {"type": "log"} if axes[0].is_log else {"zero": False} if measured else {}}
     y = {"field": f"{name}_median", "type": "quantitative", "title": TITLES[name], "scale": {"zero": True}}
-    encoding: Spec = {"x": x, "y": y, "tooltip": [{"field": f"x{k}", "title": axis.path} for k, axis in enumerate(axes)]
+    encoding: Spec = {"x": x, "y": y, "tooltip": [{"field": f"x{k}", "title": _title(axis)} for k, axis in enumerate(axes)]
                       + [{"field": f"{name}_{part}"} for part in ("median", "p05", "p95")]}
     if len(axes) > 1:
         few = len({row["x1"] for row in data}) <= MOST_LINES
-        encoding["color"] = {"field": "x1", "type": "nominal" if few else "quantitative", "title": axes[1].path,
-                             "scale": {"range": list(charts.PALETTE)} if few else {"scheme": "viridis"}}
+        encoding["color"] = {"field": "x1", "type": "nominal" if few else "quantitative", "title": _title(axes[1]),
+                             "scale": {"range": list(charts.PALETTE)} if few else {"scheme": "viridis"},
+                             "legend": {"symbolOpacity": 1}}
         encoding["detail"] = [{"field": f"x{k}"} for k in range(1, len(axes))]
     band = {"mark": {"type": "area", "opacity": 0.2},
             "encoding": {**encoding, "y": {**y, "field": f"{name}_p05"}, "y2": {"field": f"{name}_p95"}}}
     line = {"mark": {"type": "line", "point": True, "strokeWidth": 2.5}, "encoding": encoding}
     dots = {"mark": {"type": "point", "filled": True, "size": 40}, "encoding": encoding}
     layers = [band, line] if is_grid and measured and len(axes) <= 2 else [dots]
-    about = "line or point: median; band: 5 % to 95 %" if is_grid else "each point one scenario: median"
+    about = "median; band: 5 % to 95 % of the replications" if layers != [dots] else "medians, one point per scenario"
     return _spec(f"{TITLES[name]} over {axes[0].path}", about, data, layers)
 
 
@@ -79,7 +97,7 @@ def load_chart(points: Sequence[LoadPoint], bound: Bound) -> Spec:
     y = {"field": "y", "type": "quantitative", "title": "met chats per hour"}
     asked = f"first token within {bound.first_token_s:g} s"
     asked += f", then {bound.tokens_per_s:g} tokens/s" if bound.tokens_per_s else ""
-    layers = [
+    layers: list[Spec] = [
         {"mark": {"type": "area", "opacity": 0.3, "color": charts.SKY},
          "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}},
         {"mark": {"type": "line", "strokeDash": [4, 3], "color": charts.BLACK}, "encoding": {"x": x, "y": {**y, "field": "x"}}},
@@ -95,25 +113,26 @@ def crossover_chart(found: Crossover) -> Spec:
     top = 1.6 * max(row.total_tokens_per_s.p95 for row in found.rows)
     data: list[Row] = [{"chats": row.chats, "rate": row.total_tokens_per_s.median, "low": row.total_tokens_per_s.p05,
                         "high": row.total_tokens_per_s.p95, "what": "simulated"} for row in found.rows]
-    data += [{"chats": row.chats, "rate": min(top, getattr(row, name)), "what": title}
+    data += [{"chats": row.chats, "rate": getattr(row, name), "what": title}
              for name, title in names.items() for row in found.rows]
     x = {"field": "chats", "type": "quantitative", "title": "chats at once", "scale": {"zero": False}}
-    y = {"field": "rate", "type": "quantitative", "title": "tokens/s of all chats"}
+    y = {"field": "rate", "type": "quantitative", "title": "tokens/s of all chats", "scale": {"domain": [0, top]}}
     order = ["simulated", *names.values()]
     colour = {"field": "what", "type": "nominal", "title": None, "legend": {"orient": "top"},
               "scale": {"domain": order, "range": [charts.BLUE, charts.ORANGE, charts.RED]}}
     dash = {"field": "what", "type": "nominal", "title": None, "scale": {"domain": order, "range": [[1, 0], [6, 3], [2, 3]]}}
-    layers = [
+    layers: list[Spec] = [
         {"mark": {"type": "area", "opacity": 0.25, "color": charts.SKY}, "transform": [{"filter": "isValid(datum.low)"}],
          "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}}},
-        {"mark": {"type": "line", "point": True, "strokeWidth": 2.5},
+        {"mark": {"type": "line", "point": True, "strokeWidth": 2.5, "clip": True},
          "encoding": {"x": x, "y": y, "color": colour, "strokeDash": dash}},
     ]
     if found.in_step:
         title = f"{found.engine} decodes all chats in step: the sum of stages is the limit for any number of them"
     else:
         title = f"Beyond {found.at_chats:.2g} chats the slowest stage is the limit, below it the sum of all stages"
-    return _spec(title, f"{found.scenario}; medians, band: 5 % to 95 % of the replications", data, layers)
+    about = f"{found.scenario}, decoding only; medians, band: 5 % to 95 % of the replications"
+    return _spec(title, about, data, layers)
 
 
 def _spec(title: str, subtitle: str, data: Sequence[Row], layers: Sequence[Spec]) -> Spec:

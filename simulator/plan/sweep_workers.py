@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from simulator.errors import EngineUnavailable, SimulatorError, Unreachable
 from simulator.version import VERSION
@@ -33,14 +33,15 @@ def dask_cluster(address: str) -> Callable[[], Executor]:
     scheduler or no worker answers, and SimulatorError for workers without this package.
     """
     try:
-        from distributed import Client
+        import distributed
     except ImportError:
         raise EngineUnavailable(
             "--dask needs the extra `dask`: pip install 'lan-cluster-simulator[dask]', or leave --dask out") from None
 
     def connect() -> Executor:
         try:
-            client = Client(address, timeout=CONNECT_S, set_as_default=False)
+            # Any: the library has no types
+            client: Any = cast(Any, distributed).Client(address, timeout=CONNECT_S, set_as_default=False)
         except (OSError, ValueError) as error:
             raise Unreachable(f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, or "
                               "leave --dask out to use this machine's cores") from None

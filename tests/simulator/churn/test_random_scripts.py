@@ -17,18 +17,20 @@ from simulator.churn.study import Evening, Study
 from simulator.scenario import Scenario
 from tests.simulator.churn.scripts import scenarios
 
-EXAMPLES = int(os.environ.get("CHURN_EXAMPLES", "100"))
+EXAMPLES = int(os.environ.get("CHURN_EXAMPLES", "150"))
 
 
-def checked(story: Story, wanted: int) -> None:
+def checked(story: Story, wanted: int, engine: str) -> None:
     for reply in story.replies:
         assert len(reply.times_s) <= wanted
-        assert reply.complete or reply.recoveries, "only a loss that lasts ends a reply early"
-        _tokens_join_up(story, wanted)
+        assert reply.complete != reply.given_up, "a reply is complete or given up"
+        if engine != "exo-legacy":  # whose broadcasts may overtake each other, and then arrive together
+            assert len(set(reply.times_s)) == len(reply.times_s), "two tokens at once: one of them is doubled"
+    tokens_join_up(story)
     assert all(a <= b for a, b in pairwise(moments(story))), "time ran backward"
 
 
-def _tokens_join_up(story: Story, wanted: int) -> None:
+def tokens_join_up(story: Story) -> None:
     """Each epoch begins with the token after the last one of the epoch before."""
     for reply in story.replies:
         starts = [token for token, _ in reply.epochs]
@@ -75,7 +77,7 @@ def test_any_script_ends_and_loses_nothing(scenario: Scenario, evening: bool) ->
     study = Study(scenario, 2, requests)
     stories = study.stories()
     for story in stories:
-        checked(story, scenario.workload.output_tokens)
+        checked(story, scenario.workload.output_tokens, scenario.engine.name)
         memory_holds(story)
         nobody_works_who_has_left(story)
     again = Study(scenario, 2, requests).stories()

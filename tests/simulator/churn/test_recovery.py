@@ -119,7 +119,7 @@ def test_exo_recovers_as_recorded() -> None:
     predicted = predict_dropout(asked)
     gap_s = 1 / predicted.after_tokens_per_s.median  # type: ignore[union-attr]
     assert 0.045 < gap_s < 0.065
-    after = sum(predicted.phases[name].median for name in ("start", "load", "warm up", "prefill"))
+    after = sum(predicted.phases[name].median for name in ("start", "load", "warm up", "prefill", "resume"))
     assert 8.0 - 1.1 < after < 8.7  # a pause of 1 s in the recording is none of EXO's
 
 
@@ -258,5 +258,29 @@ def test_every_engine_says_how_it_recovers() -> None:
 
 def test_a_cluster_that_never_held_the_model_is_refused() -> None:
     asked = certain(model={"name": "huge", "layers": 16, "layer_bytes": "5 GB"}, events=[drop()])
-    with pytest.raises(PlacementError, match="cannot hold the model"):
+    with pytest.raises(PlacementError, match="are missing; take a smaller quantisation"):
         predict_dropout(asked, 2)
+
+
+def test_requests_may_be_written_in_the_scenario() -> None:
+    """A trace as it stands; a rate gives as many chats as it says, each after the one before."""
+    trace = certain(workload={"prompt_tokens": 16, "output_tokens": 4, "arrivals": {"times": ["1 s", "30 s"]}})
+    assert [reply.asked_s for reply in Study(trace, 1).story(0).replies] == [1.0, 30.0]
+    poisson = certain(workload={"prompt_tokens": 16, "output_tokens": 4, "arrivals": {"rate": "60 /h", "chats": 7}})
+    replies = Study(poisson, 1).story(0).replies
+    assert len(replies) == 7
+    assert all(a.end_s <= b.started_s for a, b in pairwise(replies)), "one reply is made at a time"
+
+
+def test_where_exos_rule_refuses_the_client_asks_for_a_split_of_its_own() -> None:
+    """EXO divides by memory alone; three devices are too small for their part of what is left."""
+    model = {"name": "headed", "layers": 16, "hidden": 512, "layer_bytes": "50 MB", "embedding_bytes": "40 MB",
+             "head_bytes": "40 MB"}
+    devices = certain().model_dump(mode="json", exclude_none=True)["devices"]
+    for name, memory in zip(DEVICES, ("700 MB", "700 MB", "260 MB", "260 MB"), strict=True):
+        devices[name]["memory"] = memory
+    reply, loss = one(certain(model=model, devices=devices, placement={"rule": "exo"}, events=[drop("beta")]))
+    assert reply.epochs[0][1].job.placement.rule == "exo"
+    assert loss.placed is not None
+    assert loss.placed.job.placement.rule == "speed"
+    assert all(use.fits for use in loss.placed.memory)

@@ -78,7 +78,7 @@ def test_the_mean_cost_is_what_the_engine_takes(engine: str, batch: int) -> None
         scenario = random_scenario(seed, 4, engine, noisy=False, workload=workload)
         base = ground(scenario)
         costs = decode_costs(base, batch)
-        for order in list(permutations(range(4), 3))[::5] + [(2, 0)]:
+        for order in [*list(permutations(range(4), 3))[::5], (2, 0)]:
             layers = [int(costs.layers / len(order))] * len(order)
             layers[0] += costs.layers - sum(layers)
             roomy = scenario.model_copy(update={"devices": {
