@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sim import calibrate_cmd, catalog_cmd, delays_cmd, live_cmd, place_cmd, plan_cmd, run_cmd, sensitivity_cmd, sweep_cmd
+from sim import calibrate_cmd, catalog_cmd, delays_cmd, dropout_cmd, live_cmd, place_cmd, plan_cmd, run_cmd, sensitivity_cmd, sweep_cmd
 from simulator.errors import SimulatorError
 
 __all__ = ["app", "main"]
@@ -19,6 +19,8 @@ app.command("run")(run_cmd.run)
 app.command("compare")(run_cmd.compare)
 app.command("schema")(run_cmd.schema)
 app.command("init")(run_cmd.init)
+app.command("dropout")(dropout_cmd.dropout)
+app.command("evening")(dropout_cmd.evening)
 app.command("place")(place_cmd.place)
 app.command("plan")(plan_cmd.plan)
 app.command("cost")(plan_cmd.cost)

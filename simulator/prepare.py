@@ -212,4 +212,6 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
         f"{row.device}: {format_bytes(row.total_bytes - row.cap_bytes)} of its shard are re-read from disk at each token"
         for row in memory if not row.fits
     ]
+    if scenario.events or any(device.heat for device in scenario.devices.values()):
+        warnings.append("events and heat are not part of this prediction; `sim dropout` shows what they do")
     return tuple(warnings)
