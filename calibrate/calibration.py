@@ -104,10 +104,15 @@ def calibrate(paths: Sequence[Path], *, draws: int = 500, seed: int = 1) -> Cali
 
     Raises CalibrationError where nothing is left, or where the measurements do not belong together.
     """
-    samples, warnings = [], []
+    samples: list[Sample] = []
+    warnings: list[str] = []
     for path in paths:
         try:
-            samples.append(sample(read_measurement(path)))
+            one = sample(read_measurement(path))
+            if one.sha256 in {other.sha256 for other in samples}:
+                warnings.append(f"left out: {path} is the same measurement as one before it")
+            else:
+                samples.append(one)
         except MeasurementError as error:
             warnings.append(f"left out: {error}")
     if not samples:

@@ -28,6 +28,10 @@ PRIOR = {"context_cost": (1.5, 0.7), "batch_cost": (0.2, 0.3), "contention": (0.
 """Mean and standard deviation before any data: the catalogue's platforms read KV bytes at 1.45 to 1.8 times the cost
 of weight bytes; a batch is nearly free on a graphics processor and up to linear on a processor; a process that waits for its
 turn on a shared machine was seen (by its CPU time, not by token times) to take 10 to 15 % of a core for polling."""
+OVERHEADS = ("step_overhead_s", "hop_overhead_s")
+OVERHEAD_SHARE = 0.3
+"""Overheads are zero give or take this share of a token's time, before any data: so time that placements do not separate
+goes to the layers, which read gigabytes, and not to an overhead that would make them free."""
 USUAL_ERROR = 0.1
 """Relative error of one run against a good model: what repeats of one placement on a shared machine differ by."""
 HUBER = 1.345
@@ -146,7 +150,7 @@ def _solve(
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12)
     solved, beliefs = model.at, None
     for _ in range(REWEIGHTINGS):
-        extra, wanted = _prior_rows(model.names, solved, pooling)
+        extra, wanted = _prior_rows(model.names, solved, pooling, float(np.median(measured)))
         if generator is not None:
             beliefs = generator.normal(0, USUAL_ERROR, len(wanted)) if beliefs is None else beliefs
             wanted = wanted + beliefs
@@ -160,10 +164,13 @@ def _solve(
     return solved
 
 
-def _prior_rows(names: Sequence[str], values: Floats, pooling: Sequence[Sequence[int]]) -> tuple[Floats, Floats]:
+def _prior_rows(
+    names: Sequence[str], values: Floats, pooling: Sequence[Sequence[int]], gap_s: float
+) -> tuple[Floats, Floats]:
     """What is believed before any measurement, as rows with the weight of one measurement that errs by `USUAL_ERROR`.
 
-    Devices of one kind are alike, and shared parameters are where `PRIOR` has them; both give way to data at once.
+    Devices of one kind are alike, shared parameters are where `PRIOR` has them, and overheads are a part of a token's time
+    (`gap_s`); all give way to data at once.
     """
     extra, wanted = [], []
     for group in pooling:
@@ -175,8 +182,8 @@ def _prior_rows(names: Sequence[str], values: Floats, pooling: Sequence[Sequence
             extra.append(row / (mean * POOLING_LOG_SD) * USUAL_ERROR)
             wanted.append(0.0)
     for column, name in enumerate(names):
-        if name in PRIOR:
-            mean, sd = PRIOR[name]
+        if name in PRIOR or name in OVERHEADS:
+            mean, sd = PRIOR.get(name, (0.0, OVERHEAD_SHARE * gap_s))
             row = np.zeros(len(values))
             row[column] = USUAL_ERROR / sd
             extra.append(row)
@@ -218,10 +225,12 @@ def _parameters_used(
 ) -> float:
     """Effective number of parameters, `trace(X^T X (X^T X + P)^-1)`: a parameter that its prior holds uses up no data."""
     matrix = model.matrix[rows] / measured[:, None]
-    extra, _ = _prior_rows(model.names, np.maximum(model.at, 1e-12), pooling)
+    extra, _ = _prior_rows(model.names, np.maximum(model.at, 1e-12), pooling, float(np.median(measured)))
+    # columns in their own size, then a pseudo-inverse: what neither data nor belief bear on uses up nothing
+    scale = np.maximum(np.sqrt((matrix**2).sum(axis=0) + (extra**2).sum(axis=0)), 1e-12)
+    matrix, extra = matrix / scale, extra / scale
     data = matrix.T @ matrix
-    ridge = 1e-12 * np.trace(data) * np.eye(len(data))
-    return float(np.trace(np.linalg.solve(data + extra.T @ extra + ridge, data)))
+    return float(np.trace(np.linalg.pinv(data + extra.T @ extra, rcond=1e-10, hermitian=True) @ data))
 
 
 def _session_sd(session: Floats, parameters: float) -> float:

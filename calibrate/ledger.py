@@ -25,6 +25,8 @@ DEFAULT = Path("results/ledger.jsonl")
 
 def append(path: Path, *entries: LedgerPrediction | Validation) -> None:
     """Append entries; each line is complete on disk before this returns."""
+    if path.is_dir():
+        raise CalibrationError(f"{path} is a folder; give the ledger's file")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         for entry in entries:
@@ -45,7 +47,7 @@ def validations(path: Path) -> tuple[Validation, ...]:
 
 
 def _entries(path: Path, kind: str) -> Iterable[dict[str, object]]:
-    if not path.exists():
+    if not path.is_file():
         raise CalibrationError(f"{path}: no ledger there; `sim predict --ledger` starts one")
     models: dict[str, type[Spec]] = {"prediction": LedgerPrediction, "validation": Validation}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

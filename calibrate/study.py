@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 
 from calibrate.apply import apply
-from calibrate.calibration import Calibration, calibrate_samples
-from calibrate.samples import Sample
-from calibrate.validate import Kind, Validation, predict_sessions, validate
+from calibrate.calibration import Calibration, calibrate_samples, save_calibration
+from calibrate.ledger import append
+from calibrate.samples import Sample, sample
+from calibrate.validate import Kind, LedgerPrediction, Validation, predict_sessions, validate
 from simulator.prepare import prepare
+from simulator.result.measurement import read_measurement
 from simulator.scenario import Scenario
 
-__all__ = ["Split", "kind_of", "run_split", "stratified"]
+__all__ = ["Circle", "Split", "circle", "kind_of", "run_split", "stratified"]
 
+Measure = Callable[[Sequence[Scenario], Path], Sequence[Path]]
 REPLICATIONS = 200
 
 
@@ -29,17 +34,17 @@ class Split:
 
 def run_split(name: str, samples: Sequence[Sample], training: Collection[str], *, draws: int = 300) -> Split:
     """Calibrate on the samples named in `training`, predict every other one; raises CalibrationError."""
-    trained = [sample for sample in samples if sample.name in training]
+    trained = [one for one in samples if one.name in training]
     calibration = calibrate_samples(trained, draws=draws)
-    hashes = tuple(sample.sha256 for sample in trained)
+    hashes = tuple(one.sha256 for one in trained)
     outcomes = []
-    for sample in samples:
-        if sample.name in training:
+    for one in samples:
+        if one.name in training:
             continue
-        kind = kind_of(sample.scenario, [one.scenario for one in trained])
-        scenario = apply(calibration, sample.scenario.model_copy(update={"replications": REPLICATIONS})).scenario
+        kind = kind_of(one.scenario, [other.scenario for other in trained])
+        scenario = apply(calibration, one.scenario.model_copy(update={"replications": REPLICATIONS})).scenario
         prediction = predict_sessions(scenario, kind=kind, trained_on=hashes)
-        outcomes.append(validate(prediction, sample))
+        outcomes.append(validate(prediction, one))
     return Split(name, tuple(sorted(training)), calibration, tuple(outcomes))
 
 
@@ -89,6 +94,42 @@ def _traits(scenario: Scenario) -> _Traits:
         chats=job.workload.concurrency,
         context=(job.workload.prompt_tokens + job.workload.output_tokens) // 200,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Circle:
+    """Everything that one unattended study made."""
+
+    calibration: Calibration
+    predictions: tuple[LedgerPrediction, ...]
+    validations: tuple[Validation, ...]
+
+
+def circle(
+    training: Sequence[Scenario], held_out: Sequence[Scenario], measure: Measure, folder: Path, *, draws: int = 500
+) -> Circle:
+    """Measure, calibrate, predict, measure what was predicted, validate; each step's files stay in `folder`.
+
+    `measure` takes scenarios and a folder and returns one file per scenario. Each prediction is in the ledger before its
+    scenario is measured; the training scenarios are measured again among the held-out ones, so that drift shows as a
+    `repeat`. Raises what measuring and calibrating raise; what was done until then is kept.
+    """
+    first = [sample(read_measurement(path)) for path in measure(training, folder / "training")]
+    calibration = calibrate_samples(first, draws=draws)
+    save_calibration(calibration, folder / "calibration.yaml")
+    hash_, hashes = sha256((folder / "calibration.yaml").read_bytes()).hexdigest(), tuple(one.sha256 for one in first)
+    asked = [*held_out, *training]
+    predictions = tuple(
+        predict_sessions(apply(calibration, scenario.model_copy(update={"replications": REPLICATIONS})).scenario,
+                         kind=kind_of(scenario, [one.scenario for one in first]), calibration_sha256=hash_, trained_on=hashes)
+        for scenario in asked)
+    append(folder / "ledger.jsonl", *predictions)
+    files = measure(asked, folder / "held_out")
+    outcomes = []
+    for prediction, path in zip(predictions, files, strict=True):
+        outcomes.append(validate(prediction, sample(read_measurement(path))))
+        append(folder / "ledger.jsonl", outcomes[-1])
+    return Circle(calibration, predictions, tuple(outcomes))
 
 
 def stratified(samples: Sequence[Sample], groups: Sequence[str], seed: int) -> tuple[str, ...]:

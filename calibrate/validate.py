@@ -46,6 +46,9 @@ class LedgerPrediction(Spec):
     """Hashes of the Measurements behind the calibration; none of them can validate this."""
     engine: str
     kind: Kind
+    model_layers: int
+    placement: dict[str, int]
+    """Layers of each device, in ring order: what must have been measured."""
     median_gap_s: tuple[float, ...]
     p90_gap_s: tuple[float, ...]
     p99_gap_s: tuple[float, ...]
@@ -99,6 +102,7 @@ def predict_sessions(
     return LedgerPrediction(
         name=scenario.name, created=now(), version=VERSION, scenario_sha256=scenario_hash(scenario),
         calibration_sha256=calibration_sha256, trained_on=trained_on, engine=scenario.engine.name, kind=kind,
+        model_layers=job.model.layers, placement=job.placement.layer_counts,
         median_gap_s=_quantiles(medians), p90_gap_s=_quantiles(p90), p99_gap_s=_quantiles(p99),
         tokens_per_s=_quantiles(rate), first_token_s=_quantiles(first),
         gap_curve_s=tuple(rounded(float(np.median(q))) for q in
@@ -130,11 +134,12 @@ def _quantiles(values: Floats) -> tuple[float, ...]:
 def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
     """Hold a prediction against a Measurement.
 
-    Raises CalibrationError where the Measurement trained the prediction's calibration.
+    Raises CalibrationError where the Measurement trained the prediction's calibration, or measured something else.
     """
     if sample.sha256 in prediction.trained_on:
         raise CalibrationError(f"{sample.name} trained the calibration behind prediction {prediction.name}; it cannot "
                                "validate it: measure again, or leave it out of the calibration")
+    _check_same(prediction, sample)
     gaps = sample.gaps_s
     measured, predicted = sample.median_s, prediction.median_gap_s[3]
     p90, p99 = np.quantile(gaps, [0.9, 0.99])
@@ -158,6 +163,16 @@ def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
         in_90=_inside(prediction.median_gap_s, measured, 0, 6),
         repeatability=rounded(float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0),
     )
+
+
+def _check_same(prediction: LedgerPrediction, sample: Sample) -> None:
+    """The measurement must be of the predicted engine, model and placement."""
+    job = prepare(sample.scenario).job
+    asked = (prediction.engine, prediction.model_layers, prediction.placement)
+    found = (job.engine.name, job.model.layers, job.placement.layer_counts)
+    if asked != found:
+        raise CalibrationError(f"prediction {prediction.name} is of {asked[0]} with {asked[1]} layers as {asked[2]}, but "
+                               f"{sample.name} measured {found[0]} with {found[1]} layers as {found[2]}; give its own measurement")
 
 
 def _inside(quantiles: tuple[float, ...], value: float, low: int, high: int) -> bool:

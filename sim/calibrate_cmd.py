@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,9 +45,10 @@ def calibrate(
 ) -> None:
     """Fit device speeds, overheads and noise to measured token times."""
     from calibrate.calibration import calibrate as fit_all
-    from calibrate.calibration import save_calibration
+    from calibrate.calibration import load_calibration, save_calibration
     from calibrate.report import calibration_table
 
+    _keep_foreign(out, load_calibration, "calibration")
     calibration = fit_all(measurements, draws=draws, seed=seed)
     save_calibration(calibration, out)
     if as_json:
@@ -92,6 +94,7 @@ def predict(
             print(f"doubt: {warning}")
     prediction = predict_sessions(asked, kind=kind, calibration_sha256=hash_, trained_on=trained)  # type: ignore[arg-type]
     path = out or Path(f"{asked.name}.prediction.json")
+    _keep_foreign(path, _prediction, "prediction")
     write_text_atomically(path, prediction.model_dump_json(indent=2) + "\n")
     if to_ledger:
         append(ledger_file, prediction)
@@ -100,7 +103,19 @@ def predict(
     print(f"wrote {path}" + (f" and appended it to {ledger_file}" if to_ledger else ""))
 
 
-@validate_app.command("pair", hidden=True)
+def _keep_foreign(path: Path, read: Callable[[Path], object], what: str) -> None:
+    """Refuse to replace a file that is not ours to replace."""
+    from simulator.errors import SimulatorError
+
+    if not path.exists():
+        return
+    try:
+        read(path)
+    except SimulatorError as error:
+        raise SimulatorError(f"{path} exists and is no {what}; it is kept: choose another name with -o") from error
+
+
+@validate_app.command("pair")
 def pair(
     prediction: Annotated[Path, typer.Argument(help="A file of `sim predict`.")],
     measurement: Annotated[Path, typer.Argument(help="A measurement that did not train its calibration.")],
@@ -146,6 +161,40 @@ def published(
     rows = published_rows(scenarios)
     write_published(rows, out)
     print(report(rows))
+
+
+@validate_app.command("study")
+def study(
+    scenarios: Annotated[Path, typer.Argument(help="Folder of scenarios.")],
+    train: Annotated[list[str], typer.Option(help="Name of a scenario to calibrate on; several times.")],
+    cluster: Annotated[str, typer.Option(help="local, or llama-rpc://host:port,...")] = "local",
+    out: Annotated[Path, typer.Option(help="Folder for measurements, calibration, ledger and report.")] = Path("results/study"),
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="Visits to each scenario.")] = 2,
+) -> None:
+    """The whole circle, unattended: measure, calibrate, predict, measure what was predicted, validate, report."""
+    from calibrate.report import calibration_table, validation_table, write_report
+    from calibrate.study import circle
+    from live.local.run import measure
+    from sim.live_local_cmd import endpoints_of
+    from simulator.errors import CalibrationError
+    from simulator.files import load
+    from simulator.scenario import Scenario
+
+    known = {path.stem: load(path, Scenario) for path in sorted(scenarios.glob("*.yaml"))}
+    missing = [name for name in train if name not in known]
+    if missing or not known:
+        raise CalibrationError(f"{scenarios}: no scenario {', '.join(missing)}; there are {', '.join(known) or 'none'}")
+    held_out = [scenario for name, scenario in known.items() if name not in train]
+    made = circle(
+        [known[name] for name in train], held_out,
+        lambda asked, folder: measure(asked, folder, lambda text: typer.echo(text, err=True), rounds=rounds,
+                                      endpoints=endpoints_of(cluster)),
+        out)
+    write_report(
+        out, f"Study of {scenarios}",
+        [f"Calibrated on {', '.join(train)}; everything below was predicted before it was measured."], made.validations,
+        [*validation_table(made.validations), "", "## Calibration", "", *calibration_table(made.calibration)])
+    typer.echo((out / "report.md").read_text(encoding="utf-8"))
 
 
 def ledger(

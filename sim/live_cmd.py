@@ -91,8 +91,11 @@ def design(
     from simulator.files import dump
 
     asked = load_scenario(scenario)
+    proposals = propose(asked, runs)
     out.mkdir(parents=True, exist_ok=True)
-    for proposal in propose(asked, runs):
+    for stale in out.glob(f"{asked.name}_[0-9][0-9].yaml"):  # of an earlier, longer plan
+        stale.unlink()
+    for proposal in proposals:
         path = out / f"{proposal.scenario.name}.yaml"
         dump(proposal.scenario, path, header=f"Proposed by `sim live design`: a placement to measure for {asked.name}.")
         split = "/".join(f"{device}{layers}" for device, layers in proposal.layers.items())

@@ -212,6 +212,9 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
         f"{row.device}: {format_bytes(row.total_bytes - row.cap_bytes)} of its shard are re-read from disk at each token"
         for row in memory if not row.fits
     ]
+    for name, device in scenario.devices.items():
+        if device.kind and device.memory and not catalog.device(device.kind, device.memory).sold_with(device.memory):
+            warnings.append(f"{name}: the catalogue knows no {device.kind} with {format_bytes(device.memory)}; check its memory")
     if scenario.events or any(device.heat for device in scenario.devices.values()):
         warnings.append("events and heat are not part of this prediction; `sim dropout` shows what they do")
     return tuple(warnings)

@@ -85,6 +85,8 @@ def _rates(scenario: Scenario) -> Floats:
 
 def _verdict(base: Scenario, other: Scenario, row: Ranked) -> list[str]:
     """In words: does it help; and where `other` has one device more, what that one would have to be."""
+    if row.difference.p05 == row.difference.p95 == 0:
+        return [f"{other.name} and {base.name} are the same to this simulation"]
     word = "faster" if row.difference.median > 0 else "slower"
     chance = row.probability_better if word == "faster" else 1 - row.probability_better
     change = row.difference.text("tokens/s")

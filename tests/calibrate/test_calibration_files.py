@@ -1,0 +1,231 @@
+"""From recorded runs of a real cluster to a calibration, to a scenario, to a ledger."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from calibrate.apply import apply
+from calibrate.calibration import Calibration, calibrate, load_calibration, save_calibration
+from calibrate.ledger import append, predictions, summary, validations
+from calibrate.report import markdown, write_report
+from calibrate.samples import sample
+from calibrate.study import circle, kind_of, run_split, stratified
+from calibrate.validate import predict_sessions, validate
+from simulator.errors import CalibrationError, MeasurementError
+from simulator.prepare import prepare
+from simulator.result.measurement import MeasurementWriter, read_measurement
+from simulator.run.predict import predict
+from simulator.scenario import Scenario
+
+DATA = Path(__file__).parents[1] / "data" / "campaign"
+TRAINING = ("A_a24", "B_a12b12", "C_a8b8c8", "E_a20b4_b50")
+
+
+def files(*names: str) -> list[Path]:
+    return [DATA / f"{name}.jsonl" for name in names]
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return calibrate(files(*TRAINING), draws=60)
+
+
+def test_a_calibration_names_its_sources_and_survives_a_file(calibration: Calibration, tmp_path: Path) -> None:
+    save_calibration(calibration, tmp_path / "c.yaml")
+    assert load_calibration(tmp_path / "c.yaml") == calibration
+    hashes = {read_measurement(path).sha256 for path in files(*TRAINING)}
+    assert {source.sha256 for source in calibration.sources} == hashes
+    assert all(calibration.trained_on(one) for one in hashes)
+    for parameter in calibration.parameters:
+        assert 0 <= parameter.p05 <= parameter.p95
+    assert len(calibration.draws) == 60
+
+
+def test_the_same_files_and_seed_give_the_same_calibration(calibration: Calibration) -> None:
+    assert calibrate(files(*TRAINING), draws=60) == calibration
+
+
+def test_a_layer_costs_what_the_recordings_say(calibration: Calibration) -> None:
+    # 24 layers and a head in 54 to 64 ms on one node: 2.2 to 2.7 ms a layer
+    assert calibration.value("layer_s/a") == pytest.approx(2.45e-3, rel=0.15)
+
+
+def test_held_out_recordings_are_inside_their_intervals(calibration: Calibration) -> None:
+    for name, worst in (("B_a4b20", 0.15), ("F_a12b12_20ms", 0.15), ("A_b24", 0.3)):
+        held_out = sample(read_measurement(DATA / f"{name}.jsonl"))
+        scenario = apply(calibration, held_out.scenario.model_copy(update={"replications": 60})).scenario
+        outcome = validate(predict_sessions(scenario), held_out)
+        assert abs(outcome.median_error) < worst, name
+
+
+def test_an_imposed_delay_of_20_ms_costs_two_of_them_and_not_one(calibration: Calibration) -> None:
+    """The physics, not the fit: no recording with a delay trained."""
+    far = sample(read_measurement(DATA / "F_a12b12_20ms.jsonl"))
+    near = sample(read_measurement(DATA / "B_a12b12.jsonl"))
+    medians = [predict_sessions(apply(calibration, one.scenario.model_copy(update={"replications": 60})).scenario).median_gap_s[3]
+               for one in (far, near)]
+    assert medians[0] - medians[1] == pytest.approx(0.0405, abs=0.004)
+
+
+def test_a_calibrated_scenario_runs_by_itself_and_is_labelled(calibration: Calibration) -> None:
+    scenario = sample(read_measurement(DATA / "B_a4b20.jsonl")).scenario.model_copy(update={"replications": 20})
+    applied = apply(calibration, scenario).scenario
+    assert {device.speed.label for device in prepare(applied).job.ring} == {"calibrated"}
+    again = Scenario.model_validate(applied.model_dump(mode="json"))
+    assert predict(again, with_what_ifs=False).document() == predict(applied, with_what_ifs=False).document()
+
+
+def test_a_device_that_was_not_calibrated_is_scaled_and_said(calibration: Calibration) -> None:
+    asked = sample(read_measurement(DATA / "B_a12b12.jsonl")).scenario
+    known = calibration.model_copy(update={"catalogue_layer_s": {"a": 0.5 * (calibration.value("layer_s/a") or 1)}})
+    devices = {**asked.devices, "b": asked.devices["b"].model_copy(update={"kind": "Raspberry Pi 5", "speed": None, "memory": 8e9})}
+    renamed = {("new" if name == "b" else name): device for name, device in devices.items()}
+    placement = asked.placement.model_copy(update={"layers": {"a": 12, "new": 12}})
+    scenario = asked.model_copy(update={"devices": renamed, "placement": placement, "wires": ()})
+    bare, scaled = apply(calibration.model_copy(update={"catalogue_layer_s": {}}), scenario), apply(known, scenario)
+    speed, plain = scaled.scenario.devices["new"].speed, bare.scenario.devices["new"].speed
+    assert speed is not None
+    assert plain is not None
+    assert speed.decode_bandwidth == pytest.approx(plain.decode_bandwidth / 2)  # the engine took twice the catalogue's time
+    assert speed.decode_spread > plain.decode_spread
+    assert any("new: not calibrated" in text for text in scaled.warnings)
+
+
+def test_another_engine_is_refused(calibration: Calibration) -> None:
+    scenario = sample(read_measurement(DATA / "A_a24.jsonl")).scenario
+    other = scenario.model_copy(update={"engine": scenario.engine.model_copy(update={"name": "exo-legacy"})})
+    with pytest.raises(CalibrationError, match="engine exo, the scenario runs exo-legacy"):
+        apply(calibration, other)
+
+
+def test_extrapolation_is_said(calibration: Calibration) -> None:
+    many = sample(read_measurement(DATA / "H_a24_c4.jsonl")).scenario
+    assert any("several chats" in text for text in apply(calibration, many).warnings)
+    longer = many.model_copy(update={"workload": many.workload.model_copy(update={"prompt_tokens": 3000, "concurrency": 1})})
+    assert any("contexts up to" in text for text in apply(calibration, longer).warnings)
+
+
+def test_a_measurement_that_trained_cannot_validate(calibration: Calibration) -> None:
+    trained = sample(read_measurement(DATA / "A_a24.jsonl"))
+    prediction = predict_sessions(apply(calibration, trained.scenario.model_copy(update={"replications": 20})).scenario,
+                                  trained_on=tuple(source.sha256 for source in calibration.sources))
+    with pytest.raises(CalibrationError, match="cannot validate it"):
+        validate(prediction, trained)
+
+
+def test_the_ledger_keeps_everything_and_refuses_tampering(tmp_path: Path) -> None:
+    split = run_split("half", [sample(read_measurement(path)) for path in sorted(DATA.glob("*.jsonl"))], TRAINING, draws=40)
+    ledger = tmp_path / "ledger.jsonl"
+    held_out = sample(read_measurement(DATA / "A_b24.jsonl"))
+    prediction = predict_sessions(held_out.scenario.model_copy(update={"replications": 20}))
+    append(ledger, prediction, *split.validations)
+    assert validations(ledger) == split.validations
+    assert predictions(ledger) == (prediction,)
+    figures = summary(split.validations)
+    assert figures["n"] == 4
+    assert figures["worst"] >= figures["median_error_p90"] >= figures["median_error"] > 0
+    assert all(row.measurement in markdown("t", [], split.validations, [row.measurement]) for row in split.validations)
+    ledger.write_text(ledger.read_text()[:-40])
+    with pytest.raises(CalibrationError, match=r"ledger.jsonl:5: no line of a ledger"):
+        validations(ledger)
+
+
+def test_a_report_is_written_whole_with_its_pictures(tmp_path: Path) -> None:
+    split = run_split("half", [sample(read_measurement(path)) for path in sorted(DATA.glob("*.jsonl"))], TRAINING, draws=40)
+    write_report(tmp_path, "Title", ["Introduction."], split.validations)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"report.md", "report.html", "coverage.svg", "coverage.png", "predicted_measured.svg"} <= names
+    assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+def test_kinds_say_what_is_new() -> None:
+    scenarios = {path.stem: sample(read_measurement(path)).scenario for path in DATA.glob("*.jsonl")}
+    trained = [scenarios[name] for name in ("A_a24", "B_a12b12")]
+    assert kind_of(scenarios["A_a24"], trained) == "repeat"
+    assert kind_of(scenarios["B_a4b20"], trained) == "new split"
+    assert kind_of(scenarios["C_a8b8c8"], trained) == "new device"
+    assert kind_of(scenarios["F_a12b12_20ms"], trained) == "new link"
+    assert kind_of(scenarios["E_a20b4_b50"], trained) == "slower device"
+    assert kind_of(scenarios["H_a24_c4"], trained) == "several chats"
+
+
+def test_strata_take_half_and_the_same_half_again() -> None:
+    samples = [sample(read_measurement(path)) for path in sorted(DATA.glob("*.jsonl"))]
+    groups = [one.name[0] for one in samples]
+    assert stratified(samples, groups, 3) == stratified(samples, groups, 3)
+    assert len(stratified(samples, groups, 3)) <= len(samples) // 2
+
+
+def test_a_circle_writes_predictions_before_it_measures(tmp_path: Path) -> None:
+    """The measuring is replayed: the recorded files stand in for a cluster."""
+    scenarios = {path.stem: sample(read_measurement(path)).scenario for path in DATA.glob("*.jsonl")}
+    in_ledger: list[int] = []
+
+    def measure(asked: list[Scenario], folder: Path) -> list[Path]:
+        ledger = tmp_path / "ledger.jsonl"
+        in_ledger.append(len(ledger.read_text().splitlines()) if ledger.exists() else 0)
+        folder.mkdir(parents=True, exist_ok=True)
+        made = []
+        for scenario in asked:  # a repeat is another file than its training run, as a real repeat would be
+            text = (DATA / f"{scenario.name}.jsonl").read_text() + json.dumps({"type": "warning", "text": folder.name}) + "\n"
+            made.append(folder / f"{scenario.name}.jsonl")
+            made[-1].write_text(text)
+        return made
+
+    made = circle([scenarios["A_a24"], scenarios["B_a12b12"]], [scenarios["B_a4b20"]], measure, tmp_path, draws=40)
+    assert in_ledger == [0, 3]
+    assert [row.kind for row in made.validations] == ["new split", "repeat", "repeat"]
+    assert len(predictions(tmp_path / "ledger.jsonl")) == len(validations(tmp_path / "ledger.jsonl")) == 3
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda text: text[: len(text) // 2], None),
+    (lambda text: text.replace('"type":"header"', '"type":"other"', 1), "no header"),
+    (lambda text: text.replace('"format":1', '"format":99', 1), "header: format"),
+    (lambda text: "{}\n" + text, "needs a 'type'"),
+    (lambda text: text.replace('"layers":{"a":24}', '"layers":{"a":23}', 1), "scenario"),
+    (lambda text: "", "no header"),
+    (lambda text: "\n".join(line for line in text.splitlines() if '"type":"token"' not in line) + "\n", "no run with"),
+])
+def test_broken_measurements_are_refused_or_used_as_far_as_they_go(tmp_path: Path, change, message) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_text(change((DATA / "A_a24.jsonl").read_text()))
+    if message is None:  # cut off in the middle: what is there counts, and it is said
+        assert any("interrupted" in text for text in sample(read_measurement(path)).warnings)
+        return
+    with pytest.raises(MeasurementError, match=message):
+        sample(read_measurement(path))
+    with pytest.raises(CalibrationError, match="no usable measurement"):
+        calibrate([path])
+
+
+def test_a_clock_that_jumps_back_costs_its_chat_only() -> None:
+    measurement = read_measurement(DATA / "A_a24.jsonl")
+    events = [dict(event) for event in measurement.events]
+    token = next(event for event in events if event["type"] == "token" and event["run"] == 1 and event["token"] == 50)
+    token["t_ns"] -= 10**9
+    spoilt = sample(replace(measurement, events=tuple(events)))
+    assert len(spoilt.runs) == 2
+    assert any("backward" in text for text in spoilt.warnings)
+
+
+def test_an_interrupted_writer_leaves_what_it_had(tmp_path: Path) -> None:
+    provenance = read_measurement(DATA / "A_a24.jsonl").provenance
+    path = tmp_path / "m.jsonl"
+
+    def write() -> None:
+        with MeasurementWriter(path, provenance) as out:
+            out.write("token", run=0, chat=0, token=0, t_ns=5)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    found = read_measurement(path)
+    assert not found.complete
+    assert found.token_times_s()[0, 0].tolist() == [5e-9]
+    with pytest.raises(MeasurementError, match="never overwritten"):
+        MeasurementWriter(path, provenance)
