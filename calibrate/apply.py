@@ -109,7 +109,7 @@ def _calibrated(calibration: Calibration, device: DeviceSpec, source: str) -> De
 
 
 def _shared_host(calibration: Calibration, scenario: Scenario) -> SharedHostSpec | None:
-    contention = calibration.value("contention")
+    contention = calibration.value("contention") or calibration.value("contention/polling")
     if scenario.shared_host is None or contention is None:
         return scenario.shared_host
     return SharedHostSpec(contention=contention)

@@ -24,10 +24,12 @@ __all__ = ["USUAL_SESSION_SIGMA", "Fit", "fit"]
 POOLING_LOG_SD = 0.05
 """How much two machines of one kind usually differ (natural logarithm): the same chip in the same model, at the same
 settings. Assumed; it matters only where placements do not separate them."""
-PRIOR = {"context_cost": (1.5, 0.7), "batch_cost": (0.2, 0.3), "contention": (0.1, 0.05)}
-"""Mean and standard deviation before any data: the catalogue's platforms read KV bytes at 1.45 to 1.8 times the cost
-of weight bytes; a batch is nearly free on a graphics processor and up to linear on a processor; a process that waits for its
-turn on a shared machine was seen (by its CPU time, not by token times) to take 10 to 15 % of a core for polling."""
+PRIOR = {"context_cost": (1.5, 3.0), "batch_cost": (0.2, 0.3), "contention": (0.0, 0.05),
+         "contention/polling": (0.1, 0.05)}
+"""Mean and standard deviation before any data: the catalogue's graphics processors read KV bytes at 1.45 to 1.8 times the cost
+of weight bytes; a batch is nearly free on a graphics processor and up to linear on a processor; an EXO rank that waits for its
+turn on a shared machine was seen (by its CPU time, not by token times) to take 10 to 15 % of a core for polling, while a
+llama.cpp server that waits sleeps."""
 OVERHEADS = ("step_overhead_s", "hop_overhead_s")
 OVERHEAD_SHARE = 0.3
 """Overheads are zero give or take this share of a token's time, before any data: so time that placements do not separate

@@ -49,7 +49,8 @@ def parameter_names(scenarios: Sequence[Scenario]) -> tuple[str, ...]:
     if any(len(prepare(scenario).job.ring) > 1 for scenario in scenarios):
         shared.insert(1, "hop_overhead_s")
         if any(scenario.shared_host is not None for scenario in scenarios):
-            shared.append("contention")
+            # EXO's ranks poll their sockets while they wait, llama.cpp's servers sleep: not the same belief
+            shared.append("contention/polling" if scenarios[0].engine.name == "exo" else "contention")
     return tuple(f"layer_s/{device}" for device in holding) + tuple(shared)
 
 
@@ -78,7 +79,8 @@ def _device(device: Device, job: Job, values: Values) -> Device:
         # a device is described by the rate at which it reads weights, so that other models scale by their bytes
         changes |= {"decode_bandwidth": job.model.layer_bytes_read() / max(layer_s, 1e-9), "layer_overhead": 0.0}
     changes |= {key: values[key] for key in ("context_cost", "batch_cost") if key in values}
-    contention = values.get("contention", 0.0) * (len(job.ring) - 1) if "contention" in values else device.contention
+    share = values.get("contention", values.get("contention/polling"))
+    contention = device.contention if share is None else share * (len(job.ring) - 1)
     return replace(device, speed=device.speed.model_copy(update=changes), contention=contention)
 
 

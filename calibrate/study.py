@@ -61,9 +61,9 @@ def kind_of(scenario: Scenario, trained: Sequence[Scenario]) -> Kind:
         return "several chats"
     if mine.context > 2 * max(traits.context for traits in known):
         return "long context"
-    if mine.links not in [traits.links for traits in known] and any(mine.links):
+    if not set(mine.links) <= {link for traits in known for link in traits.links}:
         return "new link"
-    if any(mine.loads) and (mine.loads, mine.devices) not in [(traits.loads, traits.devices) for traits in known]:
+    if not set(mine.loads) <= {load for traits in known for load in traits.loads} | {(name, 0.0) for name in mine.devices}:
         return "slower device"
     if (sorted(mine.devices), sorted(mine.layers)) in [(sorted(t.devices), sorted(t.layers)) for t in known]:
         return "new order"
@@ -74,9 +74,9 @@ def kind_of(scenario: Scenario, trained: Sequence[Scenario]) -> Kind:
 class _Traits:
     devices: tuple[str, ...]
     layers: tuple[int, ...]
-    loads: tuple[float, ...]
-    links: tuple[float, ...]
-    """Mean one-way delay of each hop, in whole milliseconds."""
+    loads: tuple[tuple[str, float], ...]
+    links: tuple[tuple[int, int, bool], ...]
+    """Each hop: mean and standard deviation of its one-way delay in whole milliseconds, and whether it shares its air."""
     chats: int
     context: int
     """In steps of 200 tokens, so that prompts of 38 and 41 tokens are the same."""
@@ -89,8 +89,10 @@ def _traits(scenario: Scenario) -> _Traits:
     return _Traits(
         devices=tuple(names),
         layers=tuple(shard.layers for shard in job.shards),
-        loads=tuple(device.background_load for device in job.ring),
-        links=tuple(round(sum(leg.law.mean_s for leg in hop.legs) * 1e3) for hop in hops),
+        loads=tuple((device.name, device.background_load) for device in job.ring),
+        links=tuple(
+            (round(sum(leg.law.mean_s for leg in hop.legs) * 1e3),
+             round(sum(leg.law.variance_s2 for leg in hop.legs) ** 0.5 * 1e3), hop.airtime_adds) for hop in hops),
         chats=job.workload.concurrency,
         context=(job.workload.prompt_tokens + job.workload.output_tokens) // 200,
     )

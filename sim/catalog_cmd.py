@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 if TYPE_CHECKING:
     from simulator.catalog import DeviceFacts, EngineFacts, ModelFacts, NetworkFacts, PlatformFacts, Shape, VpnFacts
+    from simulator.catalog.llm import Bits
     from simulator.spec import Spec
 
 __all__ = ["app"]
@@ -28,23 +29,13 @@ ASSUMED = "~"  # printed before a figure that nobody published
 
 @app.command("devices")
 def devices_cmd(search: Search = "", as_json: Json = False) -> None:
-    """Devices: memory, what a model may use of it, speed, power and price."""
+    """Devices: memory, what a model may use of it, speed, power and price; --json adds their other names."""
     from simulator.catalog import devices
 
-    heads = (
-        "device",
-        "also",
-        "platform",
-        "memory GiB",
-        "usable",
-        "memory/s",
-        "fp16",
-        "network",
-        "idle/load W",
-        "USD",
-        "confidence",
-    )
-    _show("Devices", heads, devices(), _device_row, _device_words, search, as_json)
+    heads = ("device", "memory GiB", "usable GB", "GB/s", "fp16 Tflop/s", "network", "platform", "confidence",
+             "idle/load W", "USD")  # fmt: skip
+    layout = Layout(wraps=("device", "memory GiB", "usable GB"), drops=("USD", "idle/load W", "confidence", "platform"))
+    _show("Devices", heads, layout, devices(), _device_row, _device_words, search, as_json)
 
 
 @app.command("platforms")
@@ -56,16 +47,17 @@ def platforms_cmd(search: Search = "", as_json: Json = False) -> None:
         "platform",
         "runtime",
         "decode share",
-        "spread",
+        "decode spread",
         "per layer",
         "chips",
         "held-out error",
         "prefill share",
-        "spread",
+        "prefill spread",
     )
     _show(
         "Platforms",
         heads,
+        Layout(wraps=("held-out error",), drops=("per layer", "chips")),
         platforms(),
         _platform_row,
         lambda facts: (facts.name, facts.title, facts.runtime),
@@ -76,12 +68,11 @@ def platforms_cmd(search: Search = "", as_json: Json = False) -> None:
 
 @app.command("models")
 def models_cmd(search: Search = "", as_json: Json = False) -> None:
-    """Models: shape, cache per token, and sizes of the usual 4-bit files (~: computed, no published size)."""
+    """Models: shape, cache per token, 4-bit file sizes (~: computed, none published); --json adds other names."""
     from simulator.catalog import models
 
     heads = (
         "model",
-        "also",
         "layers",
         "hidden",
         "params",
@@ -91,8 +82,9 @@ def models_cmd(search: Search = "", as_json: Json = False) -> None:
         "GGUF 4 bit",
         "confidence",
     )
+    layout = Layout(wraps=(), drops=("confidence", "hidden", "KV/token", "active"))
     _show(
-        "Models", heads, models(), _model_row, lambda shape: (shape.name, shape.family, *shape.aliases), search, as_json
+        "Models", heads, layout, models(), _model_row, lambda shape: (shape.name, shape.family, *shape.aliases), search, as_json
     )
 
 
@@ -103,8 +95,9 @@ def networks_cmd(search: Search = "", as_json: Json = False) -> None:
 
     heads = ("network", "what", "medium", "throughput", "one-way delay of a side", "homes differ by", "confidence")
     entries: Sequence[NetworkFacts | VpnFacts] = (*networks(), *vpns())
+    layout = Layout(wraps=("what", "throughput", "one-way delay of a side"), drops=("confidence", "medium"))
     _show(
-        "Networks", heads, entries, _network_row, lambda facts: (facts.name, facts.title, facts.medium), search, as_json
+        "Networks", heads, layout, entries, _network_row, lambda facts: (facts.name, facts.title, facts.medium), search, as_json
     )
 
 
@@ -117,6 +110,7 @@ def engines_cmd(search: Search = "", as_json: Json = False) -> None:
     _show(
         "Engines",
         heads,
+        Layout(wraps=("what", "runs on", "note"), drops=("confidence", "what", "memory")),
         engines(),
         _engine_row,
         lambda facts: (facts.name, facts.title, *facts.aliases),
@@ -125,9 +119,29 @@ def engines_cmd(search: Search = "", as_json: Json = False) -> None:
     )
 
 
+@app.command("quantisations")
+def quantisations_cmd(search: Search = "", as_json: Json = False) -> None:
+    """Quantisations: bits per weight of a model's parts, scales included."""
+    from simulator.catalog import quantisations
+
+    heads = ("quantisation", "format", "bits/weight", "attention", "embedding", "head")
+    _show(
+        "Quantisations", heads, Layout(wraps=(), drops=()), quantisations(), _quantisation_row,
+        lambda bits: (bits.quantisation, bits.format), search, as_json,
+    )  # fmt: skip
+
+
+class Layout(NamedTuple):
+    """Columns that break between words, and those that go where there is no room, the first one first."""
+
+    wraps: tuple[str, ...]
+    drops: tuple[str, ...]
+
+
 def _show(
     title: str,
     heads: Sequence[str],
+    layout: Layout,
     entries: Sequence[Any],
     row: Callable[[Any], Sequence[str]],
     words: Callable[[Any], Sequence[str]],
@@ -146,22 +160,18 @@ def _show(
             f"nothing in {title.lower()} contains {search!r}; without --search all {len(entries)} are listed", err=True
         )
         raise typer.Exit(2)
-    _print_table(title, heads, [row(entry) for entry in found])
+    _print_table(heads, layout, [row(entry) for entry in found])
 
 
-def _print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _print_table(heads: Sequence[str], layout: Layout, rows: Sequence[Sequence[str]]) -> None:
+    from sim.table import console_here, print_table
 
-    table = Table(title=title, caption=f"{ASSUMED} assumed: nobody published this figure for this very entry")
-    for head in heads:
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    # a pipe has no width: then rows must not be cut at 80 columns
-    console = Console()
-    console.print(table) if console.is_terminal else Console(width=240).print(table)
+    console = console_here()
+    left_out = print_table(console, heads, rows, wraps=layout.wraps, drops=layout.drops)
+    if any(cell.startswith(ASSUMED) for row in rows for cell in row):
+        console.print(f"{ASSUMED} assumed: nobody published this figure for this very entry", highlight=False)
+    if left_out:
+        console.print(f"no room for {', '.join(left_out)}; --json has everything", highlight=False)
 
 
 def _as_json(entry: Spec) -> dict[str, Any]:
@@ -179,22 +189,23 @@ def _device_words(facts: DeviceFacts) -> tuple[str, ...]:
 
 
 def _device_row(facts: DeviceFacts) -> tuple[str, ...]:
-    from simulator.units import GIB, format_bytes
+    from simulator.units import GIB
 
     def mark(field: str, text: str) -> str:
         return (ASSUMED if field in facts.assumed_fields else "") + text
 
-    options = "/".join(f"{option / GIB:g}" for option in facts.memory_options_bytes)
-    usable = "/".join(
-        (ASSUMED if found.confidence in ("assumed", "from-memory") else "") + format_bytes(found.bytes)
+    options = ", ".join(f"{option / GIB:g}" for option in facts.memory_options_bytes)
+    usable = ", ".join(
+        (ASSUMED if found.confidence in ("assumed", "from-memory") else "") + f"{found.bytes / 1e9:.3g}"
         for found in map(facts.usable, facts.memory_options_bytes)
     )
     watts = "/".join(NONE if value is None else f"{value:g}" for value in (facts.idle_w, facts.load_w))
+    price = NONE if facts.price_usd is None else mark("price_usd", f"{facts.price_usd:g}")
     return (
-        facts.name, ", ".join(facts.aliases), facts.platform, mark("memory_options_bytes", options), usable,
-        mark("memory_bytes_per_s", f"{format_bytes(facts.memory_bytes_per_s)}/s"),
-        mark("flop_per_s", f"{facts.flop_per_s / 1e12:.3g} Tflop/s"), mark("network", facts.network),
-        watts, NONE if facts.price_usd is None else mark("price_usd", f"{facts.price_usd:g}"), facts.confidence,
+        facts.name, mark("memory_options_bytes", options), usable,
+        mark("memory_bytes_per_s", f"{facts.memory_bytes_per_s / 1e9:.4g}"),
+        mark("flop_per_s", f"{facts.flop_per_s / 1e12:.3g}"), mark("network", facts.network), facts.platform,
+        facts.confidence, watts, price,
     )  # fmt: skip
 
 
@@ -230,10 +241,15 @@ def _model_row(shape: Shape) -> tuple[str, ...]:
 
     mlx, gguf = model(shape.name, format="MLX"), model(shape.name, format="GGUF")
     return (
-        shape.name, ", ".join(shape.aliases), str(shape.layers), str(shape.hidden), f"{shape.params_total / 1e9:.3g} B",
+        shape.name, str(shape.layers), str(shape.hidden), f"{shape.params_total / 1e9:.3g} B",
         f"{mlx.params_active / 1e9:.3g} B", format_bytes(shape.layers * shape.kv_bytes_per_token_per_layer),
         size(mlx), size(gguf), shape.confidence,
     )  # fmt: skip
+
+
+def _quantisation_row(bits: Bits) -> tuple[str, ...]:
+    parts = (bits.body, bits.attention, bits.embedding, bits.head)
+    return bits.quantisation, bits.format, *(f"{part:.4g}" for part in parts)
 
 
 def _network_row(facts: NetworkFacts | VpnFacts) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["dropout", "evening"]
 
+JsonOnly = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+
 
 def dropout(
     scenario: ScenarioFile,
@@ -55,7 +57,7 @@ def evening(
     scenario: ScenarioFile,
     hours: Annotated[float, typer.Option(min=0.01, max=48, help="How long requests come.")] = 4.0,
     requests_per_hour: Annotated[float, typer.Option(min=0.1, max=1000, help="At random: a Poisson process.")] = 12.0,
-    as_json: Json = False,
+    as_json: JsonOnly = False,
     seed: Seed = None,
     replications: Annotated[int, typer.Option(min=1, max=1000, help="Evenings.")] = 5,
 ) -> None:

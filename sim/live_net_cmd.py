@@ -39,10 +39,12 @@ def discover(
     options = _options(host, seconds, namespace, sweep, token)
     discovery = look(options)
     complaints = table.missing(discovery, expect, options.hosts) if expect else []
+    # An empty table needs its causes too, but only a number that was expected makes it a failure.
+    advice = complaints or table.nothing(discovery, options.hosts)
     if as_json:
-        _print_json(table.as_json(discovery, complaints))
+        _print_json(table.as_json(discovery, advice))
     else:
-        _print(table.render(discovery, complaints))
+        _print(table.render(discovery, advice))
     if complaints:
         raise typer.Exit(1)
 

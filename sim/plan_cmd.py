@@ -11,12 +11,15 @@ import typer
 from sim.run_cmd import Json, Replications, ScenarioFile, Seed, _progress, load_scenario
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from simulator.plan.cost import Cost
     from simulator.plan.purchase import Plan, Planned, PlanOption
     from simulator.plan.purchase_prices import PricesFile
 
 __all__ = ["cost", "plan"]
 
+JsonOnly = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Prices = Annotated[Path | None, typer.Option(help="YAML file with your own prices, watts and exchange rates.")]
 Hours = Annotated[float, typer.Option(min=0.1, max=24, help="Hours a day that the cluster is switched on.")]
 Years = Annotated[float, typer.Option(min=0.5, max=50, help="Years over which a purchase is written off.")]
@@ -74,7 +77,7 @@ def cost(
     ] = None,
     own: Annotated[str | None, typer.Option(help="Devices that are paid already and count nothing.")] = None,
     prices: Prices = None,
-    as_json: Json = False,
+    as_json: JsonOnly = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's section.")] = False,
     seed: Seed = None,
     replications: Replications = None,
@@ -136,27 +139,19 @@ def _write(found: Planned, folder: Path) -> None:
 
 
 def _print_plan(result: Plan, folder: Path | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from sim.table import console_here
 
-    console, unit = Console(soft_wrap=False), result.budget.currency
+    console, unit = console_here(), result.budget.currency
     goal = "" if result.goal_tokens_per_s is None else f", goal {result.goal_tokens_per_s:g} tokens/s"
-    console.print(f"[bold]{result.scenario}[/bold]  budget {result.budget.amount:g} {unit}{goal}", highlight=False)
+    console.print(f"[bold]{result.scenario}[/bold]  budget {result.budget.amount:,.10g} {unit}{goal}", highlight=False)
     if result.as_it_is is not None:
         console.print(
             f"as it is: {result.as_it_is.tokens_per_s.text('tokens/s')}; {result.as_it_is.reasons[0]}", highlight=False
         )
-    table = Table(box=None, pad_edge=False)
-    for title in (unit, "tokens/s", "goal", "W busy/idle", f"{unit} per million", "model", "what to do"):
-        table.add_column(title, justify="right" if title == unit else "left")
-    for row in result.options:
-        chance = "-" if row.goal_probability is None else f"{row.goal_probability:.0%}"
-        table.add_row(f"{row.price:.0f}", row.tokens_per_s.text(), chance, f"{row.busy_w:.0f}/{row.idle_w:.0f}",
-                      f"{row.per_million.median:.3g}", row.model, ", ".join(row.actions) or "place the layers anew")
-    console.print(table)
+    _print_options(console, result)
     console.print(f"\n[bold]answer:[/bold] {result.answer}", highlight=False)
     for row in _worth_a_reason(result.options):
-        console.print(f"  {row.price:.0f} {unit}, {row.model}: {'; '.join(row.reasons)}", highlight=False)
+        console.print(f"  {row.price:,.0f} {unit}, {row.model}: {'; '.join(row.reasons)}", highlight=False)
     warnings = dict.fromkeys(warning for row in result.options for warning in row.warnings)
     for doubt in (*result.doubts, *warnings):
         console.print(f"[yellow]doubt:[/yellow] {doubt}", highlight=False)
@@ -165,6 +160,23 @@ def _print_plan(result: Plan, folder: Path | None) -> None:
         f"\n{result.considered} mixes, {result.pruned} ruled out by a bound, {result.evaluated} evaluated{files}",
         highlight=False,
     )
+
+
+def _print_options(console: Console, result: Plan) -> None:
+    """One group per model and quantisation, cheapest first in each: answers of different quality are not compared."""
+    from sim.table import print_table
+
+    unit = result.budget.currency
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for row in result.options:
+        note = "" if row.is_asked_model else ", which answers worse"
+        chance = () if row.goal_probability is None else (f"{row.goal_probability:.0%}",)
+        groups.setdefault(f"{row.model}{note}", []).append((
+            f"{row.price:,.0f}", row.tokens_per_s.text(), *chance, f"{row.busy_w:.0f}/{row.idle_w:.0f}",
+            f"{row.per_million.median:.3g}", ", ".join(row.actions) or "place the layers anew"))
+    goal = () if result.goal_tokens_per_s is None else ("goal",)
+    heads = (unit, "tokens/s", *goal, "W busy/idle", f"{unit} per million", "what to do")
+    print_table(console, heads, groups, wraps=("what to do",), drops=heads[-2:-4:-1], right=(unit,))
 
 
 def _worth_a_reason(options: tuple[PlanOption, ...]) -> list[PlanOption]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
+from sim.table import console_here, print_table
 from simulator.result.estimate import Estimate
 from simulator.run.compare import Comparison
 from simulator.run.predict import Prediction
@@ -20,21 +20,15 @@ def interval_s(value: Estimate) -> str:
     return f"{format_seconds(value.median)} [{format_seconds(value.p05)}, {format_seconds(value.p95)}]"
 
 
-def wide_console() -> Console:
-    """The terminal as it is, and 120 columns where there is none to ask (a file, a pipe)."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
-
-
 def print_prediction(prediction: Prediction, folder: Path) -> None:
     """The whole answer."""
-    console, scenario, summary = wide_console(), prediction.scenario, prediction.summary
+    console, scenario, summary = console_here(), prediction.scenario, prediction.summary
     model = scenario.model
     console.print(f"[bold]{scenario.name}[/bold]  {scenario.question}", highlight=False)
     console.print(f"{model.name} {model.quantisation or ''} on {scenario.engine.name}, "
                   f"{scenario.workload.prompt_tokens} + {scenario.workload.output_tokens} tokens, "
                   f"{scenario.workload.concurrency} chat(s)", highlight=False)
-    console.print(_devices(prediction))
+    _print_devices(console, prediction)
     console.print(f"[bold]{summary.tokens_per_s.text('tokens/s')}[/bold]  median [5 %, 95 %], {summary.tokens_per_s.label}",
                   highlight=False)
     if scenario.workload.concurrency > 1:
@@ -53,32 +47,29 @@ def print_prediction(prediction: Prediction, folder: Path) -> None:
                   f"files in {folder}", highlight=False)
 
 
-def _devices(prediction: Prediction) -> Table:
-    """One line per device: what it holds, what it can hold, how long its stage takes."""
-    table = Table(box=None, pad_edge=False)
-    for title, side in (("device", "left"), ("kind", "left"), ("layers", "left"), ("memory / cap", "right"),
-                        ("ms per token", "left"), ("label", "left")):
-        table.add_column(title, justify=side, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+def _print_devices(console: Console, prediction: Prediction) -> None:
+    """One line per device: what it holds, what it can hold, how long its stage takes; kind goes on a narrow terminal."""
+    rows = []
     for row in prediction.document()["placement"]:
         layers = f"{row['first_layer']}-{row['last_layer']} ({row['layers']})" if row["layers"] else "none"
         low, high = row["stage_interval_s"]
         stage = f"{row['stage_s'] * 1e3:.0f} [{low * 1e3:.0f}, {high * 1e3:.0f}]" if row["layers"] else "-"
         memory = f"{format_bytes(row['memory_bytes'])} / {format_bytes(row['cap_bytes'])}"
-        table.add_row(row["device"], row["kind"], layers, memory, stage, row["label"])
-    return table
+        rows.append((row["device"], row["kind"] or "-", layers, memory, stage, row["label"]))
+    print_table(console, ("device", "kind", "layers", "memory / cap", "ms per token", "label"), rows,
+                wraps=("device", "kind"), drops=("kind", "label", "memory / cap"), right=("memory / cap",))
 
 
 def print_comparison(comparison: Comparison) -> None:
     """The ranked table, and what the device that was added would have to be."""
-    console = wide_console()
-    table = Table(box=None, pad_edge=False)
-    for title in ("rank", "scenario", "tokens/s median [5 %, 95 %]", f"difference to {comparison.reference}", "better"):
-        table.add_column(title)
+    console = console_here()
+    heads = ("rank", "scenario", "tokens/s median [5 %, 95 %]", f"difference to {comparison.reference}", "better")
+    rows = []
     for rank, row in enumerate(comparison.ranking, 1):
         is_reference = row.scenario == comparison.reference
-        table.add_row(str(rank), row.scenario, row.tokens_per_s.text(),
-                      "-" if is_reference else row.difference.text(),
-                      "-" if is_reference else f"{row.probability_better:.0%}")
-    console.print(table)
+        rows.append((str(rank), row.scenario, row.tokens_per_s.text(),
+                     "-" if is_reference else row.difference.text(),
+                     "-" if is_reference else f"{row.probability_better:.0%}"))
+    print_table(console, heads, rows, wraps=("scenario",))
     for sentence in comparison.verdicts:
         console.print(sentence, highlight=False)

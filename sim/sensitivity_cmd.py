@@ -63,26 +63,22 @@ def _write(result: Sensitivity, text: str, folder: Path, with_chart: bool) -> No
 
 
 def _print(result: Sensitivity, folder: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from sim.table import console_here, print_table
 
-    console, table = Console(soft_wrap=False), Table(box=None, pad_edge=False)
+    console = console_here()
     unit = "tokens/s" if result.metric == "tokens_per_s" else "s to the first token"
-    for title in ("input", "factor 5 .. 95 %", f"{unit} there", "variance", "twice as good"):
-        table.add_column(title, no_wrap=True)
-    rows = [row for row in result.influences if row.swing > 0]
-    for row in rows[:SHOWN]:
-        table.add_row(
-            row.what,
-            f"{row.factor_p05:.2f} .. {row.factor_p95:.2f}",
-            f"{row.at_p05:.3g} .. {row.at_p95:.3g}",
-            f"{row.total_order:.1%}",
-            f"{row.if_twice_as_good:+.1%}",
-        )
     console.print(
         f"[bold]{result.scenario}[/bold]  {result.base:.3g} {unit} with every input at its median", highlight=False
     )
-    console.print(table)
+    rows = [row for row in result.influences if row.swing > 0]
+    cells = [
+        (row.what, f"{row.factor_p05:.2f} .. {row.factor_p95:.2f}", f"{row.at_p05:.3g} .. {row.at_p95:.3g}",
+         f"{row.total_order:.1%}", f"{row.if_twice_as_good:+.1%}")
+        for row in rows[:SHOWN]
+    ]  # fmt: skip
+    heads = ("input", "factor 5 .. 95 %", f"{unit} there", "variance", "twice as good")
+    if cells:
+        print_table(console, heads, cells, wraps=("input",))
     if len(rows) > SHOWN:
         console.print(
             f"and {len(rows) - SHOWN} inputs that move less; {len(result.influences) - len(rows)} move nothing",

@@ -37,8 +37,8 @@ def complete(scenario: Scenario) -> Scenario:
     Raises CatalogError for names that the catalogue lacks, ScenarioError where it has no value and none was given.
     """
     engine_spec = _complete_engine(scenario.engine)
+    scenario = scenario.model_copy(update={"engine": engine_spec})
     return scenario.model_copy(update={
-        "engine": engine_spec,
         "model": _complete_model(scenario.model, engine_spec.name),
         "devices": {name: _complete_device(scenario, name, device) for name, device in scenario.devices.items()},
         "wires": tuple(_complete_wire(wire) for wire in scenario.wires),
@@ -47,7 +47,8 @@ def complete(scenario: Scenario) -> Scenario:
 
 def _complete_engine(spec: EngineSpec) -> EngineSpec:
     facts = catalog.engine_facts(spec.name)
-    return _filled(spec, {
+    # an alias, 'llama.cpp', ends here: everything behind asks for the engine by its one name
+    return _filled(spec.model_copy(update={"name": facts.name}), {
         "step_overhead": facts.step_overhead_s,
         "hop_overhead": facts.hop_overhead_s,
         "overhead_spread": facts.overhead_log_sd,

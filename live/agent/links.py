@@ -88,7 +88,8 @@ def _key(token: str) -> bytes:
     try:
         return check_token(token)
     except WireError as error:
-        raise LiveError(str(error)) from error
+        raise LiveError(f"{error}: agents answer only to their pairing token; put the one that `sim live agent` "
+                        "printed, the same for all agents, into LANSIM_TOKEN or --token") from error  # fmt: skip
 
 
 def ask_facts(address: Address, token: str) -> Facts:
@@ -120,9 +121,15 @@ def _peers(addresses: Sequence[Address], token: str, links_warnings: list[str]) 
         name = next(name for name in _names(clean) if name not in taken)
         found.append(Peer(address, name, facts))
     if len(found) < 2:
-        raise Unreachable("\n".join([*faults, f"{len(found)} agents answer; a link needs two"]))
+        raise Unreachable("\n".join([*faults, _too_few(len(found), bool(addresses))]))
     links_warnings.extend(faults)
     return tuple(found)
+
+
+def _too_few(count: int, any_known: bool) -> str:
+    cause = "" if any_known else "none was named with --agents, and none announced itself by mDNS; "
+    return (f"{count} agents answer; a link needs two: {cause}start `sim live agent --listen ADDRESS` with the same "
+            "LANSIM_TOKEN on two devices or more, then name them: --agents HOST:PORT,HOST:PORT")  # fmt: skip
 
 
 def _names(name: str) -> Iterator[str]:

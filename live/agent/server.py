@@ -43,7 +43,10 @@ class Agent:
     """
 
     def __init__(self, settings: Settings, guard: Guard | None = None) -> None:
-        token = check_token(settings.token)
+        try:
+            token = check_token(settings.token)
+        except WireError as error:
+            raise WireError(f"{error}; an agent that is started without a token makes a fresh one") from error
         self.settings = settings
         self._duties = Duties(settings.name, token, settings.model_file, threading.Lock())
         self._guard, self._seen = guard or Guard(), Seen()

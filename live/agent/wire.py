@@ -59,10 +59,14 @@ def new_token() -> str:
 
 
 def check_token(token: str) -> bytes:
-    """The token as a key; raises WireError when it is too short to keep guessers out."""
+    """The token as a key; raises WireError when there is none, or it is too short to keep guessers out.
+
+    The way out differs (an agent can make a token, an asker needs the agent's), so the caller adds it.
+    """
+    if not token:
+        raise WireError("no token was given")
     if len(token) < MIN_TOKEN_CHARS:
-        raise WireError(f"the token has {len(token)} characters, at least {MIN_TOKEN_CHARS} are needed; "
-                        "leave it away to get a fresh one")  # fmt: skip
+        raise WireError(f"the token has {len(token)} characters, at least {MIN_TOKEN_CHARS} are needed")
     return token.encode()
 
 

@@ -15,7 +15,7 @@ from live.discover.found import AGENT, ZENOH, Found
 from live.discover.look import Discovery
 from simulator.units import format_bytes
 
-__all__ = ["as_json", "missing", "render"]
+__all__ = ["as_json", "missing", "nothing", "render"]
 
 COLUMNS = ("device", "chip", "memory", "free", "est. TFLOPS", "est. bandwidth", "EXO", "addresses", "link")
 
@@ -77,6 +77,20 @@ def missing(discovery: Discovery, expect: int, named: Sequence[tuple[str, int]] 
     return [first, *_which(discovery, named), *_causes(discovery)]
 
 
+def nothing(discovery: Discovery, named: Sequence[tuple[str, int]] = ()) -> list[str]:
+    """The likely causes of an empty table and the ways out, in lines; nothing when there are devices."""
+    if discovery.found:
+        return []
+    return [
+        "found no devices",
+        *_which(discovery, named),
+        *_causes(discovery),
+        "way out: start EXO on a device (docs/live-setup.md) and name it with --host ADDRESS, or look for it with "
+        "--sweep 192.168.1.0/24",
+        "way out: on a device without EXO start `sim live agent --listen ADDRESS`; it announces itself",
+    ]
+
+
 def _which(discovery: Discovery, named: Sequence[tuple[str, int]]) -> list[str]:
     lines = [f"missing: {probe.where} ({probe.outcome}: {probe.detail})" for probe in discovery.probes
              if (probe.host, probe.port) in named and not probe.found]  # fmt: skip
@@ -93,6 +107,8 @@ def _causes(discovery: Discovery) -> list[str]:
     outcomes = {probe.outcome for probe in discovery.probes}
     heard = discovery.heard.answers or discovery.heard.hellos or discovery.announced.libp2p
     causes = []
+    if not discovery.found and not {"refused", "silent"} & outcomes:
+        causes.append("EXO and our agent run on none of the devices, this machine included, or are still starting")
     if "refused" in outcomes:
         causes.append("EXO does not run on a host that is up, or uses another --api-port: start it, or name host:port")
     if "silent" in outcomes:

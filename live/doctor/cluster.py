@@ -9,13 +9,14 @@ from live.doctor.finding import Finding, problem, unknown, warning
 from live.doctor.gather import Surroundings
 from simulator.units import format_bytes
 
-__all__ = ["clocks", "exo_missing", "memory", "ports", "versions"]
+__all__ = ["clocks", "exo_missing", "exo_nodes", "memory", "ports", "versions"]
 
 SKEW_WARNING_S = 3.0  # the Date header has whole seconds, so less than that is not a fact
 SKEW_PROBLEM_S = 30.0  # EXO takes a node for lost after 30 s of silence by its clocks
 
 
-def _nodes(seen: Surroundings) -> list[Found]:
+def exo_nodes(seen: Surroundings) -> list[Found]:
+    """The devices on which EXO of any generation was seen."""
     return [found for found in seen.discovery.found if found.generation in (ZENOH, LIBP2P, LEGACY)]
 
 
@@ -34,7 +35,7 @@ def exo_missing(seen: Surroundings) -> Iterator[Finding]:
             yield warning(f"{found.name} runs our agent but no EXO", found.agent,
                           "only devices with EXO hold layers", "start EXO there if it is to take part; phones cannot, "
                           "see docs/live-setup.md for llama.cpp")  # fmt: skip
-    if not _nodes(seen):
+    if not exo_nodes(seen):
         yield problem("no EXO anywhere", f"{len(seen.discovery.probes)} hosts asked", "a cluster needs a node at least",
                       "start EXO, then name one of its machines with --host")  # fmt: skip
 
@@ -51,7 +52,7 @@ def ports(seen: Surroundings) -> Iterator[Finding]:
 def versions(seen: Surroundings) -> Iterator[Finding]:
     """Programs of different generations, versions or namespaces do not form one cluster."""
     rule = "all devices run the same EXO: generations, versions and namespaces do not see each other"
-    nodes = _nodes(seen)
+    nodes = exo_nodes(seen)
     kinds = {found.generation: [n.name or n.node_id[:12] for n in nodes if n.generation == found.generation]
              for found in nodes}  # fmt: skip
     if len(kinds) > 1:
@@ -93,7 +94,7 @@ def memory(seen: Surroundings) -> Iterator[Finding]:
         yield problem(f"unknown model {need.model!r}", need.source, "the model must be listed by EXO or the catalogue",
                       "write it as `sim catalog models` or EXO's GET /models does")  # fmt: skip
         return
-    nodes = _nodes(seen)
+    nodes = exo_nodes(seen)
     told = [found.memory_free_bytes for found in nodes if found.memory_free_bytes is not None]
     if not told:
         yield unknown("free memory", "legacy EXO reports only the total, and without any EXO nothing is known")

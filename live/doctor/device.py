@@ -46,7 +46,12 @@ def unseen(seen: Surroundings) -> Iterator[Finding]:
 
 
 def agents(seen: Surroundings) -> Iterator[Finding]:
-    """Agents that were named and do not answer."""
-    for text in seen.silent_agents:
-        yield problem("an agent does not answer", text, "the agent runs and has the same token",
+    """Agents that were named and do not answer, or could not be asked."""
+    if seen.unasked:
+        where = ", ".join(f"{host}:{port}" for host, port in seen.agents)
+        yield problem(f"the agents at {where} could not be asked", seen.unasked,
+                      "an agent answers only to its pairing token",
+                      "put the token that `sim live agent` printed there into LANSIM_TOKEN or --token")  # fmt: skip
+    for (host, port), text in seen.silent_agents:
+        yield problem(f"the agent at {host}:{port} does not answer", text, "the agent runs and has the same token",
                       "start `sim live agent --listen ADDRESS` there")  # fmt: skip

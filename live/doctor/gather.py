@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from live.agent.facts import Facts, collect
 from live.agent.links import Address, ask_facts
+from live.agent.wire import WireError, check_token
 from live.discover import Discovery, Options, discover
 from live.discover.get import Reply, get
 from live.discover.hosts import Probe
@@ -36,10 +37,19 @@ class Surroundings:
     facts: tuple[Facts, ...]
     named: tuple[tuple[str, int], ...] = ()
     agents: tuple[Address, ...] = ()
-    silent_agents: tuple[str, ...] = ()
+    silent_agents: tuple[tuple[Address, str], ...] = ()
+    """named agents that gave no facts, and why"""
+    unasked: str = ""
+    """why no agent could be asked at all"""
     routes: tuple[tuple[str, str], ...] = ()
     """(address, own interface that leads there)"""
     need: Need | None = None
+
+    @property
+    def answering_agents(self) -> tuple[Address, ...]:
+        """The named agents that gave their facts."""
+        silent = {address for address, _ in self.silent_agents}
+        return () if self.unasked else tuple(address for address in self.agents if address not in silent)
 
 
 def route_interface(address: str, facts: Facts) -> str:
@@ -77,6 +87,14 @@ def model_need(model: str, probes: Sequence[Probe], get: Callable[[str, int, str
     return Need(model, facts.total_bytes, f"catalogue ({facts.quantisation}, {facts.format})")
 
 
+def _token_fault(token: str) -> str:
+    try:
+        check_token(token)
+    except WireError as error:
+        return str(error)
+    return ""
+
+
 def gather(
     options: Options,
     agents: Sequence[Address] = (),
@@ -88,12 +106,14 @@ def gather(
     """Look around; agents that do not answer become a finding, not an error."""
     discovery = look(options)
     here = own()
-    facts, silent = [here], []
-    for address in agents:
+    facts: list[Facts] = [here]
+    silent: list[tuple[Address, str]] = []
+    unasked = _token_fault(token) if agents else ""
+    for address in () if unasked else agents:
         try:
             facts.append(ask_facts(address, token))
         except LiveError as error:
-            silent.append(str(error))
+            silent.append((address, str(error)))
     targets = [probe.host for probe in discovery.probes if probe.found] + [address for address, _ in agents]
     targets += [address for found in discovery.found for address in found.addresses if ":" not in address][:32]
     routes = [(target, route_interface(target, here)) for target in dict.fromkeys(targets) if target[:1].isdigit()]
@@ -103,6 +123,7 @@ def gather(
         named=options.hosts,
         agents=tuple(agents),
         silent_agents=tuple(silent),
+        unasked=unasked,
         routes=tuple(routes),
         need=model_need(model, discovery.probes) if model else None,
     )

@@ -10,7 +10,7 @@ from live.discover.found import LEGACY, LIBP2P, ZENOH
 from live.doctor.finding import Finding, problem, unknown, warning
 from live.doctor.gather import Surroundings
 
-__all__ = ["different_networks", "hotspot", "mesh", "multicast", "vpn", "wifi"]
+__all__ = ["HEARD_BY", "different_networks", "hotspot", "mesh", "multicast", "on_lan", "vpn", "wifi"]
 
 SHARED = ipaddress.ip_network("100.64.0.0/10")  # RFC 6598; Tailscale gives every device an address in it
 
@@ -26,6 +26,8 @@ HOTSPOTS = (
 )
 BAND_LIMIT_MHZ = 2500.0  # 2.4 GHz channels end at 2.4835 GHz
 WEAK_DBM = -70.0  # below about -70 dBm radios fall back to slow and repeated transmissions
+
+HEARD_BY = {"EXO multicast", "libp2p mDNS", "legacy broadcast"}  # sources of a row that need announcements to arrive
 
 Network = ipaddress.IPv4Network
 
@@ -47,7 +49,8 @@ def _v4(address: str) -> ipaddress.IPv4Address | None:
         return None
 
 
-def _on_lan(addresses: tuple[str, ...]) -> list[ipaddress.IPv4Address]:
+def on_lan(addresses: tuple[str, ...]) -> list[ipaddress.IPv4Address]:
+    """The IPv4 addresses among these that belong to a LAN, not to loopback or a Tailscale network."""
     parsed = (_v4(address) for address in addresses)
     return [one for one in parsed if one and not one.is_loopback and one not in SHARED]
 
@@ -61,7 +64,7 @@ def different_networks(seen: Surroundings) -> Iterator[Finding]:
     devices = [(found.name or found.node_id[:12], found.addresses) for found in seen.discovery.found]
     devices += [(facts.name, tuple(address for _, address, _ in facts.addresses)) for facts in seen.facts[1:]]
     for name, addresses in devices:
-        reachable = _on_lan(addresses)
+        reachable = on_lan(addresses)
         if reachable and not any(address in network for address in reachable for network in mine):
             yield problem(
                 f"{name} is in another subnet or VLAN",
@@ -80,14 +83,14 @@ def multicast(seen: Surroundings) -> Iterator[Finding]:
                       "discovery needs IPv6 multicast on the LAN", "switch IPv6 on for this interface")  # fmt: skip
     for found in seen.discovery.found:
         elsewhere = found.api and not found.api.startswith(("127.", "localhost", "[::1]"))
-        heard = {"EXO multicast", "libp2p mDNS", "legacy broadcast"} & set(found.seen_by)
+        heard = HEARD_BY & set(found.seen_by)
         if elsewhere and found.generation in (ZENOH, LIBP2P, LEGACY) and not heard:
             yield problem(f"{found.name} cannot be heard", f"answers at {found.api}, but no announcement arrived",
                           "the devices find each other by multicast, mDNS or broadcast only", way_out)  # fmt: skip
     announced = {address for found in seen.discovery.announced.agents for address in found.addresses}
-    for host, port in seen.agents:
-        silent = any(f"{host}:{port}" in text for text in seen.silent_agents)
-        if not silent and _v4(host) and host not in announced:
+    for host, port in seen.answering_agents:
+        address = _v4(host)
+        if address and not address.is_loopback and host not in announced:
             yield warning(f"the agent at {host}:{port} cannot be heard by mDNS", "it answers when asked by address",
                           "agents announce themselves on 224.0.0.251:5353, unless told --no-announce",
                           way_out)  # fmt: skip

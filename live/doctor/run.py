@@ -4,44 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from live.discover.found import clean
-from live.doctor import cluster, device, network
-from live.doctor.finding import Finding
+from live.doctor import cluster, device, looked, network
+from live.doctor.finding import Finding, unknown
 from live.doctor.gather import Surroundings
 
-__all__ = ["CHECKS", "as_json", "examine", "exit_code", "render"]
+__all__ = ["CHECKS", "Check", "as_json", "examine", "exit_code", "render"]
 
-CHECKS: tuple[tuple[str, Callable[[Surroundings], Iterator[Finding]]], ...] = (
-    ("EXO is there", cluster.exo_missing),
-    ("ports are open", cluster.ports),
-    ("one subnet", network.different_networks),
-    ("multicast works", network.multicast),
-    ("every node reaches every other", network.mesh),
-    ("one EXO version", cluster.versions),
-    ("no VPN in the path", network.vpn),
-    ("no phone as access point", network.hotspot),
-    ("Wi-Fi is fast and awake", network.wifi),
-    ("the model fits", cluster.memory),
-    ("clocks agree", cluster.clocks),
-    ("no battery saver", device.power),
-    ("devices are cool", device.heat),
-    ("agents answer", device.agents),
-    ("every device was looked at", device.unseen),
-)
+NAMES_SHOWN = 6
+
+
+class Check(NamedTuple):
+    """A check: `find` gives what is wrong, `looked_at` what it could look at, `needs` what would let it look."""
+
+    name: str
+    find: Callable[[Surroundings], Iterator[Finding]]
+    looked_at: Callable[[Surroundings], Iterator[str]]
+    needs: str
+
+
+ASK = "start EXO on the devices and name one with --host ADDRESS"
+AGENT = "start `sim live agent --listen ADDRESS` on each device and name them with --agents ADDRESS,ADDRESS"
+CHECKS: tuple[Check, ...] = (
+    Check("EXO is there", cluster.exo_missing, looked.nodes, ASK),
+    Check("ports are open", cluster.ports, looked.ports, f"{ASK}, by its address in the LAN"),
+    Check("one subnet", network.different_networks, looked.devices, f"{ASK}; or {AGENT}"),
+    Check("multicast works", network.multicast, looked.senders, "another device with EXO or our agent must announce "
+          f"itself: {ASK}"),
+    Check("every node reaches every other", network.mesh, looked.pairs, f"two EXO nodes at least, not legacy: {ASK}"),
+    Check("one EXO version", cluster.versions, looked.versions, ASK),
+    Check("no VPN", network.vpn, looked.links, AGENT),
+    Check("no phone as access point", network.hotspot, looked.addresses, AGENT),
+    Check("Wi-Fi is fast and awake", network.wifi, looked.radios, f"no Wi-Fi was seen; unless all are on cables, {AGENT}"),
+    Check("the model fits", cluster.memory, looked.memories, ASK),
+    Check("clocks agree", cluster.clocks, looked.clocks, ASK),
+    Check("no battery saver", device.power, looked.savers, f"no device told whether it saves energy; {AGENT}"),
+    Check("devices are cool", device.heat, looked.temperatures, f"no device told its temperature; {AGENT}"),
+    Check("agents answer", device.agents, looked.answering, AGENT),
+    Check("every device was looked at", device.unseen, looked.visited, f"no other device was found; {ASK}"),
+)  # fmt: skip
 COLOURS = {"ok": "green", "unknown": "cyan", "warning": "yellow", "problem": "red"}
 
 
 def examine(seen: Surroundings) -> tuple[Finding, ...]:
-    """The findings of all checks; a check without any gives one that says ok."""
-    found: list[Finding] = []
-    for name, check in CHECKS:
-        found.extend(tuple(check(seen)) or (Finding("ok", name),))
-    return tuple(found)
+    """The findings of all checks; without any, a check says ok if it had something to look at, else unknown."""
+    return tuple(finding for check in CHECKS for finding in tuple(check.find(seen)) or (_silence(check, seen),))
+
+
+def _silence(check: Check, seen: Surroundings) -> Finding:
+    """What it means that a check found nothing."""
+    names = list(dict.fromkeys(check.looked_at(seen)))
+    if not names:
+        return unknown(f"not checked: {check.name}", check.needs)
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return Finding("ok", check.name, f"looked at {', '.join(names[:NAMES_SHOWN])}{more}")
 
 
 def exit_code(findings: Sequence[Finding], *, strict: bool = False) -> int:

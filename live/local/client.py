@@ -80,13 +80,13 @@ def prompt(length: int, seed: int) -> list[int]:
 
 
 def _generate(lifeline: Lifeline, generator: Generator, command: Event) -> None:
-    """One chat: tells when it was sent and when each token was there (`time.monotonic_ns`)."""
+    """One chat, behind tokens `received` before: tells when it was sent, each token and when it was there (monotonic ns)."""
     generator.forget()
-    tokens = prompt(command["prompt_tokens"], command["seed"])
+    tokens = prompt(command["prompt_tokens"], command["seed"]) + command.get("received", [])
     lifeline.tell("request", sent_ns=time.monotonic_ns(), busy_ns=time.process_time_ns())
     for number in range(command["output_tokens"]):
         tokens = [generator.step(tokens)]
-        lifeline.tell("token", token=number, at_ns=time.monotonic_ns())
+        lifeline.tell("token", token=number, id=tokens[0], at_ns=time.monotonic_ns())
     lifeline.tell("done", busy_ns=time.process_time_ns())
 
 

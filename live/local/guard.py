@@ -2,7 +2,8 @@
 
 It knows every process and control group of the cluster, and when the pipe from its parent ends without a farewell it
 kills the ones and removes the others. Where control groups are not permitted it also slows devices down, by stopping
-and continuing their processes in turn. Commands: `keep`, `slow`, `farewell`.
+and continuing their processes in turn. Commands: `keep`, `slow`, `hold`
+(stop slowing a process down: it is about to hang), `farewell`.
 """
 
 from __future__ import annotations
@@ -66,19 +67,26 @@ def main() -> None:
     be_punctual()
     pids: list[int] = []
     folders: list[str] = []
-    is_over = threading.Event()
+    slowed: dict[int, tuple[threading.Thread, threading.Event]] = {}
     for line in sys.stdin:
         command = json.loads(line)
         if command["do"] == "keep":
             pids += command["pids"]
             folders += command["folders"]
         elif command["do"] == "slow":
+            is_over = threading.Event()
             slow = threading.Thread(target=alternate, args=(command["pid"], command["share"], is_over), daemon=True)
+            slowed[command["pid"]] = slow, is_over
             slow.start()
+        elif command["do"] == "hold" and command["pid"] in slowed:
+            slow, is_over = slowed.pop(command["pid"])
+            is_over.set()
+            slow.join()
         elif command["do"] == "farewell":
             pids = []
         print(json.dumps({"event": "noted"}), flush=True)
-    is_over.set()
+    for _, is_over in slowed.values():
+        is_over.set()
     kill(pids)
     remove(folders)
 

@@ -2,7 +2,7 @@
 
 Each link listens on a port of its own and passes bytes to its server, as `shaping` decides, over plain sockets. The
 process sleeps until `SPIN_NS` before something is due and then watches the clock, so that the delay that was imposed
-is the delay that was asked for. Commands: `link` (adds one), `shape` (on or off), `collect` (flights since the last).
+is the delay that was asked for. Commands: `link` (adds one), `shape` (on or off), `dark` (one goes dead), `collect` (flights since the last).
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ class Link:
     shape: LinkShape
     forth: Direction
     back: Direction
+    is_dark: bool = False
+    """Passes nothing on and closes nothing, as a link that is lost."""
+    kept: list[Lane] = field(default_factory=list)
+    """Connections of a dark link, kept open."""
 
 
 class Relay:
@@ -87,12 +91,20 @@ class Relay:
                 direction.close()
         return sorted(records, key=lambda record: record["sent_ns"])
 
+    def darken(self, port: int) -> None:
+        """Let the link that listens at `port` go dead without a word to anybody."""
+        for listener, link in self.links.items():
+            if listener.getsockname()[1] == port:
+                link.is_dark = True
+                link.kept += [self.lanes.pop(lane.source) for lane in list(self.lanes.values()) if lane.link is link]
+
     def turn(self, extra: int) -> bool:
         """Deliver what is due, wait, take what has come; returns whether `extra` (a file descriptor) can be read."""
         wait_s = self._deliver()
         readers: list[Any] = [lane.source for lane in self.lanes.values() if lane.queued_bytes < QUEUE_BYTES]
+        listeners = [listener for listener, link in self.links.items() if not link.is_dark]
         blocked = [lane.sink for lane in self.lanes.values() if lane.is_blocked]
-        readable, writable, _ = select.select([*readers, *self.links, extra], blocked, [], wait_s)
+        readable, writable, _ = select.select([*readers, *listeners, extra], blocked, [], wait_s)
         for lane in self.lanes.values():
             if lane.sink in writable:
                 lane.is_blocked = False
@@ -216,6 +228,9 @@ def _obey(relay: Relay, lifeline: Lifeline, command: Event) -> None:
     elif command["do"] == "shape":
         relay.is_shaping = bool(command["on"])
         lifeline.tell("shaping", on=relay.is_shaping)
+    elif command["do"] == "dark":
+        relay.darken(command["port"])
+        lifeline.tell("darkened")
     elif command["do"] == "collect":
         lifeline.tell("flights", flights=relay.collect())
 

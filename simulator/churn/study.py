@@ -55,7 +55,7 @@ class Study:
         self.scenario = with_heat(complete(scenario))
         self.replications = replications if replications is not None else scenario.replications
         self.evening = evening
-        self.facts: RecoveryFacts = recovery_facts(scenario.engine.name)
+        self.facts: RecoveryFacts = recovery_facts(self.scenario.engine.name)
         self.placer = Placer(self.scenario, self.facts)
         arrivals = scenario.workload.arrivals
         runs = evening.most if evening else arrivals.count if arrivals else 1

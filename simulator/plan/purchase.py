@@ -103,7 +103,7 @@ def plan(
     found = search(options, parts, budget.amount, most_purchases=most_purchases, progress=progress)
     if not found.front:
         raise PlacementError(
-            f"no mix of devices within {budget.amount:g} {budget.currency} holds {scenario.model.name}; allow more "
+            f"no mix of devices within {budget.amount:,.10g} {budget.currency} holds {scenario.model.name}; allow more "
             f"(--allow {','.join(ALLOWED)}), raise the budget, or ask for fewer bits or a smaller model")
     judge = _Judge(scenario, options, parts, goal_tokens_per_s, usage or Usage(), prices)
     judged = _front([judge.option(best, number) for number, best in enumerate(_material(found.front), 1)])
@@ -225,7 +225,7 @@ def _front(judged: list[tuple[PlanOption, Scenario]]) -> list[tuple[PlanOption, 
 def _answer(rows: Sequence[PlanOption], found: Search, budget: Money, goal: float | None, scenario: Scenario) -> str:
     """The answer in one or two sentences."""
     asked = [row for row in rows if row.is_asked_model]
-    limit = f"{budget.amount:g} {budget.currency}"
+    limit = f"{budget.amount:,.10g} {budget.currency}"
     if not asked:
         return f"{scenario.model.name} as asked fits on nothing within {limit}; " + _lesser(rows, goal)
     best = max(asked, key=lambda row: row.tokens_per_s.median)

@@ -12,28 +12,19 @@ from simulator.plan.purchase_options import Shelf
 from simulator.plan.purchase_parts import Parts
 from simulator.result.bottleneck import Bottleneck
 
-__all__ = ["gain_of_bandwidth", "gain_of_wiring", "reasons"]
+__all__ = ["gain_of_speed", "gain_of_wiring", "reasons"]
 
 NOTHING = 0.02
 """A change of less than 2 % is called nothing: less than any published spread from run to run."""
 TWICE = 2.0
+BANDWIDTH, ARITHMETIC = "decode_bandwidth", "prefill_flops"
+PARTS = {BANDWIDTH: "memory bandwidth", ARITHMETIC: "arithmetic"}
+"""Fields of a device's speed, in words."""
 
 
 def reasons(mix: Mix, limit: Bottleneck, shelf: Shelf, parts: Parts) -> tuple[str, ...]:
     """The limit of a mix in words, then what was tried against it, in the search's own worlds."""
-    found = []
-    if limit.kind == "compute" and limit.device is not None:
-        gain = gain_of_bandwidth(mix, limit.device, parts)
-        kind = next(member.spec.kind or member.name for member in mix.members if member.name == limit.device)
-        if gain > NOTHING:
-            found.append(
-                f"memory bandwidth of {limit.device} ({kind}) is the limit: {limit.share:.0%} of a token's time, "
-                f"and twice the bandwidth there would {_change(gain)}"
-            )
-        else:
-            found.append(f"{limit.sentence}; twice its memory bandwidth would {_change(gain)}")
-    else:
-        found.append(limit.sentence)
+    found = [limit.sentence if limit.kind != "compute" or limit.device is None else _slow(mix, limit, parts)]
     wired = gain_of_wiring(mix, shelf, parts)
     if wired is not None:
         names, gain = wired
@@ -41,11 +32,34 @@ def reasons(mix: Mix, limit: Bottleneck, shelf: Shelf, parts: Parts) -> tuple[st
     return tuple(found)
 
 
-def gain_of_bandwidth(mix: Mix, device: str, parts: Parts) -> float:
-    """Median gain of tokens/s, as a share, if this device read its memory twice as fast."""
+def _slow(mix: Mix, limit: Bottleneck, parts: Parts) -> str:
+    """Which part of a slow device holds it back: reading memory, arithmetic, or neither.
+
+    A step takes the longer of the two (`simulator.runtime.cost`), so twice the one helps until the other is longer.
+    """
+    assert limit.device is not None
+    kind = next(member.spec.kind or member.name for member in mix.members if member.name == limit.device)
+    both = gain_of_speed(mix, limit.device, parts, BANDWIDTH, ARITHMETIC)
+    gains = {part: gain_of_speed(mix, limit.device, parts, part) for part in PARTS}
+    part = max(gains, key=gains.__getitem__)
+    other = next(name for name in PARTS if name != part)
+    if both < NOTHING:
+        return f"{limit.sentence}; twice its memory bandwidth and arithmetic would {_change(both)}"
+    if gains[part] < NOTHING:
+        return (f"{limit.sentence}; twice its memory bandwidth or its arithmetic alone would change nothing, "
+                f"both would {_change(both)}")
+    text = (f"{PARTS[part]} of {limit.device} ({kind}) is the limit: computing there takes {limit.share:.0%} of a token's "
+            f"time, and twice that {PARTS[part]} would {_change(gains[part])}")
+    if both - gains[part] > NOTHING:
+        text += f", as its {PARTS[other]} limits then; twice both {both:+.0%}"
+    return text
+
+
+def gain_of_speed(mix: Mix, device: str, parts: Parts, *fields: str) -> float:
+    """Median gain of tokens/s, as a share, if these fields of this device's speed were twice as high."""
     job = parts.job(mix)
     devices = tuple(
-        replace(d, speed=d.speed.model_copy(update={"decode_bandwidth": TWICE * d.speed.decode_bandwidth}))
+        replace(d, speed=d.speed.model_copy(update={field: TWICE * getattr(d.speed, field) for field in fields}))
         if d.name == device else d for d in job.cluster.devices
     )
     return _gain(parts.rates_of(job), parts.rates_of(replace(job, cluster=replace(job.cluster, devices=devices))))

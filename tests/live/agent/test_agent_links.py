@@ -140,8 +140,12 @@ def test_fewer_than_two_agents_is_an_error(cluster, tmp_path):
         measure_links([a, ("127.0.0.9", 1)], TOKEN, Plan(), tmp_path / "x.jsonl")
     with pytest.raises(Unreachable, match="same token"):
         ask_facts(a, "another token, long enough")
-    with pytest.raises(LiveError, match="at least 16"):
+    with pytest.raises(LiveError, match="at least 16.*`sim live agent` printed"):
         measure_links([a], "short", Plan(), tmp_path / "x.jsonl")
+    with pytest.raises(LiveError, match="no token was given.*LANSIM_TOKEN"):
+        measure_links([a], "", Plan(), tmp_path / "x.jsonl")
+    with pytest.raises(Unreachable, match="none was named with --agents"):
+        measure_links([], TOKEN, Plan(), tmp_path / "x.jsonl")
     assert not (tmp_path / "x.jsonl").exists()
 
 

@@ -19,7 +19,7 @@ from live.discover.found import AGENT, LEGACY, LIBP2P, ZENOH, clean, is_local, m
 from live.discover.hosts import Probe, probe
 from live.discover.look import Sources, sweep
 from live.discover.mdns import Announced
-from live.discover.table import as_json, missing, render
+from live.discover.table import as_json, missing, nothing, render
 from simulator.errors import LiveError
 from tests.live.discover.fakes import HTTP, head_pages, pages, server
 
@@ -146,6 +146,19 @@ def test_speeds_come_from_the_catalogue():
     assert told.flop_per_s == 26e12  # what the node said itself
     assert told.memory_bytes_per_s == pytest.approx(360e9)
     assert with_speed(Found(chip="Unknown Chip (Device: CLANG)")).flop_per_s is None
+
+
+def test_an_empty_table_names_causes_and_the_way_out():
+    empty = discover(Options(), sources())
+    lines = nothing(empty)
+    assert lines[0] == "found no devices"
+    assert any(line.startswith("likely cause: ") and "this machine included" in line for line in lines)
+    assert any(line.startswith("way out: ") and "--host" in line for line in lines)
+    refused = "\n".join(nothing(discover(Options(hosts=(("10.0.0.9", 1),)), sources()), (("10.0.0.9", 1),)))
+    assert "missing: 10.0.0.9:1 (refused" in refused
+    assert "this machine included" not in refused
+    row = Found(name="a", node_id="1", generation=LEGACY)
+    assert nothing(discover(Options(), sources(legacy=lambda _: (row,)))) == []
 
 
 def test_the_table_cannot_be_steered_by_names():

@@ -43,7 +43,8 @@ def test_a_recorded_cluster_is_gathered_and_examined():
     levels = {finding.what: finding.level for finding in examine(surroundings)}
     assert levels["too little free memory for the model"] == "problem"  # 16 GiB are free in the recording
     assert any("clock" in what for what in levels)  # its Date is years away from ours
-    assert any("agent does not answer" in what for what in levels)
+    assert levels["the agent at 127.0.0.1:1 does not answer"] == "problem"
+    assert levels["not checked: ports are open"] == "unknown"  # loopback passes no firewall
 
 
 def test_the_catalogue_knows_sizes_when_exo_does_not():
@@ -102,6 +103,32 @@ def test_doctor_exits_1_for_a_problem(run):
     assert result.exit_code == 1
     whats = [finding["what"] for finding in json.loads(result.stdout)["findings"]]
     assert "EXO does not run on 127.0.0.1" in whats
+
+
+def test_doctor_without_a_token_does_not_ask_and_claims_nothing(run):
+    result = run("doctor", "--agents", "127.0.0.1:9", "--seconds", "0.1", "--json")
+    assert result.exit_code == 1
+    findings = {finding["what"]: finding for finding in json.loads(result.stdout)["findings"]}
+    assert findings["the agents at 127.0.0.1:9 could not be asked"]["value"] == "no token was given"
+    assert "LANSIM_TOKEN" in findings["the agents at 127.0.0.1:9 could not be asked"]["way_out"]
+    assert not any("by mDNS" in what or "agents answer" in what for what in findings)
+
+
+def test_discover_of_an_empty_network_says_why_and_exits_0(run):
+    result = run("discover", "--seconds", "0.1")
+    assert result.exit_code == 0
+    shown = " ".join(result.stdout.split())
+    for words in ("0 devices", "likely cause: EXO and our agent run on none", "way out: start EXO", "--host", "--sweep"):
+        assert words in shown
+    assert json.loads(run("discover", "--seconds", "0.1", "--json").stdout)["missing"]
+
+
+def test_links_without_agents_names_the_option_and_the_command(run, monkeypatch):
+    monkeypatch.setattr("live.discover.mdns.browse", lambda seconds: Announced())
+    result = run("links")
+    assert isinstance(result.exception, LiveError)
+    for words in ("0 agents answer; a link needs two", "--agents", "sim live agent", "LANSIM_TOKEN", "mDNS"):
+        assert words in str(result.exception)
 
 
 def test_links_from_the_command_line(run, tmp_path):

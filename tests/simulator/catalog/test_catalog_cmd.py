@@ -8,8 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from sim.catalog_cmd import app
+from simulator import catalog
+from simulator.errors import CatalogError
+from simulator.prepare import prepare
+from simulator.scenario import Scenario
 
-COMMANDS = {"devices": 88, "platforms": 13, "models": 35, "networks": 15, "engines": 3}
+COMMANDS = {"devices": 88, "platforms": 13, "models": 35, "networks": 15, "engines": 3, "quantisations": 34}
 
 
 @pytest.mark.parametrize(("command", "entries"), COMMANDS.items())
@@ -22,10 +26,11 @@ def test_json_is_one_document_with_every_entry(command, entries):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["devices", "--search", "pixel 9"], ["Pixel 9 / 9 Pro", "68.3 GB/s", "from-memory", "~"]),
+        (["devices", "--search", "pixel 9"], ["Pixel 9 / 9 Pro", "GB/s", "68.3", "from-memory", "~"]),
         (["platforms"], ["apple-metal", "one chip: not tested", "152 us"]),
         (["models", "-s", "70b"], ["Llama-3.3-70B", "40.7 GB", "42.5 GB"]),
-        (["networks"], ["wifi24", "7.2% of messages 25.7 ms", "tailscale"]),
+        (["networks"], ["wifi24", "2.55 ms, 7.2%", "tailscale"]),
+        (["quantisations", "-s", "q4_k_m"], ["bits/weight", "GGUF", "4.822"]),
         (["engines"], ["llama-rpc", "~2.3 ms", "1.25 ms"]),
     ],
 )
@@ -34,6 +39,36 @@ def test_tables_hold_figures_with_units(arguments, words):
     assert result.exit_code == 0
     text = " ".join(result.output.split())
     assert [word for word in words if word not in text] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_is_piped_fits_120_columns(command):
+    lines = CliRunner().invoke(app, [command]).output.splitlines()
+    assert len(lines) > COMMANDS[command]
+    assert max(map(len, lines)) <= 120
+
+
+def test_every_list_that_an_unknown_name_points_to_is_there():
+    for lookup, kind in (
+        (catalog.device, "device"), (catalog.model, "model"), (catalog.network, "network"),
+        (catalog.engine_facts, "engine"), (lambda name: catalog.model("Llama-3.3-70B", name), "quantisation"),
+    ):  # fmt: skip
+        with pytest.raises(CatalogError, match=f"`sim catalog {kind}s` lists all"):
+            lookup("zzz")
+        assert f"{kind}s" in COMMANDS
+
+
+def test_the_engine_that_a_hint_names_can_be_prepared():
+    with pytest.raises(CatalogError) as error:
+        catalog.engine_facts("ollama")
+    hinted = str(error.value).split("did you mean '")[1].split("'")[0]
+    device = {"memory": "16 GB", "speed": {"decode_bandwidth": "100 GB/s", "prefill_flops": "4 TFLOPS"}}
+    scenario = Scenario.model_validate({
+        "name": "alias", "engine": hinted, "model": {"name": "Llama-3.1-8B"}, "access_points": {"home": {}},
+        "devices": {"macbook": {"kind": "MacBook Air M4"}, "own": device | {"link": {"kind": "wifi6"}}},
+    })  # fmt: skip
+    by_alias, by_name = (prepare(scenario.replace(engine=name)) for name in (hinted, "llama-rpc"))
+    assert by_alias.scenario == by_name.scenario
 
 
 def test_a_search_without_a_hit_says_how_many_there_are():

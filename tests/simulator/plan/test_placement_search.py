@@ -317,3 +317,11 @@ def test_the_command_prints_a_document_and_writes_a_scenario(place: Any, tmp_pat
     text = place(path, "--replications", "5")
     for word in ("nobody can beat", "proven optimal", "POST /instance", "--tensor-split", "placement:", "refused"):
         assert word in text
+
+
+def test_a_proof_says_what_it_is_of(place: Any) -> None:
+    path = str(ROOT / "scenarios" / "four_devices.yaml")
+    for objective in ("p99", "first-token"):
+        said = f"the proof is of that stand-in, not of the {objective}"
+        assert said in " ".join(place(path, "--replications", "3", "--objective", objective).split())
+    assert "stand-in" not in place(path, "--replications", "3")

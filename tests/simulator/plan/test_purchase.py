@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,34 @@ def test_a_plan_answers_with_reasons(found) -> None:
     )
     assert any("wiring" in reason for reason in result.options[0].reasons)
     assert result.considered == result.pruned + result.evaluated
+
+
+SLOW_LAPTOP = """
+name: one
+model: {name: own, layers: 4, layer_bytes: 1 GB, hidden: 1}
+engine: llama-rpc
+access_points: {home: {}}
+devices:
+  laptop: {memory: 32 GB, speed: {decode_bandwidth: 40 GB/s, prefill_flops: %s}, link: {kind: ethernet_1g}}
+workload: {prompt_tokens: 8, output_tokens: 16, runs: 1}
+replications: 20
+"""
+
+
+@pytest.mark.parametrize(
+    ("flops", "words"),
+    [
+        # a step takes max(4 GB / 40 GB/s, 16 Gflop / flops): 100 ms of reading against 1.6, 80, 100 and 400 ms
+        ("10 TFLOPS", "memory bandwidth of laptop (laptop) is the limit: .* would give +9.%$"),
+        ("0.2 TFLOPS", "memory bandwidth of laptop .* would give +2.%, as its arithmetic limits then; twice both +9.%"),
+        ("0.16 TFLOPS", "twice its memory bandwidth or its arithmetic alone would change nothing, both would give +9.%"),
+        ("0.04 TFLOPS", "arithmetic of laptop .* is the limit: .* twice that arithmetic would give +100%$"),
+    ],
+)
+def test_a_reason_names_what_a_step_waits_for(flops: str, words: str) -> None:
+    result = plan(loads(SLOW_LAPTOP % flops, Scenario), euros(0), allow=()).plan
+    (reason,) = result.options[0].reasons
+    assert re.search(words.replace("+", r"\+").replace("(", r"\(").replace(")", r"\)"), reason), reason
 
 
 def test_options_are_a_front_with_probabilities_and_watts(found) -> None:

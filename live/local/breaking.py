@@ -1,0 +1,141 @@
+"""Breaking: a local cluster that loses devices in the middle of a reply, and a client that starts again without them.
+
+A device goes in one of three ways. `kill`: kill -9 of its server, so the relay sees the connection closed and closes the
+client's. `hang`: SIGSTOP, so the connection stays open and nobody answers. `dark`: its relay passes nothing on any more,
+in neither direction, and closes nothing, as when a radio link is lost.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+from live.local.children import Event
+from live.local.cluster import LOAD_S, LocalCluster
+from live.local.plan import Plan
+from simulator.errors import LiveError
+
+__all__ = ["MODES", "BreakableCluster", "Mode", "answers"]
+
+Mode = Literal["kill", "hang", "dark"]
+MODES: tuple[Mode, ...] = ("kill", "hang", "dark")
+# what a client says first: command 14, 24 bytes of its abilities, none set; captured from llama-cpp-python 0.3.36
+HELLO = bytes([14]) + (24).to_bytes(8, "little") + bytes(24)
+REPLY_HEADER_BYTES = 8
+PROCESS_S = 30.0
+
+
+def answers(endpoint: str, timeout_s: float) -> bool:
+    """Whether a llama.cpp RPC server greets back within `timeout_s`: an open port alone proves nothing.
+
+    A server serves one client at a time, so the client before must be gone.
+    """
+    host, _, port = endpoint.rpartition(":")
+    deadline_s = time.monotonic() + timeout_s
+    try:
+        with socket.create_connection((host, int(port)), timeout=timeout_s) as probe:
+            probe.sendall(HELLO)
+            received = b""
+            while len(received) < REPLY_HEADER_BYTES:
+                probe.settimeout(max(0.001, deadline_s - time.monotonic()))
+                part = probe.recv(REPLY_HEADER_BYTES)
+                if not part:
+                    return False
+                received += part
+    except OSError:
+        return False
+    return True
+
+
+class BreakableCluster(LocalCluster):
+    """A local cluster whose servers may go, and whose client may be replaced."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Of `plan`, on this machine."""
+        super().__init__(plan)
+        self.lost: set[str] = set()
+
+    def watch(self) -> None:
+        """The relay alone is ours to watch: what becomes of a server the client must find out by itself."""
+        if self._servers and self._relay.has_ended():
+            raise LiveError(f"the relay {self._relay.how_it_ended()}{self._relay.last_words()}")
+
+    def endpoint(self, name: str) -> str:
+        """Where the client reaches a server: its relay."""
+        return self.endpoints[[device.name for device in self.plan.devices[1:]].index(name)]
+
+    def lose(self, name: str, mode: Mode) -> int:
+        """Take a device away; returns when (`time.monotonic_ns`). Raises LiveError for one that has no server."""
+        if name not in self._servers:
+            known = ", ".join(self._servers)
+            raise LiveError(f"{name} cannot be taken away: only servers can ({known}); without the client, "
+                            f"{self.plan.devices[0].name}, nobody would be left to go on")
+        server = self._servers[name]
+        if mode == "hang":
+            self._stand_still(name)
+        at_ns = time.monotonic_ns()
+        if mode == "kill":
+            server.process.kill()
+        elif mode == "hang":
+            os.kill(server.pid, signal.SIGSTOP)
+        else:
+            self._relay.ask("dark", "darkened", port=int(self.endpoint(name).rpartition(":")[2]))
+        self.lost.add(name)
+        return at_ns
+
+    def _stand_still(self, name: str) -> None:
+        """The guard slows devices down by stopping and continuing them; it must not continue this one again."""
+        assert self._guard is not None
+        self._guard.ask("hold", "noted", pid=self._servers[name].pid)
+
+    def release(self) -> None:
+        """End the client's process: closed connections make the servers give their memory back."""
+        self._client.end()
+        self._children.remove(self._client)
+
+    def answering(self, timeout_s: float) -> tuple[str, ...]:
+        """The devices that answer, the client first, in the order of the plan; all are asked at once."""
+        names = [device.name for device in self.plan.devices]
+        with ThreadPoolExecutor(max_workers=len(names)) as pool:
+            found = list(pool.map(lambda name: answers(self.endpoint(name), timeout_s), names[1:]))
+        return (names[0], *(name for name, there in zip(names[1:], found, strict=True) if there))
+
+    def start_client(self) -> None:
+        """A new client's process, slowed down as the one before; returns when it takes commands."""
+        device = self.plan.devices[0]
+        self._client = self._child(device.name, "client")
+        if device.name in self._groups:
+            self._groups[device.name].take(self._client.pid)
+        if self.throttled_by.get(device.name, "").startswith("stop"):
+            assert self._guard is not None
+            self._guard.ask("slow", "noted", pid=self._client.pid, share=device.share)
+        self._client.ask("busy", "busy", timeout_s=PROCESS_S)
+
+    def load(self, layers: Sequence[tuple[str, int]]) -> None:
+        """Load the model on these servers, (name, layers) in the order of the chain; over the shaped links."""
+        client = self.plan.devices[0]
+        self._client.command("load", model=str(self.plan.model), endpoints=[self.endpoint(name) for name, _ in layers],
+                             layers=[count for _, count in layers], threads=client.threads,
+                             context=self.plan.context_tokens)
+        self._client.wait_for("loaded", LOAD_S, self.watch)
+
+    def ask_reply(self, prompt_tokens: int, output_tokens: int, seed: int, received: Sequence[int]) -> None:
+        """Ask for a reply behind the tokens `received` so far."""
+        self._client.command("generate", prompt_tokens=prompt_tokens, output_tokens=output_tokens, seed=seed,
+                             received=list(received))
+
+    def next_event(self, timeout_s: float) -> Event:
+        """What the client says next; raises LiveError when it ends or says nothing for so long."""
+        return self._client.next_event(timeout_s)
+
+    def stop(self) -> None:
+        """Stop everything; servers that hang are killed, for they would not hear a farewell."""
+        for name in self.lost:
+            if (server := self._servers.get(name)) is not None and not server.has_ended():
+                server.process.kill()
+        super().stop()
