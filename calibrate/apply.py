@@ -38,11 +38,11 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
 
     Raises CalibrationError where engine differs: what one engine costs says nothing of another.
     """
-    if calibration.engine != scenario.engine.name:
-        raise CalibrationError(f"the calibration is of engine {calibration.engine}, the scenario runs "
-                               f"{scenario.engine.name}; calibrate that engine, or change the scenario")
     own = {name: device.speed for name, device in scenario.devices.items()}
-    full = complete(scenario)
+    full = complete(scenario)  # which resolves another name of the engine too
+    if calibration.engine != full.engine.name:
+        raise CalibrationError(f"the calibration is of engine {calibration.engine}, the scenario runs "
+                               f"{full.engine.name}; calibrate that engine, or change the scenario")
     devices, warnings = {}, list(_extrapolations(calibration, full))
     for name, device in full.devices.items():
         source = _source(calibration, name, device)

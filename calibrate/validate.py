@@ -172,7 +172,7 @@ def _check_same(prediction: LedgerPrediction, sample: Sample) -> None:
     found = (job.engine.name, job.model.layers, job.placement.layer_counts)
     if asked != found:
         raise CalibrationError(f"prediction {prediction.name} is of {asked[0]} with {asked[1]} layers as {asked[2]}, but "
-                               f"{sample.name} measured {found[0]} with {found[1]} layers as {found[2]}; give its own measurement")
+                               f"{sample.name} measured {found[0]} with {found[1]} layers as {found[2]}; give its own one")
 
 
 def _inside(quantiles: tuple[float, ...], value: float, low: int, high: int) -> bool:

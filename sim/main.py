@@ -6,7 +6,18 @@ import sys
 
 import typer
 
-from sim import calibrate_cmd, catalog_cmd, delays_cmd, dropout_cmd, live_cmd, place_cmd, plan_cmd, run_cmd, sensitivity_cmd, sweep_cmd
+from sim import (
+    calibrate_cmd,
+    catalog_cmd,
+    delays_cmd,
+    dropout_cmd,
+    live_cmd,
+    place_cmd,
+    plan_cmd,
+    run_cmd,
+    sensitivity_cmd,
+    sweep_cmd,
+)
 from simulator.errors import SimulatorError
 
 __all__ = ["app", "main"]
