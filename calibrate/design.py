@@ -81,7 +81,7 @@ def _information_rows(candidates: Sequence[Scenario], names: Sequence[str]) -> F
               for job in jobs for device in job.cluster.devices}
     usual_s = OVERHEAD_SHARE * float(np.median([gap_s(job, {}) for job in jobs]))
     values = {name: speeds[name.split("/")[1]] if name.startswith("layer_s/") else
-              usual_s if name.endswith("_s") else TYPICAL[name] for name in names}
+              usual_s if name.endswith("_s") else TYPICAL[name.split("/")[0]] for name in names}
     model = design(jobs, names, values)
     gaps = np.array([gap_s(job, values) for job in jobs])
     return np.asarray(model.matrix * np.array([values[name] for name in names]) / gaps[:, None])

@@ -42,7 +42,7 @@ def test_greedy_beats_the_same_number_of_placements_at_random(scenario: Scenario
     chosen = [proposal.scenario for proposal in propose(scenario, 5)]
     everything = [proposal.scenario for proposal in propose(scenario, 40)]
     names = parameter_names(chosen)
-    values = {name: 2.5e-3 if name.startswith("layer_s") else TYPICAL[name] for name in names}
+    values = {name: 2.5e-3 if name.startswith("layer_s") else TYPICAL[name.split("/")[0]] for name in names}
 
     def information(scenarios: list[Scenario]) -> float:
         model = design([job_of(one, 100) for one in scenarios], names, values)

@@ -199,7 +199,13 @@ def children_of(pid: int) -> dict[str, list[int]]:
 def assert_nothing_left(children: dict[str, list[int]]) -> None:
     pids = [pid for group in children.values() for pid in group]
     assert until(lambda: not any(is_running(pid) for pid in pids), 5), "processes are left"
-    assert until(lambda: not list(Path("/sys/fs/cgroup").glob("**/lan-cluster-simulator-*")), 3), "groups are left"
+    assert until(lambda: not _deserted_groups(), 3), "groups are left"
+
+
+def _deserted_groups() -> list[Path]:
+    """Groups of ours without a process; those with one belong to another cluster that runs on this machine."""
+    found = Path("/sys/fs/cgroup").glob("**/lan-cluster-simulator-*/cgroup.procs")
+    return [procs.parent for procs in found if not procs.read_text().strip()]
 
 
 def _listens(port: int) -> bool:
