@@ -1,6 +1,6 @@
 """Cluster: devices, the links between them, and the one question asked of a network: what does a message cost?
 
-Everything here is complete and numeric; `resolve` makes it from a Scenario and the catalogue.
+Everything here is complete and numeric; `prepare` makes it from a completed Scenario.
 """
 
 from __future__ import annotations
