@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sim import live_local_cmd, live_net_cmd
+from sim import live_dropout_cmd, live_local_cmd, live_net_cmd
 from sim.run_cmd import ScenarioFile, load_scenario
 
 __all__ = ["app", "design", "run", "scenario", "summary"]
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find, check, measure and describe a real cluster.")
 app.add_typer(live_local_cmd.app, name="local", help="A real llama.cpp cluster on this machine.")
+app.command("dropout")(live_dropout_cmd.dropout)
 app.command("discover")(live_net_cmd.discover)
 app.command("doctor")(live_net_cmd.doctor)
 app.command("agent")(live_net_cmd.agent)

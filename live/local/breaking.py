@@ -124,10 +124,12 @@ class BreakableCluster(LocalCluster):
                              context=self.plan.context_tokens)
         self._client.wait_for("loaded", LOAD_S, self.watch)
 
-    def ask_reply(self, prompt_tokens: int, output_tokens: int, seed: int, received: Sequence[int]) -> None:
-        """Ask for a reply behind the tokens `received` so far."""
+    def ask_reply(
+        self, prompt_tokens: int, output_tokens: int, seed: int, received: Sequence[int], *, exact: bool = False,
+    ) -> None:
+        """Ask for a reply behind the tokens `received` so far; `exact` reads them one by one."""
         self._client.command("generate", prompt_tokens=prompt_tokens, output_tokens=output_tokens, seed=seed,
-                             received=list(received))
+                             received=list(received), exact=exact)
 
     def next_event(self, timeout_s: float) -> Event:
         """What the client says next; raises LiveError when it ends or says nothing for so long."""

@@ -82,8 +82,14 @@ def prompt(length: int, seed: int) -> list[int]:
 def _generate(lifeline: Lifeline, generator: Generator, command: Event) -> None:
     """One chat, behind tokens `received` before: tells when it was sent, each token and when it was there (monotonic ns)."""
     generator.forget()
-    tokens = prompt(command["prompt_tokens"], command["seed"]) + command.get("received", [])
+    tokens, received = prompt(command["prompt_tokens"], command["seed"]), command.get("received", [])
     lifeline.tell("request", sent_ns=time.monotonic_ns(), busy_ns=time.process_time_ns())
+    if command.get("exact"):  # in steps, as these tokens were made: a batch is rounded differently
+        for token in received:
+            generator.step(tokens)
+            tokens = [token]
+    else:
+        tokens += received
     for number in range(command["output_tokens"]):
         tokens = [generator.step(tokens)]
         lifeline.tell("token", token=number, id=tokens[0], at_ns=time.monotonic_ns())

@@ -2,8 +2,8 @@
 
 Each link listens on a port of its own and passes bytes to its server, as `shaping` decides, over plain sockets. The
 process sleeps until `SPIN_NS` before something is due and then watches the clock, so that the delay that was imposed
-is the delay that was asked for. Commands: `link` (adds one), `shape` (on or off), `dark` (one goes dead), `collect` (flights
-since the last).
+is the delay that was asked for. Commands: `link` (adds one), `shape` (on or off), `dark` (one goes dead), `collect`
+(flights since the last).
 """
 
 from __future__ import annotations

@@ -251,7 +251,7 @@ def test_every_engine_says_how_it_recovers() -> None:
     for facts in engines():
         for law in recovery_facts(facts.name).laws.values():
             assert law.source
-            assert law.confidence in ("exact-from-table", "read-from-text", "assumed")
+            assert law.confidence in ("measured", "exact-from-table", "read-from-text", "assumed")
     with pytest.raises(CatalogError, match="'petals' is no known engine"):
         recovery_facts("petals")
 
