@@ -128,7 +128,7 @@ def endpoints_of(cluster: str) -> tuple[str, ...]:
     addresses = tuple(part.strip() for part in cluster.removeprefix(RPC_SCHEME).split(",") if part.strip())
     if not cluster.startswith(RPC_SCHEME) or not addresses or not all(_has_port(address) for address in addresses):
         raise LiveError(f"--cluster is {cluster!r}; write local, or {RPC_SCHEME}host:port,host:port with one address "
-                        "for each device after the first")
+                        "for each device after the first (an EXO cluster, exo://host:52415, is measured by `sim live run`)")
     return addresses
 
 

@@ -139,6 +139,7 @@ def load(
 
 def _points(asked: Any, rates: str, bound: Any, at_once: int, chats: int, progress: Any) -> tuple[LoadPoint, ...]:
     """The scenario's own arrivals, or a curve over rates."""
+    from simulator.errors import SimulatorError
     from simulator.plan.arrivals import load_curve, load_point
     from simulator.plan.sweep_points import number, parse_axis
     from simulator.prepare import prepare
@@ -147,6 +148,9 @@ def _points(asked: Any, rates: str, bound: Any, at_once: int, chats: int, progre
     if not rates and asked.workload.arrivals is not None:
         return (load_point(prepare(asked), bound),)
     wanted = [number(value) for value in parse_axis(f"rates={rates or '5..120:log:4'}").values]
+    wrong = [rate for rate in wanted if rate is not None and rate <= 0]
+    if wrong:
+        raise SimulatorError(f"--rates: {wrong[0]:g} arrivals per hour cannot be; give numbers over 0, for example 5,20,60")
     spec = ArrivalSpec.model_construct(rate=1.0, times=None, chats=chats)
     workload = asked.workload.model_copy(update={"runs": 1, "concurrency": at_once, "arrivals": spec})
     return load_curve(asked.model_copy(update={"workload": workload}), [rate for rate in wanted if rate], bound, progress)

@@ -194,3 +194,33 @@ def test_names_in_the_folder_scenarios_are_found(sim: Any, monkeypatch: pytest.M
     monkeypatch.chdir(ROOT)
     done = sim("run", "oversize")
     assert_refused(done, "EXO would refuse", code=3)
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("load", "small.yaml", "--rates=-5"), "cannot be; give numbers over 0"),
+    (("sweep", "small.yaml", "--over", "devices.fone.link.rtt=1ms"), "there is no 'fone'"),
+    (("dropout", "small.yaml"), "has no events"),
+    (("summary", "small.yaml"), "not JSON"),
+    (("calibrate", "small.yaml"), "no usable measurement"),
+    (("calibrate", "absent.jsonl", "-o", "small.yaml"), "exists and is no calibration; it is kept"),
+    (("predict", "small.yaml", "-o", "small.yaml"), "exists and is no prediction; it is kept"),
+    (("validate", "absent.json", "absent.jsonl"), "cannot be read"),
+    (("validate", "study", ".", "--train", "nope"), "no scenario nope"),
+    (("ledger", "--ledger-file", "."), "no ledger there"),
+    (("live", "run", "small.yaml", "--cluster", "ftp://x"), "write local, or llama-rpc://"),
+    (("live", "scenario", "--cluster", "exo://127.0.0.1:9"), "Connection refused"),
+])
+def test_each_command_says_what_was_wrong_in_one_message(sim: Any, words: tuple[str, ...], message: str) -> None:
+    done = sim(*words)
+    assert done.code != 0
+    assert message in done.err
+    assert "Traceback" not in done.err + done.out
+    assert Path("small.yaml").read_text() == SMALL
+
+
+def test_predict_and_ledger_keep_what_was_asked_before_it_is_measured(sim: Any) -> None:
+    assert sim("predict", "small.yaml", "--ledger", "--ledger-file", "l.jsonl").code == 0
+    entry = json.loads(Path("l.jsonl").read_text())
+    assert entry["type"] == "prediction"
+    assert sum(entry["placement"].values()) == 12
+    assert "no outcome yet" in sim("ledger", "--ledger-file", "l.jsonl").err
