@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from simulator.cluster.cluster import Device
+from simulator.engine.base import engine
 from simulator.laws.law import Constant, Floats
 from simulator.prepare import prepare
 from simulator.run.evaluate import token_times_s
@@ -43,14 +44,15 @@ class Design:
 
 def parameter_names(scenarios: Sequence[Scenario]) -> tuple[str, ...]:
     """Seconds per layer of each device that holds layers anywhere, then what all share."""
-    holding = dict.fromkeys(shard.device for scenario in scenarios for shard in prepare(scenario).job.shards if shard.layers)
+    jobs = [prepare(scenario).job for scenario in scenarios]
+    holding = dict.fromkeys(shard.device for job in jobs for shard in job.shards if shard.layers)
     # what no measurement bears on stays in, with its prior spread: a prediction that needs it must be wide
     shared = ["step_overhead_s", "context_cost", "batch_cost"]
-    if any(len(prepare(scenario).job.ring) > 1 for scenario in scenarios):
+    if any(len(job.ring) > 1 for job in jobs):
         shared.insert(1, "hop_overhead_s")
         if any(scenario.shared_host is not None for scenario in scenarios):
-            # EXO's ranks poll their sockets while they wait, llama.cpp's servers sleep: not the same belief
-            shared.append("contention/polling" if scenarios[0].engine.name == "exo" else "contention")
+            polls = engine(scenarios[0].engine.name).waits_by_polling  # two beliefs about what waiting costs, see `fit.PRIOR`
+            shared.append("contention/polling" if polls else "contention")
     return tuple(f"layer_s/{device}" for device in holding) + tuple(shared)
 
 
@@ -66,10 +68,10 @@ def job_of(scenario: Scenario, context: float) -> Job:
 def with_values(job: Job, values: Values) -> Job:
     """The job with these parameter values; devices without one keep their speed."""
     devices = tuple(_device(device, job, values) for device in job.cluster.devices)
-    engine = replace(
+    costs = replace(
         job.engine, step_overhead_s=values.get("step_overhead_s", job.engine.step_overhead_s),
         hop_overhead_s=values.get("hop_overhead_s", job.engine.hop_overhead_s))
-    return replace(job, cluster=replace(job.cluster, devices=devices), engine=engine)
+    return replace(job, cluster=replace(job.cluster, devices=devices), engine=costs)
 
 
 def _device(device: Device, job: Job, values: Values) -> Device:

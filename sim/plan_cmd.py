@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.run_cmd import Json, Replications, ScenarioFile, Seed, _progress, load_scenario
+from sim.run_cmd import Json, Replications, ScenarioFile, Seed, load_scenario, progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +53,7 @@ def plan(
     from simulator.plan.purchase_money import read_money
     from simulator.plan.purchase_options import read_allowed
 
-    with _progress(quiet=as_json) as progress:
+    with progress_bar(quiet=as_json) as progress:
         found = find(
             load_scenario(scenario, seed, replications), read_money(budget), _goal(goal),
             own=None if own is None else _names(own), allow=read_allowed(allow), prices=_prices(prices),

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from simulator.scenario import Scenario
 
-__all__ = ["compare", "init", "load_scenario", "run", "schema"]
+__all__ = ["compare", "init", "load_scenario", "progress_bar", "run", "schema"]
 
 ScenarioFile = Annotated[Path, typer.Argument(help="A scenario file, or the name of one in scenarios/.")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Replaces the scenario's seed.")]
@@ -41,7 +41,7 @@ def run(
 
         applied = apply(load_calibration(calibration), asked)
         asked, doubts = applied.scenario, applied.warnings
-    with _progress(quiet=as_json) as progress:
+    with progress_bar(quiet=as_json) as progress:
         prediction = predict(asked, evaluator=_evaluator(evaluator), progress=progress, doubts=doubts)
     if as_json:
         print(json.dumps(prediction.document(), indent=2))
@@ -50,7 +50,7 @@ def run(
     folder = out or Path("results") / prediction.scenario.name
     from simulator.result.folder import write_folder
 
-    with _progress(quiet=as_json):
+    with progress_bar(quiet=as_json):
         write_folder(prediction, folder, with_charts=charts, with_perfetto=perfetto)
     if not as_json:
         from sim.report import print_prediction
@@ -69,7 +69,7 @@ def compare(
 
     if len(scenarios) < 2:
         raise typer.BadParameter(f"compare needs two scenarios or more and got {len(scenarios)}")
-    with _progress(quiet=as_json):
+    with progress_bar(quiet=as_json):
         comparison = compare_scenarios([load_scenario(path, seed, replications) for path in scenarios])
     if as_json:
         print(json.dumps(comparison.model_dump(), indent=2))
@@ -121,7 +121,7 @@ def _evaluator(name: str) -> Literal["auto", "recursion", "simpy"]:
     return name  # type: ignore[return-value]
 
 
-class _progress:  # noqa: N801 (reads as a statement)
+class progress_bar:  # noqa: N801 (reads as a statement)
     """A bar on a terminal, silence elsewhere; shown only when the work takes longer than a moment."""
 
     def __init__(self, *, quiet: bool) -> None:
@@ -129,7 +129,7 @@ class _progress:  # noqa: N801 (reads as a statement)
         self.bar: Any = None
         self.task: Any = None
 
-    def __enter__(self) -> _progress:
+    def __enter__(self) -> progress_bar:
         return self
 
     def __call__(self, done: int, total: int) -> None:

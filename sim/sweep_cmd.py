@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.run_cmd import Json, Replications, ScenarioFile, Seed, load_scenario
-from sim.run_cmd import _progress as progress_bar
+from sim.run_cmd import Json, Replications, ScenarioFile, Seed, load_scenario, progress_bar
 
 if TYPE_CHECKING:
     from simulator.plan.arrivals import Crossover, LoadPoint

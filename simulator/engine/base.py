@@ -45,6 +45,8 @@ class Engine:
 
     No more than `workload.concurrency` chats are let in at once. None where it is not known how the engine does it.
     """
+    waits_by_polling: bool = False
+    """Whether a rank that waits for a message takes processor time (which matters where ranks share a machine)."""
     chats_at_once: int = 1_000
     """Chats whose KV caches are in memory together; further ones wait."""
 

@@ -317,5 +317,6 @@ ENGINE = Engine(
     start=lambda env, job, draws, recorder: RingProcesses(env, ExoRing(job, draws), recorder),
     chats=lambda job: ExoRing(job, Draws(job, 0, 1)).waves,
     serve=serve,
+    waits_by_polling=True,  # MLX polls its sockets
     chats_at_once=MAX_BATCH,
 )

@@ -18,7 +18,8 @@ from simulator.plan.purchase_prices import PriceBook, PricesFile
 from simulator.plan.purchase_reasons import reasons
 from simulator.plan.purchase_search import Found, Search, search
 from simulator.result.estimate import Estimate, estimate, rounded
-from simulator.run.predict import Prediction, predict, rates
+from simulator.result.summary import rates
+from simulator.run.predict import Prediction, predict
 from simulator.scenario import Scenario
 from simulator.spec import Spec
 

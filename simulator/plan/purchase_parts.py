@@ -21,7 +21,7 @@ from simulator.plan.purchase_money import Quote
 from simulator.plan.purchase_options import Cable, Member, Recipe
 from simulator.plan.purchase_worlds import Worlds
 from simulator.prepare import Prepared, prepare
-from simulator.result.summary import tokens_per_s
+from simulator.result.summary import rates
 from simulator.run.evaluate import token_times_s
 from simulator.runtime.cost import head_s, seconds_per_layer
 from simulator.runtime.job import EngineCosts, Job
@@ -212,7 +212,7 @@ class Parts:
     def rates_of(self, job: Job) -> Floats:
         """The same of any job of these parts."""
         # the recursion is asked for by name: a dozing radio would need SimPy, which is for the few that are shown
-        return np.asarray(tokens_per_s(token_times_s(self._worlds.given(job), WORLDS, "recursion")).mean(axis=0))
+        return rates(token_times_s(self._worlds.given(job), WORLDS, "recursion"))
 
     def ceiling(self, mix: Mix) -> float:
         """A bound that the median of `rates` cannot exceed: links free, head and overheads free, these layers.

@@ -15,7 +15,7 @@ from simulator.laws.law import Floats
 from simulator.result.estimate import Estimate, estimate
 from simulator.scenario import Label
 
-__all__ = ["Summary", "inter_token_s", "summarise", "tokens_per_s"]
+__all__ = ["Summary", "inter_token_s", "rates", "summarise", "tokens_per_s"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,11 @@ def inter_token_s(times_s: Floats) -> Floats:
 def tokens_per_s(times_s: Floats) -> Floats:
     """Decode rate of each stream and row, `(n - 1) / (last - first)`; shape (..., rows)."""
     return np.asarray((times_s.shape[-2] - 1) / (times_s[..., -1, :] - times_s[..., 0, :]))
+
+
+def rates(times_s: Floats) -> Floats:
+    """Tokens/s of one chat for each row, the mean over streams, shape (rows,)."""
+    return np.asarray(tokens_per_s(times_s).mean(axis=0))
 
 
 def summarise(times_s: Floats, chats: Sequence[int], label: Label = "assumed") -> Summary:

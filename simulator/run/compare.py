@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from simulator.errors import Fault, ScenarioError
-from simulator.laws.law import Floats, scaled
+from simulator.laws.law import scaled
 from simulator.prepare import prepare
 from simulator.result.estimate import Estimate, estimate, rounded
-from simulator.result.summary import tokens_per_s
-from simulator.run.evaluate import token_times_s
+from simulator.run.evaluate import scenario_rates
 from simulator.scenario import DeviceSpec, Scenario
 from simulator.spec import Spec
 from simulator.units import format_seconds
@@ -55,7 +54,7 @@ def compare(scenarios: Sequence[Scenario]) -> Comparison:
         reason = f"{', '.join(twice)}: more than one scenario has this name; give each a name of its own"
         raise ScenarioError("compare", [Fault("name", reason)])
     aligned = _aligned(scenarios)
-    rates = [_rates(scenario) for scenario in aligned]
+    rates = [scenario_rates(scenario) for scenario in aligned]
     ranking = [
         Ranked(scenario=scenario.name, tokens_per_s=estimate(rate), difference=estimate(rate - rates[0]),
                probability_better=rounded(float(np.mean(rate > rates[0]))))
@@ -78,11 +77,6 @@ def _aligned(scenarios: Sequence[Scenario]) -> list[Scenario]:
     ]
 
 
-def _rates(scenario: Scenario) -> Floats:
-    times_s = token_times_s(prepare(scenario).job, scenario.replications * scenario.workload.runs)
-    return np.asarray(tokens_per_s(times_s).mean(axis=0))
-
-
 def _verdict(base: Scenario, other: Scenario, row: Ranked) -> list[str]:
     """In words: does it help; and where `other` has one device more, what that one would have to be."""
     if row.difference.p05 == row.difference.p95 == 0:
@@ -102,14 +96,14 @@ def _verdict(base: Scenario, other: Scenario, row: Ranked) -> list[str]:
 def _break_even(base: Scenario, other: Scenario, name: str) -> list[str]:
     """How fast, and how near, the added device would have to be for the two to be equal."""
     short = [_short(scenario) for scenario in _aligned([base, other])]
-    goal = float(np.median(_rates(short[0])))
+    goal = float(np.median(scenario_rates(short[0])))
     device = prepare(short[1]).scenario.devices[name]
     assert device.speed is not None
     assert device.link.delay is not None
     gb_per_s, rtt_s = device.speed.decode_bandwidth / 1e9, 2 * device.link.delay.mean_s
 
     def surplus(speed: float, delay: float) -> float:
-        return float(np.median(_rates(_changed(short[1], name, device, speed, delay)))) - goal
+        return float(np.median(scenario_rates(_changed(short[1], name, device, speed, delay)))) - goal
 
     speed = _root(lambda factor: surplus(factor, 1.0))
     delay = _root(lambda factor: surplus(1.0, 1 / factor))

@@ -11,11 +11,14 @@ import simpy
 from simulator.engine.base import engine
 from simulator.errors import Fault, ScenarioError
 from simulator.laws.law import Floats
+from simulator.prepare import prepare
+from simulator.result.summary import rates
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.record import Recorder
+from simulator.scenario import Scenario
 
-__all__ = ["Evaluator", "replay", "token_times_s"]
+__all__ = ["Evaluator", "replay", "scenario_rates", "token_times_s"]
 
 Evaluator = Literal["auto", "recursion", "simpy"]
 CHUNK_TOKENS = 100_000
@@ -45,6 +48,11 @@ def token_times_s(
         if progress is not None:
             progress(first + draws.rows)
     return np.concatenate(parts, axis=2)
+
+
+def scenario_rates(scenario: Scenario) -> Floats:
+    """Tokens/s of one chat in each run of each replication, shape (rows,); raises what `prepare` raises."""
+    return rates(token_times_s(prepare(scenario).job, scenario.replications * scenario.workload.runs))
 
 
 def replay(job: Job, row: int = 0, *, certain: bool = False) -> Recorder:

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from simulator.laws.law import Floats
 from simulator.prepare import Prepared, prepare
 from simulator.result.bottleneck import Bottleneck, bottleneck
 from simulator.result.critical import PathShare, critical_shares
 from simulator.result.estimate import Estimate, estimate, rounded
-from simulator.result.summary import Summary, summarise, tokens_per_s
+from simulator.result.summary import Summary, summarise
 from simulator.run.evaluate import Evaluator, replay, token_times_s
 from simulator.run.what_if import WhatIf, alternatives
 from simulator.runtime.cost import decode_s
@@ -22,7 +20,7 @@ from simulator.runtime.record import Recorder
 from simulator.scenario import Label, Scenario
 from simulator.version import VERSION
 
-__all__ = ["Prediction", "label", "predict", "rates"]
+__all__ = ["Prediction", "label", "predict"]
 
 REPLAYS = 4
 """Replications that SimPy replays with spans: enough for shares of a token's time to within about a percent."""
@@ -129,11 +127,6 @@ def predict(
         replay=replays[0],
         warnings=doubts + prepared.warnings + _doubts(prepared, summary),
     )
-
-
-def rates(times_s: Floats) -> Floats:
-    """Tokens/s of one chat for each row, the mean over streams, shape (rows,)."""
-    return np.asarray(tokens_per_s(times_s).mean(axis=0))
 
 
 def label(prepared: Prepared) -> Label:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from simulator.errors import SimulatorError
-from simulator.prepare import Prepared, prepare
+from simulator.prepare import Prepared
 from simulator.result.bottleneck import Bottleneck
 from simulator.result.estimate import Estimate, estimate, rounded
-from simulator.result.summary import tokens_per_s
-from simulator.run.evaluate import token_times_s
+from simulator.run.evaluate import scenario_rates
 from simulator.scenario import DeviceSpec, LinkSpec, PlacementSpec, Scenario
 from simulator.spec import Spec
 
@@ -36,13 +35,13 @@ def alternatives(prepared: Prepared, limit: Bottleneck) -> tuple[WhatIf, ...]:
     """The what-ifs that apply to a scenario, the best first; changes that do not fit are left out."""
     base = _short(prepared.scenario)
     try:
-        before = _rates(base)
+        before = scenario_rates(base)
     except SimulatorError:  # a scenario read from a file may refuse a shorter run; then there is nothing to compare
         return ()
     found = []
     for change, scenario in _changes(prepared, base, limit):
         try:
-            after = _rates(scenario)
+            after = scenario_rates(scenario)
         except SimulatorError:
             continue
         better = rounded(float(np.mean(after > before)))
@@ -57,11 +56,6 @@ def _short(scenario: Scenario) -> Scenario:
         update={"runs": 1, "output_tokens": min(scenario.workload.output_tokens, OUTPUT_TOKENS)})
     replications = min(scenario.replications, MOST_REPLICATIONS)
     return scenario.model_copy(update={"workload": workload, "replications": replications})
-
-
-def _rates(scenario: Scenario) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    times_s = token_times_s(prepare(scenario).job, scenario.replications)
-    return np.asarray(tokens_per_s(times_s).mean(axis=0))
 
 
 def _changes(prepared: Prepared, base: Scenario, limit: Bottleneck) -> Iterator[tuple[str, Scenario]]:

@@ -14,9 +14,10 @@ import pytest
 from simulator.errors import CatalogError, PlacementError, ScenarioError
 from simulator.files import load
 from simulator.prepare import prepare
+from simulator.result.summary import rates
 from simulator.run.compare import compare
 from simulator.run.evaluate import token_times_s
-from simulator.run.predict import Prediction, predict, rates
+from simulator.run.predict import Prediction, predict
 from simulator.scenario import Scenario
 
 ROOT = Path(__file__).parents[3]
