@@ -109,10 +109,15 @@ def _calibrated(calibration: Calibration, device: DeviceSpec, source: str) -> De
 
 
 def _shared_host(calibration: Calibration, scenario: Scenario) -> SharedHostSpec | None:
-    contention = calibration.value("contention") or calibration.value("contention/polling")
-    if scenario.shared_host is None or contention is None:
+    name = _contention(calibration)
+    if scenario.shared_host is None or name is None:
         return scenario.shared_host
-    return SharedHostSpec(contention=contention)
+    return SharedHostSpec(contention=rounded(_point(calibration, name)))
+
+
+def _contention(calibration: Calibration) -> str | None:
+    """What this engine's cost of sharing a machine is called, None where it was not fitted."""
+    return next((name for name in ("contention", "contention/polling") if calibration.value(name) is not None), None)
 
 
 def _own_noise(calibration: Calibration) -> NoiseSpec:
@@ -153,6 +158,9 @@ def _posterior(calibration: Calibration, scenario: Scenario) -> PosteriorSpec:
     for name in ("context_cost", "batch_cost"):
         if calibration.value(name):
             columns[f"world/{name.removesuffix('_cost')}"] = _factors(calibration, name)
+    shared = _contention(calibration)
+    if scenario.shared_host is not None and shared is not None:
+        columns["world/contention"] = _factors(calibration, shared)
     kept = np.column_stack(list(columns.values()))[:MOST_DRAWS]
     return PosteriorSpec(names=tuple(columns), draws=tuple(tuple(map(rounded, row)) for row in kept.tolist()))
 

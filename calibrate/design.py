@@ -1,8 +1,8 @@
 """Which placements to measure next: those that pin the parameters down best.
 
-Greedy D-optimal design: of many splits and ring orders that fit, take one after the other the one that adds most to
-`log det(X^T X + P)`, X being the relative derivatives of inter-token time and P the prior's information. Greedy
-choice of a submodular gain stays within 1 - 1/e of the best (Nemhauser, Wolsey and Fisher 1978).
+Greedy D-optimal design: of many splits, ring orders and prompt lengths that fit, take one after the other the one that adds
+most to `log det(X^T X + P)`, X being the relative derivatives of inter-token time and P the information of what the fit
+believes beforehand. Greedy choice of a submodular gain stays within 1 - 1/e of the best (Nemhauser, Wolsey and Fisher 1978).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from itertools import combinations
 
 import numpy as np
 
-from calibrate.fit import PRIOR, USUAL_ERROR
 from calibrate.forward import TYPICAL, design, gap_s, job_of, parameter_names
-from simulator.errors import CalibrationError
+from calibrate.prior import USUAL_ERROR, prior
+from simulator.engine.base import engine
+from simulator.errors import CalibrationError, PlacementError
 from simulator.laws.law import Floats
 from simulator.placement.apportion import apportion
 from simulator.prepare import prepare
@@ -29,6 +30,8 @@ OVERHEAD_SHARE = 0.05
 """An overhead is looked for down to this share of a token's time."""
 UNKNOWN = 1.0
 """Log sd of a parameter before anything is measured: a factor of e either way."""
+LONG_PROMPT_TOKENS = 1500
+"""Each placement is looked at with this prompt too, where its cache fits: what a context costs shows only in a long one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,7 @@ def propose(scenario: Scenario, runs: int, *, seed: int = 1) -> tuple[Proposal, 
         raise CalibrationError("only one placement fits this scenario, so there is nothing to choose; give it more memory, "
                                "a smaller model or more devices")
     names = parameter_names(candidates)
-    rows = _information_rows(candidates, names)
-    information = np.diag([(USUAL_ERROR / _prior_sd(name)) ** 2 for name in names])
+    rows, information = _information(candidates, names)
     proposals: list[Proposal] = []
     free = set(range(len(candidates)))
     for _ in range(min(runs, len(candidates))):
@@ -67,14 +69,11 @@ def propose(scenario: Scenario, runs: int, *, seed: int = 1) -> tuple[Proposal, 
     return tuple(proposals)
 
 
-def _prior_sd(name: str) -> float:
-    """Prior sd of a parameter, in units of the size that it is looked at in."""
-    kind = name.split("/")[0]
-    return PRIOR[kind][1] / TYPICAL[kind] if kind in PRIOR else UNKNOWN
+def _information(candidates: Sequence[Scenario], names: Sequence[str]) -> tuple[Floats, Floats]:
+    """(a row for each candidate, the information before any) about parameters in units of their own size.
 
-
-def _information_rows(candidates: Sequence[Scenario], names: Sequence[str]) -> Floats:
-    """Relative derivatives: by how much of itself a gap changes when a parameter changes by its own size."""
+    Rows are relative derivatives: by how much of itself a gap changes when a parameter changes by its own size.
+    """
     jobs = [job_of(candidate, candidate.workload.prompt_tokens + candidate.workload.output_tokens / 2)
             for candidate in candidates]
     speeds = {device.name: job.model.layer_bytes_read() / device.speed.decode_bandwidth
@@ -83,28 +82,50 @@ def _information_rows(candidates: Sequence[Scenario], names: Sequence[str]) -> F
     values = {name: speeds[name.split("/")[1]] if name.startswith("layer_s/") else
               usual_s if name.endswith("_s") else TYPICAL[name.split("/")[0]] for name in names}
     model = design(jobs, names, values)
-    gaps = np.array([gap_s(job, values) for job in jobs])
-    return np.asarray(model.matrix * np.array([values[name] for name in names]) / gaps[:, None])
+    size = np.array([values[name] for name in names])
+    beliefs = prior(names, candidates).rows(size, float(np.median(model.base)))[0] * size
+    unknown = np.eye(len(names)) * (USUAL_ERROR / UNKNOWN) ** 2
+    return np.asarray(model.matrix * size / model.base[:, None]), beliefs.T @ beliefs + unknown
 
 
 def _candidates(scenario: Scenario, seed: int) -> Iterator[Scenario]:
-    """Distinct placements that fit: each subset of devices, in some orders, with even and with uneven splits."""
+    """Distinct placements that fit, each with the scenario's own prompt and with a long one."""
+    for layers in _splits(scenario, seed):
+        placed = scenario.model_copy(update={"placement": PlacementSpec(layers=layers, roles=scenario.placement.roles)})
+        yield placed
+        longer = placed.workload.model_copy(update={"prompt_tokens": LONG_PROMPT_TOKENS})
+        if longer.prompt_tokens > 2 * placed.workload.prompt_tokens:
+            yield from _fitting(placed.model_copy(update={"workload": longer}))
+
+
+def _fitting(scenario: Scenario) -> Iterator[Scenario]:
+    try:
+        prepare(scenario)
+    except PlacementError:
+        return
+    yield scenario
+
+
+def _splits(scenario: Scenario, seed: int) -> Iterator[dict[str, int]]:
+    """Layers of each device: each subset of devices, in some orders, with even and with uneven splits."""
     total, most = _room(scenario)
+    client = next(iter(most), "") if engine(scenario.engine.name).client_is_first else None
     generator = np.random.default_rng(np.random.SeedSequence((seed, 0xDE51)))
     seen: set[tuple[tuple[str, int], ...]] = set()
     subsets = [subset for size in range(1, len(most) + 1) for subset in combinations(most, size)
-               if sum(most[name] for name in subset) >= total >= size]
+               if sum(most[name] for name in subset) >= total >= size and (client is None or client in subset)]
     for attempt in range(8 * CANDIDATES if subsets else 0):
         subset = subsets[attempt % len(subsets)]
         first = attempt < len(subsets)
         order = list(subset) if first else generator.permutation(subset).tolist()
+        order.sort(key=lambda name: name != client)
         shares = np.ones(len(order)) if first else generator.dirichlet(np.full(len(order), 1.5))
         layers = apportion(total, shares.tolist(), [most[name] for name in order])
         key = tuple(zip(order, layers, strict=True))
         if key in seen or min(layers) == 0:
             continue
         seen.add(key)
-        yield _placed(scenario, dict(key))
+        yield dict(key)
         if len(seen) >= CANDIDATES:
             return
 
@@ -120,6 +141,3 @@ def _room(scenario: Scenario) -> tuple[int, dict[str, int]]:
         for row in prepared.memory if row.layers
     }
 
-
-def _placed(scenario: Scenario, layers: dict[str, int]) -> Scenario:
-    return scenario.model_copy(update={"placement": PlacementSpec(layers=layers, roles=scenario.placement.roles)})

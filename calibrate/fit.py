@@ -1,7 +1,7 @@
 """fit: non-negative, robust, weighted least squares on the engine's own design matrix, with bootstrap draws.
 
 The loss is `sum_i rho((measured_i - gap_i(values)) / measured_i)` with Huber's rho (1964) on relative errors: a gap of
-100 ms may be off by more than one of 10 ms. Devices of one kind are pulled towards their mean (`POOLING_LOG_SD`), so a
+100 ms may be off by more than one of 10 ms. Devices of one kind are pulled towards their mean (`prior`), so a
 device that few placements tell apart borrows from its siblings instead of taking any value.
 """
 
@@ -14,33 +14,19 @@ import numpy as np
 from scipy.optimize import nnls
 
 from calibrate.forward import Design, design, job_of, parameter_names
+from calibrate.prior import USUAL_ERROR, Prior, prior
 from calibrate.samples import Sample
 from simulator.errors import CalibrationError
 from simulator.laws.law import Floats
 from simulator.runtime.job import Job
 
-__all__ = ["USUAL_SESSION_SIGMA", "Fit", "fit"]
+__all__ = ["Fit", "fit", "usual_session_sigma"]
 
-POOLING_LOG_SD = 0.05
-"""How much two machines of one kind usually differ (natural logarithm): the same chip in the same model, at the same
-settings. Assumed; it matters only where placements do not separate them."""
-PRIOR = {"context_cost": (1.5, 3.0), "batch_cost": (0.2, 0.3), "contention": (0.0, 0.05),
-         "contention/polling": (0.1, 0.05)}
-"""Mean and standard deviation before any data: the catalogue's graphics processors read KV bytes at 1.45 to 1.8 times the cost
-of weight bytes; a batch is nearly free on a graphics processor and up to linear on a processor; an EXO rank that waits for its
-turn on a shared machine was seen (by its CPU time, not by token times) to take 10 to 15 % of a core for polling, while a
-llama.cpp server that waits sleeps."""
-OVERHEADS = ("step_overhead_s", "hop_overhead_s")
-OVERHEAD_SHARE = 0.3
-"""Overheads are zero give or take this share of a token's time, before any data: so time that placements do not separate
-goes to the layers, which read gigabytes, and not to an overhead that would make them free."""
-USUAL_ERROR = 0.1
-"""Relative error of one run against a good model: what repeats of one placement on a shared machine differ by."""
 HUBER = 1.345
 """Huber's constant: 95 % efficiency if errors are normal after all."""
 USUAL_SESSION_SIGMA = 0.1
 """Log sd between sessions before any are measured: one placement of another engine, measured four times within two
-minutes on a shared machine, gave medians of 28, 28, 30 and 36 ms (log sd 0.12)."""
+minutes on a shared machine, gave medians of 28, 28, 30 and 36 ms (log sd 0.12). Worth as much as one measured repeat."""
 ROUNDS = 4
 """Re-linearisations: the flow is piecewise linear, so the second one is nearly always the last that changes anything."""
 REWEIGHTINGS = 12
@@ -84,11 +70,11 @@ def fit(samples: Sequence[Sample], *, draws: int = 500, seed: int = 1) -> Fit:
     jobs = [job_of(sample.scenario, float(np.mean([run.context for run in sample.runs]))) for sample in samples]
     rows = np.concatenate([np.full(len(sample.runs), index) for index, sample in enumerate(samples)])
     measured = np.array([run.median_s for sample in samples for run in sample.runs])
-    pooling = _pooling(names, samples)
+    beliefs = prior(names, [sample.scenario for sample in samples])
     values = _start(names, jobs, samples)
     for _ in range(ROUNDS):
         model = design(jobs, names, values)
-        solved = _solve(model, rows, measured, pooling)
+        solved = _solve(model, rows, measured, beliefs)
         moved = np.max(np.abs(solved - model.at) / np.maximum(model.at, 1e-9))
         values = dict(zip(names, solved.tolist(), strict=True))
         if moved < 1e-3:
@@ -97,9 +83,9 @@ def fit(samples: Sequence[Sample], *, draws: int = 500, seed: int = 1) -> Fit:
     medians = np.array([sample.median_s for sample in samples])
     condition, groups = _separation(model, medians)
     return Fit(
-        names=names, values=values, draws=_bootstrap(model, rows, measured, pooling, draws, seed),
+        names=names, values=values, draws=_bootstrap(model, rows, measured, beliefs, usual_session_sigma(samples), draws, seed),
         predicted_s=model.base, measured_s=medians,
-        left_out_error=_left_out(model, rows, measured, pooling, medians),
+        left_out_error=_left_out(model, rows, measured, beliefs, medians),
         condition=condition, unseparated=groups, design=model,
     )
 
@@ -123,22 +109,8 @@ def _start(names: Sequence[str], jobs: Sequence[Job], samples: Sequence[Sample])
     return {name: guess.get(name.split("/")[0], 0.1 * float(np.min(per_layer))) for name in names}
 
 
-def _pooling(names: Sequence[str], samples: Sequence[Sample]) -> list[list[int]]:
-    """Columns of devices that are alike: of one catalogue kind, or all played by one machine."""
-    alike: dict[str, str] = {}
-    for sample in samples:
-        for name, device in sample.scenario.devices.items():
-            host = "one machine" if sample.scenario.shared_host is not None else f"only {name}"
-            alike[name] = device.kind or host
-    groups: dict[str, list[int]] = {}
-    for column, name in enumerate(names):
-        if name.startswith("layer_s/"):
-            groups.setdefault(alike[name.removeprefix("layer_s/")], []).append(column)
-    return [group for group in groups.values() if len(group) > 1]
-
-
 def _solve(
-    model: Design, rows: Floats, measured: Floats, pooling: Sequence[Sequence[int]],
+    model: Design, rows: Floats, measured: Floats, beliefs: Prior,
     generator: np.random.Generator | None = None,
 ) -> Floats:
     """Iteratively reweighted non-negative least squares; `rows` maps measurements to design rows.
@@ -150,12 +122,12 @@ def _solve(
     weights = np.ones(len(goal))
     # columns in units of their own effect, else lsq_linear's tolerances mean nothing
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12)
-    solved, beliefs = model.at, None
+    solved, moved = model.at, None
     for _ in range(REWEIGHTINGS):
-        extra, wanted = _prior_rows(model.names, solved, pooling, float(np.median(measured)))
+        extra, wanted = beliefs.rows(solved, float(np.median(measured)))
         if generator is not None:
-            beliefs = generator.normal(0, USUAL_ERROR, len(wanted)) if beliefs is None else beliefs
-            wanted = wanted + beliefs
+            moved = generator.normal(0, USUAL_ERROR, len(wanted)) if moved is None else moved
+            wanted = wanted + moved
         stacked = np.vstack([matrix * weights[:, None], extra]) / scale
         before, solved = solved, nnls(stacked, np.concatenate([goal * weights, wanted]))[0] / scale
         errors = np.abs(goal - matrix @ solved)
@@ -166,35 +138,8 @@ def _solve(
     return solved
 
 
-def _prior_rows(
-    names: Sequence[str], values: Floats, pooling: Sequence[Sequence[int]], gap_s: float
-) -> tuple[Floats, Floats]:
-    """What is believed before any measurement, as rows with the weight of one measurement that errs by `USUAL_ERROR`.
-
-    Devices of one kind are alike, shared parameters are where `PRIOR` has them, and overheads are a part of a token's time
-    (`gap_s`); all give way to data at once.
-    """
-    extra, wanted = [], []
-    for group in pooling:
-        mean = max(float(np.mean(values[list(group)])), 1e-9)
-        for column in group:
-            row = np.zeros(len(values))
-            row[list(group)] -= 1 / len(group)
-            row[column] += 1
-            extra.append(row / (mean * POOLING_LOG_SD) * USUAL_ERROR)
-            wanted.append(0.0)
-    for column, name in enumerate(names):
-        if name in PRIOR or name in OVERHEADS:
-            mean, sd = PRIOR.get(name, (0.0, OVERHEAD_SHARE * gap_s))
-            row = np.zeros(len(values))
-            row[column] = USUAL_ERROR / sd
-            extra.append(row)
-            wanted.append(mean * USUAL_ERROR / sd)
-    return np.array(extra).reshape(-1, len(values)), np.array(wanted)
-
-
 def _bootstrap(
-    model: Design, rows: Floats, measured: Floats, pooling: Sequence[Sequence[int]], draws: int, seed: int
+    model: Design, rows: Floats, measured: Floats, beliefs: Prior, usual: float, draws: int, seed: int
 ) -> Floats:
     """Solutions for measurements that might have been: the fitted ones with new session and run errors.
 
@@ -207,11 +152,11 @@ def _bootstrap(
     logs = np.log(measured / fitted)
     session = np.array([logs[rows == group].mean() for group in np.unique(rows)])
     deviations = _deviations(logs, rows, session)
-    session_sd = _session_sd(session, _parameters_used(model, rows, measured, pooling))
+    session_sd = _session_sd(session, _parameters_used(model, rows, measured, beliefs), usual)
     out = np.empty((draws, len(model.names)))
     for draw in range(draws):
         moved = generator.normal(0, session_sd, len(session))[rows] + generator.choice(deviations, len(rows))
-        out[draw] = _solve(model, rows, fitted * np.exp(moved), pooling, generator)
+        out[draw] = _solve(model, rows, fitted * np.exp(moved), beliefs, generator)
     return out
 
 
@@ -223,11 +168,11 @@ def _deviations(logs: Floats, rows: Floats, session: Floats) -> Floats:
 
 
 def _parameters_used(
-    model: Design, rows: Floats, measured: Floats, pooling: Sequence[Sequence[int]]
+    model: Design, rows: Floats, measured: Floats, beliefs: Prior
 ) -> float:
     """Effective number of parameters, `trace(X^T X (X^T X + P)^-1)`: a parameter that its prior holds uses up no data."""
     matrix = model.matrix[rows] / measured[:, None]
-    extra, _ = _prior_rows(model.names, np.maximum(model.at, 1e-12), pooling, float(np.median(measured)))
+    extra, _ = beliefs.rows(np.maximum(model.at, 1e-12), float(np.median(measured)))
     # columns in their own size, then a pseudo-inverse: what neither data nor belief bear on uses up nothing
     scale = np.maximum(np.sqrt((matrix**2).sum(axis=0) + (extra**2).sum(axis=0)), 1e-12)
     matrix, extra = matrix / scale, extra / scale
@@ -235,15 +180,25 @@ def _parameters_used(
     return float(np.trace(np.linalg.pinv(data + extra.T @ extra, rcond=1e-10, hermitian=True) @ data))
 
 
-def _session_sd(session: Floats, parameters: float) -> float:
+def _session_sd(session: Floats, parameters: float, usual: float) -> float:
     """Log sd of sessions about the fit, with its degrees of freedom; the belief counts as much as one session."""
     freedom = max(0.0, len(session) - parameters)
     known = float(np.sum(session**2)) if freedom > 0 else 0.0
-    return float(np.sqrt((known + USUAL_SESSION_SIGMA**2) / (freedom + 1)))
+    return float(np.sqrt((known + usual**2) / (freedom + 1)))
+
+
+def usual_session_sigma(samples: Sequence[Sample]) -> float:
+    """Log sd that is expected between sessions: what the repeated visits of these measurements show, else the usual one."""
+    squares, freedom = USUAL_SESSION_SIGMA**2, 1
+    for one in samples:
+        if len(one.visits_s) > 1:
+            squares += float(np.var(np.log(one.visits_s), ddof=1)) * (len(one.visits_s) - 1)
+            freedom += len(one.visits_s) - 1
+    return float(np.sqrt(squares / freedom))
 
 
 def _left_out(
-    model: Design, rows: Floats, measured: Floats, pooling: Sequence[Sequence[int]], medians: Floats
+    model: Design, rows: Floats, measured: Floats, beliefs: Prior, medians: Floats
 ) -> Floats:
     """log(measured / predicted) of each sample predicted from all others; nan for the only one."""
     if len(medians) == 1:
@@ -251,7 +206,7 @@ def _left_out(
     errors = np.empty(len(medians))
     for index in range(len(medians)):
         others = rows != index
-        values = _solve(model, rows[others], measured[others], pooling)
+        values = _solve(model, rows[others], measured[others], beliefs)
         predicted = model.base[index] + model.matrix[index] @ (values - model.at)
         errors[index] = np.log(medians[index] / max(predicted, 1e-9))
     return errors

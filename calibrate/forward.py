@@ -51,7 +51,7 @@ def parameter_names(scenarios: Sequence[Scenario]) -> tuple[str, ...]:
     if any(len(job.ring) > 1 for job in jobs):
         shared.insert(1, "hop_overhead_s")
         if any(scenario.shared_host is not None for scenario in scenarios):
-            polls = engine(scenarios[0].engine.name).waits_by_polling  # two beliefs about what waiting costs, see `fit.PRIOR`
+            polls = engine(scenarios[0].engine.name).waits_by_polling  # two beliefs about what waiting costs, see `prior.PRIOR`
             shared.append("contention/polling" if polls else "contention")
     return tuple(f"layer_s/{device}" for device in holding) + tuple(shared)
 

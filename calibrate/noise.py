@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from calibrate.fit import USUAL_SESSION_SIGMA, Fit
+from calibrate.fit import Fit, usual_session_sigma
 from calibrate.samples import RunSample, Sample
 from simulator.laws.law import Floats
 from simulator.prepare import prepare
@@ -25,8 +25,6 @@ UPPER = np.array([0.75, 0.9, 0.95, 0.99])
 UPPER_Z = np.array([0.6745, 1.2816, 1.6449, 2.3263])
 """Quantiles of a run that its noise is read from, and those of the standard normal."""
 FEWEST_SESSIONS = 3
-USUAL_SESSIONS = 5
-"""How many measured sessions that belief is worth."""
 DISTINCT = 0.1
 """Square sums of stage shares that differ by less cannot tell own noise from common noise."""
 FEWEST_RUNS = 3
@@ -133,13 +131,12 @@ def _session_sigma(samples: Sequence[Sample], fitted: Fit, warnings: list[str]) 
 
     Robust (median absolute deviation), because a session that alone pinned down a parameter says nothing of sessions.
     """
-    errors = fitted.left_out_error[np.isfinite(fitted.left_out_error)]
+    errors, usual = fitted.left_out_error[np.isfinite(fitted.left_out_error)], usual_session_sigma(samples)
     if len(errors) < FEWEST_SESSIONS:
-        warnings.append(f"too few measurements to see what the model misses; {USUAL_SESSION_SIGMA:.0%} is assumed")
-        return USUAL_SESSION_SIGMA
+        warnings.append(f"too few measurements to see what the model misses; {usual:.0%} is assumed")
+        return usual
     missed = float(np.median(np.abs(errors))) / 0.6745
     moved = (fitted.draws - fitted.design.at) @ fitted.design.matrix.T / fitted.predicted_s
     known = float(np.median(np.std(moved, axis=0)))
     own = max(missed**2 - known**2, (missed / 2) ** 2)
-    weight = USUAL_SESSIONS / (USUAL_SESSIONS + len(errors))
-    return float(np.sqrt((1 - weight) * own + weight * USUAL_SESSION_SIGMA**2))
+    return float(np.sqrt((len(errors) * own + usual**2) / (len(errors) + 1)))

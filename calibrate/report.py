@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,11 @@ from calibrate.ledger import by, summary
 from calibrate.validate import Validation
 from simulator.files import write_bytes_atomically, write_text_atomically
 
-__all__ = ["calibration_table", "charts", "markdown", "summary_line", "validation_table", "write_report"]
+if TYPE_CHECKING:
+    from calibrate.study import Circle
+
+__all__ = ["calibration_table", "charts", "markdown", "summary_line", "validation_table", "write_circle",
+           "write_report"]
 
 
 def summary_line(rows: Sequence[Validation]) -> str:
@@ -129,6 +133,23 @@ def write_report(folder: Path, title: str, introduction: Sequence[str], rows: Se
     text = markdown(title, introduction, rows, details)
     write_text_atomically(folder / "report.md", text)
     write_text_atomically(folder / "report.html", _html(title, text, svgs))
+
+
+def write_circle(made: Circle, folder: Path, title: str, how: str) -> None:
+    """The report of a whole circle; `how` says how its training placements were chosen."""
+    trained = ", ".join(source.name for source in made.calibration.sources)
+    introduction = [
+        f"Calibrated on {len(made.calibration.sources)} placements, {how} ({trained}); everything in the first table was "
+        "predicted before it was measured, and the training placements were measured again among the held-out ones.", "",
+        "*Runs differ by* is the standard deviation of the logarithm of a configuration's own run medians: the floor for any "
+        "model."]
+    details = [
+        "## Held out, predicted before it was measured", "", *validation_table(made.validations), "",
+        "## The training placements again: what time alone changed", "", *validation_table(made.repeats), "",
+        "## The held-out ones from a calibration on those repeats, which saw the same hour", "",
+        f"{summary_line(made.interleaved.validations)}.", "", *validation_table(made.interleaved.validations), "",
+        "## Calibration", "", *calibration_table(made.calibration), "", *(f"- {text}" for text in made.calibration.warnings)]
+    write_report(folder, title, introduction, made.validations, details)
 
 
 def _html(title: str, text: str, svgs: dict[str, str]) -> str:

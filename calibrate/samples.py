@@ -48,6 +48,8 @@ class Sample:
     scenario: Scenario
     runs: tuple[RunSample, ...]
     warnings: tuple[str, ...]
+    visits_s: tuple[float, ...] = ()
+    """Median gap of each visit, where the cluster was started anew for each: sessions, as it were."""
 
     @property
     def gaps_s(self) -> Floats:
@@ -75,8 +77,9 @@ def sample(measurement: Measurement) -> Sample:
     if not measurement.complete:
         warnings.append("the measurement was interrupted; its complete part is used")
     offsets = {(e["run"], e.get("chat", 0)): e for e in measurement.of("request")}
-    runs = []
-    for run in sorted({key[0] for key in times}):
+    runs, mended = [], {event["run"] for event in measurement.of("phase")}
+    warnings += [f"run {run}: a device was lost in it; left out" for run in sorted(mended)]
+    for run in sorted({key[0] for key in times} - mended):
         chats = {chat: t for (r, chat), t in times.items() if r == run}
         prompt = {chat: offsets.get((run, chat), {}) for chat in chats}
         found, doubt = _run(chats, prompt, measurement.provenance.prompt_tokens)
@@ -84,10 +87,13 @@ def sample(measurement: Measurement) -> Sample:
             runs.append(found)
         warnings += [f"run {run}: {text}" for text in doubt]
     if not runs:
-        raise MeasurementError(f"{measurement.path or name}: no run with {FEWEST_GAPS} gaps or more; measure longer")
+        why = "every run lost a device; measure without a dropout" if mended else (
+            f"no run with {FEWEST_GAPS} gaps or more; measure longer")
+        raise MeasurementError(f"{measurement.path or name}: {why}")
     if len(runs) == 1:
         warnings.append("one run only: how much runs differ is unknown; measure five")
-    return Sample(name, measurement.sha256, scenario, tuple(runs), tuple(warnings))
+    visits = [visit for event in measurement.of("repeatability") for visit in event.get("visit_median_s", ())]
+    return Sample(name, measurement.sha256, scenario, tuple(runs), tuple(warnings), tuple(visits))
 
 
 def _check_placement(measurement: Measurement, scenario: Scenario) -> None:

@@ -12,14 +12,16 @@ from calibrate.calibration import Calibration, calibrate_samples, save_calibrati
 from calibrate.ledger import append
 from calibrate.samples import Sample, sample
 from calibrate.validate import Kind, LedgerPrediction, Validation, predict_sessions, validate
+from simulator.errors import CalibrationError
 from simulator.prepare import prepare
 from simulator.result.measurement import read_measurement
 from simulator.scenario import Scenario
 
-__all__ = ["Circle", "Split", "circle", "kind_of", "run_split", "stratified"]
+__all__ = ["Circle", "Split", "circle", "kind_of", "plainest", "run_split", "stratified"]
 
 Measure = Callable[[Sequence[Scenario], Path], Sequence[Path]]
 REPLICATIONS = 200
+COMMON = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,11 @@ class Circle:
     calibration: Calibration
     predictions: tuple[LedgerPrediction, ...]
     validations: tuple[Validation, ...]
+    """Of the held-out scenarios, each predicted before it was measured."""
+    repeats: tuple[Validation, ...]
+    """Of the training scenarios, measured again among the held-out ones: what time alone changed."""
+    interleaved: Split
+    """The held-out scenarios again, from a calibration on those repeats, which saw the same hour."""
 
 
 def circle(
@@ -114,24 +121,54 @@ def circle(
 
     `measure` takes scenarios and a folder and returns one file per scenario. Each prediction is in the ledger before its
     scenario is measured; the training scenarios are measured again among the held-out ones, so that drift shows as a
-    `repeat`. Raises what measuring and calibrating raise; what was done until then is kept.
+    `repeat`, and a held-out scenario that only repeats a training one is left out. Raises what measuring and calibrating
+    raise; what was done until then is kept.
     """
     first = [sample(read_measurement(path)) for path in measure(training, folder / "training")]
     calibration = calibrate_samples(first, draws=draws)
     save_calibration(calibration, folder / "calibration.yaml")
-    hash_, hashes = sha256((folder / "calibration.yaml").read_bytes()).hexdigest(), tuple(one.sha256 for one in first)
-    asked = [*held_out, *training]
-    predictions = tuple(
-        predict_sessions(apply(calibration, scenario.model_copy(update={"replications": REPLICATIONS})).scenario,
-                         kind=kind_of(scenario, [one.scenario for one in first]), calibration_sha256=hash_, trained_on=hashes)
-        for scenario in asked)
+    trained = [one.scenario for one in first]
+    asked = [*(one for one in held_out if kind_of(one, trained) != "repeat"), *training]
+    predictions = _predict(calibration, folder / "calibration.yaml", first, asked)
     append(folder / "ledger.jsonl", *predictions)
-    files = measure(asked, folder / "held_out")
+    second = [sample(read_measurement(path)) for path in measure(asked, folder / "held_out")]
     outcomes = []
-    for prediction, path in zip(predictions, files, strict=True):
-        outcomes.append(validate(prediction, sample(read_measurement(path))))
+    for prediction, one in zip(predictions, second, strict=True):
+        outcomes.append(validate(prediction, one))
         append(folder / "ledger.jsonl", outcomes[-1])
-    return Circle(calibration, predictions, tuple(outcomes))
+    again = run_split("training measured again among the others", second,
+                      [one.name for one in second[len(asked) - len(training):]], draws=draws)
+    return Circle(calibration, predictions, tuple(row for row in outcomes if row.kind != "repeat"),
+                  tuple(row for row in outcomes if row.kind == "repeat"), again)
+
+
+def _predict(
+    calibration: Calibration, file: Path, first: Sequence[Sample], asked: Sequence[Scenario]
+) -> tuple[LedgerPrediction, ...]:
+    """One prediction per scenario, for the ledger."""
+    hash_, hashes = sha256(file.read_bytes()).hexdigest(), tuple(one.sha256 for one in first)
+    trained = [one.scenario for one in first]
+    return tuple(
+        predict_sessions(apply(calibration, scenario.model_copy(update={"replications": REPLICATIONS})).scenario,
+                         kind=kind_of(scenario, trained), calibration_sha256=hash_, trained_on=hashes)
+        for scenario in asked)
+
+
+def plainest(scenarios: Sequence[Scenario]) -> Scenario:
+    """The scenario to design training placements from: the one with most devices that many of the others have as they are.
+
+    Devices, links included, that fewer than `COMMON` of all scenarios have count against it: they are what is to be
+    predicted. Of equals the first. Raises CalibrationError without scenarios.
+    """
+    if not scenarios:
+        raise CalibrationError("no scenario to design placements from; give a folder with scenarios")
+
+    def worth(one: Scenario) -> float:
+        shares = [sum(other.devices.get(name) == device for other in scenarios) / len(scenarios)
+                  for name, device in one.devices.items()]
+        return sum(share - COMMON for share in shares)
+
+    return max(scenarios, key=worth)
 
 
 def stratified(samples: Sequence[Sample], groups: Sequence[str], seed: int) -> tuple[str, ...]:

@@ -166,14 +166,19 @@ def published(
 @validate_app.command("study")
 def study(
     scenarios: Annotated[Path, typer.Argument(help="Folder of scenarios.")],
-    train: Annotated[list[str], typer.Option(help="Name of a scenario to calibrate on; several times.")],
+    train: Annotated[list[str] | None, typer.Option(
+        help="Name of a scenario to calibrate on; several times. Default: what `sim live design` proposes.")] = None,
+    design: Annotated[str | None, typer.Option(
+        help="Scenario whose devices and links the proposed placements take; default: the plainest.")] = None,
+    runs: Annotated[int, typer.Option(min=2, max=40, help="Placements to propose.")] = 7,
     cluster: Annotated[str, typer.Option(help="local, or llama-rpc://host:port,...")] = "local",
     out: Annotated[Path, typer.Option(help="Folder for measurements, calibration, ledger and report.")] = Path("results/study"),
     rounds: Annotated[int, typer.Option(min=1, max=20, help="Visits to each scenario.")] = 2,
 ) -> None:
-    """The whole circle, unattended: measure, calibrate, predict, measure what was predicted, validate, report."""
-    from calibrate.report import calibration_table, validation_table, write_report
-    from calibrate.study import circle
+    """The whole circle, unattended: design, measure, calibrate, predict, measure what was predicted, validate, report."""
+    from calibrate.design import propose
+    from calibrate.report import write_circle
+    from calibrate.study import circle, plainest
     from live.local.run import measure
     from sim.live_local_cmd import endpoints_of
     from simulator.errors import CalibrationError
@@ -181,19 +186,21 @@ def study(
     from simulator.scenario import Scenario
 
     known = {path.stem: load(path, Scenario) for path in sorted(scenarios.glob("*.yaml"))}
-    missing = [name for name in train if name not in known]
+    missing = [name for name in [*(train or ()), *([design] if design else [])] if name not in known]
     if missing or not known:
         raise CalibrationError(f"{scenarios}: no scenario {', '.join(missing)}; there are {', '.join(known) or 'none'}")
-    held_out = [scenario for name, scenario in known.items() if name not in train]
+    if train:
+        training, how = [known[name] for name in train], "chosen by name"
+    else:
+        base = known[design] if design else plainest(list(known.values()))
+        training = [proposal.scenario for proposal in propose(base, runs)]
+        how = f"proposed by `sim live design` for {base.name}"
     made = circle(
-        [known[name] for name in train], held_out,
+        training, [scenario for name, scenario in known.items() if name not in (train or ())],
         lambda asked, folder: measure(asked, folder, lambda text: typer.echo(text, err=True), rounds=rounds,
                                       endpoints=endpoints_of(cluster)),
         out)
-    write_report(
-        out, f"Study of {scenarios}",
-        [f"Calibrated on {', '.join(train)}; everything below was predicted before it was measured."], made.validations,
-        [*validation_table(made.validations), "", "## Calibration", "", *calibration_table(made.calibration)])
+    write_circle(made, out, f"Study of {scenarios}", how)
     typer.echo((out / "report.md").read_text(encoding="utf-8"))
 
 
@@ -210,15 +217,18 @@ def ledger(
     rows, asked = validations(ledger_file), predictions(ledger_file)
     if not rows:
         raise CalibrationError(f"{ledger_file}: {len(asked)} predictions and no outcome yet; measure and `sim validate`")
+    # a placement that trained, measured again, is no test of the physics: it is listed, and counts in its own line only
+    new = [row for row in rows if row.kind != "repeat"] or rows
     groups = {f"{engine}: {kind}": group for engine, ones in by(rows, lambda row: row.engine).items()
               for kind, group in by(ones, lambda row: row.kind).items()}
     if as_json:
-        print(json.dumps({"all": summary(rows), "groups": {name: summary(group) for name, group in groups.items()},
+        print(json.dumps({"all": summary(new), "groups": {name: summary(group) for name, group in groups.items()},
                           "rows": [row.model_dump(mode="json") for row in rows]}, indent=2))
     else:
         print("\n".join(validation_table(rows)))
         for name, group in groups.items():
             print(f"{name}: {summary_line(group)}")
-        print(summary_line(rows))
+        print(summary_line(new))
     if out is not None:
-        write_report(out, "The ledger", [f"All of {ledger_file}."], rows, validation_table(rows))
+        write_report(out, "The ledger", [f"All of {ledger_file}; repeats of what trained are in the table only."], new,
+                     validation_table(rows))

@@ -47,6 +47,8 @@ class Engine:
     """
     waits_by_polling: bool = False
     """Whether a rank that waits for a message takes processor time (which matters where ranks share a machine)."""
+    client_is_first: bool = False
+    """Whether the first device is the one that the chat runs on, so that no placement can begin with another."""
     chats_at_once: int = 1_000
     """Chats whose KV caches are in memory together; further ones wait."""
 

@@ -200,6 +200,7 @@ ENGINE = Engine(
     name="llama-rpc",
     default_rule="speed",
     head_on="last",
+    client_is_first=True,
     token_times_s=lambda job, draws: token_times_s(LlamaStar(job, draws)),
     is_recursion_exact=is_recursion_exact,
     start=lambda env, job, draws, recorder: _Processes(env, LlamaStar(job, draws), recorder),

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from simulator.laws.law import Floats
-from simulator.runtime.cost import crowding, decode_s, head_s, paging_s, prefill_s
+from simulator.runtime.cost import crowding, head_s, paging_s, prefill_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 
@@ -73,30 +73,34 @@ class LlamaStar:
     @cached_property
     def decode_s(self) -> Floats:
         """Each device's work for each decode step, shape (steps, devices, rows); sampling is the client's."""
-        base = [decode_s(device, self.job.model, shard.layers, self.cached, self.batch)
-                for device, shard in zip(self.job.ring, self.job.shards, strict=True)]
-        return self._stages_s("decode", base)
+        return np.stack([
+            self._stage_s("decode", rank, self.draws.decode_s(
+                device, self.job.model, shard.layers, self.cached, self.batch, self._fixed_s(rank)), self.steps)
+            for rank, (device, shard) in enumerate(zip(self.job.ring, self.job.shards, strict=True))], axis=1)
 
     @cached_property
     def prefill_s(self) -> Floats:
         """Each device's work for each chunk, shape (chunks, devices, rows); the head is computed for one token."""
         starts = np.cumsum((0, *self.chunks[:-1])) % self.job.workload.prompt_tokens
-        base = [np.array([prefill_s(device, self.job.model, shard.layers, tokens, int(start))
-                          for tokens, start in zip(self.chunks, starts, strict=True)])
-                for device, shard in zip(self.job.ring, self.job.shards, strict=True)]
-        return self._stages_s("prefill", base)
-
-    def _stages_s(self, part: str, base: list[Floats]) -> Floats:
-        """Layers, head and host work of `part` with their factors, shape (steps, devices, rows)."""
-        overhead = self.job.engine.step_overhead_s * self.draws.overhead("step")
         columns = []
-        for rank, (device, layers_s) in enumerate(zip(self.job.ring, base, strict=True)):
-            work = layers_s + self._paging_s(rank)
-            work += head_s(device, self.job.model, self.batch) if rank == self.servers else 0.0
-            host = (device.speed.stage_overhead + (overhead if rank == 0 else 0.0)) * crowding(device, self.batch)
-            noise = self.draws.noise(device, part, len(work))
-            columns.append((work[:, None] * self.draws.speed_factor(device, part) + host) * noise)
+        for rank, (device, shard) in enumerate(zip(self.job.ring, self.job.shards, strict=True)):
+            layers_s = np.array([prefill_s(device, self.job.model, shard.layers, tokens, int(start))
+                                 for tokens, start in zip(self.chunks, starts, strict=True)]) + self._fixed_s(rank)
+            work = np.multiply.outer(layers_s, self.draws.speed_factor(device, "prefill"))
+            columns.append(self._stage_s("prefill", rank, work, len(self.chunks)))
         return np.stack(columns, axis=1)
+
+    def _fixed_s(self, rank: int) -> float:
+        """Paging, and the head where it is."""
+        head = head_s(self.job.ring[rank], self.job.model, self.batch) if rank == self.servers else 0.0
+        return self._paging_s(rank) + head
+
+    def _stage_s(self, part: str, rank: int, work: Floats, n: int) -> Floats:
+        """One device's work with host work and noise, shape (n, rows)."""
+        device = self.job.ring[rank]
+        overhead = self.job.engine.step_overhead_s * self.draws.overhead("step") if rank == 0 else 0.0
+        host = (device.speed.stage_overhead + overhead) * crowding(device, self.batch)
+        return np.asarray((work + host) * self.draws.noise(device, part, n))
 
     def _paging_s(self, rank: int) -> float:
         model, workload, layers = self.job.model, self.job.workload, self.job.shards[rank].layers

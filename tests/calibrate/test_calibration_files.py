@@ -178,7 +178,9 @@ def test_a_circle_writes_predictions_before_it_measures(tmp_path: Path) -> None:
 
     made = circle([scenarios["A_a24"], scenarios["B_a12b12"]], [scenarios["B_a4b20"]], measure, tmp_path, draws=40)
     assert in_ledger == [0, 3]
-    assert [row.kind for row in made.validations] == ["new split", "repeat", "repeat"]
+    assert [row.kind for row in made.validations] == ["new split"]
+    assert [row.kind for row in made.repeats] == ["repeat", "repeat"]
+    assert [row.measurement for row in made.interleaved.validations] == ["B_a4b20"]
     assert len(predictions(tmp_path / "ledger.jsonl")) == len(validations(tmp_path / "ledger.jsonl")) == 3
 
 
@@ -229,3 +231,17 @@ def test_an_interrupted_writer_leaves_what_it_had(tmp_path: Path) -> None:
     assert found.token_times_s()[0, 0].tolist() == [5e-9]
     with pytest.raises(MeasurementError, match="never overwritten"):
         MeasurementWriter(path, provenance)
+
+
+def test_a_run_that_lost_a_device_calibrates_nothing(tmp_path: Path) -> None:
+    lines = (DATA / "A_a24.jsonl").read_text().splitlines()
+    runs = {json.loads(line).get("run") for line in lines} - {None}
+    phase = {"type": "phase", "phase": "detect", "device": "b", "start_ns": 1, "end_ns": 2}
+    path = tmp_path / "m.jsonl"
+    path.write_text("\n".join([*lines, json.dumps(phase | {"run": 0})]) + "\n")
+    found, whole = sample(read_measurement(path)), sample(read_measurement(DATA / "A_a24.jsonl"))
+    assert len(found.runs) == len(whole.runs) - 1
+    assert any("run 0: a device was lost" in text for text in found.warnings)
+    path.write_text("\n".join([*lines, *(json.dumps(phase | {"run": run}) for run in runs)]) + "\n")
+    with pytest.raises(MeasurementError, match="every run lost a device"):
+        sample(read_measurement(path))

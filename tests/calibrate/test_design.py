@@ -10,7 +10,9 @@ import pytest
 from calibrate.design import propose
 from calibrate.forward import TYPICAL, design, job_of, parameter_names
 from calibrate.samples import sample
+from calibrate.study import plainest
 from simulator.errors import CalibrationError
+from simulator.files import load
 from simulator.prepare import prepare
 from simulator.result.measurement import read_measurement
 from simulator.scenario import Scenario
@@ -25,7 +27,7 @@ def scenario() -> Scenario:
 
 def test_proposals_fit_and_are_distinct(scenario: Scenario) -> None:
     proposals = propose(scenario, 6)
-    assert len({tuple(proposal.layers.items()) for proposal in proposals}) == 6
+    assert len({(*proposal.layers.items(), proposal.scenario.workload.prompt_tokens) for proposal in proposals}) == 6
     for proposal in proposals:
         assert prepare(proposal.scenario).job.placement.layer_counts == proposal.layers
         assert sum(proposal.layers.values()) == 24
@@ -55,7 +57,40 @@ def test_greedy_beats_the_same_number_of_placements_at_random(scenario: Scenario
 
 
 def test_a_single_possible_placement_is_refused(scenario: Scenario) -> None:
+    long = scenario.workload.model_copy(update={"prompt_tokens": 1500})
     alone = scenario.model_copy(update={
-        "devices": {"a": scenario.devices["a"]}, "placement": scenario.placement.model_copy(update={"layers": {"a": 24}})})
+        "workload": long, "devices": {"a": scenario.devices["a"]}, "placement": scenario.placement.model_copy(update={"layers": {"a": 24}})})
     with pytest.raises(CalibrationError, match="nothing to choose"):
         propose(alone, 3)
+
+
+def test_a_long_prompt_is_proposed_because_only_it_shows_what_a_context_costs(scenario: Scenario) -> None:
+    proposals = propose(scenario, 6)
+    prompts = [proposal.scenario.workload.prompt_tokens for proposal in proposals]
+    assert {scenario.workload.prompt_tokens, 1500} == set(prompts)
+    first_long = prompts.index(1500)
+    before = proposals[first_long - 1].relative_sd["context_cost"] if first_long else 3.0
+    assert proposals[first_long].relative_sd["context_cost"] < before
+
+
+def test_the_client_of_a_star_stays_first() -> None:
+    """A llama.cpp RPC client runs where the chat runs; another first device would be another client."""
+    asked = load(Path(__file__).parents[2] / "scenarios" / "local" / "four_even.yaml", Scenario)
+    for proposal in propose(asked, 8):
+        assert next(iter(proposal.layers)) == "laptop"
+
+
+def test_devices_of_one_machine_teach_about_each_other() -> None:
+    """With what the fit believes of alike devices, one of them measured makes all of them known to a few percent more."""
+    asked = load(Path(__file__).parents[2] / "scenarios" / "local" / "four_even.yaml", Scenario)
+    first = propose(asked, 1)[0]
+    assert set(first.layers) == {"laptop"}
+    assert first.relative_sd["layer_s/phone"] < 0.2
+
+
+def test_the_plainest_scenario_has_what_most_have() -> None:
+    folder = Path(__file__).parents[2] / "scenarios" / "local"
+    known = [load(path, Scenario) for path in sorted(folder.glob("*.yaml"))]
+    assert plainest(known).name == "four_even"
+    with pytest.raises(CalibrationError, match="no scenario to design"):
+        plainest([])

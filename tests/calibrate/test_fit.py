@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calibrate.calibration import calibrate_samples
-from calibrate.fit import fit
+from calibrate.fit import fit, usual_session_sigma
 from calibrate.forward import gap_s, job_of
 from calibrate.noise import fit_noise
+from calibrate.prior import prior
 from calibrate.samples import RunSample, Sample
 from calibrate.truth import NOISE, TRUTH, synthetic, trials
 from simulator.errors import CalibrationError
@@ -85,3 +86,24 @@ def test_nothing_to_fit_and_mixed_engines_are_refused(samples: tuple[Sample, ...
     other = samples[1].scenario.model_copy(update={"engine": samples[1].scenario.engine.model_copy(update={"name": "exo-legacy"})})
     with pytest.raises(CalibrationError, match="engines exo, exo-legacy"):
         fit([samples[0], replace(samples[1], scenario=other)])
+
+
+def test_repeated_visits_say_how_far_sessions_differ(samples: tuple[Sample, ...]) -> None:
+    """Without any the usual spread; each further visit is one degree of freedom beside the belief's one."""
+    assert usual_session_sigma(samples) == pytest.approx(0.1)
+    steady = [replace(one, visits_s=(0.1, 0.1 * np.exp(0.02))) for one in samples]
+    expected = np.sqrt((0.1**2 + len(steady) * 0.02**2 / 2) / (1 + len(steady)))
+    assert usual_session_sigma(steady) == pytest.approx(expected)
+    few = steady[:2]  # too few to see what the model misses
+    assert fit_noise(few, fit(few, draws=20)).session_sigma == pytest.approx(usual_session_sigma(few))
+
+
+def test_a_scenario_that_says_what_a_context_costs_is_believed(samples: tuple[Sample, ...]) -> None:
+    names = ("layer_s/a", "context_cost")
+    plain = prior(names, [one.scenario for one in samples])
+    assert plain.beliefs["context_cost"] == (1.5, 3.0)
+    device = samples[0].scenario.devices["a"]
+    assert device.speed is not None
+    dear = device.model_copy(update={"speed": device.speed.model_copy(update={"context_cost": 9.0})})
+    told = prior(names, [samples[0].scenario.model_copy(update={"devices": {"a": dear}})])
+    assert told.beliefs["context_cost"] == (9.0, 9.0)

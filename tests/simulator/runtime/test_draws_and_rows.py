@@ -79,6 +79,37 @@ def test_a_posterior_replaces_the_spread_of_the_worlds_it_names() -> None:
     assert Draws(a_job, 0, 3).world("world/d1/decode", 0.0).tolist() == [1.0, 1.0, 1.0]
 
 
+def test_a_posterior_may_leave_open_what_sharing_a_machine_costs() -> None:
+    """Contention 0.1 in the job; draws of twice and none of it give 1.2 and 1.0 over 1.1."""
+    posterior = PosteriorSpec(names=("world/contention",), draws=((2.0,), (1e-9,)))
+    shared = replace(device("d0"), contention=0.1)
+    a_job = replace(job([shared, replace(device("d1"), contention=0.1)]), posterior=posterior)
+    noise = Draws(a_job, 0, 2).noise(a_job.ring[0], "decode", 3)
+    np.testing.assert_allclose(noise, np.tile([1.2 / 1.1, 1.0 / 1.1], (3, 1)), rtol=1e-6)
+    times = token_times_s(a_job, 2)
+    assert times[0, -1, 0] > times[0, -1, 1]
+
+
+def test_what_is_said_of_background_load_is_not_taken_at_its_word() -> None:
+    """A loaded device's speed differs from world to world, by a tenth; that of a device that does nothing else does not."""
+    a_job = job([replace(device("d0"), background_load=0.5), device("d1")])
+    loaded, free = (Draws(a_job, 0, 4000).noise(one, "decode", 1)[0] for one in a_job.ring)
+    assert np.std(np.log(loaded)) == pytest.approx(0.1, rel=0.05)
+    assert np.median(loaded) == pytest.approx(1.0, abs=0.01)
+    assert set(free.tolist()) == {1.0}
+
+
+@pytest.mark.parametrize("name", ["exo", "exo-legacy", "llama-rpc"])
+def test_every_engine_heeds_what_is_open_about_contexts(name: str) -> None:
+    """Twice the context's cost is slower in each of them, and the rest of the work is not touched."""
+    posterior = PosteriorSpec(names=("world/context",), draws=((1.0,), (2.0,)))
+    speed = SPEED.model_copy(update={"context_cost": 5.0})
+    a_job = job([device("d0", speed=speed), device("d1", speed=speed)], engine_name=name)
+    a_job = replace(a_job, posterior=posterior, workload=a_job.workload.model_copy(update={"prompt_tokens": 2000}))
+    gaps = np.diff(token_times_s(a_job, 2)[0], axis=0)
+    assert np.all(gaps[1:, 1] > gaps[1:, 0])
+
+
 @pytest.mark.parametrize("correlation", [-0.5, 0.0, 0.8])
 def test_noise_is_as_correlated_as_asked(correlation: float) -> None:
     a_job = job([device("d0", noise=NoiseSpec(sigma=0.2, correlation=correlation))])
