@@ -123,7 +123,10 @@ def _print_dropout(predicted: Dropout, compared: tuple[Option, ...], folder: Pat
         print(f"recovery {predicted.recovery_s.text('s')}  median [5 %, 95 %], {predicted.recovery_s.label}")
         for name, spent in predicted.phases.items():
             print(f"  {name:9} {spent.text('s')}")
-    for name, rate in (("before", predicted.before_tokens_per_s), ("after", predicted.after_tokens_per_s)):
+    if predicted.regrown_s is not None:
+        print(f"taking in who came back {predicted.regrown_s.text('s')}, from the next request to its first token")
+    for name, rate in (("before", predicted.before_tokens_per_s), ("after", predicted.after_tokens_per_s),
+                       ("regrown", predicted.regrown_tokens_per_s)):
         if rate is not None:
             print(f"{name:6} {rate.text('tokens/s')}")
     for per_hour, lost in predicted.lost_per_hour().items():

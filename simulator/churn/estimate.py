@@ -34,6 +34,10 @@ class Dropout:
     """Up to the first loss."""
     after_tokens_per_s: Estimate | None
     """From the first token after the last recovery to the end of the reply."""
+    regrown_s: Estimate | None
+    """From a request to its first token where the client first took in a device that had come back."""
+    regrown_tokens_per_s: Estimate | None
+    """Of the replies that began so."""
     phases: dict[str, Estimate]
     interrupted: float
     """Share of the replies that lost the ring at least once."""
@@ -54,7 +58,9 @@ class Dropout:
             "question": self.scenario.question,
             "engine": self.scenario.engine.name,
             "recovery_s": _plain(self.recovery_s),
-            "tokens_per_s": {"before": _plain(self.before_tokens_per_s), "after": _plain(self.after_tokens_per_s)},
+            "regrown_s": _plain(self.regrown_s),
+            "tokens_per_s": {"before": _plain(self.before_tokens_per_s), "after": _plain(self.after_tokens_per_s),
+                             "regrown": _plain(self.regrown_tokens_per_s)},
             "phases_s": {name: value.model_dump() for name, value in self.phases.items()},
             "tokens_lost_per_hour": {f"{rate:g}": _plain(value) for rate, value in self.lost_per_hour().items()},
             "replies": {"interrupted": rounded(self.interrupted), "completed": rounded(self.completed)},
@@ -106,11 +112,14 @@ def predict_dropout(
         reasons = [reason for reply in replies for found in reply.recoveries for reason in found.refusals]
         raise PlacementError(reasons[0] if reasons else "no reply ever got a token; give events a later moment")
     losses = _first_losses(stories)
+    regrown = [(reply, found) for reply in replies for found in reply.recoveries if found.is_planned]
     return Dropout(
         study=study, stories=stories,
         recovery_s=_estimate([found.seconds for _, found in losses]),
         before_tokens_per_s=_estimate([_rate(_before(reply)) for reply in replies]),
         after_tokens_per_s=_estimate([_rate(_after(reply)) for reply in replies]),
+        regrown_s=_estimate([found.seconds for _, found in regrown]),
+        regrown_tokens_per_s=_estimate([_rate(reply.times_s) for reply, _ in regrown]),
         phases=_phases([found for _, found in losses if found.resumed_s is not None]),
         interrupted=sum(any(not found.is_planned for found in reply.recoveries) for reply in replies) / len(replies),
         completed=sum(reply.complete for reply in replies) / len(replies),

@@ -40,6 +40,10 @@ class RecoveryFacts(Facts):
     warm_up_tokens: int
     load_log_sd: float
     """Of the logarithm of a load's duration: disks and caches are assumed."""
+    load_round_trips: int = 0
+    """How often the client waits for each server's answer while it loads, one after the other."""
+    first_prompt_round_trips: int = 0
+    """The same before the first prompt after a load, beyond what every prompt waits for."""
     laws: dict[str, SourcedLaw]
 
     def law(self, name: str) -> Law | None:

@@ -12,7 +12,10 @@ from simulator.prepare import Prepared, prepare
 from simulator.runtime.job import Job
 from simulator.scenario import PlacementSpec, Scenario
 
-__all__ = ["Placed", "Placer", "Refused", "survivors"]
+__all__ = ["WORTH", "Placed", "Placer", "Refused", "survivors"]
+
+WORTH = 0.9
+"""Placing again for a device that has come back pays when a reply then takes less than this share of the time."""
 
 
 @dataclass(frozen=True)

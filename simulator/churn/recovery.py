@@ -63,12 +63,16 @@ class Recovery:
         """When the loss of a device is noticed: `min(last token + client's time-out, fault + engine's own law)`.
 
         Before the first token the client has no rate to go by and waits as long as it ever does. An engine whose
-        master is lost tells nobody.
+        master is lost tells nobody. Where the client asks the engine's state, it believes in a loss only when the device has
+        not reported for `probe` and one report more.
         """
         if mean_gap_s is None:
             at_s = departure.time_s + self.client.time_out_most
         else:
             at_s = last_heard_s + self.client.time_out_s(mean_gap_s)
+        reports = self.facts.law("reports_every")
+        if reports is not None:
+            at_s = max(at_s, departure.time_s + self.client.probe + self.dice.draw("report", reports))
         own = self.facts.law(f"engine_notices_{'silent' if departure.silent else 'killed'}")
         if own is not None and not (name == self.first and self.facts.law("placeable_after_first")):
             at_s = min(at_s, departure.time_s + self.dice.draw("detect", own))
@@ -76,22 +80,28 @@ class Recovery:
 
     def decide_s(self, now_s: float, lost: dict[str, Departure]) -> float:
         """From noticing to a placement that the engine accepts."""
-        probe_s = self.client.probe if any(departure.silent for departure in lost.values()) else 0.0
+        asks_devices = self.facts.law("reports_every") is None
+        probe_s = self.client.probe if asks_devices and any(departure.silent for departure in lost.values()) else 0.0
         ready_s = now_s
         for name, departure in lost.items():
             law = self.facts.law("placeable_after_first") if name == self.first else None
             law = law or self.facts.law("placeable_after")
             if law is not None:
                 ready_s = max(ready_s, departure.time_s + self.dice.draw("placeable", law))
-        return max(probe_s, ready_s - now_s) + self.dice.draw("decide", self.facts.delay("decide"))
+        heard_s = self.dice.draw("reports", self.facts.delay("reports_every"))  # every survivor once more
+        return max(probe_s, heard_s, ready_s - now_s) + self.dice.draw("decide", self.facts.delay("decide"))
 
     def release_s(self) -> float:
         """Until the old shards' memory is free."""
         return self.dice.draw("release", self.facts.delay("release"))
 
-    def start_s(self) -> float:
+    def start_s(self, placed: Placed) -> float:
         """Until the new processes run and are connected."""
-        return sum(self.dice.draw(name, self.facts.delay(name)) for name in ("start", "connect"))
+        return sum(self.dice.draw(name, self.facts.delay(name)) for name in ("start", "connect")) * self._slow(placed)
+
+    def _slow(self, placed: Placed) -> float:
+        """How much slower than in the recordings the client does what it does alone, where it is a device of the ring."""
+        return 1 / (1 - placed.job.ring[0].background_load) if self.facts.loads == "through_client" else 1.0
 
     def load_s(self, instance: Instance, row: int) -> float:
         """Until every device has its shard: `fixed + max over devices`, or their sum where one client feeds all."""
@@ -107,8 +117,23 @@ class Recovery:
                 own_s = self._read_s(device, placed, sizes[device.name], start, files)
             each.append(own_s * self.dice.factor(f"load/{device.name}", self.facts.load_log_sd))
         through_client = files == "client" and self.facts.loads == "through_client"
-        fixed_s = self.dice.draw("load", self.facts.delay("load_fixed"))
-        return fixed_s + (sum(each) if through_client else max(each))
+        fixed_s = self.dice.draw("load", self.facts.delay("load_fixed")) * self._slow(placed)
+        waits_s = self._round_trips_s("load", self.facts.load_round_trips, placed, row)
+        return fixed_s + waits_s + (sum(each) if through_client else max(each))
+
+    def _round_trips_s(self, slot: str, count: int, placed: Placed, row: int) -> float:
+        """`count` questions to each server in turn, each answered before the next."""
+        client, *servers = placed.devices
+        if not count:
+            return 0.0
+        cluster, draws = placed.job.cluster, self.paces.draws(placed, row)
+        return sum(float(draws.delay_s(cluster.path(*ends), f"{slot}/{server}", count)[:, 0].sum())
+                   for server in servers for ends in ((client, server), (server, client)))
+
+    def first_prompt_s(self, placed: Placed, row: int) -> float:
+        """What the first prompt after a load takes beyond later ones: buffers are reserved on each server."""
+        waits_s = self._round_trips_s("first prompt", self.facts.first_prompt_round_trips, placed, row)
+        return waits_s + self.dice.draw("first prompt", self.facts.delay("first_prompt_fixed")) * self._slow(placed)
 
     def loaded(self, instance: Instance) -> None:
         """Remember what each device has read: it is on its disk and in its file cache now."""

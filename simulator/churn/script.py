@@ -56,12 +56,19 @@ class Script:
     def reached(self, tokens: int) -> None:
         """The first reply has `tokens` tokens now."""
         for number in self._at_token.pop(tokens, []):
-            self._do(number, self.events[number])
+            event = self.events[number]
+            if event.later:
+                self.env.process(self._after(event.later, number, event))
+            else:
+                self._do(number, event)
+
+    def _after(self, later_s: float, number: int, event: EventSpec) -> Steps:
+        yield self.env.timeout(later_s)
+        self._do(number, event)
 
     def _later(self, number: int, event: EventSpec) -> Steps:
         if event.at is not None:
-            yield self.env.timeout(event.at)
-            self._do(number, event)
+            yield from self._after(event.at, number, event)
             return
         assert event.rate is not None
         gap = Exponential.model_construct(mean=HOUR_S / event.rate)

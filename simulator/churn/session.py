@@ -17,7 +17,7 @@ import simpy
 from simulator.churn.heat import Heat
 from simulator.churn.membership import Departure, Membership
 from simulator.churn.pace import Conditions, Pace, Paces
-from simulator.churn.placing import Placed, Placer
+from simulator.churn.placing import WORTH, Placed, Placer
 from simulator.churn.recovery import Instance, Recovery
 from simulator.churn.script import Script
 from simulator.churn.story import Phase, Recovered, Reply, Story
@@ -30,7 +30,6 @@ MEMORY = 1 / 8  # weight of the newest gap in the client's mean, as in the live 
 RECENT = 40  # gaps that it is computed from: older ones weigh less than 1/200 together
 INSTANT_S = 1e-6  # shorter than anything here and longer than a rounding error of a day
 LEAST_STEP_S = 1e-3
-WORTH = 0.9  # growing back pays when a token takes less than this share of the time
 
 
 @dataclass
@@ -93,6 +92,8 @@ class Session:
         placed, context = self._needed().placed, self.prompt_tokens + len(reply.times_s)
         duration_s = self.paces.first_token_s(placed, self._conditions(), context, self._row(reply), self._slow())
         open_recovery = self._open(reply)
+        if open_recovery is not None:
+            duration_s += self.recovery.first_prompt_s(placed, self._row(reply))
         done = yield from self._phase(open_recovery, "prefill", duration_s, reply)
         if done and open_recovery is not None:
             done = yield from self._phase(open_recovery, "resume", self.recovery.resume_s(), reply)
@@ -201,7 +202,7 @@ class Session:
         instance = self._needed()
         self.story.placements.append((self.env.now, placed))
         durations = {
-            "release": self.recovery.release_s(), "start": self.recovery.start_s(),
+            "release": self.recovery.release_s(), "start": self.recovery.start_s(placed),
             "load": self.recovery.load_s(instance, row),
             "warm up": self.recovery.warm_up_s(placed, self._conditions(), row),
         }

@@ -44,6 +44,7 @@ class When(Spec):
     at: Moment | None = Field(default=None, description="after the first request")
     at_token: int | None = Field(default=None, ge=1, le=1_000_000, description="when the first reply has so many tokens")
     rate: Rate | None = Field(default=None, description="at random, so often on average: a Poisson process")
+    later: Moment = Field(default=0.0, description="so long after that token; with at_token only")
 
     @model_validator(mode="after")
     def _one_moment(self) -> Self:
@@ -51,6 +52,8 @@ class When(Spec):
         if len(given) != 1:
             said = " and ".join(given) or "none of them"
             raise ValueError(f"an event needs exactly one of at, at_token and rate, and this one has {said}")
+        if self.later and self.at_token is None:
+            raise ValueError("later: counts from a token, so it needs at_token; add the time to `at` instead")
         return self
 
 

@@ -35,7 +35,8 @@ def _moments(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(["at", "at", "at_token", "rate"]))
     value = {"at": st.integers(0, 120).map(lambda t: f"{t / 4} s"), "at_token": st.integers(1, 24),
              "rate": st.sampled_from(["20 /h", "200 /h", "1500 /h"])}[kind]
-    return {kind: draw(value)}
+    later = {"later": draw(st.sampled_from(["0.05 s", "3 s"]))} if kind == "at_token" and draw(st.booleans()) else {}
+    return {kind: draw(value), **later}
 
 
 @st.composite

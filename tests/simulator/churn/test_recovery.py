@@ -68,12 +68,19 @@ def test_the_reply_goes_on_as_on_the_survivors_alone() -> None:
 
 def test_the_client_notices_after_its_own_time_out() -> None:
     """Equal gaps: `max(factor * gap, least)` after the last token."""
-    slow = certain(events=[drop()], recovery={"time_out_factor": 4, "time_out_least": "1 ms"})
+    slow = certain("llama-rpc", events=[drop(silent=True)], recovery={"time_out_factor": 4, "time_out_least": "1 ms"})
     reply, loss = one(slow)
     gaps = np.diff(reply.times_s[:10])
-    assert loss.spent_s("detect") == pytest.approx(4 * gaps[-1], rel=1e-3)
+    assert loss.spent_s("detect") == pytest.approx(4 * gaps[-1], rel=0.03)  # of the mean gap
     _, patient = one(certain(events=[drop()], recovery={"time_out_least": "7 s"}))
     assert patient.spent_s("detect") == pytest.approx(7.0)
+
+
+def test_exos_state_shows_a_loss_after_the_probe_and_one_report() -> None:
+    """Our client against the recordings: 3.2 s until it knows, 1 to 2 s until every survivor has reported once more."""
+    losses = [found for story in Study(certain(events=[drop()]), 40).stories() for found in story.replies[0].recoveries]
+    assert all(2.5 <= loss.spent_s("detect") <= 3.5 for loss in losses)
+    assert all(0.5 <= loss.spent_s("decide") <= 1.6 for loss in losses)
 
 
 def test_exo_itself_notices_after_40_to_51_seconds() -> None:
@@ -89,12 +96,12 @@ def test_the_loss_of_exos_master_costs_a_new_election() -> None:
     _, master = one(certain(events=[drop("alpha")]))
     _, other = one(certain(events=[drop("beta")]))
     assert master.spent_s("detect") + master.spent_s("decide") == pytest.approx(17.5, abs=0.1)
-    assert other.spent_s("decide") < 0.1
+    assert other.spent_s("decide") < 2
 
 
 def test_a_silent_device_is_probed_first() -> None:
-    _, silent = one(certain(events=[drop(silent=True)]))
-    _, told = one(certain(events=[drop()]))
+    _, silent = one(certain("llama-rpc", events=[drop(silent=True)]))
+    _, told = one(certain("llama-rpc", events=[drop()]))
     assert silent.spent_s("decide") - told.spent_s("decide") == pytest.approx(2.0)
 
 
@@ -284,3 +291,52 @@ def test_where_exos_rule_refuses_the_client_asks_for_a_split_of_its_own() -> Non
     assert loss.placed is not None
     assert loss.placed.job.placement.rule == "speed"
     assert all(use.fits for use in loss.placed.memory)
+
+
+def test_a_loss_later_than_a_token() -> None:
+    """The second device leaves while the first recovery loads: one recovery, two attempts, both devices gone."""
+    asked = certain("llama-rpc", events=[drop(), drop("delta", later="0.3 s")])
+    reply, loss = one(asked)
+    assert reply.complete
+    assert [found.device for found in Study(asked, 1).story(0).happened] == ["beta", "delta"]
+    first, second = Study(asked, 1).story(0).happened
+    assert second.time_s - first.time_s == pytest.approx(0.3)
+    assert loss.placed is not None
+    assert not {"beta", "delta"} & set(loss.placed.devices)
+
+
+def test_later_needs_a_token() -> None:
+    with pytest.raises(ValueError, match="needs at_token"):
+        certain(events=[{"event": "drop", "device": "beta", "at": "1 s", "later": "1 s"}])
+
+
+def test_a_load_waits_for_each_server_on_its_own_link() -> None:
+    """Counted on the wire: 28 questions to each server while loading and 5 before the first prompt, one after the other.
+
+    So a link that is 10 ms slower each way costs 2 (28 + 5) 10 ms more per server behind it.
+    """
+    facts = recovery_facts("llama-rpc")
+    times = {}
+    for delay in ("0.1 ms", "10.1 ms"):
+        plain = certain("llama-rpc").model_dump(mode="json", exclude_none=True)
+        plain["devices"]["delta"]["link"]["delay"] = {"law": "constant", "value": delay}
+        asked = Scenario.model_validate(plain | {"events": [drop()]})
+        _, loss = one(asked)
+        assert loss.placed is not None
+        assert loss.placed.devices[1:] == ("gamma", "delta")
+        times[delay] = loss
+    near, far = times.values()
+    assert far.spent_s("load") - near.spent_s("load") == pytest.approx(2 * facts.load_round_trips * 0.010, rel=1e-6)
+    assert far.spent_s("prefill") - near.spent_s("prefill") == pytest.approx(
+        2 * (facts.first_prompt_round_trips + 1) * 0.010, rel=1e-6)  # and one for the prompt itself
+
+
+def test_taking_in_a_returned_device_is_estimated() -> None:
+    """It comes back during the first reply; the second one begins with a planned recovery on all devices."""
+    asked = certain("llama-rpc", events=[drop("alpha", back_after="1 ms")],
+                    workload={"prompt_tokens": 16, "output_tokens": 24, "runs": 1, "arrivals": {"times": ["0 s", "1 ms"]}})
+    predicted = predict_dropout(asked, 3)
+    assert predicted.regrown_s is not None
+    assert predicted.regrown_tokens_per_s is not None
+    second = predicted.stories[0].replies[1]
+    assert predicted.regrown_s.median == pytest.approx(second.times_s[0] - second.started_s, rel=0.05)
