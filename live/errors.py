@@ -20,6 +20,7 @@
         ModelSubstituted            another model answered than was asked (legacy EXO does so silently)
         StreamGarbled               bytes that are no token stream, or one beyond all bounds
         StreamAborted               we stopped it ourselves
+        NotMended                   it could not be continued either
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING
 from simulator.errors import ApiChanged, LiveError, StreamBroken, Unreachable
 
 if TYPE_CHECKING:
+    from live.recovery import Recovery
     from live.stream import Reply
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "LiveError",
     "MasterLost",
     "ModelSubstituted",
+    "NotMended",
     "NotOffered",
     "NotStreamed",
     "PlacementRefused",
@@ -85,6 +88,9 @@ class ClusterBusy(LiveError):
 class BrokenReply(StreamBroken):
     """A reply that ended early; `reply` holds everything that arrived, with times."""
 
+    recoveries: tuple[Recovery, ...] = ()
+    """What was mended before, and how far the last attempt came."""
+
     def __init__(self, message: str, reply: Reply) -> None:
         self.reply = reply
         super().__init__(f"{message} (after {len(reply.tokens)} tokens)", len(reply.tokens))
@@ -120,3 +126,7 @@ class StreamGarbled(BrokenReply):
 
 class StreamAborted(BrokenReply):
     """The caller stopped the reply."""
+
+
+class NotMended(BrokenReply):
+    """A broken reply that could not be continued; `reply` holds what came over all attempts."""

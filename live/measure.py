@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import httpx
 from live.errors import ClusterBusy, LiveError, Unreachable
 from live.exo.client import ExoClient, Timeouts
 from live.exo.match import device_names, match_devices, match_model
+from live.exo.mend import Mender
 from live.exo.provenance import provenance_of
 from live.exo.state import ClusterState, Instance
+from live.recovery import Recovery
 from live.session import Session
 from live.steady import SteadyState, steady_state
 from simulator.placement.shard import Placement
-from simulator.result.measurement import MeasurementWriter, read_measurement
+from simulator.result.measurement import Measurement, MeasurementWriter, read_measurement
 from simulator.scenario import Scenario
 
 __all__ = ["MeasureOptions", "Measured", "connect", "measure_exo"]
@@ -47,6 +50,10 @@ class MeasureOptions:
     say: Callable[[str], None] = _silent
     on_token: Callable[[int, int, int], None] | None = None
     """Hears (run, chat, token) of each token."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """More about the cluster for the header of the file."""
+    remarks: Callable[[], Iterable[str]] = tuple
+    """Asked when all runs are over; the answers are warnings of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,8 @@ class Measured:
     failures: tuple[str, ...]
     steady: SteadyState | None
     warnings: tuple[str, ...]
+    recoveries: tuple[Recovery, ...] = ()
+    """Of replies that broke off and were mended; their runs have `phase` lines."""
 
 
 def connect(
@@ -82,7 +91,7 @@ def measure_exo(
 
     Instances made here are deleted at the end, whatever that is; a Ctrl-C leaves everything measured so far in the
     file, marked as interrupted. Raises ClusterBusy when others use the cluster, and what `ExoClient` raises; a reply
-    that breaks is kept as far as it came, and the run goes on if the cluster does.
+    that breaks is mended where devices are left that hold the model, else kept as far as it came.
     """
     chosen = options or MeasureOptions()
     if Path(out_path).exists():
@@ -92,8 +101,10 @@ def measure_exo(
         model_id = chosen.model_id or match_model(scenario.model.name, scenario.model.quantisation, client.models())
         _refuse_busy(state, model_id, chosen)
         instance, ready_s = _place(client, state, scenario, model_id, chosen)
+        mender = Mender(client, scenario, instance, partial(_names, scenario=scenario, options=chosen), urls=cluster_urls,
+                        say=chosen.say)
         session = Session(
-            client, scenario.workload, instance,
+            client, scenario.workload, mender,
             temperature=chosen.temperature, say=chosen.say, on_token=chosen.on_token,
         )  # fmt: skip
         session.warm_up()
@@ -102,14 +113,23 @@ def measure_exo(
             scenario, client.state(), instance, names, features=client.features(), power=chosen.power,
             warm_up_requests=session.warm_up_requests,
             extra={"ready_s": ready_s, "endpoint": session.endpoint, "links": [dict(link) for link in chosen.links],
-                   "address": client.base_url},
+                   "address": client.base_url, **chosen.extra},
         )  # fmt: skip
         with MeasurementWriter(out_path, provenance) as writer:
             session.run_all(writer)
+            for text in chosen.remarks():
+                writer.warn(text)
     measurement = read_measurement(out_path)
     return Measured(
-        Path(out_path), session.runs_done, tuple(session.failures), steady_state(measurement), measurement.warnings
+        Path(out_path), session.runs_done, tuple(session.failures), steady_state(_undisturbed(measurement)),
+        measurement.warnings, tuple(session.recoveries),
     )
+
+
+def _undisturbed(measurement: Measurement) -> Measurement:
+    """The runs in which nothing was lost."""
+    lost = {event["run"] for event in measurement.of("phase")}
+    return replace(measurement, events=tuple(event for event in measurement.events if event.get("run") not in lost))
 
 
 def _refuse_busy(state: ClusterState, model_id: str, options: MeasureOptions) -> None:

@@ -9,7 +9,9 @@ from contextlib import ExitStack
 
 from live.errors import BrokenReply, LiveError, NotOffered, NotStreamed
 from live.exo.client import ExoClient
+from live.exo.mend import Mender
 from live.exo.state import Instance
+from live.recovery import Recovery
 from live.prompts import PromptMaker
 from live.stream import Reply
 from simulator.result.measurement import MeasurementWriter
@@ -27,18 +29,24 @@ class Session:
     """Sends the chats of a workload; `runs_done` and `failures` tell what became of them."""
 
     def __init__(
-        self, client: ExoClient, work: WorkloadSpec, instance: Instance, *, temperature: float,
+        self, client: ExoClient, work: WorkloadSpec, mender: Mender, *, temperature: float,
         say: Callable[[str], None], on_token: Callable[[int, int, int], None] | None,
     ) -> None:
-        self.client, self.work, self.instance = client, work, instance
+        self.client, self.work, self.mender = client, work, mender
         self._temperature, self._say, self._on_token = temperature, say, on_token
         self.prompts = PromptMaker(self.work.prompt_tokens)
         self.bench = True
         self.warm_up_requests = 0
         self.runs_done = 0
         self.failures: list[str] = []
+        self.recoveries: list[Recovery] = []
         self._abort = threading.Event()
         self._lock = threading.Lock()
+
+    @property
+    def instance(self) -> Instance:
+        """What serves now; after a loss another than at first."""
+        return self.mender.instance
 
     @property
     def endpoint(self) -> str:
@@ -60,20 +68,21 @@ class Session:
     def _warm_chat(self, prompt: str) -> Reply:
         if self.bench:
             try:
-                return self._chat(prompt, WARM_UP_TOKENS)
+                return self._warm_reply(prompt)
             except (NotStreamed, NotOffered):
                 self.bench = False
-        return self._chat(prompt, WARM_UP_TOKENS)
+        return self._warm_reply(prompt)
 
-    def _chat(self, prompt: str, max_tokens: int, on_token: Callable[[int, int], None] | None = None) -> Reply:
+    def _warm_reply(self, prompt: str) -> Reply:
+        """Not mended: what is lost before a measurement should be told, not measured around."""
         return self.client.chat(
-            self.instance.model_id, prompt, max_tokens=max_tokens, instance_id=self.instance.instance_id,
-            bench=self.bench, temperature=self._temperature, abort=self._abort, on_token=on_token,
+            self.instance.model_id, prompt, max_tokens=WARM_UP_TOKENS, instance_id=self.instance.instance_id,
+            bench=self.bench, temperature=self._temperature, abort=self._abort,
         )  # fmt: skip
 
     def run_all(self, writer: MeasurementWriter) -> None:
-        """All runs; stops early when the instance is lost."""
-        started_ns = time.monotonic_ns()
+        """All runs; stops early when the instance is lost, or the layers lie elsewhere than the header of the file says."""
+        started_ns, first = time.monotonic_ns(), self.instance.instance_id
         for run in range(self.work.runs):
             self._say(f"run {run + 1} of {self.work.runs}")
             self._warn_of_others(writer, run)
@@ -81,6 +90,13 @@ class Session:
             self.runs_done += not broken
             if broken and not self._recovered(writer):
                 return
+            if self.instance.instance_id != first and run + 1 < self.work.runs:
+                writer.warn(f"stopped after run {run}: the layers lie elsewhere now ({self._layers()}), so further runs would "
+                            "not be what the header says; measure again")
+                return
+
+    def _layers(self) -> str:
+        return ", ".join(f"{layers} on {device}" for device, layers in self.mender.layers.items())
 
     def _warn_of_others(self, writer: MeasurementWriter, run: int) -> None:
         state = self.client.state()
@@ -148,13 +164,29 @@ class Session:
             sent_ns = time.monotonic_ns() - started_ns
             writer.write("request", run=run, chat=chat, prompt_tokens=self.work.prompt_tokens, sent_ns=sent_ns)
         try:
-            reply = self._chat(prompt, self.work.output_tokens, keep)
+            mended = self.mender.chat(prompt, self.work.output_tokens, bench=self.bench, temperature=self._temperature,
+                                      abort=self._abort, on_token=keep)
         except BrokenReply as error:
             self.failures.append(f"run {run}, chat {chat}: {type(error).__name__}: {error}")
+            self._recovered_by(writer, run, chat, error.reply, error.recoveries)
             self._result(writer, run, chat, error.reply, started_ns, type(error).__name__, str(error))
             raise
-        self._result(writer, run, chat, reply, started_ns, "complete", reply.finish_reason or "")
-        self._doubts(writer, run, chat, reply)
+        self._recovered_by(writer, run, chat, mended.reply, mended.recoveries)
+        self._result(writer, run, chat, mended.reply, started_ns, "complete", mended.reply.finish_reason or "")
+        self._doubts(writer, run, chat, mended.reply)
+
+    def _recovered_by(
+        self, writer: MeasurementWriter, run: int, chat: int, reply: Reply, recoveries: Sequence[Recovery]
+    ) -> None:
+        """The phases of each recovery, from the request on; `phase` lines mark the run as one that is no steady state."""
+        with self._lock:
+            self.recoveries += recoveries
+            for recovery in recoveries:
+                for phase, start_ns, end_ns in recovery.spans_ns():
+                    writer.write("phase", run=run, chat=chat, phase=phase, device=", ".join(recovery.devices),
+                                 start_ns=start_ns - reply.sent_ns, end_ns=end_ns - reply.sent_ns, token=recovery.token,
+                                 layers=recovery.layers)
+                writer.warn(f"run {run}, chat {chat}: {_told(recovery)}")
 
     def _result(
         self, writer: MeasurementWriter, run: int, chat: int, reply: Reply, started_ns: int, outcome: str, detail: str
@@ -182,3 +214,13 @@ class Session:
         with self._lock:
             for text in texts:
                 writer.warn(f"run {run}, chat {chat}: {text}")
+
+
+def _told(recovery: Recovery) -> str:
+    """One recovery in a sentence."""
+    who = ", ".join(recovery.devices) or "nobody"
+    if not recovery.is_over:
+        return f"the reply broke off after {recovery.token} tokens ({who} lost), and could not be mended"
+    layers = ", ".join(f"{count} on {device}" for device, count in recovery.layers.items())
+    return (f"the reply broke off after {recovery.token} tokens ({who} lost); the next token came {recovery.seconds:.2f} s after "
+            f"the last one, from {layers}; the run is no steady state")

@@ -30,6 +30,8 @@ class Token:
 
     t_ns: int
     text: str
+    is_thinking: bool = False
+    """Thinking text comes apart from the reply, and cannot be given back to the engine as such."""
 
 
 @dataclass(slots=True)
@@ -106,15 +108,15 @@ class Pace:
     def __init__(self, least_s: float, most_s: float) -> None:
         self.least_s, self.most_s = least_s, max(least_s, most_s)
         self._last_ns: int | None = None
-        self._mean_s = 0.0
+        self.mean_s = 0.0
 
     def note(self, t_ns: int) -> float:
         """Seconds until the next token may come at the latest, after one at `t_ns`."""
         if self._last_ns is not None:
             gap_s = (t_ns - self._last_ns) / 1e9
-            self._mean_s += (gap_s - self._mean_s) / 8 if self._mean_s else gap_s
+            self.mean_s += (gap_s - self.mean_s) / 8 if self.mean_s else gap_s
         self._last_ns = t_ns
-        return min(max(self.FACTOR * self._mean_s, self.least_s), self.most_s)
+        return min(max(self.FACTOR * self.mean_s, self.least_s), self.most_s)
 
 
 def sse_lines(chunks: Iterable[bytes], max_bytes: int = MAX_LINE_BYTES) -> Iterator[bytes]:
@@ -236,7 +238,7 @@ def _take_choice(reply: Reply, choice: dict[str, Any], t_ns: int) -> None:
     reason = _text(choice.get("finish_reason"))
     if reason == "error":
         raise StreamErrorEvent("the engine ended the reply with an error; its log may say why", reply)
-    reply.tokens.append(Token(t_ns, text[:MAX_TEXT]))
+    reply.tokens.append(Token(t_ns, text[:MAX_TEXT], not delta.get("content") and bool(delta.get("reasoning_content"))))
     reply.finish_reason = reason or reply.finish_reason
 
 

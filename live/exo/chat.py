@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpcore
 import httpx
@@ -26,6 +26,9 @@ from live.exo.diagnose import Diagnosis
 from live.http import Aborted, Http, Watch, body_of
 from live.stream import OnToken, Pace, Reply, StreamRules, read_reply
 
+if TYPE_CHECKING:
+    from simulator.churn.spec import RecoverySpec
+
 __all__ = ["Timeouts", "stream_reply"]
 
 
@@ -35,6 +38,7 @@ class Timeouts:
 
     `idle_s` is the least; with slow tokens it grows to 30 mean gaps. While the state shows a healthy cluster, a silence
     may last `patience` times as long: another request's prefill stops everybody's decoding, and that can take minutes.
+    A client that mends replies (`RecoverySpec`) looks earlier, so that it acts as soon as the state shows a loss.
     """
 
     connect_s: float = 5.0
@@ -44,6 +48,7 @@ class Timeouts:
     idle_most_s: float = 120.0
     patience: int = 6
     look_again_s: float = 3.0  # a living master numbers several events per second; two looks tell a frozen state
+    report_s: float = 1.0  # a living node reports about once per second
     finish_s: float = 5.0
     bench_s: float = 3600.0
     ready_s: float = 1800.0
@@ -54,18 +59,27 @@ class Timeouts:
 class _Supervisor:
     """Decides how long to wait for the next sign of life of one stream."""
 
-    def __init__(self, watch: Watch, reply: Reply, timeouts: Timeouts, why: Callable[[], Diagnosis] | None) -> None:
+    def __init__(
+        self, watch: Watch, reply: Reply, timeouts: Timeouts, why: Callable[[], Diagnosis] | None, *,
+        client: RecoverySpec | None, again_s: float | None,
+    ) -> None:
         self.watch, self.reply, self.timeouts, self.why = watch, reply, timeouts, why
+        self.client, self.again_s = client, again_s
         self.pace = Pace(timeouts.idle_s, timeouts.idle_most_s)
-        self.allowed_s = timeouts.first_token_s
-        self.silences = 0
+        self.allowed_s = min(timeouts.first_token_s, client.time_out_most if client else timeouts.first_token_s)
+        self.most_s = timeouts.patience * self.allowed_s
+        self.heard_ns = time.monotonic_ns()
         watch.on_deadline = self.on_silence
+        watch.extend(self.allowed_s)
 
     def progress(self, kind: str) -> None:
         """A token, a piece of prefill or the end came: the clock starts again. Keep-alives are no progress."""
-        self.silences = 0
+        self.heard_ns = time.monotonic_ns()
         if kind == "token":
-            self.allowed_s = self.pace.note(self.reply.sent_ns + self.reply.tokens[-1].t_ns)
+            self.allowed_s = idle_s = self.pace.note(self.reply.sent_ns + self.reply.tokens[-1].t_ns)
+            if self.client is not None and self.pace.mean_s:
+                self.allowed_s = self.client.time_out_s(self.pace.mean_s)
+            self.most_s = max(self.timeouts.patience * idle_s, self.allowed_s)
         elif kind == "finish":
             self.allowed_s = self.timeouts.finish_s
             self.watch.on_deadline = None
@@ -73,28 +87,30 @@ class _Supervisor:
 
     def on_silence(self) -> float | None:
         """Look into a silence: more seconds when the cluster seems well, else raise the error that fits."""
-        self.silences += 1
+        silent_s = (time.monotonic_ns() - self.heard_ns) / 1e9
         found = self.why() if self.why else Diagnosis(False, False, "and nobody says why")
-        if found.healthy and self.silences < self.timeouts.patience:
-            return self.allowed_s
+        if found.healthy and silent_s < self.most_s:
+            # a state can have 161 kB (recorded), so looks become rarer as a silence grows
+            return self.allowed_s if self.again_s is None else max(self.again_s, silent_s / 10)
         kind = MasterLost if found.master_lost else StreamStalled
         what = "no token came" if not self.reply.tokens else "tokens stopped"
-        seconds = self.allowed_s * self.silences
-        raise kind(f"{what} for {seconds:.3g} s ({self.reply.keep_alives} keep-alives), {found.text}", self.reply)
+        raise kind(f"{what} for {silent_s:.3g} s ({self.reply.keep_alives} keep-alives), {found.text}", self.reply)
 
 
 def stream_reply(
     http: Http, path: str, body: Mapping[str, Any], rules: StreamRules, timeouts: Timeouts, *,
-    why: Callable[[], Diagnosis] | None = None, abort: threading.Event | None = None, on_token: OnToken | None = None,
+    why: Callable[[], Diagnosis] | None = None, again_s: float | None = None, client: RecoverySpec | None = None,
+    abort: threading.Event | None = None, on_token: OnToken | None = None, into: Reply | None = None,
 ) -> Reply:
     """Send a chat and read its stream to the end.
 
-    Raises Refused, NotStreamed, Unreachable or ApiChanged before the stream, a BrokenReply with the tokens so far
-    in it.
+    `why` is asked about silences, first as `timeouts` or `client` say, then every `again_s` (None: as late as the first
+    time); `into` is the reply to fill. Raises Refused, NotStreamed, Unreachable or ApiChanged before the stream, a
+    BrokenReply with the tokens so far in it.
     """
-    reply = Reply()
+    reply = Reply() if into is None else into
     watch = Watch(timeouts.first_token_s, abort)
-    supervisor = _Supervisor(watch, reply, timeouts, why)
+    supervisor = _Supervisor(watch, reply, timeouts, why, client=client, again_s=again_s)
     stamp = _Stamp(watch)
     try:
         reply.sent_ns = time.monotonic_ns()

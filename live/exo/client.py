@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
@@ -22,13 +22,18 @@ from live.errors import ApiChanged, InstanceFailed, LiveError, PlacementRefused,
 from live.exo.build import NodeLayers, build_instance
 from live.exo.casing import snake
 from live.exo.chat import Timeouts, stream_reply
-from live.exo.diagnose import Diagnosis, diagnose
+from live.exo.diagnose import SILENT_S, Inquiry
 from live.exo.owned import Owned
 from live.exo.reader import ExoReader, Preview
 from live.exo.state import ClusterState, Instance, parse_instance
 from live.stream import OnToken, Reply, StreamRules
 
+if TYPE_CHECKING:
+    from simulator.churn.spec import RecoverySpec
+
 __all__ = ["BenchReply", "ExoClient", "Preview", "Timeouts"]
+
+LOOKS = 3  # looks at a silent cluster until one that stands still is told
 
 
 class BenchReply(dict[str, Any]):
@@ -186,31 +191,31 @@ class ExoClient(ExoReader):
     def chat(
         self, model_id: str, prompt: str, *, max_tokens: int, instance_id: str | None = None, bench: bool = False,
         temperature: float | None = None, seed: int | None = None, abort: threading.Event | None = None,
-        on_token: OnToken | None = None,
+        on_token: OnToken | None = None, received: str = "", client: RecoverySpec | None = None,
+        into: Reply | None = None,
     ) -> Reply:
         """One streamed reply with the arrival time of every token.
 
         `bench` asks for exactly `max_tokens` tokens and no prefix cache (HEAD streams from its benchmark endpoint;
         where a version does not, NotStreamed or NotOffered is raised). `instance_id` helps to say why tokens stop.
+        The reply goes on behind the text `received`: EXO leaves a last turn of the assistant open (exo-explore/exo,
+        utils_mlx.py: assistant prefilling). `client` says when to look into silences, default: `timeouts` alone.
         Raises a BrokenReply with the tokens so far when the stream ends early.
         """
         before = self._last_state or self.state()
-        body: dict[str, Any] = {
-            "model": model_id, "messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens,
-            "stream": True,
-        }  # fmt: skip
+        turns = [{"role": "user", "content": prompt}]
+        turns += [{"role": "assistant", "content": received}] if received else []
+        body: dict[str, Any] = {"model": model_id, "messages": turns, "max_tokens": max_tokens, "stream": True}
         body |= {key: value for key, value in (("temperature", temperature), ("seed", seed)) if value is not None}
         if bench:
             body["use_prefix_cache"] = False
         of_model = (one.instance_id for one in before.instances.values() if one.model_id == model_id)
-        serving = instance_id or next(of_model, None)
-
-        def why() -> Diagnosis:
-            return diagnose(self.state, before, serving, self.timeouts.look_again_s)
-
+        silent_s = client.probe + self.timeouts.report_s if client else SILENT_S
+        inquiry = Inquiry(self.state, before, instance_id or next(of_model, None), self.timeouts.look_again_s, silent_s)
         path = "/bench/chat/completions" if bench else "/v1/chat/completions"
-        return stream_reply(self.http, path, body, StreamRules(max_tokens), self.timeouts,
-                            why=why, abort=abort, on_token=on_token)
+        return stream_reply(self.http, path, body, StreamRules(max_tokens), self.timeouts, why=inquiry.look,
+                            again_s=self.timeouts.look_again_s / LOOKS, client=client, abort=abort, on_token=on_token,
+                            into=into)
 
     def bench(self, model_id: str, prompt: str, *, max_tokens: int, use_prefix_cache: bool = False) -> BenchReply:
         """EXO's own benchmark: exactly `max_tokens` tokens, its rates, no token times; NotOffered before 1.0.64."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from live.errors import LiveError
 from live.exo.state import ClusterState, Instance
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["SILENT_S", "Diagnosis", "Inquiry", "compare"]
 
 SILENT_S = 5.0  # a node reports about once per second; 5 s of silence stood out in every recorded loss
 
@@ -26,32 +26,48 @@ class Diagnosis:
     """Nothing is wrong as far as the state shows: waiting longer makes sense."""
     master_lost: bool
     text: str
+    is_node_lost: bool = False
 
 
-def diagnose(
-    fetch: Callable[[], ClusterState], before: ClusterState, instance_id: str | None, look_again_s: float
-) -> Diagnosis:
-    """Compare the state with the one `before` the request.
+@dataclass
+class Inquiry:
+    """Looks into the silences of one stream, one look at a time: tokens that come meanwhile must not wait."""
 
-    `fetch` gets the state now; `instance_id` is the one that serves the stream, None when it is not known.
-    When the first look shows nothing there is a second one after `look_again_s`: a state that stands still is lost.
-    """
-    try:
-        now = fetch()
-        found = _changed(now, before, instance_id)
+    fetch: Callable[[], ClusterState]
+    """Gets the state now."""
+    before: ClusterState
+    """The state before the request."""
+    instance_id: str | None
+    """What serves the stream, None where that is not known."""
+    standing_s: float
+    """A living master numbers several events per second; a state that stands still for so long has none."""
+    silent_s: float = SILENT_S
+    _index: int | None = None
+    _since_s: float = 0.0
+
+    def look(self) -> Diagnosis:
+        """Compare the state with the one before, and with that of the last look."""
+        try:
+            now = self.fetch()
+        except LiveError as error:
+            return Diagnosis(False, False, f"and the node asked does not answer any more: {error}")
+        found = compare(now, self.before, self.instance_id, self.silent_s)
         if found is not None:
             return found
-        time.sleep(look_again_s)
-        later = fetch()
-    except LiveError as error:
-        return Diagnosis(False, False, f"and the node asked does not answer any more: {error}")
-    if later.event_index == now.event_index:
-        return Diagnosis(False, True, f"and the state stands still at event {now.event_index}: the master is lost")
-    return _changed(later, before, instance_id) or Diagnosis(True, False, "although the state shows nothing wrong")
+        if now.event_index != self._index:
+            self._index, self._since_s = now.event_index, time.monotonic()
+        elif time.monotonic() - self._since_s >= self.standing_s:
+            return Diagnosis(False, True, f"and the state stands still at event {now.event_index}: the master is lost")
+        return Diagnosis(True, False, "although the state shows nothing wrong")
 
 
-def _changed(now: ClusterState, before: ClusterState, instance_id: str | None) -> Diagnosis | None:
-    """What tells at one glance."""
+def compare(
+    now: ClusterState, before: ClusterState, instance_id: str | None, silent_s: float = SILENT_S
+) -> Diagnosis | None:
+    """What one glance at the state tells of an instance that served `before`; None where nothing is wrong.
+
+    A node counts as lost once it has not reported for `silent_s`, or others have given up reaching it.
+    """
     if now.event_index < before.event_index:
         return Diagnosis(
             False, True,
@@ -68,9 +84,9 @@ def _changed(now: ClusterState, before: ClusterState, instance_id: str | None) -
             "because the instance is gone while its stream was left open: the master was lost and the cluster began "
             "anew, or somebody deleted it; place the model again",
         )
-    lost = _lost_nodes(now, before, instance)
+    lost = _lost_nodes(now, before, instance, silent_s)
     if lost:
-        return Diagnosis(False, False, f"because {'; '.join(lost)}")
+        return Diagnosis(False, False, f"because {'; '.join(lost)}", is_node_lost=True)
     failed = [
         f"the runner on {now.name_of(shard.node_id)} says {runner.status}{f': {runner.error}' if runner.error else ''}"
         for shard, runner in now.runners_of(instance)
@@ -79,7 +95,7 @@ def _changed(now: ClusterState, before: ClusterState, instance_id: str | None) -
     return Diagnosis(False, False, f"because {'; '.join(failed)}") if failed else None
 
 
-def _lost_nodes(now: ClusterState, before: ClusterState, instance: Instance) -> list[str]:
+def _lost_nodes(now: ClusterState, before: ClusterState, instance: Instance, limit_s: float) -> list[str]:
     """Nodes of the instance that left, went silent, or that others no longer reach."""
     newest = max((node.last_seen for node in now.nodes if node.last_seen), default=None)
     lost = []
@@ -91,7 +107,7 @@ def _lost_nodes(now: ClusterState, before: ClusterState, instance: Instance) -> 
         silent_s = (newest - node.last_seen).total_seconds() if newest and node.last_seen else 0.0
         alive = {other.node_id for other in now.nodes}
         unreached = (_sources(before, shard.node_id) - _sources(now, shard.node_id)) & alive
-        if silent_s > SILENT_S:
+        if silent_s > limit_s:
             lost.append(f"{name} has been silent for {silent_s:.0f} s")
         elif unreached:
             lost.append(f"{', '.join(map(before.name_of, sorted(unreached)))} cannot reach {name} any more")

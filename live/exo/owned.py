@@ -7,12 +7,10 @@ import threading
 import time
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from live.errors import LiveError, Refused
-
-if TYPE_CHECKING:
-    from live.exo.client import ExoClient
+from live.exo.reader import ExoReader
 
 __all__ = ["Owned"]
 
@@ -23,7 +21,7 @@ DELETE_S = 5.0
 class Owned:
     """A register of instances, with signals turned into exceptions so that leaving cleans up."""
 
-    def __init__(self, client: ExoClient) -> None:
+    def __init__(self, client: ExoReader) -> None:
         self._client = client
         self._ids: dict[str, float] = {}
         self._expected: tuple[str, set[str]] | None = None

@@ -30,8 +30,13 @@ class ExoReader:
         self, base_url: str, transport: httpx.BaseTransport | None = None, timeouts: Timeouts | None = None
     ) -> None:
         self.timeouts = timeouts or Timeouts()
-        self.http = Http(base_url, transport, self.timeouts.connect_s)
+        self._transport = transport
+        self.turn_to(base_url)
         self._last_state: ClusterState | None = None
+
+    def turn_to(self, base_url: str) -> None:
+        """Talk to another node of the same cluster from now on."""
+        self.http = Http(base_url, self._transport, self.timeouts.connect_s)
 
     @property
     def base_url(self) -> str:

@@ -11,13 +11,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from live.local.children import Event
 from live.local.cluster import LOAD_S, LocalCluster
-from live.local.plan import Plan
+from live.local.plan import DevicePlan, Plan
+from live.local.server import free_port
 from simulator.errors import LiveError
 
 __all__ = ["MODES", "BreakableCluster", "Mode", "answers"]
@@ -55,15 +56,20 @@ def answers(endpoint: str, timeout_s: float) -> bool:
 class BreakableCluster(LocalCluster):
     """A local cluster whose servers may go, and whose client may be replaced."""
 
-    def __init__(self, plan: Plan) -> None:
-        """Of `plan`, on this machine."""
-        super().__init__(plan)
+    def __init__(self, plan: Plan, endpoints: tuple[str, ...] = ()) -> None:
+        """See `LocalCluster`; servers at `endpoints` are real devices, which go without our doing."""
+        super().__init__(plan, endpoints)
         self.lost: set[str] = set()
 
-    def watch(self) -> None:
-        """The relay alone is ours to watch: what becomes of a server the client must find out by itself."""
+    def watch_relay(self) -> None:
+        """The relay alone is ours to watch: what becomes of a server a client must find out by itself."""
         if self._servers and self._relay.has_ended():
             raise LiveError(f"the relay {self._relay.how_it_ended()}{self._relay.last_words()}")
+
+    def obituary(self, names: Sequence[str]) -> str:
+        """How the servers of these devices ended, as far as this machine knows; for a message."""
+        ended = [(name, self._servers[name]) for name in names if name in self._servers and self._servers[name].has_ended()]
+        return "; ".join(f"{name} {server.how_it_ended()}{self._why(name, server)}" for name, server in ended)
 
     def endpoint(self, name: str) -> str:
         """Where the client reaches a server: its relay."""
@@ -93,36 +99,58 @@ class BreakableCluster(LocalCluster):
         assert self._guard is not None
         self._guard.ask("hold", "noted", pid=self._servers[name].pid)
 
+    def revive(self, name: str) -> None:
+        """A device that was killed starts again, with nothing in memory; it answers once it listens."""
+        device, port = next(one for one in self.plan.devices if one.name == name), free_port()
+        server = self._child(name, "server", "--port", str(port), "--threads", str(device.threads), "--supervised")
+        self._servers[name] = server
+        self.lost.discard(name)
+        self._relay.ask("lead", "led", port=int(self.endpoint(name).rpartition(":")[2]), to=port)
+        self._slow_again(device, server.pid)
+
+    def _slow_again(self, device: DevicePlan, pid: int) -> None:
+        """A new process of a device is slowed down as the one before."""
+        if device.name in self._groups:
+            self._groups[device.name].take(pid)
+        if self.throttled_by.get(device.name, "").startswith("stop"):
+            assert self._guard is not None
+            self._guard.ask("slow", "noted", pid=pid, share=device.share)
+
     def release(self) -> None:
         """End the client's process: closed connections make the servers give their memory back."""
         self._client.end()
-        self._children.remove(self._client)
+        if self._client in self._children:
+            self._children.remove(self._client)
 
-    def answering(self, timeout_s: float) -> tuple[str, ...]:
-        """The devices that answer, the client first, in the order of the plan; all are asked at once."""
-        names = [device.name for device in self.plan.devices]
-        with ThreadPoolExecutor(max_workers=len(names)) as pool:
-            found = list(pool.map(lambda name: answers(self.endpoint(name), timeout_s), names[1:]))
-        return (names[0], *(name for name, there in zip(names[1:], found, strict=True) if there))
+    def answering(self, timeout_s: float, asked: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The client and whoever of the servers `asked` (all) answers, in the order of the plan; all are asked at once."""
+        client, *servers = [device.name for device in self.plan.devices]
+        names = [name for name in servers if asked is None or name in asked]
+        with ThreadPoolExecutor(max_workers=len(names) + 1) as pool:
+            found = list(pool.map(lambda name: answers(self.endpoint(name), timeout_s), names))
+        return (client, *(name for name, there in zip(names, found, strict=True) if there))
 
     def start_client(self) -> None:
         """A new client's process, slowed down as the one before; returns when it takes commands."""
         device = self.plan.devices[0]
         self._client = self._child(device.name, "client")
-        if device.name in self._groups:
-            self._groups[device.name].take(self._client.pid)
-        if self.throttled_by.get(device.name, "").startswith("stop"):
-            assert self._guard is not None
-            self._guard.ask("slow", "noted", pid=self._client.pid, share=device.share)
+        self._slow_again(device, self._client.pid)
         self._client.ask("busy", "busy", timeout_s=PROCESS_S)
 
-    def load(self, layers: Sequence[tuple[str, int]]) -> None:
-        """Load the model on these servers, (name, layers) in the order of the chain; over the shaped links."""
+    def load(self, layers: Sequence[tuple[str, int]], waiting: Callable[[], None] = lambda: None) -> None:
+        """Load the model on these servers, (name, layers) in the order of the chain; over the shaped links.
+
+        Raises LiveError when one of them leaves meanwhile; `waiting` is called now and then.
+        """
+        def watch() -> None:
+            self.watch_relay()
+            waiting()
+
         client = self.plan.devices[0]
         self._client.command("load", model=str(self.plan.model), endpoints=[self.endpoint(name) for name, _ in layers],
                              layers=[count for _, count in layers], threads=client.threads,
                              context=self.plan.context_tokens)
-        self._client.wait_for("loaded", LOAD_S, self.watch)
+        self._client.wait_for("loaded", LOAD_S, watch)
 
     def ask_reply(
         self, prompt_tokens: int, output_tokens: int, seed: int, received: Sequence[int], *, exact: bool = False,
@@ -131,9 +159,9 @@ class BreakableCluster(LocalCluster):
         self._client.command("generate", prompt_tokens=prompt_tokens, output_tokens=output_tokens, seed=seed,
                              received=list(received), exact=exact)
 
-    def next_event(self, timeout_s: float) -> Event:
+    def next_event(self, timeout_s: float, waiting: Callable[[], None] = lambda: None) -> Event:
         """What the client says next; raises LiveError when it ends or says nothing for so long."""
-        return self._client.next_event(timeout_s)
+        return self._client.next_event(timeout_s, waiting)
 
     def stop(self) -> None:
         """Stop everything; servers that hang are killed, for they would not hear a farewell."""

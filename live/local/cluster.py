@@ -212,8 +212,7 @@ class LocalCluster:
         self, prompt_tokens: int, output_tokens: int, seed: int, on_event: Callable[[Event], None] = lambda event: None,
     ) -> Run:
         """One chat; `on_event` hears of the request and of each token as they come. Raises LiveError when it breaks."""
-        self.flights()
-        before = self.busy_ns()
+        before = self.begin_watch()
         self._client.command("generate", prompt_tokens=prompt_tokens, output_tokens=output_tokens, seed=seed)
         sent = self._client.wait_for("request", SILENCE_S, self.watch)
         on_event(sent)
@@ -221,12 +220,19 @@ class LocalCluster:
         while (event := self._client.next_event(SILENCE_S, self.watch))["event"] != "done":
             tokens.append(event["at_ns"])
             on_event(event)
-        flights = self.flights()
-        after = self.busy_ns()
-        busy_s = {self._client.name: (event["busy_ns"] - sent["busy_ns"]) / 1e9}
+        return self.end_watch(before, sent["sent_ns"], tuple(tokens), event["busy_ns"] - sent["busy_ns"])
+
+    def begin_watch(self) -> dict[str, int]:
+        """Forget older flights; the CPU time of each server so far, for `end_watch`."""
+        self.flights()
+        return self.busy_ns()
+
+    def end_watch(self, before: dict[str, int], sent_ns: int, token_ns: tuple[int, ...], client_busy_ns: int) -> Run:
+        """The chat since `begin_watch`, with what was imposed on its messages and how busy everybody was."""
+        flights, after = self.flights(), self.busy_ns()
+        busy_s = {self._client.name: client_busy_ns / 1e9}
         busy_s |= {name: (after[name] - before[name]) / 1e9 for name in after}
-        return Run(sent["sent_ns"], tuple(tokens), tuple(flights), busy_s,
-                   self._service_s((tokens[-1] - sent["sent_ns"]) / 1e9, flights))
+        return Run(sent_ns, token_ns, tuple(flights), busy_s, self._service_s((token_ns[-1] - sent_ns) / 1e9, flights))
 
     def flights(self) -> list[Event]:
         """What the relay has imposed since the last call."""

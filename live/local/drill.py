@@ -6,7 +6,9 @@ No device of the study has to be lost for it. With `kill` one more server goes f
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from live.local import library
@@ -25,11 +27,17 @@ TOKENS, SEED, SILENCE_S = 20, 1, 60.0
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """One restart: what each phase took (s); `load_fixed` is what `load` took beyond the bytes over the links' rates."""
+    """One restart: what each phase took (s), and what is left of it when physics has had its share.
+
+    `load_fixed` is what `load` took beyond the bytes over the links' rates and the round trips, `first_prompt_fixed` what the
+    first prompt took beyond a second one of the same length and its own round trips.
+    """
 
     scenario: str
     layers: dict[str, int]
     phases_s: dict[str, float]
+    round_trips: dict[str, dict[str, int]] = field(default_factory=dict)
+    """In `load` and in `first_prompt` (beyond a second one): how often the client waited for each server's answer."""
 
     def document(self) -> dict[str, Any]:
         """As plain data."""
@@ -44,32 +52,70 @@ def wire_s(placed: Placed) -> float:
                * max(1 / leg.rate_bytes_per_s for leg in cluster.path(client.device, use.device).legs) for use in servers)
 
 
+def round_trip_s(placed: Placed, server: str) -> float:
+    """Mean time of a question to a server and its answer, without their bytes."""
+    cluster, client = placed.job.cluster, placed.devices[0]
+    return sum(leg.law.mean_s * leg.stretch + leg.extra_s
+               for ends in ((client, server), (server, client)) for leg in cluster.path(*ends).legs)
+
+
 def drill(scenario: Scenario, kill: str | None = None, threads: int = 1) -> Drill:
     """Restart the client of `scenario` once; raises LiveError when the cluster fails."""
     library.require()
     chosen = plan(scenario, threads)
     with BreakableCluster(chosen) as cluster:
-        workload = chosen.scenario.workload
-        cluster.generate(workload.prompt_tokens, TOKENS, SEED)
+        cluster.generate(chosen.scenario.workload.prompt_tokens, TOKENS, SEED)
         phases_s = {"detect": _detect_s(cluster, chosen, kill)} if kill else {}
-        ends = [time.monotonic()]
+        clock = _Clock(phases_s)
         cluster.release()
-        ends.append(time.monotonic())
+        clock.lap("release")
         placed = _place(chosen, cluster.answering(1.0))
-        ends.append(time.monotonic())
+        clock.lap("decide")
         cluster.start_client()
-        ends.append(time.monotonic())
+        cluster.flights()
+        clock.lap("start")
         layers = {shard.device: shard.layers for shard in placed.job.shards}
         cluster.load(list(layers.items())[1:])
-        ends.append(time.monotonic())
-        cluster.ask_reply(workload.prompt_tokens, 1, SEED, [3] * TOKENS)
-        while cluster.next_event(SILENCE_S)["event"] != "token":
-            pass
-        ends.append(time.monotonic())
-        names = ("release", "decide", "start", "load", "prefill")
-        phases_s |= {name: ends[k + 1] - ends[k] for k, name in enumerate(names)}
-        phases_s["load_fixed"] = phases_s["load"] - wire_s(placed)
-        return Drill(scenario.name, layers, {name: rounded(value) for name, value in phases_s.items()})
+        clock.lap("load")
+        loading = _answers(cluster, placed)
+        first, later = (_prompt(cluster, chosen, placed, clock, name) for name in ("prefill", "prefill_again"))
+        extra = {server: first[server] - later[server] for server in loading}
+        phases_s["load_fixed"] = phases_s["load"] - wire_s(placed) - _waits_s(placed, loading)
+        phases_s["first_prompt_fixed"] = phases_s["prefill"] - phases_s["prefill_again"] - _waits_s(placed, extra)
+        return Drill(scenario.name, layers, {name: rounded(value) for name, value in phases_s.items()},
+                     {"load": dict(loading), "first_prompt": extra})
+
+
+@dataclass
+class _Clock:
+    """Writes down how long it was since the last time."""
+
+    laps_s: dict[str, float]
+    since_s: float = field(default_factory=time.monotonic)
+
+    def lap(self, name: str) -> None:
+        now_s = time.monotonic()
+        self.laps_s[name], self.since_s = now_s - self.since_s, now_s
+
+
+def _prompt(cluster: BreakableCluster, chosen: Plan, placed: Placed, clock: _Clock, name: str) -> Counter[str]:
+    """The first token of a reply with `TOKENS` received; how often each server answered."""
+    clock.since_s = time.monotonic()
+    cluster.ask_reply(chosen.scenario.workload.prompt_tokens, 1, SEED, [3] * TOKENS)
+    while cluster.next_event(SILENCE_S)["event"] != "token":
+        pass
+    clock.lap(name)
+    cluster.next_event(SILENCE_S)  # that it is done
+    return _answers(cluster, placed)
+
+
+def _answers(cluster: BreakableCluster, placed: Placed) -> Counter[str]:
+    """How often each server has answered since the last call."""
+    return Counter(flight["source"] for flight in cluster.flights() if flight["source"] != placed.devices[0])
+
+
+def _waits_s(placed: Placed, answers: Mapping[str, int]) -> float:
+    return sum(count * round_trip_s(placed, server) for server, count in answers.items())
 
 
 def _place(chosen: Plan, names: tuple[str, ...]) -> Placed:

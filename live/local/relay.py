@@ -2,8 +2,8 @@
 
 Each link listens on a port of its own and passes bytes to its server, as `shaping` decides, over plain sockets. The
 process sleeps until `SPIN_NS` before something is due and then watches the clock, so that the delay that was imposed
-is the delay that was asked for. Commands: `link` (adds one), `shape` (on or off), `dark` (one goes dead), `collect`
-(flights since the last).
+is the delay that was asked for. Commands: `link` (adds one), `shape` (on or off), `dark` (one goes dead), `lead` (one
+leads to another port), `collect` (flights since the last).
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Link:
     shape: LinkShape
     forth: Direction
     back: Direction
+    target: tuple[str, int]
     is_dark: bool = False
     """Passes nothing on and closes nothing, as a link that is lost."""
     kept: list[Lane] = field(default_factory=list)
@@ -74,7 +75,7 @@ class Relay:
         listener = socket.create_server((shape.listen_host, shape.listen_port))
         forth, back = (Direction(spec, self._port(shape, spec), spec.delays_ns(shape.seed), spec.wakes_ns(shape.seed))
                        for spec in (shape.forth, shape.back))
-        self.links[listener] = Link(listener, shape, forth, back)
+        self.links[listener] = Link(listener, shape, forth, back, shape.target)
         port: int = listener.getsockname()[1]
         return port
 
@@ -98,6 +99,12 @@ class Relay:
             if listener.getsockname()[1] == port:
                 link.is_dark = True
                 link.kept += [self.lanes.pop(lane.source) for lane in list(self.lanes.values()) if lane.link is link]
+
+    def lead(self, port: int, to: int) -> None:
+        """Let new connections at `port` go to another port of the same host: its server has started again."""
+        for listener, link in self.links.items():
+            if listener.getsockname()[1] == port:
+                link.target = (link.shape.target[0], to)
 
     def turn(self, extra: int) -> bool:
         """Deliver what is due, wait, take what has come; returns whether `extra` (a file descriptor) can be read."""
@@ -159,7 +166,7 @@ class Relay:
         """Take a connection and make the one to its server; a server that is gone shows as a closed connection."""
         near, _ = link.listener.accept()
         try:
-            far = socket.create_connection(link.shape.target, timeout=5)
+            far = socket.create_connection(link.target, timeout=5)
         except OSError:
             near.close()
             return
@@ -232,6 +239,9 @@ def _obey(relay: Relay, lifeline: Lifeline, command: Event) -> None:
     elif command["do"] == "dark":
         relay.darken(command["port"])
         lifeline.tell("darkened")
+    elif command["do"] == "lead":
+        relay.lead(command["port"], command["to"])
+        lifeline.tell("led")
     elif command["do"] == "collect":
         lifeline.tell("flights", flights=relay.collect())
 

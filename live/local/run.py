@@ -15,14 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from live.local import library
-from live.local.children import Event
-from live.local.cluster import LocalCluster, Run
+from live.local.breaking import BreakableCluster
+from live.local.cluster import Run
+from live.local.conversation import Conversation, Ears, Reply
 from live.local.doubts import doubts, repeatability
+from live.local.dropout import write_phases
 from live.local.overhead import relay_overhead_s
 from live.local.plan import Plan, plan
 from live.local.provenance import LoadMeter, collect
 from live.local.reference import Reference
-from simulator.errors import LiveError
+from live.recovery import Recovery
+from simulator.errors import LiveError, SimulatorError
 from simulator.result.measurement import MeasurementWriter
 from simulator.scenario import Scenario
 
@@ -98,51 +101,74 @@ class _Session:
 
     def visit(self, number: int) -> None:
         """Start the cluster, warm it up, measure this visit's share of the runs, stop it."""
-        name, load = self.plan.scenario.name, LoadMeter()
         self.reference_s.append(self.reference.seconds_per_token())
-        with LocalCluster(self.plan, self.endpoints) as cluster:
-            workload = self.plan.scenario.workload
-            warm_up_tokens = min(WARM_UP_TOKENS, workload.output_tokens)
-            self._note(cluster.generate(workload.prompt_tokens, warm_up_tokens, WARM_UP_SEED))
-            writer = self._open(cluster)
-            writer.write("reference", visit=number, at_ns=self._now_ns(), seconds_per_token=self.reference_s[-1])
-            self.visits.append([])
-            for run in self._runs_of(number):
-                load.start(cluster.pids)
-                self.visits[-1].append(self._run(cluster, writer, run))
-                others = load.others_cores()
-                self.others_cores += [] if others is None else [others]
-                median_ms = 1e3 * float(np.median(np.diff(self.visits[-1][-1].token_ns))) / 1e9
-                self.tell(f"{name}: run {run + 1} of {workload.runs}, {median_ms:.1f} ms per token")
+        self.visits.append([])
+        left = list(self._runs_of(number))
+        while left:
+            with BreakableCluster(self.plan, self.endpoints) as cluster:
+                self._warm_up(cluster, number)
+                whole = True
+                while left and whole:
+                    whole = self._measured(cluster, left.pop(0))
+            if not whole and left and self.endpoints:
+                raise LiveError(f"a device was lost and its reply mended, but {len(left)} runs are left that need all devices; "
+                                f"bring it back and measure again. What was measured is in {self.path}")
         if number == self.rounds - 1:
-            self._conclude(writer)
+            self._conclude()
+
+    def _warm_up(self, cluster: BreakableCluster, number: int) -> None:
+        workload = self.plan.scenario.workload
+        self._note(cluster.generate(workload.prompt_tokens, min(WARM_UP_TOKENS, workload.output_tokens), WARM_UP_SEED))
+        self._open(cluster).write("reference", visit=number, at_ns=self._now_ns(), seconds_per_token=self.reference_s[-1])
+
+    def _measured(self, cluster: BreakableCluster, run: int) -> bool:
+        """One run; False where a device was lost in it, so that the cluster is no longer the one to measure."""
+        name, load = self.plan.scenario.name, LoadMeter()
+        load.start(cluster.pids)
+        done = self._run(cluster, run)
+        if done is None:
+            return False
+        self.visits[-1].append(done)
+        others = load.others_cores()
+        self.others_cores += [] if others is None else [others]
+        median_ms = 1e3 * float(np.median(np.diff(done.token_ns))) / 1e9
+        self.tell(f"{name}: run {run + 1} of {self.plan.scenario.workload.runs}, {median_ms:.1f} ms per token")
+        return True
 
     def _runs_of(self, number: int) -> range:
         """Runs of one visit: all runs spread evenly over the rounds."""
         runs = self.plan.scenario.workload.runs
         return range(runs * number // self.rounds, runs * (number + 1) // self.rounds)
 
-    def _run(self, cluster: LocalCluster, writer: MeasurementWriter, run: int) -> Run:
-        """One chat, written down token by token as it comes."""
-        workload, sent_ns, tokens = self.plan.scenario.workload, 0, 0
+    def _run(self, cluster: BreakableCluster, run: int) -> Run | None:
+        """One chat, written down token by token as it comes; None where it lost a device, and was mended."""
+        workload, writer = self.plan.scenario.workload, self._needed()
 
-        def note(event: Event) -> None:
-            nonlocal sent_ns, tokens
-            if event["event"] == "request":
-                sent_ns = event["sent_ns"]
-                writer.write("request", run=run, chat=0, prompt_tokens=workload.prompt_tokens,
-                             sent_ns=sent_ns - self._clock_ns)
-            elif event["event"] == "token":
-                tokens += 1
-                writer.write("token", run=run, chat=0, token=event["token"], t_ns=event["at_ns"] - sent_ns)
+        def asked(reply: Reply) -> None:
+            writer.write("request", run=run, chat=0, prompt_tokens=workload.prompt_tokens,
+                         sent_ns=reply.sent_ns - self._clock_ns)
 
+        def token(reply: Reply, number: int) -> None:
+            writer.write("token", run=run, chat=0, token=reply.count - 1, t_ns=reply.times_ns[-1] - reply.sent_ns)
+
+        def mended(reply: Reply, recovery: Recovery) -> None:
+            write_phases(writer, run, reply, recovery)
+            lost = cluster.obituary(recovery.devices) or ", ".join(recovery.devices) or "nobody: a false alarm"
+            self._warn(f"run {run}: lost after token {recovery.token}: {lost}; the client went on {recovery.seconds:.2f} s "
+                       "later, and this run calibrates nothing")
+
+        talk = Conversation(self.plan, cluster, Ears(asked, token, mended), self.tell)
+        before, reply = cluster.begin_watch(), Reply(workload.output_tokens)
         try:
-            done = cluster.generate(workload.prompt_tokens, workload.output_tokens, FIRST_SEED + run, note)
-        except LiveError as error:
-            writer.write("result", run=run, chat=0, outcome=type(error).__name__, tokens=tokens, detail=str(error))
-            raise LiveError(f"{error}\nrun {run + 1} broke after {tokens} tokens; they and all before are in "
-                            f"{self.path}") from error
-        writer.write("result", run=run, chat=0, outcome="complete", tokens=tokens)
+            talk.reply(reply, FIRST_SEED + run)
+        except SimulatorError as error:
+            writer.write("result", run=run, chat=0, outcome=type(error).__name__, tokens=reply.count, detail=str(error))
+            raise type(error)(f"{error}\nrun {run + 1} broke after {reply.count} tokens; they and all before are in "
+                              f"{self.path}") from error
+        writer.write("result", run=run, chat=0, outcome="complete", tokens=reply.count)
+        if reply.recoveries:
+            return None
+        done = cluster.end_watch(before, reply.sent_ns, tuple(reply.times_ns), reply.busy_ns)
         self._write_truth(writer, run, done)
         self._note(done)
         return done
@@ -170,7 +196,7 @@ class _Session:
     def _now_ns(self) -> int:
         return time.monotonic_ns() - self._clock_ns
 
-    def _open(self, cluster: LocalCluster) -> MeasurementWriter:
+    def _open(self, cluster: BreakableCluster) -> MeasurementWriter:
         """The file, opened once the warm-up has shown what the throttles achieve."""
         if self._writer is None:
             details = {device.name: {"throttled_by": cluster.throttled_by.get(device.name, "nothing"),
@@ -187,10 +213,21 @@ class _Session:
             self._writer = MeasurementWriter(self.path, header)
         return self._writer
 
-    def _conclude(self, writer: MeasurementWriter) -> None:
+    def _needed(self) -> MeasurementWriter:
+        assert self._writer is not None, "opened by the warm-up"
+        return self._writer
+
+    def _warn(self, text: str) -> None:
+        self._needed().warn(text)
+        self.tell(f"{self.plan.scenario.name}: warning: {text}")
+
+    def _conclude(self) -> None:
         """Repeatability and doubts, then the end of the file."""
+        writer = self._needed()
+        if not any(self.visits):
+            writer.close()
+            return
         writer.write("repeatability", **repeatability(self.visits))
         for text in doubts(self.plan, self.visits, self._shares(), self.others_cores, self.reference_s):
-            writer.warn(text)
-            self.tell(f"{self.plan.scenario.name}: warning: {text}")
+            self._warn(text)
         writer.close()

@@ -131,12 +131,23 @@ def test_refuses_running_tasks_unless_told(tmp_path: Path) -> None:
     assert any("other work" in text for text in result.warnings)
 
 
-def test_a_broken_reply_is_kept_and_the_run_goes_on(tmp_path: Path) -> None:
-    result, found = measure(FakeExo(breaks_after=9), tmp_path / "m.jsonl")
+def test_a_broken_reply_is_mended_and_the_run_goes_on(tmp_path: Path) -> None:
+    """An error event while all is well, in every reply: each is asked for again behind what came, and the placement stays."""
+    fake = FakeExo(breaks_after=9)
+    result, found = measure(fake, tmp_path / "m.jsonl")
+    assert {key: len(values) for key, values in found.token_times_s().items()} == {(0, 0): 20, (1, 0): 20}
+    assert [event["outcome"] for event in found.of("result")] == ["complete"] * 2
+    assert (result.runs_done, result.failures, len(fake.posted)) == (2, (), 1)
+    assert [recovery.token for recovery in result.recoveries] == [9, 18, 9, 18]
+    assert result.steady is None  # a run with a recovery is no steady state
+
+
+def test_a_reply_beyond_mending_is_kept_and_the_run_goes_on(tmp_path: Path) -> None:
+    result, found = measure(FakeExo(garbled_after=9), tmp_path / "m.jsonl")
     assert {key: len(values) for key, values in found.token_times_s().items()} == {(0, 0): 9, (1, 0): 9}
-    assert [event["outcome"] for event in found.of("result")] == ["StreamErrorEvent"] * 2
+    assert [event["outcome"] for event in found.of("result")] == ["StreamGarbled"] * 2
     assert result.runs_done == 0
-    assert "Runner shutdown" in result.failures[0]
+    assert "StreamGarbled" in result.failures[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

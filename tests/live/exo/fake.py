@@ -6,6 +6,7 @@ import copy
 import json
 import threading
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -30,6 +31,7 @@ class FakeExo:
     ends_after: int | None = None
     """/v1/chat/completions ends its text after so many tokens; the benchmark endpoint never does."""
     breaks_after: int | None = None
+    garbled_after: int | None = None
     hangs: bool = False
     statuses: list[str] = field(default_factory=lambda: ["RunnerConnecting", "RunnerReady"])
     loses_creations: bool = False
@@ -80,6 +82,8 @@ class FakeExo:
                 body = {"errorMessage": "out of memory", "diagnostics": []} if status == "RunnerFailed" else {}
                 self.state["runners"][runner] = {status: body}
         self.state["lastEventAppliedIdx"] += 1
+        now = datetime.now(UTC).isoformat()
+        self.state["lastSeen"] = dict.fromkeys(self.state["topology"]["nodes"], now)
         return copy.deepcopy(self.state)
 
     def _placement(self, query: dict[str, list[str]]) -> Script:
@@ -136,6 +140,8 @@ class FakeExo:
                 error = {"error": {"message": "Runner shutdown", "type": "InternalServerError", "code": 500}}
                 sends.append((token * self.gap_s, chunked(f"data: {json.dumps(error)}\n\ndata: [DONE]\n\n".encode())))
                 return Script((*sends, (token * self.gap_s, b"0\r\n\r\n")))
+            if token == self.garbled_after:
+                return Script((*sends, (token * self.gap_s, chunked(b"data: {oops\n\n"))))
             if self.hangs and token == 5:
                 return Script(tuple(sends), "hold")
             last = token == total - 1

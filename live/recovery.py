@@ -1,0 +1,54 @@
+"""Recovery: one, as it was observed, of whichever engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+__all__ = ["PHASES", "Recovery"]
+
+PHASES = ("detect", "release", "decide", "start", "load", "prefill", "resume")
+"""Of llama.cpp RPC; EXO warms up between `load` and `prefill`."""
+
+
+@dataclass(slots=True)
+class Recovery:
+    """One recovery as it was observed; times are `time.monotonic_ns`."""
+
+    token: int
+    fault_ns: int
+    devices: tuple[str, ...] = ()
+    """Who was lost; where it is planned, who came back."""
+    is_planned: bool = False
+    marks: list[tuple[str, int]] = field(default_factory=list)
+    """(phase, its end) in order; a phase that had to be gone through again is there again."""
+    layers: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the next token has come."""
+        return bool(self.marks) and self.marks[-1][0] == PHASES[-1]
+
+    @property
+    def seconds(self) -> float:
+        """From the first fault to the next token."""
+        return (self.marks[-1][1] - self.fault_ns) / 1e9
+
+    def spans_ns(self) -> Iterator[tuple[str, int, int]]:
+        """(phase, start, end), without gaps."""
+        start_ns = self.fault_ns
+        for phase, end_ns in self.marks:
+            yield phase, start_ns, end_ns
+            start_ns = end_ns
+
+    def phases_s(self) -> dict[str, float]:
+        """How long each phase took, over all attempts."""
+        spent: dict[str, float] = {}
+        for phase, start_ns, end_ns in self.spans_ns():
+            spent[phase] = spent.get(phase, 0.0) + (end_ns - start_ns) / 1e9
+        return spent
+
+    def end(self, phase: str, at_ns: int | None = None) -> None:
+        """A phase ends, now unless told otherwise."""
+        self.marks.append((phase, time.monotonic_ns() if at_ns is None else at_ns))
