@@ -74,22 +74,27 @@ def charts(rows: Sequence[Validation]) -> dict[str, Any]:
     """Altair charts by file name."""
     import altair as alt
 
-    points = [{"measured": row.median_gap_s * 1e3, "predicted": row.predicted_median_gap_s * 1e3, "kind": row.kind,
-               "scenario": row.measurement, "error": abs(row.median_error)} for row in rows]
-    ends = [min(min(row.median_gap_s, row.predicted_median_gap_s) for row in rows) * 0.9e3,
-            max(max(row.median_gap_s, row.predicted_median_gap_s) for row in rows) * 1.1e3]
+    points = [_point(row) for row in rows]
+    ends = [min(min(point["measured"], point["low"]) for point in points) * 0.95,
+            max(max(point["measured"], point["high"]) for point in points) * 1.05]
     data = alt.Data(values=points)  # type: ignore[no-untyped-call]
     scale = alt.Scale(domain=ends, type="log", nice=False)
     line = alt.Chart(alt.Data(values=[{"x": e} for e in ends])).mark_line(color="gray", strokeDash=[4, 4]).encode(  # type: ignore[no-untyped-call]
         x=alt.X("x:Q", scale=scale), y=alt.Y("x:Q", scale=scale))
+    axis = alt.Axis(values=_ticks(*ends), format="~g")
     dots = alt.Chart(data).mark_circle(size=60, opacity=0.8).encode(
-        x=alt.X("measured:Q", scale=scale, title="measured median inter-token time (ms)"),
-        y=alt.Y("predicted:Q", scale=scale, title="predicted (ms)"),
+        x=alt.X("measured:Q", scale=scale, axis=axis, title="measured median inter-token time (ms)"),
+        y=alt.Y("predicted:Q", scale=scale, axis=axis, title="predicted (ms)"),
         color=alt.Color("kind:N", title="what is new", scale=alt.Scale(scheme="tableau10")), tooltip=["scenario:N"])
+    bars = alt.Chart(data).mark_rule(opacity=0.5, strokeWidth=2).encode(
+        x=alt.X("measured:Q", scale=scale), y=alt.Y("low:Q", scale=scale), y2="high:Q",
+        color=alt.Color("kind:N", scale=alt.Scale(scheme="tableau10")))
     figures = summary(rows)
     return {
-        "predicted_measured": (line + dots).properties(
-            width=420, height=420, title=f"Predicted against measured: {figures['median_error']:.1%} off at the median"),
+        "predicted_measured": (line + bars + dots).properties(
+            width=420, height=420, title=alt.TitleParams(
+                f"Predicted against measured: {figures['median_error']:.1%} off at the median",
+                subtitle="bars: 90 % intervals of what was predicted; dashed: equal")),
         "coverage": _coverage(rows),
         "error_by_kind": alt.Chart(data).mark_circle(size=60, opacity=0.7).encode(
             y=alt.Y("kind:N", title=None), x=alt.X("error:Q", title="absolute error of the median inter-token time",
@@ -97,6 +102,20 @@ def charts(rows: Sequence[Validation]) -> dict[str, Any]:
             color=alt.Color("kind:N", legend=None, scale=alt.Scale(scheme="tableau10"))).properties(
                 width=480, height=alt.Step(28), title="Error by what is new against the calibration"),
     }
+
+
+def _point(row: Validation) -> dict[str, Any]:
+    """One outcome in ms; its interval has no length where an old entry does not say."""
+    low, high = row.predicted_90_s or (row.predicted_median_gap_s, row.predicted_median_gap_s)
+    return {"measured": row.median_gap_s * 1e3, "predicted": row.predicted_median_gap_s * 1e3, "low": low * 1e3,
+            "high": high * 1e3, "kind": row.kind, "scenario": row.measurement, "error": abs(row.median_error)}
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round values for a logarithmic axis, which by itself labels powers of ten only."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    steps = (1, 1.5, 2, 3, 5, 7) if high > 4 * low else (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)
+    return [step * 10.0**power for power in decades for step in steps if low <= step * 10.0**power <= high]
 
 
 def _coverage(rows: Sequence[Validation]) -> Any:

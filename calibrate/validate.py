@@ -83,6 +83,8 @@ class Validation(Spec):
     in_50: bool
     in_80: bool
     in_90: bool
+    predicted_90_s: tuple[float, float] | None = None
+    """The 90 % interval of the median gap; None in older entries, whose predictions hold it."""
     repeatability: float
     """Standard deviation of the logarithm of this measurement's run medians: no model can beat that."""
 
@@ -153,6 +155,7 @@ def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
         prediction_created=prediction.created, scenario_sha256=prediction.scenario_sha256,
         calibration_sha256=prediction.calibration_sha256, measurement=sample.name, measurement_sha256=sample.sha256,
         held_out=True, median_gap_s=rounded(measured), predicted_median_gap_s=predicted,
+        predicted_90_s=(prediction.median_gap_s[0], prediction.median_gap_s[-1]),
         median_error=rounded(predicted / measured - 1),
         tokens_per_s_error=rounded(prediction.tokens_per_s[3] / rate - 1),
         p90_error=rounded(prediction.p90_gap_s[3] / float(p90) - 1),

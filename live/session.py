@@ -11,8 +11,8 @@ from live.errors import BrokenReply, LiveError, NotOffered, NotStreamed
 from live.exo.client import ExoClient
 from live.exo.mend import Mender
 from live.exo.state import Instance
-from live.recovery import Recovery
 from live.prompts import PromptMaker
+from live.recovery import Recovery
 from live.stream import Reply
 from simulator.result.measurement import MeasurementWriter
 from simulator.scenario import WorkloadSpec

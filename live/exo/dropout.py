@@ -18,8 +18,8 @@ import httpx
 from live.errors import LiveError
 from live.exo.client import Timeouts
 from live.exo.match import match_devices
-from live.recovery import Recovery
 from live.measure import MeasureOptions, connect, measure_exo
+from live.recovery import Recovery
 from simulator.errors import did_you_mean
 from simulator.result.measurement import read_measurement
 from simulator.scenario import Scenario

@@ -25,8 +25,8 @@ __all__ = ["Draws"]
 WAKES_PER_BLOCK = 1024
 LOAD_LOG_SD = 0.1
 """How far what other work leaves of a device is from what was said of it (natural logarithm). Eight devices of the local cluster
-that were to run at 25 to 60 % of their speed ran at 25 to 64 %, in a first study off by 0.11 (root mean square), in a second by 0.10;
-a person's guess is hardly better than a scheduler's quota."""
+that were to run at 25 to 60 % of their speed ran at 28 to 64 %, in a first study off by 0.11 (root mean square), in a second by
+0.10; a person's guess is hardly better than a scheduler's quota."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ import pytest
 from calibrate.samples import sample
 from live.local.children import Child
 from live.local.cluster import LocalCluster
-from live.recovery import PHASES
 from live.local.plan import plan
 from live.local.run import measure, run_scenario
 from live.local.server import free_port
 from live.local.table import markdown, row, split_s
+from live.recovery import PHASES
 from simulator.engine.llama_star import LlamaStar
 from simulator.errors import LiveError
 from simulator.files import dump
