@@ -188,7 +188,7 @@ def study(
     known = {path.stem: load(path, Scenario) for path in sorted(scenarios.glob("*.yaml"))}
     missing = [name for name in [*(train or ()), *([design] if design else [])] if name not in known]
     if not known:
-        raise CalibrationError(f"{scenarios}: no scenario files (*.yaml) there; name a folder that holds some, as scenarios/local")
+        raise CalibrationError(f"{scenarios}: no scenario files (*.yaml) there; name a folder with some, as scenarios/local")
     if missing:
         raise CalibrationError(f"{scenarios}: no scenario {', '.join(missing)}; there are {', '.join(known)}")
     if train:
