@@ -77,7 +77,7 @@ def sample(measurement: Measurement) -> Sample:
     if not measurement.complete:
         warnings.append("the measurement was interrupted; its complete part is used")
     offsets = {(e["run"], e.get("chat", 0)): e for e in measurement.of("request")}
-    runs, mended = [], {event["run"] for event in measurement.of("phase")}
+    runs, mended = [], measurement.mended_runs
     warnings += [f"run {run}: a device was lost in it; left out" for run in sorted(mended)]
     for run in sorted({key[0] for key in times} - mended):
         chats = {chat: t for (r, chat), t in times.items() if r == run}

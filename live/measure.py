@@ -128,7 +128,7 @@ def measure_exo(
 
 def _undisturbed(measurement: Measurement) -> Measurement:
     """The runs in which nothing was lost."""
-    lost = {event["run"] for event in measurement.of("phase")}
+    lost = measurement.mended_runs
     return replace(measurement, events=tuple(event for event in measurement.events if event.get("run") not in lost))
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["PHASES", "Recovery"]
+from simulator.errors import LiveError
+
+__all__ = ["PHASES", "Recovery", "require_inside", "tokens_per_s"]
 
 PHASES = ("detect", "release", "decide", "start", "load", "prefill", "resume")
 """Of llama.cpp RPC; EXO warms up between `load` and `prefill`."""
@@ -42,6 +45,11 @@ class Recovery:
             yield phase, start_ns, end_ns
             start_ns = end_ns
 
+    def lines(self, sent_ns: int) -> Iterator[dict[str, Any]]:
+        """What a Measurement says of each phase; times after the request, which was sent at `sent_ns`."""
+        for phase, start_ns, end_ns in self.spans_ns():
+            yield {"phase": phase, "device": ", ".join(self.devices), "start_ns": start_ns - sent_ns, "end_ns": end_ns - sent_ns}
+
     def phases_s(self) -> dict[str, float]:
         """How long each phase took, over all attempts."""
         spent: dict[str, float] = {}
@@ -52,3 +60,17 @@ class Recovery:
     def end(self, phase: str, at_ns: int | None = None) -> None:
         """A phase ends, now unless told otherwise."""
         self.marks.append((phase, time.monotonic_ns() if at_ns is None else at_ns))
+
+
+def tokens_per_s(times_ns: Sequence[int]) -> float | None:
+    """`(n - 1) / (last - first)`, None below two tokens."""
+    if len(times_ns) < 2 or times_ns[-1] <= times_ns[0]:
+        return None
+    return (len(times_ns) - 1) * 1e9 / (times_ns[-1] - times_ns[0])
+
+
+def require_inside(at_token: int, wanted: int) -> None:
+    """Raise LiveError for a token at which no reply of `wanted` tokens can lose a device."""
+    if not 2 <= at_token < wanted:
+        raise LiveError(f"token {at_token} is not inside the reply: give one from 2 to {wanted - 1}, or raise "
+                        "workload.output_tokens")

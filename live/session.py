@@ -182,10 +182,8 @@ class Session:
         with self._lock:
             self.recoveries += recoveries
             for recovery in recoveries:
-                for phase, start_ns, end_ns in recovery.spans_ns():
-                    writer.write("phase", run=run, chat=chat, phase=phase, device=", ".join(recovery.devices),
-                                 start_ns=start_ns - reply.sent_ns, end_ns=end_ns - reply.sent_ns, token=recovery.token,
-                                 layers=recovery.layers)
+                for line in recovery.lines(reply.sent_ns):
+                    writer.write("phase", run=run, chat=chat, **line, token=recovery.token, layers=recovery.layers)
                 writer.warn(f"run {run}, chat {chat}: {_told(recovery)}")
 
     def _result(

@@ -19,7 +19,7 @@ from live.errors import LiveError
 from live.exo.client import Timeouts
 from live.exo.match import match_devices
 from live.measure import MeasureOptions, connect, measure_exo
-from live.recovery import Recovery
+from live.recovery import Recovery, require_inside, tokens_per_s
 from simulator.errors import did_you_mean
 from simulator.result.measurement import read_measurement
 from simulator.scenario import Scenario
@@ -47,12 +47,12 @@ class ExoDropped:
     @property
     def before(self) -> float | None:
         """Tokens/s up to the first loss."""
-        return _rate(self.times_ns[: self.recoveries[0].token])
+        return tokens_per_s(self.times_ns[: self.recoveries[0].token])
 
     @property
     def after(self) -> float | None:
         """Tokens/s after the last recovery."""
-        return _rate(self.times_ns[self.recoveries[-1].token :])
+        return tokens_per_s(self.times_ns[self.recoveries[-1].token :])
 
 
 def exo_dropout(
@@ -92,10 +92,7 @@ def _check(scenario: Scenario, device: str, at_token: int) -> None:
     if device not in scenario.devices:
         hint = did_you_mean(device, list(scenario.devices))
         raise LiveError(f"no device {device!r} in the scenario{hint}; its devices are {', '.join(scenario.devices)}")
-    wanted = scenario.workload.output_tokens
-    if not 2 <= at_token < wanted:
-        raise LiveError(f"token {at_token} is not inside the reply: give one from 2 to {wanted - 1}, or raise "
-                        "workload.output_tokens")
+    require_inside(at_token, scenario.workload.output_tokens)
 
 
 def _check_cluster(
@@ -108,13 +105,6 @@ def _check_cluster(
     if node_id == client.node_id() and len(urls) == 1:
         raise LiveError(f"{device} is the node at {client.base_url}, the only address given: without it nobody would be left to "
                         "ask; give the address of another device first, and this one after a comma if at all")
-
-
-def _rate(times_ns: Sequence[int]) -> float | None:
-    """`(n - 1) / (last - first)`, None below two tokens."""
-    if len(times_ns) < 2 or times_ns[-1] <= times_ns[0]:
-        return None
-    return (len(times_ns) - 1) * 1e9 / (times_ns[-1] - times_ns[0])
 
 
 @dataclass

@@ -61,11 +61,6 @@ class BreakableCluster(LocalCluster):
         super().__init__(plan, endpoints)
         self.lost: set[str] = set()
 
-    def watch_relay(self) -> None:
-        """The relay alone is ours to watch: what becomes of a server a client must find out by itself."""
-        if self._servers and self._relay.has_ended():
-            raise LiveError(f"the relay {self._relay.how_it_ended()}{self._relay.last_words()}")
-
     def obituary(self, names: Sequence[str]) -> str:
         """How the servers of these devices ended, as far as this machine knows; for a message."""
         ended = [(name, self._servers[name]) for name in names if name in self._servers and self._servers[name].has_ended()]

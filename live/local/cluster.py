@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -192,6 +192,10 @@ class LocalCluster:
         for name, server in self._servers.items():
             if server.has_ended():
                 raise LiveError(f"device {name}: its server {server.how_it_ended()}{self._why(name, server)}")
+        self.watch_relay()
+
+    def watch_relay(self) -> None:
+        """Raise LiveError when the relay has ended; what becomes of a server a client that mends finds out by itself."""
         if self._servers and self._relay.has_ended():
             raise LiveError(f"the relay {self._relay.how_it_ended()}{self._relay.last_words()}")
 
@@ -208,18 +212,14 @@ class LocalCluster:
         """CPU time that each server's process has used so far (ns)."""
         return {name: int(server.ask("busy", "busy")["busy_ns"]) for name, server in self._servers.items()}
 
-    def generate(
-        self, prompt_tokens: int, output_tokens: int, seed: int, on_event: Callable[[Event], None] = lambda event: None,
-    ) -> Run:
-        """One chat; `on_event` hears of the request and of each token as they come. Raises LiveError when it breaks."""
+    def generate(self, prompt_tokens: int, output_tokens: int, seed: int) -> Run:
+        """One chat; raises LiveError when it breaks."""
         before = self.begin_watch()
         self._client.command("generate", prompt_tokens=prompt_tokens, output_tokens=output_tokens, seed=seed)
         sent = self._client.wait_for("request", SILENCE_S, self.watch)
-        on_event(sent)
         tokens: list[int] = []
         while (event := self._client.next_event(SILENCE_S, self.watch))["event"] != "done":
             tokens.append(event["at_ns"])
-            on_event(event)
         return self.end_watch(before, sent["sent_ns"], tuple(tokens), event["busy_ns"] - sent["busy_ns"])
 
     def begin_watch(self) -> dict[str, int]:

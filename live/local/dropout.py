@@ -16,12 +16,12 @@ from live.local.breaking import BreakableCluster, Mode
 from live.local.conversation import Conversation, Ears, Reply
 from live.local.plan import Plan, plan
 from live.local.provenance import LoadMeter, collect
-from live.recovery import Recovery
+from live.recovery import Recovery, require_inside, tokens_per_s
 from simulator.errors import LiveError, SimulatorError
 from simulator.result.measurement import MeasurementWriter
 from simulator.scenario import Scenario
 
-__all__ = ["Dropped", "Fault", "run_dropout", "write_phases"]
+__all__ = ["Dropped", "Fault", "run_dropout"]
 
 Tell = Callable[[str], None]
 SEED, WARM_UP_SEED, WARM_UP_TOKENS = 1, 0, 16
@@ -65,22 +65,18 @@ class Dropped:
     @property
     def before(self) -> float | None:
         """Tokens/s of the first reply up to its first fault."""
-        return _rate(self.first.times_ns[:self.first.recoveries[0].token] if self.first.recoveries else self.first.times_ns)
+        until = self.first.recoveries[0].token if self.first.recoveries else None
+        return tokens_per_s(self.first.times_ns[:until])
 
     @property
     def after(self) -> float | None:
         """Tokens/s of the first reply after its last recovery."""
-        return _rate(self.first.times_ns[self.first.recoveries[-1].token:]) if self.first.recoveries else None
+        return tokens_per_s(self.first.times_ns[self.first.recoveries[-1].token:]) if self.first.recoveries else None
 
     @property
     def next(self) -> float | None:
         """Tokens/s of the last reply, where there were several."""
-        return _rate(self.replies[-1].times_ns) if len(self.replies) > 1 else None
-
-
-def _rate(times_ns: Sequence[int]) -> float | None:
-    """Tokens/s between the first and the last, None without two."""
-    return (len(times_ns) - 1) * 1e9 / (times_ns[-1] - times_ns[0]) if len(times_ns) > 1 else None
+        return tokens_per_s(self.replies[-1].times_ns) if len(self.replies) > 1 else None
 
 
 def run_dropout(
@@ -119,9 +115,7 @@ def _check(chosen: Plan, faults: Sequence[Fault]) -> None:
         if fault.device not in names[1:]:
             raise LiveError(f"{fault.device} cannot be taken away; choose one of the servers {', '.join(names[1:])} "
                             f"({names[0]} is the client: without it nobody goes on)")
-        if not 2 <= fault.at_token < wanted:
-            raise LiveError(f"token {fault.at_token} is not inside the reply: give one from 2 to {wanted - 1}, or raise "
-                            "workload.output_tokens")
+        require_inside(fault.at_token, wanted)
         if fault.mode != "kill" and (fault.later_s or fault.back_after_s is not None):
             raise LiveError(f"{fault.device}: only a device that is killed can go later or come back, not with mode {fault.mode}")
 
@@ -207,11 +201,5 @@ class _Rehearsal:
         self.plug.tick()
 
     def _mended(self, reply: Reply, recovery: Recovery) -> None:
-        write_phases(self.writer, self._run, reply, recovery)
-
-
-def write_phases(writer: MeasurementWriter, run: int, reply: Reply, recovery: Recovery) -> None:
-    """A recovery that is over, phase by phase; times after the request."""
-    for phase, start_ns, end_ns in recovery.spans_ns():
-        writer.write("phase", run=run, phase=phase, device=", ".join(recovery.devices),
-                     start_ns=start_ns - reply.sent_ns, end_ns=end_ns - reply.sent_ns)
+        for line in recovery.lines(reply.sent_ns):
+            self.writer.write("phase", run=self._run, **line)

@@ -19,7 +19,6 @@ from live.local.breaking import BreakableCluster
 from live.local.cluster import Run
 from live.local.conversation import Conversation, Ears, Reply
 from live.local.doubts import doubts, repeatability
-from live.local.dropout import write_phases
 from live.local.overhead import relay_overhead_s
 from live.local.plan import Plan, plan
 from live.local.provenance import LoadMeter, collect
@@ -152,7 +151,8 @@ class _Session:
             writer.write("token", run=run, chat=0, token=reply.count - 1, t_ns=reply.times_ns[-1] - reply.sent_ns)
 
         def mended(reply: Reply, recovery: Recovery) -> None:
-            write_phases(writer, run, reply, recovery)
+            for line in recovery.lines(reply.sent_ns):
+                writer.write("phase", run=run, **line)
             lost = cluster.obituary(recovery.devices) or ", ".join(recovery.devices) or "nobody: a false alarm"
             self._warn(f"run {run}: lost after token {recovery.token}: {lost}; the client went on {recovery.seconds:.2f} s "
                        "later, and this run calibrates nothing")

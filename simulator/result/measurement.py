@@ -123,6 +123,11 @@ class Measurement:
         return {key: np.asarray(values) for key, values in times.items()}
 
     @property
+    def mended_runs(self) -> frozenset[int]:
+        """Runs that lost a device and went on: they hold the phases of a recovery, and are no steady state."""
+        return frozenset(event["run"] for event in self.of("phase"))
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Doubts that arose while measuring."""
         return tuple(event["text"] for event in self.of("warning"))
