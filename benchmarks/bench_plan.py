@@ -1,6 +1,6 @@
 """What the planner must reach: 5,000 mixes in under 30 s, 1,000,000 tokens per CPU second on the fast path.
 
-    python benchmarks/bench_plan.py
+python benchmarks/bench_plan.py
 """
 
 from __future__ import annotations
@@ -34,15 +34,21 @@ def scenario(name: str, engine: str | None = None) -> Scenario:
 
 
 def main() -> None:
-    for name, engine, budget in (("four_devices", "llama-rpc", 800.0), ("four_devices", "exo", 800.0),
-                                 ("plan_70b_at_home", None, 2000.0)):
+    for name, engine, budget in (
+        ("four_devices", "llama-rpc", 800.0),
+        ("four_devices", "exo", 800.0),
+        ("plan_70b_at_home", None, 2000.0),
+    ):
         asked = scenario(name, engine)
         start, cpu = time.perf_counter(), time.process_time()
         found = search(shelf(asked, PriceBook("EUR"), budget), Parts(asked), budget)
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-        print(f"search {name} {asked.engine.name} {budget:.0f} EUR: {found.considered} mixes, {found.pruned} pruned, "
-              f"{found.evaluated} evaluated: {wall:.1f} s wall, {cpu:.1f} s CPU; 5,000 mixes take "
-              f"{5000 * cpu / found.considered:.1f} s CPU")
+        print(
+            f"search {name} {asked.engine.name} {budget:.0f} EUR: {found.considered} mixes, {found.pruned} "
+            "pruned, "
+            f"{found.evaluated} evaluated: {wall:.1f} s wall, {cpu:.1f} s CPU; 5,000 mixes take "
+            f"{5000 * cpu / found.considered:.1f} s CPU"
+        )
     start, cpu = time.perf_counter(), time.process_time()
     plan(scenario("plan_70b_at_home"), read_money("800 EUR"), 8.0)
     print(
@@ -58,8 +64,10 @@ def main() -> None:
         print(f"fast path {name} {engine}: {ROWS * TOKENS / cpu / 1e6:.2f} million tokens per CPU second")
     start = time.perf_counter()
     result = sensitivity(scenario("four_devices"))
-    print(f"sensitivity four_devices: {len(result.influences)} inputs, {result.evaluations} evaluations, "
-          f"{time.perf_counter() - start:.1f} s")
+    print(
+        f"sensitivity four_devices: {len(result.influences)} inputs, {result.evaluations} evaluations, "
+        f"{time.perf_counter() - start:.1f} s"
+    )
 
 
 if __name__ == "__main__":

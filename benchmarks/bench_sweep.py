@@ -27,7 +27,11 @@ def proportional_bytes(pid: int) -> int:
         try:
             parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
             if pid in (int(folder.name), parent):
-                line = next(row for row in (folder / "smaps_rollup").read_text().splitlines() if row.startswith("Pss:"))
+                line = next(
+                    row
+                    for row in (folder / "smaps_rollup").read_text().splitlines()
+                    if row.startswith("Pss:")
+                )
                 total += int(line.split()[1]) * 1024
         except (OSError, StopIteration, ValueError):
             continue  # it ended meanwhile
@@ -40,9 +44,14 @@ def main() -> None:
 
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     workers = int(sys.argv[2]) if len(sys.argv) > 2 else None
-    scenario = load(ROOT / "scenarios" / "four_devices.yaml", Scenario).model_copy(update={"replications": 50})
-    axes = [parse_axis("workload.runs=1"), parse_axis(f"devices.pixel.link.rtt=1ms..60ms:log:{count // 10}"),
-            parse_axis("devices.laptop.speed.decode_bandwidth=20GB/s..80GB/s:10")]
+    scenario = load(ROOT / "scenarios" / "four_devices.yaml", Scenario).model_copy(
+        update={"replications": 50}
+    )
+    axes = [
+        parse_axis("workload.runs=1"),
+        parse_axis(f"devices.pixel.link.rtt=1ms..60ms:log:{count // 10}"),
+        parse_axis("devices.laptop.speed.decode_bandwidth=20GB/s..80GB/s:10"),
+    ]
     peak, stop = [0], threading.Event()
 
     def watch() -> None:
@@ -57,8 +66,10 @@ def main() -> None:
             planned_s = time.perf_counter() - start_s
             data = run_sweep(sweep, Path(folder), local_processes(workers), workers=workers)
             took_s = time.perf_counter() - start_s
-            print(f"{len(sweep.points)} points {word} in {took_s:.1f} s ({planned_s:.1f} s of planning), "
-                  f"peak {peak[0] / 1e6:.0f} MB, table {len(data) / 1e3:.0f} kB")
+            print(
+                f"{len(sweep.points)} points {word} in {took_s:.1f} s ({planned_s:.1f} s of planning), "
+                f"peak {peak[0] / 1e6:.0f} MB, table {len(data) / 1e3:.0f} kB"
+            )
     stop.set()
 
 

@@ -1,4 +1,5 @@
-"""How near are our arrival times to the socket, and what does measuring cost? 200 tokens/s beside a busy core.
+"""How near are our arrival times to the socket, and what
+does measuring cost? 200 tokens/s beside a busy core.
 
 Run: python benchmarks/live_stamps.py [tokens]. The server notes the time after each send, in another process.
 """
@@ -19,8 +20,14 @@ from live.http import Http
 from live.stream import StreamRules
 
 GAP_S = 0.005
-TOKEN = json.dumps({"id": "c", "object": "chat.completion", "model": "m", "choices": [
-    {"index": 0, "delta": {"role": "assistant", "content": "token"}}]})  # fmt: skip
+TOKEN = json.dumps(
+    {
+        "id": "c",
+        "object": "chat.completion",
+        "model": "m",
+        "choices": [{"index": 0, "delta": {"role": "assistant", "content": "token"}}],
+    }
+)
 LAST = json.dumps({"choices": [{"index": 0, "delta": {"content": "."}, "finish_reason": "length"}]})
 
 
@@ -31,7 +38,9 @@ def serve(pipe: Connection, tokens: int) -> None:
     connection, _ = listener.accept()
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.recv(65536)
-    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
     start, sent = time.monotonic() + 0.1, []
     for token in range(tokens):
         data = f"data: {TOKEN if token < tokens - 1 else LAST}\n\n".encode()
@@ -62,7 +71,9 @@ def main() -> None:
     cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - wall_s
     late_ms = (np.array([reply.sent_ns + token.t_ns for token in reply.tokens]) - np.array(ours.recv())) / 1e6
     for share in (50, 90, 99, 100):
-        print(f"delay of the stamp after the send, {share}th percentile: {np.percentile(late_ms, share):.3f} ms")
+        print(
+            f"delay of the stamp after the send, {share}th percentile: {np.percentile(late_ms, share):.3f} ms"
+        )
     print(f"within 1 ms: {np.mean(late_ms < 1):.1%} of {tokens} tokens at {1 / GAP_S:.0f} tokens/s")
     print(f"client: {cpu_s / wall_s:.1%} of a core")
     load.kill()

@@ -1,7 +1,8 @@
-"""How fast the simulator is. Run with `python -m pytest benchmarks`; nothing here fails when a machine is slow.
+"""How fast the simulator is. Run with `python -m pytest
+benchmarks`; nothing here fails when a machine is slow.
 
-CPU seconds are of this process; each ratio is the median over pairs that were measured one right after the other,
-so that whatever else the machine does hits both.
+CPU seconds are of this process; each ratio is the median over pairs that were measured one right after the
+other, so that whatever else the machine does hits both.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ Report = Callable[[str, str, str], None]
 
 def five_devices(engine_name: str = "exo") -> Job:
     scenario = load(ROOT / "scenarios" / "five_devices.yaml", Scenario)
-    return prepare(scenario.model_copy(update={"engine": scenario.engine.model_copy(update={"name": engine_name})})).job
+    return prepare(
+        scenario.model_copy(update={"engine": scenario.engine.model_copy(update={"name": engine_name})})
+    ).job
 
 
 class CountedEnvironment(simpy.Environment):
@@ -53,7 +56,9 @@ def simulate(job: Job, env: simpy.Environment, row: int = 0) -> None:
 
 
 def bare_timeouts(events: int, processes: int, *, draw: bool) -> None:
-    """The least that SimPy can do: processes that yield one timeout after the other; with `draw` each is lognormal."""
+    """The least that SimPy can do: processes that yield one
+    timeout after the other; with `draw` each is lognormal.
+    """
     env, rng = simpy.Environment(), random.Random(1)
 
     def process(delay_s: float) -> Iterator[simpy.Event]:
@@ -66,7 +71,9 @@ def bare_timeouts(events: int, processes: int, *, draw: bool) -> None:
 
 
 def bare_ring(job: Job) -> None:
-    """EXO's ring as SimPy's tutorial would write it: a Store per hop, a process per message, fixed durations."""
+    """EXO's ring as SimPy's tutorial would write it: a Store
+    per hop, a process per message, fixed durations.
+    """
     env, ranks, tokens = simpy.Environment(), len(job.ring), job.workload.output_tokens
     right, left = ([simpy.Store(env) for _ in range(ranks)] for _ in range(2))
 
@@ -119,14 +126,20 @@ def test_simpy_evaluator(name: str, benchmark: Callable[..., object], report: Re
 
     benchmark(ours)
     label = f"{name}, SimPy, {env.events / tokens:.0f} events per token, CPU over that of"
-    for draw, what in ((False, "bare timeouts of fixed length"), (True, "bare timeouts, one lognormal draw each")):
+    for draw, what in (
+        (False, "bare timeouts of fixed length"),
+        (True, "bare timeouts, one lognormal draw each"),
+    ):
         found = ratio(ours, lambda draw=draw: bare_timeouts(env.events, ranks, draw=draw))
         report(f"{label} {what}", f"{found:.2f}", "at most 2")
     if name == "exo":
         found = ratio(ours, lambda: bare_ring(job))
         report(f"{label} the same ring of Stores and message processes", f"{found:.2f}", "at most 2")
-        report("exo, SimPy, tokens per CPU second",
-               f"{tokens / statistics.median(cpu_s(ours) for _ in range(PAIRS)):,.0f}", "")
+        report(
+            "exo, SimPy, tokens per CPU second",
+            f"{tokens / statistics.median(cpu_s(ours) for _ in range(PAIRS)):,.0f}",
+            "",
+        )
 
 
 @pytest.mark.parametrize("name", ["exo", "exo-legacy"])
@@ -151,12 +164,18 @@ def command(*args: str) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
 
 
-@pytest.mark.parametrize(("args", "seconds", "megabytes"), [
-    (("run", "scenarios/five_devices.yaml", "--json"), 3.0, 400),
-    (("--help",), 0.5, None),
-], ids=["run", "help"])
-def test_command(args: tuple[str, ...], seconds: float, megabytes: float | None, benchmark: Callable[..., object],
-                 report: Report) -> None:
+@pytest.mark.parametrize(
+    ("args", "seconds", "megabytes"),
+    [(("run", "scenarios/five_devices.yaml", "--json"), 3.0, 400), (("--help",), 0.5, None)],
+    ids=["run", "help"],
+)
+def test_command(
+    args: tuple[str, ...],
+    seconds: float,
+    megabytes: float | None,
+    benchmark: Callable[..., object],
+    report: Report,
+) -> None:
     figures: list[tuple[float, float]] = []
     benchmark.pedantic(lambda: figures.append(command(*args)), rounds=5, warmup_rounds=1)
     wall_s, peak_mb = (statistics.median(column) for column in zip(*figures, strict=True))

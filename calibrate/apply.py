@@ -1,4 +1,5 @@
-"""Put a calibration into a scenario: fitted speeds for the devices that were measured, a scaled catalogue for others.
+"""Put a calibration into a scenario: fitted speeds for the
+devices that were measured, a scaled catalogue for others.
 
 The result is an ordinary Scenario, complete and self-sufficient: the simulator never sees a Calibration.
 """
@@ -21,8 +22,9 @@ __all__ = ["Applied", "apply"]
 MOST_DRAWS = 200
 """Joint draws kept in a scenario; as many as the usual replications."""
 LONELY_LOG_SD = 0.3
-"""How far an engine's speed may be from the catalogue's on a device when a single calibrated device showed how far it
-is on that one. Assumed."""
+"""How far an engine's speed may be from the catalogue's on a device when a
+single calibrated device showed how far it is on that one. Assumed.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,40 +43,59 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
     own = {name: device.speed for name, device in scenario.devices.items()}
     full = complete(scenario)  # which resolves another name of the engine too
     if calibration.engine != full.engine.name:
-        raise CalibrationError(f"the calibration is of engine {calibration.engine}, the scenario runs "
-                               f"{full.engine.name}; calibrate that engine, or change the scenario")
+        raise CalibrationError(
+            f"the calibration is of engine {calibration.engine}, the scenario runs "
+            f"{full.engine.name}; calibrate that engine, or change the scenario"
+        )
     devices, warnings = {}, list(_extrapolations(calibration, full))
     for name, device in full.devices.items():
         source = _source(calibration, name, device)
         if source is None and own[name] is None:
             devices[name] = _scaled(calibration, device)
-            warnings.append(f"{name}: not calibrated; its speed is the catalogue's, scaled by what the calibrated "
-                            "devices taught")
+            warnings.append(
+                f"{name}: not calibrated; its speed is the catalogue's, scaled by what the calibrated "
+                "devices taught"
+            )
         elif source is None:
             devices[name] = device
             warnings.append(f"{name}: not calibrated; the scenario's own speed is kept")
         else:
             devices[name] = _calibrated(calibration, device, source)
-    return Applied(full.model_copy(update={
-        "devices": devices,
-        "engine": full.engine.model_copy(update={
-            "step_overhead": _point(calibration, "step_overhead_s", full.engine.step_overhead),
-            "hop_overhead": _point(calibration, "hop_overhead_s", full.engine.hop_overhead),
-            "overhead_spread": 0.0, "label": "calibrated"}),
-        "common_noise": NoiseSpec(
-            sigma=calibration.noise.common_sigma, correlation=calibration.noise.correlation,
-            run_sigma=calibration.noise.run_sigma, session_sigma=calibration.noise.session_sigma),
-        "posterior": _posterior(calibration, full),
-        "shared_host": _shared_host(calibration, full),
-    }), tuple(warnings))
+    return Applied(
+        full.model_copy(
+            update={
+                "devices": devices,
+                "engine": full.engine.model_copy(
+                    update={
+                        "step_overhead": _point(calibration, "step_overhead_s", full.engine.step_overhead),
+                        "hop_overhead": _point(calibration, "hop_overhead_s", full.engine.hop_overhead),
+                        "overhead_spread": 0.0,
+                        "label": "calibrated",
+                    }
+                ),
+                "common_noise": NoiseSpec(
+                    sigma=calibration.noise.common_sigma,
+                    correlation=calibration.noise.correlation,
+                    run_sigma=calibration.noise.run_sigma,
+                    session_sigma=calibration.noise.session_sigma,
+                ),
+                "posterior": _posterior(calibration, full),
+                "shared_host": _shared_host(calibration, full),
+            }
+        ),
+        tuple(warnings),
+    )
 
 
 def _source(calibration: Calibration, name: str, device: DeviceSpec) -> str | None:
     """The calibrated device that stands for this one: of the same name, else of the same kind."""
     if calibration.value(f"layer_s/{name}") is not None:
         return name
-    alike = (other for other, kind in calibration.kinds.items()
-             if kind != "unknown" and kind == device.kind and calibration.value(f"layer_s/{other}") is not None)
+    alike = (
+        other
+        for other, kind in calibration.kinds.items()
+        if kind != "unknown" and kind == device.kind and calibration.value(f"layer_s/{other}") is not None
+    )
     return next(alike, None)
 
 
@@ -95,16 +116,18 @@ def _column(calibration: Calibration, name: str) -> np.ndarray[tuple[int], np.dt
 
 def _calibrated(calibration: Calibration, device: DeviceSpec, source: str) -> DeviceSpec:
     assert device.speed is not None
-    speed = device.speed.model_copy(update={
-        "decode_bandwidth": calibration.layer_bytes / _point(calibration, f"layer_s/{source}"),
-        "prefill_flops": calibration.prefill_flops,
-        "layer_overhead": 0.0,
-        "context_cost": calibration.value("context_cost") or device.speed.context_cost,
-        "batch_cost": calibration.value("batch_cost") or device.speed.batch_cost,
-        "decode_spread": 0.0,  # the posterior's draws say it
-        "prefill_spread": calibration.prefill_log_sd,
-        "label": "calibrated",
-    })
+    speed = device.speed.model_copy(
+        update={
+            "decode_bandwidth": calibration.layer_bytes / _point(calibration, f"layer_s/{source}"),
+            "prefill_flops": calibration.prefill_flops,
+            "layer_overhead": 0.0,
+            "context_cost": calibration.value("context_cost") or device.speed.context_cost,
+            "batch_cost": calibration.value("batch_cost") or device.speed.batch_cost,
+            "decode_spread": 0.0,  # the posterior's draws say it
+            "prefill_spread": calibration.prefill_log_sd,
+            "label": "calibrated",
+        }
+    )
     return device.model_copy(update={"speed": speed, "noise": _own_noise(calibration)})
 
 
@@ -117,7 +140,9 @@ def _shared_host(calibration: Calibration, scenario: Scenario) -> SharedHostSpec
 
 def _contention(calibration: Calibration) -> str | None:
     """What this engine's cost of sharing a machine is called, None where it was not fitted."""
-    return next((name for name in ("contention", "contention/polling") if calibration.value(name) is not None), None)
+    return next(
+        (name for name in ("contention", "contention/polling") if calibration.value(name) is not None), None
+    )
 
 
 def _own_noise(calibration: Calibration) -> NoiseSpec:
@@ -136,12 +161,14 @@ def _scaled(calibration: Calibration, device: DeviceSpec) -> DeviceSpec:
         return device
     slower = float(np.exp(np.mean(ratios)))
     spread = float(np.std(ratios, ddof=1)) if len(ratios) > 1 else LONELY_LOG_SD
-    speed: SpeedSpec = device.speed.model_copy(update={
-        "decode_bandwidth": device.speed.decode_bandwidth / slower,
-        "layer_overhead": device.speed.layer_overhead * slower,
-        "batch_cost": calibration.value("batch_cost") or device.speed.batch_cost,
-        "decode_spread": min(2.0, hypot(device.speed.decode_spread, spread)),
-    })
+    speed: SpeedSpec = device.speed.model_copy(
+        update={
+            "decode_bandwidth": device.speed.decode_bandwidth / slower,
+            "layer_overhead": device.speed.layer_overhead * slower,
+            "batch_cost": calibration.value("batch_cost") or device.speed.batch_cost,
+            "decode_spread": min(2.0, hypot(device.speed.decode_spread, spread)),
+        }
+    )
     return device.model_copy(update={"speed": speed, "noise": _own_noise(calibration)})
 
 
@@ -180,9 +207,13 @@ def _extrapolations(calibration: Calibration, scenario: Scenario) -> list[str]:
         found.append(f"extrapolation: contexts up to {end} tokens, measured were {low:.0f} to {high:.0f}")
     batches = next((parameter.n for parameter in calibration.parameters if parameter.name == "batch_cost"), 0)
     if scenario.workload.concurrency > 1 and batches == 0:
-        found.append("extrapolation: several chats at once, none were measured; the cost of a batch is a guess")
+        found.append(
+            "extrapolation: several chats at once, none were measured; the cost of a batch is a guess"
+        )
     layer_bytes = scenario.model.layer_bytes or calibration.layer_bytes
     if not 0.5 < layer_bytes / calibration.layer_bytes < 2:
-        found.append(f"extrapolation: layers of {layer_bytes / 1e6:.0f} MB, measured were "
-                     f"{calibration.layer_bytes / 1e6:.0f} MB; fixed costs per layer scale wrongly with the bytes")
+        found.append(
+            f"extrapolation: layers of {layer_bytes / 1e6:.0f} MB, measured were "
+            f"{calibration.layer_bytes / 1e6:.0f} MB; fixed costs per layer scale wrongly with the bytes"
+        )
     return found

@@ -1,4 +1,6 @@
-"""Calibration: fitted parameters with their uncertainty, where they came from, and how they enter a scenario."""
+"""Calibration: fitted parameters with their uncertainty,
+where they came from, and how they enter a scenario.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class Source(Spec):
 
 
 class Parameter(Spec):
-    """A fitted value in its base unit, with its 90 % interval and the number of measurements that bear on it."""
+    """A fitted value in its base unit, with its 90 %
+    interval and the number of measurements that bear on it.
+    """
 
     name: str
     unit: Literal["s", "1"]
@@ -100,7 +104,8 @@ class Calibration(Spec):
 
 
 def calibrate(paths: Sequence[Path], *, draws: int = 500, seed: int = 1) -> Calibration:
-    """Fit the Measurements of these files; files that hold nothing usable are left out and named in the warnings.
+    """Fit the Measurements of these files; files that hold
+    nothing usable are left out and named in the warnings.
 
     Raises CalibrationError where nothing is left, or where the measurements do not belong together.
     """
@@ -131,18 +136,29 @@ def calibrate_samples(
     contexts = [run.context for one in samples for run in one.runs]
     devices = {name: spec for one in samples for name, spec in one.scenario.devices.items()}
     return Calibration(
-        engine=first.engine.name, model=first.model.name, layer_bytes=first.model.layer_bytes or 0.0,
+        engine=first.engine.name,
+        model=first.model.name,
+        layer_bytes=first.model.layer_bytes or 0.0,
         kinds={name: spec.kind or "unknown" for name, spec in devices.items()},
         catalogue_layer_s=catalogue_layer_s(samples),
         parameters=_parameters(samples, fitted),
         noise=NoiseValues(**{name: rounded(getattr(noise, name)) for name in NoiseValues.model_fields}),
-        prefill_flops=rounded(prefill_flops), prefill_log_sd=rounded(prefill_log_sd),
-        context_range=(min(contexts), max(contexts)), names=fitted.names,
+        prefill_flops=rounded(prefill_flops),
+        prefill_log_sd=rounded(prefill_log_sd),
+        context_range=(min(contexts), max(contexts)),
+        names=fitted.names,
         draws=tuple(tuple(rounded(value) for value in draw) for draw in fitted.draws.tolist()),
         sources=tuple(
-            Source(name=one.name, sha256=one.sha256, runs=len(one.runs), gaps=len(one.gaps_s),
-                   median_s=rounded(one.median_s), fitted_s=rounded(float(predicted)))
-            for one, predicted in zip(samples, fitted.predicted_s, strict=True)),
+            Source(
+                name=one.name,
+                sha256=one.sha256,
+                runs=len(one.runs),
+                gaps=len(one.gaps_s),
+                median_s=rounded(one.median_s),
+                fitted_s=rounded(float(predicted)),
+            )
+            for one, predicted in zip(samples, fitted.predicted_s, strict=True)
+        ),
         warnings=(*warnings, *_doubts(samples, fitted, noise)),
     )
 
@@ -169,9 +185,16 @@ def _parameters(samples: Sequence[Sample], fitted: Fit) -> tuple[Parameter, ...]
     low, high = np.quantile(fitted.draws, [0.05, 0.95], axis=0)
     touched = np.count_nonzero(fitted.design.matrix, axis=0)
     return tuple(
-        Parameter(name=name, unit=unit_of(name), value=rounded(fitted.values[name]),
-                  p05=rounded(float(low[i])), p95=rounded(float(high[i])), n=int(touched[i]))
-        for i, name in enumerate(fitted.names))
+        Parameter(
+            name=name,
+            unit=unit_of(name),
+            value=rounded(fitted.values[name]),
+            p05=rounded(float(low[i])),
+            p95=rounded(float(high[i])),
+            n=int(touched[i]),
+        )
+        for i, name in enumerate(fitted.names)
+    )
 
 
 def unit_of(name: str) -> Literal["s", "1"]:
@@ -187,11 +210,18 @@ def _doubts(samples: Sequence[Sample], fitted: Fit, noise: Noise) -> list[str]:
     if gaps < FEWEST_GAPS:
         doubts.append(f"only {gaps} inter-token times in all; measure at least {FEWEST_GAPS}")
     if fitted.condition > ILL_CONDITIONED:
-        doubts.append(f"the placements hardly separate the parameters (condition number {fitted.condition:.0f})")
-    doubts += [f"these placements do not separate {' and '.join(group)}; `sim live design` proposes one that does"
-               for group in fitted.unseparated]
-    doubts += [f"{one.name}: the fit is {error:+.0%} off" for one, error in zip(samples, fitted.error, strict=True)
-               if abs(error) > 0.15]
+        doubts.append(
+            f"the placements hardly separate the parameters (condition number {fitted.condition:.0f})"
+        )
+    doubts += [
+        f"these placements do not separate {' and '.join(group)}; `sim live design` proposes one that does"
+        for group in fitted.unseparated
+    ]
+    doubts += [
+        f"{one.name}: the fit is {error:+.0%} off"
+        for one, error in zip(samples, fitted.error, strict=True)
+        if abs(error) > 0.15
+    ]
     return doubts + list(noise.warnings)
 
 
@@ -203,4 +233,8 @@ def load_calibration(path: Path) -> Calibration:
 def save_calibration(calibration: Calibration, path: Path) -> None:
     """Write a calibration file, whole or not at all."""
     names = ", ".join(source.name for source in calibration.sources)
-    dump(calibration, path, header=f"Calibration of {calibration.engine} from {names}. Made by `sim calibrate`.")
+    dump(
+        calibration,
+        path,
+        header=f"Calibration of {calibration.engine} from {names}. Made by `sim calibrate`.",
+    )

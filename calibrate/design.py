@@ -1,8 +1,9 @@
 """Which placements to measure next: those that pin the parameters down best.
 
-Greedy D-optimal design: of many splits, ring orders and prompt lengths that fit, take one after the other the one that adds
-most to `log det(X^T X + P)`, X being the relative derivatives of inter-token time and P the information of what the fit
-believes beforehand. Greedy choice of a submodular gain stays within 1 - 1/e of the best (Nemhauser, Wolsey and Fisher 1978).
+Greedy D-optimal design: of many splits, ring orders and prompt lengths that fit, take one after the other the
+one that adds most to `log det(X^T X + P)`, X being the relative derivatives of inter-token time and P the
+information of what the fit believes beforehand. Greedy choice of a submodular gain stays within 1 - 1/e of
+the best (Nemhauser, Wolsey and Fisher 1978).
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ OVERHEAD_SHARE = 0.05
 UNKNOWN = 1.0
 """Log sd of a parameter before anything is measured: a factor of e either way."""
 LONG_PROMPT_TOKENS = 1500
-"""Each placement is looked at with this prompt too, where its cache fits: what a context costs shows only in a long one."""
+"""Each placement is looked at with this prompt too, where its
+cache fits: what a context costs shows only in a long one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,10 @@ def propose(scenario: Scenario, runs: int, *, seed: int = 1) -> tuple[Proposal, 
     """
     candidates = list(_candidates(scenario, seed))
     if len(candidates) < 2:
-        raise CalibrationError("only one placement fits this scenario, so there is nothing to choose; give it more memory, "
-                               "a smaller model or more devices")
+        raise CalibrationError(
+            "only one placement fits this scenario, so there is nothing to choose; give it more memory, "
+            "a smaller model or more devices"
+        )
     names = parameter_names(candidates)
     rows, information = _information(candidates, names)
     proposals: list[Proposal] = []
@@ -62,25 +67,40 @@ def propose(scenario: Scenario, runs: int, *, seed: int = 1) -> tuple[Proposal, 
         information = information + np.outer(rows[best], rows[best])
         sd = USUAL_ERROR * np.sqrt(np.diag(np.linalg.inv(information)))
         chosen = candidates[best]
-        proposals.append(Proposal(
-            scenario=chosen.model_copy(update={"name": f"{scenario.name}_{len(proposals) + 1:02d}"}),
-            layers=dict(chosen.placement.layers or {}),
-            relative_sd={name: float(value) for name, value in zip(names, sd, strict=True)}))
+        proposals.append(
+            Proposal(
+                scenario=chosen.model_copy(update={"name": f"{scenario.name}_{len(proposals) + 1:02d}"}),
+                layers=dict(chosen.placement.layers or {}),
+                relative_sd={name: float(value) for name, value in zip(names, sd, strict=True)},
+            )
+        )
     return tuple(proposals)
 
 
 def _information(candidates: Sequence[Scenario], names: Sequence[str]) -> tuple[Floats, Floats]:
     """(a row for each candidate, the information before any) about parameters in units of their own size.
 
-    Rows are relative derivatives: by how much of itself a gap changes when a parameter changes by its own size.
+    Rows are relative derivatives: by how much of itself a
+    gap changes when a parameter changes by its own size.
     """
-    jobs = [job_of(candidate, candidate.workload.prompt_tokens + candidate.workload.output_tokens / 2)
-            for candidate in candidates]
-    speeds = {device.name: job.model.layer_bytes_read() / device.speed.decode_bandwidth
-              for job in jobs for device in job.cluster.devices}
+    jobs = [
+        job_of(candidate, candidate.workload.prompt_tokens + candidate.workload.output_tokens / 2)
+        for candidate in candidates
+    ]
+    speeds = {
+        device.name: job.model.layer_bytes_read() / device.speed.decode_bandwidth
+        for job in jobs
+        for device in job.cluster.devices
+    }
     usual_s = OVERHEAD_SHARE * float(np.median([gap_s(job, {}) for job in jobs]))
-    values = {name: speeds[name.split("/")[1]] if name.startswith("layer_s/") else
-              usual_s if name.endswith("_s") else TYPICAL[name.split("/")[0]] for name in names}
+    values = {
+        name: speeds[name.split("/")[1]]
+        if name.startswith("layer_s/")
+        else usual_s
+        if name.endswith("_s")
+        else TYPICAL[name.split("/")[0]]
+        for name in names
+    }
     model = design(jobs, names, values)
     size = np.array([values[name] for name in names])
     beliefs = prior(names, candidates).rows(size, float(np.median(model.base)))[0] * size
@@ -91,7 +111,9 @@ def _information(candidates: Sequence[Scenario], names: Sequence[str]) -> tuple[
 def _candidates(scenario: Scenario, seed: int) -> Iterator[Scenario]:
     """Distinct placements that fit, each with the scenario's own prompt and with a long one."""
     for layers in _splits(scenario, seed):
-        placed = scenario.model_copy(update={"placement": PlacementSpec(layers=layers, roles=scenario.placement.roles)})
+        placed = scenario.model_copy(
+            update={"placement": PlacementSpec(layers=layers, roles=scenario.placement.roles)}
+        )
         yield placed
         longer = placed.workload.model_copy(update={"prompt_tokens": LONG_PROMPT_TOKENS})
         if longer.prompt_tokens > 2 * placed.workload.prompt_tokens:
@@ -112,8 +134,12 @@ def _splits(scenario: Scenario, seed: int) -> Iterator[dict[str, int]]:
     client = next(iter(most), "") if engine(scenario.engine.name).client_is_first else None
     generator = np.random.default_rng(np.random.SeedSequence((seed, 0xDE51)))
     seen: set[tuple[tuple[str, int], ...]] = set()
-    subsets = [subset for size in range(1, len(most) + 1) for subset in combinations(most, size)
-               if sum(most[name] for name in subset) >= total >= size and (client is None or client in subset)]
+    subsets = [
+        subset
+        for size in range(1, len(most) + 1)
+        for subset in combinations(most, size)
+        if sum(most[name] for name in subset) >= total >= size and (client is None or client in subset)
+    ]
     for attempt in range(8 * CANDIDATES if subsets else 0):
         subset = subsets[attempt % len(subsets)]
         first = attempt < len(subsets)
@@ -138,6 +164,6 @@ def _room(scenario: Scenario) -> tuple[int, dict[str, int]]:
     per_layer = model.layer_bytes + model.kv_bytes(1, workload.prompt_tokens + workload.output_tokens, chats)
     return model.layers, {
         row.device: min(model.layers, row.layers + int((row.cap_bytes - row.total_bytes) // per_layer))
-        for row in prepared.memory if row.layers
+        for row in prepared.memory
+        if row.layers
     }
-

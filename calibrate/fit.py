@@ -1,8 +1,8 @@
 """fit: non-negative, robust, weighted least squares on the engine's own design matrix, with bootstrap draws.
 
-The loss is `sum_i rho((measured_i - gap_i(values)) / measured_i)` with Huber's rho (1964) on relative errors: a gap of
-100 ms may be off by more than one of 10 ms. Devices of one kind are pulled towards their mean (`prior`), so a
-device that few placements tell apart borrows from its siblings instead of taking any value.
+The loss is `sum_i rho((measured_i - gap_i(values)) / measured_i)` with Huber's rho (1964) on relative errors:
+a gap of 100 ms may be off by more than one of 10 ms. Devices of one kind are pulled towards their mean
+(`prior`), so a device that few placements tell apart borrows from its siblings instead of taking any value.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ __all__ = ["Fit", "fit", "usual_session_sigma"]
 HUBER = 1.345
 """Huber's constant: 95 % efficiency if errors are normal after all."""
 USUAL_SESSION_SIGMA = 0.1
-"""Log sd between sessions before any are measured: one placement of another engine, measured four times within two
-minutes on a shared machine, gave medians of 28, 28, 30 and 36 ms (log sd 0.12). Worth as much as one measured repeat."""
+"""Log sd between sessions before any are measured: one placement of another
+engine, measured four times within two minutes on a shared machine, gave medians of
+28, 28, 30 and 36 ms (log sd 0.12). Worth as much as one measured repeat.
+"""
 ROUNDS = 4
-"""Re-linearisations: the flow is piecewise linear, so the second one is nearly always the last that changes anything."""
+"""Re-linearisations: the flow is piecewise linear, so the
+second one is nearly always the last that changes anything.
+"""
 REWEIGHTINGS = 12
 SMALLEST_SCALE = 0.01
 """Relative errors below 1 % are never called outliers."""
@@ -67,7 +71,9 @@ def fit(samples: Sequence[Sample], *, draws: int = 500, seed: int = 1) -> Fit:
     """
     _check(samples)
     names = parameter_names([sample.scenario for sample in samples])
-    jobs = [job_of(sample.scenario, float(np.mean([run.context for run in sample.runs]))) for sample in samples]
+    jobs = [
+        job_of(sample.scenario, float(np.mean([run.context for run in sample.runs]))) for sample in samples
+    ]
     rows = np.concatenate([np.full(len(sample.runs), index) for index, sample in enumerate(samples)])
     measured = np.array([run.median_s for sample in samples for run in sample.runs])
     beliefs = prior(names, [sample.scenario for sample in samples])
@@ -83,10 +89,15 @@ def fit(samples: Sequence[Sample], *, draws: int = 500, seed: int = 1) -> Fit:
     medians = np.array([sample.median_s for sample in samples])
     condition, groups = _separation(model, medians)
     return Fit(
-        names=names, values=values, draws=_bootstrap(model, rows, measured, beliefs, usual_session_sigma(samples), draws, seed),
-        predicted_s=model.base, measured_s=medians,
+        names=names,
+        values=values,
+        draws=_bootstrap(model, rows, measured, beliefs, usual_session_sigma(samples), draws, seed),
+        predicted_s=model.base,
+        measured_s=medians,
         left_out_error=_left_out(model, rows, measured, beliefs, medians),
-        condition=condition, unseparated=groups, design=model,
+        condition=condition,
+        unseparated=groups,
+        design=model,
     )
 
 
@@ -95,27 +106,37 @@ def _check(samples: Sequence[Sample]) -> None:
         raise CalibrationError("no measurement to calibrate on; give one or more files of `sim live run`")
     engines = {sample.scenario.engine.name for sample in samples}
     if len(engines) > 1:
-        raise CalibrationError(f"the measurements come from engines {', '.join(sorted(engines))}; calibrate each alone")
+        raise CalibrationError(
+            f"the measurements come from engines {', '.join(sorted(engines))}; calibrate each alone"
+        )
     models = {sample.scenario.model.layer_bytes for sample in samples}
     if len(models) > 1:
-        raise CalibrationError("the measurements come from models with different layers; calibrate each alone")
+        raise CalibrationError(
+            "the measurements come from models with different layers; calibrate each alone"
+        )
 
 
 def _start(names: Sequence[str], jobs: Sequence[Job], samples: Sequence[Sample]) -> dict[str, float]:
     """All time in the layers: a start from which the first linear solution is already near."""
-    per_layer = [sample.median_s / sum(shard.layers for shard in job.shards)
-                 for sample, job in zip(samples, jobs, strict=True)]
+    per_layer = [
+        sample.median_s / sum(shard.layers for shard in job.shards)
+        for sample, job in zip(samples, jobs, strict=True)
+    ]
     guess = {"layer_s": float(np.min(per_layer)), "context_cost": 1.0, "batch_cost": 0.1, "contention": 0.05}
     return {name: guess.get(name.split("/")[0], 0.1 * float(np.min(per_layer))) for name in names}
 
 
 def _solve(
-    model: Design, rows: Floats, measured: Floats, beliefs: Prior,
+    model: Design,
+    rows: Floats,
+    measured: Floats,
+    beliefs: Prior,
     generator: np.random.Generator | None = None,
 ) -> Floats:
     """Iteratively reweighted non-negative least squares; `rows` maps measurements to design rows.
 
-    With a generator the prior beliefs are drawn too, so that what no measurement bears on keeps its whole spread.
+    With a generator the prior beliefs are drawn too, so that
+    what no measurement bears on keeps its whole spread.
     """
     matrix = model.matrix[rows] / measured[:, None]
     goal = (measured - model.base[rows] + model.matrix[rows] @ model.at) / measured
@@ -143,9 +164,9 @@ def _bootstrap(
 ) -> Floats:
     """Solutions for measurements that might have been: the fitted ones with new session and run errors.
 
-    The blocks are sessions: a session's error moves all its runs together, its runs' own deviations are resampled from
-    those of all sessions. The design stays as it was, because leaving out the only placement that tells two parameters
-    apart (as resampling whole sessions would) asks another question.
+    The blocks are sessions: a session's error moves all its runs together, its runs' own deviations are
+    resampled from those of all sessions. The design stays as it was, because leaving out the only placement
+    that tells two parameters apart (as resampling whole sessions would) asks another question.
     """
     generator = np.random.default_rng(np.random.SeedSequence((seed, 0xCA1)))
     fitted = np.maximum(model.base[rows], 1e-9)
@@ -161,16 +182,18 @@ def _bootstrap(
 
 
 def _deviations(logs: Floats, rows: Floats, session: Floats) -> Floats:
-    """Runs about their session's mean, stretched for the degree of freedom that each mean took; 0 for single runs."""
+    """Runs about their session's mean, stretched for the
+    degree of freedom that each mean took; 0 for single runs.
+    """
     counts = np.bincount(rows)[rows]
     stretch = np.sqrt(counts / np.maximum(counts - 1, 1))
     return np.asarray((logs - session[rows]) * stretch)
 
 
-def _parameters_used(
-    model: Design, rows: Floats, measured: Floats, beliefs: Prior
-) -> float:
-    """Effective number of parameters, `trace(X^T X (X^T X + P)^-1)`: a parameter that its prior holds uses up no data."""
+def _parameters_used(model: Design, rows: Floats, measured: Floats, beliefs: Prior) -> float:
+    """Effective number of parameters, `trace(X^T X (X^T X +
+    P)^-1)`: a parameter that its prior holds uses up no data.
+    """
     matrix = model.matrix[rows] / measured[:, None]
     extra, _ = beliefs.rows(np.maximum(model.at, 1e-12), float(np.median(measured)))
     # columns in their own size, then a pseudo-inverse: what neither data nor belief bear on uses up nothing
@@ -181,14 +204,18 @@ def _parameters_used(
 
 
 def _session_sd(session: Floats, parameters: float, usual: float) -> float:
-    """Log sd of sessions about the fit, with its degrees of freedom; the belief counts as much as one session."""
+    """Log sd of sessions about the fit, with its degrees of
+    freedom; the belief counts as much as one session.
+    """
     freedom = max(0.0, len(session) - parameters)
     known = float(np.sum(session**2)) if freedom > 0 else 0.0
     return float(np.sqrt((known + usual**2) / (freedom + 1)))
 
 
 def usual_session_sigma(samples: Sequence[Sample]) -> float:
-    """Log sd that is expected between sessions: what the repeated visits of these measurements show, else the usual one."""
+    """Log sd that is expected between sessions: what the repeated
+    visits of these measurements show, else the usual one.
+    """
     squares, freedom = USUAL_SESSION_SIGMA**2, 1
     for one in samples:
         if len(one.visits_s) > 1:
@@ -197,9 +224,7 @@ def usual_session_sigma(samples: Sequence[Sample]) -> float:
     return float(np.sqrt(squares / freedom))
 
 
-def _left_out(
-    model: Design, rows: Floats, measured: Floats, beliefs: Prior, medians: Floats
-) -> Floats:
+def _left_out(model: Design, rows: Floats, measured: Floats, beliefs: Prior, medians: Floats) -> Floats:
     """log(measured / predicted) of each sample predicted from all others; nan for the only one."""
     if len(medians) == 1:
         return np.array([np.nan])
@@ -222,8 +247,8 @@ def _separation(model: Design, medians: Floats) -> tuple[float, tuple[tuple[str,
     full = np.zeros(len(names))
     full[: len(singular)] = singular
     weak = [directions[i] for i in range(len(full)) if full[i] < 0.03 * full[0]]
-    groups = tuple(tuple(name for name, part in zip(names, direction, strict=True) if abs(part) > 0.3)
-                   for direction in weak)
+    groups = tuple(
+        tuple(name for name, part in zip(names, direction, strict=True) if abs(part) > 0.3)
+        for direction in weak
+    )
     return float(full[0] / max(full[-1], 1e-12)), tuple(dict.fromkeys(group for group in groups if group))
-
-

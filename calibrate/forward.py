@@ -1,7 +1,9 @@
-"""The model seen from the parameters: what inter-token time do these values give, and how does it change with each?
+"""The model seen from the parameters: what inter-token time
+do these values give, and how does it change with each?
 
-The design matrix is the derivative of the engine's own token time, taken through the same recursion that predicts. So
-an engine needs no second description of itself, and what its flow hides (a wait that nobody feels) has derivative zero.
+The design matrix is the derivative of the engine's own token time, taken through the
+same recursion that predicts. So an engine needs no second description of itself, and
+what its flow hides (a wait that nobody feels) has derivative zero.
 """
 
 from __future__ import annotations
@@ -28,8 +30,14 @@ ROWS = 64
 """Replications behind one gap where delays are random: the median of 384 gaps."""
 STEP = 1e-3
 """Relative step of the differences; the flow is piecewise linear, so its size hardly matters."""
-TYPICAL = {"layer_s": 1e-3, "step_overhead_s": 1e-3, "hop_overhead_s": 1e-3, "context_cost": 1.0,
-           "contention": 0.1, "batch_cost": 0.1}
+TYPICAL = {
+    "layer_s": 1e-3,
+    "step_overhead_s": 1e-3,
+    "hop_overhead_s": 1e-3,
+    "context_cost": 1.0,
+    "contention": 0.1,
+    "batch_cost": 0.1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,8 @@ def parameter_names(scenarios: Sequence[Scenario]) -> tuple[str, ...]:
     if any(len(job.ring) > 1 for job in jobs):
         shared.insert(1, "hop_overhead_s")
         if any(scenario.shared_host is not None for scenario in scenarios):
-            polls = engine(scenarios[0].engine.name).waits_by_polling  # two beliefs about what waiting costs, see `prior.PRIOR`
+            # two beliefs about what waiting costs, see `prior.PRIOR`
+            polls = engine(scenarios[0].engine.name).waits_by_polling
             shared.append("contention/polling" if polls else "contention")
     return tuple(f"layer_s/{device}" for device in holding) + tuple(shared)
 
@@ -59,9 +68,12 @@ def parameter_names(scenarios: Sequence[Scenario]) -> tuple[str, ...]:
 def job_of(scenario: Scenario, context: float) -> Job:
     """The scenario's job, short, at a context length of `context` tokens, its radios awake."""
     job = prepare(scenario).job
-    workload = job.workload.model_copy(update={
-        "prompt_tokens": max(3, round(context) - TOKENS // 2), "output_tokens": TOKENS, "runs": 1})
-    devices = tuple(replace(device, link=replace(device.link, power_save=None)) for device in job.cluster.devices)
+    workload = job.workload.model_copy(
+        update={"prompt_tokens": max(3, round(context) - TOKENS // 2), "output_tokens": TOKENS, "runs": 1}
+    )
+    devices = tuple(
+        replace(device, link=replace(device.link, power_save=None)) for device in job.cluster.devices
+    )
     return replace(job, cluster=replace(job.cluster, devices=devices), workload=workload, posterior=None)
 
 
@@ -69,8 +81,10 @@ def with_values(job: Job, values: Values) -> Job:
     """The job with these parameter values; devices without one keep their speed."""
     devices = tuple(_device(device, job, values) for device in job.cluster.devices)
     costs = replace(
-        job.engine, step_overhead_s=values.get("step_overhead_s", job.engine.step_overhead_s),
-        hop_overhead_s=values.get("hop_overhead_s", job.engine.hop_overhead_s))
+        job.engine,
+        step_overhead_s=values.get("step_overhead_s", job.engine.step_overhead_s),
+        hop_overhead_s=values.get("hop_overhead_s", job.engine.hop_overhead_s),
+    )
     return replace(job, cluster=replace(job.cluster, devices=devices), engine=costs)
 
 
@@ -78,8 +92,12 @@ def _device(device: Device, job: Job, values: Values) -> Device:
     changes: dict[str, float] = {}
     layer_s = values.get(f"layer_s/{device.name}")
     if layer_s is not None:
-        # a device is described by the rate at which it reads weights, so that other models scale by their bytes
-        changes |= {"decode_bandwidth": job.model.layer_bytes_read() / max(layer_s, 1e-9), "layer_overhead": 0.0}
+        # a device is described by the rate at which it reads
+        # weights, so that other models scale by their bytes
+        changes |= {
+            "decode_bandwidth": job.model.layer_bytes_read() / max(layer_s, 1e-9),
+            "layer_overhead": 0.0,
+        }
     changes |= {key: values[key] for key in ("context_cost", "batch_cost") if key in values}
     share = values.get("contention", values.get("contention/polling"))
     contention = device.contention if share is None else share * (len(job.ring) - 1)
@@ -89,8 +107,9 @@ def _device(device: Device, job: Job, values: Values) -> Device:
 def gap_s(job: Job, values: Values) -> float:
     """Median inter-token time (s) of a job whose only randomness is that of its delays.
 
-    Delays are drawn, not replaced by their means: a rank waits for the latest of several messages, and the median of a sum
-    with a tail is not the sum of the means. The draws are the same at each call, so differences are smooth.
+    Delays are drawn, not replaced by their means: a rank waits for the latest of
+    several messages, and the median of a sum with a tail is not the sum of the
+    means. The draws are the same at each call, so differences are smooth.
     """
     rows = ROWS if _has_random_delays(job) else 1
     times_s = token_times_s(with_values(job, values), rows, certain=True)[0]

@@ -31,7 +31,9 @@ def append(path: Path, *entries: LedgerPrediction | Validation) -> None:
     with path.open("a", encoding="utf-8") as file:
         for entry in entries:
             kind = "prediction" if isinstance(entry, LedgerPrediction) else "validation"
-            file.write(json.dumps({"type": kind, **entry.model_dump(mode="json")}, separators=(",", ":")) + "\n")
+            file.write(
+                json.dumps({"type": kind, **entry.model_dump(mode="json")}, separators=(",", ":")) + "\n"
+            )
         file.flush()
         os.fsync(file.fileno())
 
@@ -57,14 +59,17 @@ def _entries(path: Path, kind: str) -> Iterable[dict[str, object]]:
             models[found].model_validate(entry)
         except (ValueError, KeyError, AttributeError, ValidationError) as error:
             first = str(error).splitlines()[0]
-            raise CalibrationError(f"{path}:{number}: no line of a ledger ({first}); restore the file from its history, "
-                                   "a ledger is never edited") from error
+            raise CalibrationError(
+                f"{path}:{number}: no line of a ledger ({first}); restore the file from its history, "
+                "a ledger is never edited"
+            ) from error
         if found == kind:
             yield entry
 
 
 def summary(rows: Sequence[Validation]) -> dict[str, float]:
     """Errors and coverage of a set of outcomes."""
+
     def spread(of: Callable[[Validation], float]) -> tuple[float, float]:
         errors = np.abs([of(row) for row in rows])
         return rounded(float(np.median(errors))), rounded(float(np.quantile(errors, 0.9)))

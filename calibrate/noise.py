@@ -1,9 +1,11 @@
-"""The noise law: how gaps scatter about what the model expects, from token to token, run to run, session to session.
+"""The noise law: how gaps scatter about what the model
+expects, from token to token, run to run, session to session.
 
-Three levels, each with its own source: *fast* from the gaps of a run, *run* from the medians of a session's runs,
-*session* from what the model still misses when a session is left out. Fast noise is split into what each device has
-of its own and what all share (one machine, one room): with own noise only, a gap that is the sum of N equal stages
-would scatter `1 / sqrt(N)` as much as one with a single stage, so placements with different N tell the two apart.
+Three levels, each with its own source: *fast* from the gaps of a run, *run* from the medians of a
+session's runs, *session* from what the model still misses when a session is left out. Fast noise is
+split into what each device has of its own and what all share (one machine, one room): with own
+noise only, a gap that is the sum of N equal stages would scatter `1 / sqrt(N)` as much as one with
+a single stage, so placements with different N tell the two apart.
 """
 
 from __future__ import annotations
@@ -50,20 +52,28 @@ def fit_noise(samples: Sequence[Sample], fitted: Fit) -> Noise:
     fast = np.array([np.mean([_log_variance(run) for run in sample.runs]) for sample in samples])
     jitter = np.array([_delay_variance(sample) / sample.median_s**2 for sample in samples])
     weights = np.array([len(sample.gaps_s) for sample in samples], dtype=float)
-    own, common = _split(np.maximum(fast - jitter, 0), np.array([_stage_square_sum(s, fitted) for s in samples]), weights)
-    correlation = float(np.average([np.mean([_lag_one(run) for run in s.runs]) for s in samples], weights=weights))
+    own, common = _split(
+        np.maximum(fast - jitter, 0), np.array([_stage_square_sum(s, fitted) for s in samples]), weights
+    )
+    correlation = float(
+        np.average([np.mean([_lag_one(run) for run in s.runs]) for s in samples], weights=weights)
+    )
     return Noise(
-        own_sigma=own, common_sigma=common, correlation=min(0.95, max(-0.5, correlation)),
-        run_sigma=_run_sigma(samples, warnings), session_sigma=_session_sigma(samples, fitted, warnings),
+        own_sigma=own,
+        common_sigma=common,
+        correlation=min(0.95, max(-0.5, correlation)),
+        run_sigma=_run_sigma(samples, warnings),
+        session_sigma=_session_sigma(samples, fitted, warnings),
         warnings=tuple(warnings),
     )
 
 
 def _log_variance(run: RunSample) -> float:
-    """Variance of a lognormal through the upper half of a run's gaps: `log(q_p / median) = sigma z_p` by least squares.
+    """Variance of a lognormal through the upper half of a run's
+    gaps: `log(q_p / median) = sigma z_p` by least squares.
 
-    The upper half, because that is what a reader waits for, and because a token that arrives late makes the next gap
-    nearly zero, which is the path to the client and no noise of the cluster.
+    The upper half, because that is what a reader waits for, and because a token that arrives late makes the
+    next gap nearly zero, which is the path to the client and no noise of the cluster.
     """
     logs = np.log(np.quantile(run.gaps_s, UPPER) / run.median_s)
     return float(np.dot(logs, UPPER_Z) / np.dot(UPPER_Z, UPPER_Z)) ** 2
@@ -91,7 +101,9 @@ def _delay_variance(sample: Sample) -> float:
 def _stage_square_sum(sample: Sample, fitted: Fit) -> float:
     """`sum_i (stage_i / gap)**2`: how much of the devices' own noise survives the sum over stages."""
     job = prepare(sample.scenario).job
-    stages = np.array([shard.layers * fitted.values.get(f"layer_s/{shard.device}", 0.0) for shard in job.shards])
+    stages = np.array(
+        [shard.layers * fitted.values.get(f"layer_s/{shard.device}", 0.0) for shard in job.shards]
+    )
     total = float(stages.sum())
     return float(np.sum((stages / total) ** 2)) if total > 0 else 1.0
 
@@ -129,7 +141,8 @@ def _run_sigma(samples: Sequence[Sample], warnings: list[str]) -> float:
 def _session_sigma(samples: Sequence[Sample], fitted: Fit, warnings: list[str]) -> float:
     """What the model misses of a session that it has not seen, the parameters' own uncertainty taken off.
 
-    Robust (median absolute deviation), because a session that alone pinned down a parameter says nothing of sessions.
+    Robust (median absolute deviation), because a session that
+    alone pinned down a parameter says nothing of sessions.
     """
     errors, usual = fitted.left_out_error[np.isfinite(fitted.left_out_error)], usual_session_sigma(samples)
     if len(errors) < FEWEST_SESSIONS:

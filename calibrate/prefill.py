@@ -25,8 +25,8 @@ TOKENS = 2
 def fit_prefill(samples: Sequence[Sample], fitted: Fit) -> tuple[float, float]:
     """(flop/s of a device while it reads a prompt, log sd of first-token times about the model).
 
-    The rate is where the median of log(measured / predicted first-token time) is zero; the prediction falls with the
-    rate, so bisection finds it.
+    The rate is where the median of log(measured / predicted first-token time)
+    is zero; the prediction falls with the rate, so bisection finds it.
     """
     jobs = [_short(prepare(sample.scenario).job, sample, fitted) for sample in samples]
     measured = np.log([np.median([run.first_token_s for run in sample.runs]) for sample in samples])
@@ -39,19 +39,24 @@ def fit_prefill(samples: Sequence[Sample], fitted: Fit) -> tuple[float, float]:
         middle = float(np.sqrt(low * high))
         low, high = (low, middle) if np.median(errors(middle)) > 0 else (middle, high)
     rate = float(np.sqrt(low * high))
-    # measured above predicted even at a slower rate means that the rate must fall: keep the side that was tested
+    # measured above predicted even at a slower rate means
+    # that the rate must fall: keep the side that was tested
     residual = errors(rate)
     return rate, float(max(0.05, np.median(np.abs(residual)) / 0.6745))
 
 
 def _short(job: Job, sample: Sample, fitted: Fit) -> Job:
     prompt = round(float(np.mean([run.prompt_tokens for run in sample.runs])))
-    workload = job.workload.model_copy(update={"prompt_tokens": max(1, prompt), "output_tokens": TOKENS, "runs": 1})
+    workload = job.workload.model_copy(
+        update={"prompt_tokens": max(1, prompt), "output_tokens": TOKENS, "runs": 1}
+    )
     return with_values(replace(job, workload=workload, posterior=None), fitted.values)
 
 
 def _first_token_s(job: Job, flops: float) -> float:
-    devices = tuple(replace(device, speed=device.speed.model_copy(update={"prefill_flops": flops}))
-                    for device in job.cluster.devices)
+    devices = tuple(
+        replace(device, speed=device.speed.model_copy(update={"prefill_flops": flops}))
+        for device in job.cluster.devices
+    )
     fast = replace(job, cluster=replace(job.cluster, devices=devices))
     return float(np.mean(token_times_s(fast, 1, certain=True)[:, 0, 0]))

@@ -1,7 +1,9 @@
-"""What is believed before any measurement, in the one place that the fit and the design of measurements share.
+"""What is believed before any measurement, in the one place
+that the fit and the design of measurements share.
 
-Devices of one kind are alike, shared parameters are where `PRIOR` has them, and overheads are a part of a token's time.
-Each belief is a row of least squares that weighs as much as one run that errs by `USUAL_ERROR`; all give way to data.
+Devices of one kind are alike, shared parameters are where `PRIOR` has them, and
+overheads are a part of a token's time. Each belief is a row of least squares that weighs
+as much as one run that errs by `USUAL_ERROR`; all give way to data.
 """
 
 from __future__ import annotations
@@ -17,20 +19,29 @@ from simulator.scenario import Scenario
 __all__ = ["USUAL_ERROR", "Prior", "prior"]
 
 POOLING_LOG_SD = 0.05
-"""How much two machines of one kind usually differ (natural logarithm): the same chip in the same model, at the same
-settings. Assumed; it matters only where placements do not separate them."""
-PRIOR = {"context_cost": (1.5, 3.0), "batch_cost": (0.2, 0.3), "contention": (0.0, 0.05),
-         "contention/polling": (0.1, 0.05)}
-"""Mean and standard deviation before any data: the catalogue's graphics processors read KV bytes at 1.45 to 1.8 times the cost
-of weight bytes; a batch is nearly free on a graphics processor and up to linear on a processor; an EXO rank that waits for its
-turn on a shared machine was seen (by its CPU time, not by token times) to take 10 to 15 % of a core for polling, while a
-llama.cpp server that waits sleeps."""
+"""How much two machines of one kind usually differ (natural logarithm): the same chip in the same model, at
+the same settings. Assumed; it matters only where placements do not separate them.
+"""
+PRIOR = {
+    "context_cost": (1.5, 3.0),
+    "batch_cost": (0.2, 0.3),
+    "contention": (0.0, 0.05),
+    "contention/polling": (0.1, 0.05),
+}
+"""Mean and standard deviation before any data: the catalogue's graphics processors read KV bytes at 1.45 to
+1.8 times the cost of weight bytes; a batch is nearly free on a graphics processor and up to linear on a
+processor; an EXO rank that waits for its turn on a shared machine was seen (by its CPU time, not by token
+times) to take 10 to 15 % of a core for polling, while a llama.cpp server that waits sleeps.
+"""
 OVERHEADS = ("step_overhead_s", "hop_overhead_s")
 OVERHEAD_SHARE = 0.3
-"""Overheads are zero give or take this share of a token's time, before any data: so time that placements do not separate
-goes to the layers, which read gigabytes, and not to an overhead that would make them free."""
+"""Overheads are zero give or take this share of a token's time, before any data: so time that placements do
+not separate goes to the layers, which read gigabytes, and not to an overhead that would make them free.
+"""
 USUAL_ERROR = 0.1
-"""Relative error of one run against a good model: what repeats of one placement on a shared machine differ by."""
+"""Relative error of one run against a good model: what
+repeats of one placement on a shared machine differ by.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,9 @@ class Prior:
     """Mean and standard deviation of shared parameters."""
 
     def rows(self, values: Floats, gap_s: float) -> tuple[Floats, Floats]:
-        """(rows, wanted): beliefs about parameters whose values are near `values`, of tokens that take about `gap_s`."""
+        """(rows, wanted): beliefs about parameters whose values
+        are near `values`, of tokens that take about `gap_s`.
+        """
         extra, wanted = [], []
         for group in self.pooled:
             mean = max(float(np.mean(values[list(group)])), 1e-9)
@@ -75,12 +88,22 @@ def prior(names: Sequence[str], scenarios: Sequence[Scenario]) -> Prior:
     for column, name in enumerate(names):
         if name.startswith("layer_s/"):
             groups.setdefault(alike[name.removeprefix("layer_s/")], []).append(column)
-    said = [device.speed.context_cost for scenario in scenarios for device in scenario.devices.values() if device.speed]
-    return Prior(tuple(names), tuple(tuple(group) for group in groups.values() if len(group) > 1),
-                 PRIOR | {"context_cost": _context_cost(float(np.mean(said)) if said else 0.0)})
+    said = [
+        device.speed.context_cost
+        for scenario in scenarios
+        for device in scenario.devices.values()
+        if device.speed
+    ]
+    return Prior(
+        tuple(names),
+        tuple(tuple(group) for group in groups.values() if len(group) > 1),
+        PRIOR | {"context_cost": _context_cost(float(np.mean(said)) if said else 0.0)},
+    )
 
 
 def _context_cost(said: float) -> tuple[float, float]:
-    """A scenario that says more than usual of what reading a context costs is believed, give or take as much again."""
+    """A scenario that says more than usual of what reading a
+    context costs is believed, give or take as much again.
+    """
     mean, sd = PRIOR["context_cost"]
     return (said, max(sd, said)) if said > mean else (mean, sd)

@@ -25,7 +25,9 @@ from simulator.spec import Spec
 __all__ = ["PublishedRow", "excluded", "published_rows", "report", "score", "write_published"]
 
 EXTRA_TARGETS = {"V38-alone": ("V38", 1 / 11.1, "11.1 tok/s on M2 Ultra alone")}
-"""Measurements that stand in a reference column of another row: target, seconds per token, what the row says."""
+"""Measurements that stand in a reference column of another
+row: target, seconds per token, what the row says.
+"""
 
 
 class PublishedRow(Spec):
@@ -61,11 +63,15 @@ def excluded() -> list[dict[str, str]]:
 
 
 def published_rows(folder: Path) -> tuple[PublishedRow, ...]:
-    """Every target that has a scenario in `folder`, predicted; raises CalibrationError for a folder without any."""
+    """Every target that has a scenario in `folder`, predicted;
+    raises CalibrationError for a folder without any.
+    """
     targets = {row["target_id"]: row for row in _table("published_targets.csv")}
     paths = sorted(folder.glob("V*.yaml"))
     if not paths:
-        raise CalibrationError(f"{folder}: no scenario V*.yaml; run from a checkout of the project or give --scenarios")
+        raise CalibrationError(
+            f"{folder}: no scenario V*.yaml; run from a checkout of the project or give --scenarios"
+        )
     return tuple(_row(path, targets) for path in paths)
 
 
@@ -76,9 +82,13 @@ def _row(path: Path, targets: dict[str, dict[str, str]]) -> PublishedRow:
     times_s = token_times_s(prepare(scenario).job, scenario.replications * scenario.workload.runs)
     per_token_s = (times_s[0, -1] - times_s[0, 0]) / (times_s.shape[1] - 1)
     return PublishedRow(
-        target=path.stem, system=facts["system"], devices=", ".join(d.kind or name for name, d in scenario.devices.items()),
-        model=f"{facts['model']} {facts['quantisation']}", measured_s=measured_s or _seconds(facts),
-        predicted_s=estimate(per_token_s), source=facts["source"],
+        target=path.stem,
+        system=facts["system"],
+        devices=", ".join(d.kind or name for name, d in scenario.devices.items()),
+        model=f"{facts['model']} {facts['quantisation']}",
+        measured_s=measured_s or _seconds(facts),
+        predicted_s=estimate(per_token_s),
+        source=facts["source"],
     )
 
 
@@ -103,17 +113,25 @@ def report(rows: Sequence[PublishedRow]) -> str:
     """The whole comparison as Markdown, misses included."""
     figures = score(rows)
     lines = [
-        "# Published clusters, predicted from the catalogue alone", "",
-        "Made by `sim validate published`. No parameter was fitted to any row below.", "",
-        f"{figures['rows']:.0f} rows: median absolute error {figures['median_absolute_error']:.0%}, 90th percentile "
-        f"{figures['p90_absolute_error']:.0%}; the 90 % interval holds {figures['coverage_90']:.0%} of the measurements.", "",
-        "| target | system | devices | model | measured ms/token | predicted ms/token [5 %, 95 %] | error | in interval |",
+        "# Published clusters, predicted from the catalogue alone",
+        "",
+        "Made by `sim validate published`. No parameter was fitted to any row below.",
+        "",
+        f"{figures['rows']:.0f} rows: median absolute error {figures['median_absolute_error']:.0%}, 90th "
+        "percentile "
+        f"{figures['p90_absolute_error']:.0%}; the 90 % interval holds {figures['coverage_90']:.0%} of the "
+        "measurements.",
+        "",
+        "| target | system | devices | model | measured ms/token | predicted ms/token [5 %, 95 %] | error | "
+        "in interval |",
         "|---|---|---|---|---:|---:|---:|---|",
     ]
     lines += [
         f"| {row.target} | {row.system} | {row.devices} | {row.model} | {row.measured_s * 1e3:.1f} | "
-        f"{row.predicted_s.median * 1e3:.1f} [{row.predicted_s.p05 * 1e3:.1f}, {row.predicted_s.p95 * 1e3:.1f}] | "
-        f"{row.error:+.0%} | {'yes' if row.inside else '**no**'} |" for row in rows
+        f"{row.predicted_s.median * 1e3:.1f} [{row.predicted_s.p05 * 1e3:.1f}, "
+        f"{row.predicted_s.p95 * 1e3:.1f}] | "
+        f"{row.error:+.0%} | {'yes' if row.inside else '**no**'} |"
+        for row in rows
     ]
     lines += ["", "## Not predicted", "", "| target | reason |", "|---|---|"]
     lines += [f"| {row['target_id']} | {row['reason']} |" for row in excluded()]
@@ -129,12 +147,24 @@ def write_published(rows: Sequence[PublishedRow], folder: Path) -> None:
     from simulator.files import write_bytes_atomically, write_text_atomically
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / "README.md", report(rows) + "\n![predicted against measured](predicted_measured.svg)\n")
+    write_text_atomically(
+        folder / "README.md", report(rows) + "\n![predicted against measured](predicted_measured.svg)\n"
+    )
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["target", "measured_s", "predicted_s", "p05_s", "p95_s", "error", "in_90"])
-    writer.writerows([row.target, rounded(row.measured_s), row.predicted_s.median, row.predicted_s.p05,
-                      row.predicted_s.p95, rounded(row.error), row.inside] for row in rows)
+    writer.writerows(
+        [
+            row.target,
+            rounded(row.measured_s),
+            row.predicted_s.median,
+            row.predicted_s.p05,
+            row.predicted_s.p95,
+            rounded(row.error),
+            row.inside,
+        ]
+        for row in rows
+    )
     write_text_atomically(folder / "predictions.csv", text.getvalue())
     spec = _chart(rows).to_dict()
     write_text_atomically(folder / "predicted_measured.svg", vlc.vegalite_to_svg(spec))
@@ -144,20 +174,47 @@ def write_published(rows: Sequence[PublishedRow], folder: Path) -> None:
 def _chart(rows: Sequence[PublishedRow]) -> Any:
     import altair as alt
 
-    points = [{"target": row.target, "measured": row.measured_s * 1e3, "predicted": row.predicted_s.median * 1e3,
-               "low": row.predicted_s.p05 * 1e3, "high": row.predicted_s.p95 * 1e3, "inside": row.inside} for row in rows]
-    ends = [min(min(row.measured_s, row.predicted_s.p05) for row in rows) * 0.8e3,
-            max(max(row.measured_s, row.predicted_s.p95) for row in rows) * 1.3e3]
+    points = [
+        {
+            "target": row.target,
+            "measured": row.measured_s * 1e3,
+            "predicted": row.predicted_s.median * 1e3,
+            "low": row.predicted_s.p05 * 1e3,
+            "high": row.predicted_s.p95 * 1e3,
+            "inside": row.inside,
+        }
+        for row in rows
+    ]
+    ends = [
+        min(min(row.measured_s, row.predicted_s.p05) for row in rows) * 0.8e3,
+        max(max(row.measured_s, row.predicted_s.p95) for row in rows) * 1.3e3,
+    ]
     scale = alt.Scale(domain=ends, type="log", nice=False)
     base = alt.Chart(alt.Data(values=points))  # type: ignore[no-untyped-call]
     x = alt.X("measured:Q", scale=scale, title="measured (ms per token)")
     y_title = "predicted (ms per token), 90 % interval"
-    diagonal = alt.Chart(alt.Data(values=[{"x": end} for end in ends])).mark_line(color="gray", strokeDash=[4, 4]).encode(  # type: ignore[no-untyped-call]
-        x=alt.X("x:Q", scale=scale), y=alt.Y("x:Q", scale=scale))
-    bars = base.mark_rule().encode(x=x, y=alt.Y("low:Q", scale=scale, title=y_title), y2="high:Q",
-                                   color=alt.Color("inside:N", title="interval holds it"))
-    dots = base.mark_circle(size=50).encode(x=x, y=alt.Y("predicted:Q", scale=scale, title=y_title), color="inside:N")
-    names = base.mark_text(align="left", dx=6, fontSize=10).encode(x=x, y=alt.Y("predicted:Q", scale=scale), text="target:N")
+    diagonal = (
+        alt.Chart(alt.Data(values=[{"x": end} for end in ends]))
+        .mark_line(color="gray", strokeDash=[4, 4])
+        .encode(  # type: ignore[no-untyped-call]
+            x=alt.X("x:Q", scale=scale), y=alt.Y("x:Q", scale=scale)
+        )
+    )
+    bars = base.mark_rule().encode(
+        x=x,
+        y=alt.Y("low:Q", scale=scale, title=y_title),
+        y2="high:Q",
+        color=alt.Color("inside:N", title="interval holds it"),
+    )
+    dots = base.mark_circle(size=50).encode(
+        x=x, y=alt.Y("predicted:Q", scale=scale, title=y_title), color="inside:N"
+    )
+    names = base.mark_text(align="left", dx=6, fontSize=10).encode(
+        x=x, y=alt.Y("predicted:Q", scale=scale), text="target:N"
+    )
     inside = sum(row.inside for row in rows)
     return (diagonal + bars + dots + names).properties(
-        width=460, height=460, title=f"Published clusters, catalogue alone: {inside} of {len(rows)} intervals hold")
+        width=460,
+        height=460,
+        title=f"Published clusters, catalogue alone: {inside} of {len(rows)} intervals hold",
+    )

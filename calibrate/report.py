@@ -1,4 +1,6 @@
-"""What a study or a ledger says: Markdown, and three charts (predicted against measured, coverage, error by kind)."""
+"""What a study or a ledger says: Markdown, and three charts
+(predicted against measured, coverage, error by kind).
+"""
 
 from __future__ import annotations
 
@@ -16,29 +18,48 @@ from simulator.files import write_bytes_atomically, write_text_atomically
 if TYPE_CHECKING:
     from calibrate.study import Circle
 
-__all__ = ["calibration_table", "charts", "markdown", "summary_line", "validation_table", "write_circle",
-           "write_report"]
+__all__ = [
+    "calibration_table",
+    "charts",
+    "markdown",
+    "summary_line",
+    "validation_table",
+    "write_circle",
+    "write_report",
+]
 
 
 def summary_line(rows: Sequence[Validation]) -> str:
     """The figures of a set of outcomes in one sentence."""
     figures = summary(rows)
-    return (f"{figures['n']:.0f} predictions: median inter-token time off by {figures['median_error']:.1%} at the median, "
-            f"{figures['median_error_p90']:.1%} at the 90th percentile, {figures['worst']:.1%} at worst; p90 off by "
-            f"{figures['p90_error']:.1%}, p99 by {figures['p99_error']:.1%}, tokens/s by {figures['tokens_per_s_error']:.1%}, "
-            f"first token by {figures['first_token_error']:.1%} (medians); the 50 / 80 / 90 % intervals held "
-            f"{figures['coverage_50']:.0%} / {figures['coverage_80']:.0%} / {figures['coverage_90']:.0%}; the runs of one "
-            f"measurement differ by {figures['repeatability']:.1%}")
+    return (
+        f"{figures['n']:.0f} predictions: median inter-token time off by {figures['median_error']:.1%} at "
+        "the median, "
+        f"{figures['median_error_p90']:.1%} at the 90th percentile, {figures['worst']:.1%} at worst; p90 off "
+        "by "
+        f"{figures['p90_error']:.1%}, p99 by {figures['p99_error']:.1%}, tokens/s by "
+        f"{figures['tokens_per_s_error']:.1%}, "
+        f"first token by {figures['first_token_error']:.1%} (medians); the 50 / 80 / 90 % intervals held "
+        f"{figures['coverage_50']:.0%} / {figures['coverage_80']:.0%} / {figures['coverage_90']:.0%}; the "
+        "runs of one "
+        f"measurement differ by {figures['repeatability']:.1%}"
+    )
 
 
 def validation_table(rows: Sequence[Validation]) -> list[str]:
     """One Markdown line per outcome."""
-    lines = ["| scenario | kind | measured ms | predicted ms | error | p90 | p99 | first token | KS | in 90 % | runs differ by |",
-             "|---|---|---:|---:|---:|---:|---:|---:|---:|---|---:|"]
+    lines = [
+        "| scenario | kind | measured ms | predicted ms | error | p90 | p99 | first token | KS | in 90 % | "
+        "runs differ by |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---|---:|",
+    ]
     lines += [
-        f"| {row.measurement} | {row.kind} | {row.median_gap_s * 1e3:.1f} | {row.predicted_median_gap_s * 1e3:.1f} | "
-        f"{row.median_error:+.1%} | {row.p90_error:+.0%} | {row.p99_error:+.0%} | {row.first_token_error:+.0%} | "
-        f"{row.ks_distance:.2f} | {'yes' if row.in_90 else '**no**'} | {row.repeatability:.1%} |" for row in rows
+        f"| {row.measurement} | {row.kind} | {row.median_gap_s * 1e3:.1f} | "
+        f"{row.predicted_median_gap_s * 1e3:.1f} | "
+        f"{row.median_error:+.1%} | {row.p90_error:+.0%} | {row.p99_error:+.0%} | "
+        f"{row.first_token_error:+.0%} | "
+        f"{row.ks_distance:.2f} | {'yes' if row.in_90 else '**no**'} | {row.repeatability:.1%} |"
+        for row in rows
     ]
     return lines
 
@@ -48,25 +69,53 @@ def calibration_table(calibration: Calibration) -> list[str]:
     lines = ["| parameter | value | 90 % interval | measurements |", "|---|---:|---|---:|"]
     for parameter in calibration.parameters:
         scale, unit = (1e3, " ms") if parameter.unit == "s" else (1.0, "")
-        lines.append(f"| {parameter.name} | {parameter.value * scale:.3g}{unit} | [{parameter.p05 * scale:.3g}, "
-                     f"{parameter.p95 * scale:.3g}]{unit} | {parameter.n} |")
+        lines.append(
+            f"| {parameter.name} | {parameter.value * scale:.3g}{unit} | [{parameter.p05 * scale:.3g}, "
+            f"{parameter.p95 * scale:.3g}]{unit} | {parameter.n} |"
+        )
     noise = calibration.noise
-    lines += ["", f"Noise (log sd): token to token {noise.common_sigma:.2f} common and {noise.own_sigma:.2f} of each device "
-              f"(correlation {noise.correlation:.2f}), run to run {noise.run_sigma:.2f}, session to session "
-              f"{noise.session_sigma:.2f}."]
+    lines += [
+        "",
+        f"Noise (log sd): token to token {noise.common_sigma:.2f} common and {noise.own_sigma:.2f} of each "
+        "device "
+        f"(correlation {noise.correlation:.2f}), run to run {noise.run_sigma:.2f}, session to session "
+        f"{noise.session_sigma:.2f}.",
+    ]
     return lines
 
 
-def markdown(title: str, introduction: Sequence[str], rows: Sequence[Validation], details: Sequence[str] = ()) -> str:
+def markdown(
+    title: str, introduction: Sequence[str], rows: Sequence[Validation], details: Sequence[str] = ()
+) -> str:
     """A whole report; `introduction` says what trained and what was held out."""
-    lines = [f"# {title}", "", *introduction, "", f"**{summary_line(rows)}.**", "", "## By kind of what-if", "",
-             "| kind | n | median error | worst | in 90 % |", "|---|---:|---:|---:|---:|"]
+    lines = [
+        f"# {title}",
+        "",
+        *introduction,
+        "",
+        f"**{summary_line(rows)}.**",
+        "",
+        "## By kind of what-if",
+        "",
+        "| kind | n | median error | worst | in 90 % |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for kind, group in by(rows, lambda row: row.kind).items():
         figures = summary(group)
-        lines.append(f"| {kind} | {len(group)} | {figures['median_error']:.1%} | {figures['worst']:.1%} | "
-                     f"{figures['coverage_90']:.0%} |")
-    lines += ["", "![predicted against measured](predicted_measured.svg)", "", "![coverage](coverage.svg)", "",
-              "![error by kind](error_by_kind.svg)", "", *details]
+        lines.append(
+            f"| {kind} | {len(group)} | {figures['median_error']:.1%} | {figures['worst']:.1%} | "
+            f"{figures['coverage_90']:.0%} |"
+        )
+    lines += [
+        "",
+        "![predicted against measured](predicted_measured.svg)",
+        "",
+        "![coverage](coverage.svg)",
+        "",
+        "![error by kind](error_by_kind.svg)",
+        "",
+        *details,
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -75,40 +124,79 @@ def charts(rows: Sequence[Validation]) -> dict[str, Any]:
     import altair as alt
 
     points = [_point(row) for row in rows]
-    ends = [min(min(point["measured"], point["low"]) for point in points) * 0.95,
-            max(max(point["measured"], point["high"]) for point in points) * 1.05]
+    ends = [
+        min(min(point["measured"], point["low"]) for point in points) * 0.95,
+        max(max(point["measured"], point["high"]) for point in points) * 1.05,
+    ]
     data = alt.Data(values=points)  # type: ignore[no-untyped-call]
     scale = alt.Scale(domain=ends, type="log", nice=False)
-    line = alt.Chart(alt.Data(values=[{"x": e} for e in ends])).mark_line(color="gray", strokeDash=[4, 4]).encode(  # type: ignore[no-untyped-call]
-        x=alt.X("x:Q", scale=scale), y=alt.Y("x:Q", scale=scale))
+    line = (
+        alt.Chart(alt.Data(values=[{"x": e} for e in ends]))
+        .mark_line(color="gray", strokeDash=[4, 4])
+        .encode(  # type: ignore[no-untyped-call]
+            x=alt.X("x:Q", scale=scale), y=alt.Y("x:Q", scale=scale)
+        )
+    )
     axis = alt.Axis(values=_ticks(*ends), format="~g")
-    dots = alt.Chart(data).mark_circle(size=60, opacity=0.8).encode(
-        x=alt.X("measured:Q", scale=scale, axis=axis, title="measured median inter-token time (ms)"),
-        y=alt.Y("predicted:Q", scale=scale, axis=axis, title="predicted (ms)"),
-        color=alt.Color("kind:N", title="what is new", scale=alt.Scale(scheme="tableau10")), tooltip=["scenario:N"])
-    bars = alt.Chart(data).mark_rule(opacity=0.5, strokeWidth=2).encode(
-        x=alt.X("measured:Q", scale=scale), y=alt.Y("low:Q", scale=scale), y2="high:Q",
-        color=alt.Color("kind:N", scale=alt.Scale(scheme="tableau10")))
+    dots = (
+        alt.Chart(data)
+        .mark_circle(size=60, opacity=0.8)
+        .encode(
+            x=alt.X("measured:Q", scale=scale, axis=axis, title="measured median inter-token time (ms)"),
+            y=alt.Y("predicted:Q", scale=scale, axis=axis, title="predicted (ms)"),
+            color=alt.Color("kind:N", title="what is new", scale=alt.Scale(scheme="tableau10")),
+            tooltip=["scenario:N"],
+        )
+    )
+    bars = (
+        alt.Chart(data)
+        .mark_rule(opacity=0.5, strokeWidth=2)
+        .encode(
+            x=alt.X("measured:Q", scale=scale),
+            y=alt.Y("low:Q", scale=scale),
+            y2="high:Q",
+            color=alt.Color("kind:N", scale=alt.Scale(scheme="tableau10")),
+        )
+    )
     figures = summary(rows)
     return {
         "predicted_measured": (line + bars + dots).properties(
-            width=420, height=420, title=alt.TitleParams(
+            width=420,
+            height=420,
+            title=alt.TitleParams(
                 f"Predicted against measured: {figures['median_error']:.1%} off at the median",
-                subtitle="bars: 90 % intervals of what was predicted; dashed: equal")),
+                subtitle="bars: 90 % intervals of what was predicted; dashed: equal",
+            ),
+        ),
         "coverage": _coverage(rows),
-        "error_by_kind": alt.Chart(data).mark_circle(size=60, opacity=0.7).encode(
-            y=alt.Y("kind:N", title=None), x=alt.X("error:Q", title="absolute error of the median inter-token time",
-                                                  axis=alt.Axis(format="%"), scale=alt.Scale(zero=True)),
-            color=alt.Color("kind:N", legend=None, scale=alt.Scale(scheme="tableau10"))).properties(
-                width=480, height=alt.Step(28), title="Error by what is new against the calibration"),
+        "error_by_kind": alt.Chart(data)
+        .mark_circle(size=60, opacity=0.7)
+        .encode(
+            y=alt.Y("kind:N", title=None),
+            x=alt.X(
+                "error:Q",
+                title="absolute error of the median inter-token time",
+                axis=alt.Axis(format="%"),
+                scale=alt.Scale(zero=True),
+            ),
+            color=alt.Color("kind:N", legend=None, scale=alt.Scale(scheme="tableau10")),
+        )
+        .properties(width=480, height=alt.Step(28), title="Error by what is new against the calibration"),
     }
 
 
 def _point(row: Validation) -> dict[str, Any]:
     """One outcome in ms; its interval has no length where an old entry does not say."""
     low, high = row.predicted_90_s or (row.predicted_median_gap_s, row.predicted_median_gap_s)
-    return {"measured": row.median_gap_s * 1e3, "predicted": row.predicted_median_gap_s * 1e3, "low": low * 1e3,
-            "high": high * 1e3, "kind": row.kind, "scenario": row.measurement, "error": abs(row.median_error)}
+    return {
+        "measured": row.median_gap_s * 1e3,
+        "predicted": row.predicted_median_gap_s * 1e3,
+        "low": low * 1e3,
+        "high": high * 1e3,
+        "kind": row.kind,
+        "scenario": row.measurement,
+        "error": abs(row.median_error),
+    }
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -121,24 +209,46 @@ def _ticks(low: float, high: float) -> list[float]:
 def _coverage(rows: Sequence[Validation]) -> Any:
     import altair as alt
 
-    levels = [{"stated": level, "held": float(np.mean([getattr(row, f"in_{level}") for row in rows])),
-               "sd": float(np.sqrt(level / 100 * (1 - level / 100) / len(rows)))} for level in (50, 80, 90)]
+    levels = [
+        {
+            "stated": level,
+            "held": float(np.mean([getattr(row, f"in_{level}") for row in rows])),
+            "sd": float(np.sqrt(level / 100 * (1 - level / 100) / len(rows))),
+        }
+        for level in (50, 80, 90)
+    ]
     for level in levels:
         level["stated"] /= 100
-        level |= {"low": level["stated"] - 1.64 * level["sd"], "high": min(1.0, level["stated"] + 1.64 * level["sd"])}
+        level |= {
+            "low": level["stated"] - 1.64 * level["sd"],
+            "high": min(1.0, level["stated"] + 1.64 * level["sd"]),
+        }
     base = alt.Chart(alt.Data(values=levels))  # type: ignore[no-untyped-call]
-    x = alt.X("stated:Q", title="stated level of the interval", axis=alt.Axis(format="%", values=[0.5, 0.8, 0.9]),
-              scale=alt.Scale(domain=[0.4, 1.0]))
+    x = alt.X(
+        "stated:Q",
+        title="stated level of the interval",
+        axis=alt.Axis(format="%", values=[0.5, 0.8, 0.9]),
+        scale=alt.Scale(domain=[0.4, 1.0]),
+    )
     axis = alt.Axis(format="%")
     chance = base.mark_errorbar(color="gray", ticks=True).encode(
-        x=x, y=alt.Y("low:Q", title="measurements inside", axis=axis, scale=alt.Scale(domain=[0, 1])), y2="high:Q")
+        x=x,
+        y=alt.Y("low:Q", title="measurements inside", axis=axis, scale=alt.Scale(domain=[0, 1])),
+        y2="high:Q",
+    )
     held = base.mark_point(filled=True, size=90, color="#4c78a8").encode(x=x, y=alt.Y("held:Q", axis=axis))
     return (chance + held).properties(
-        width=360, height=300, title="Coverage (dots) and what chance allows for honest intervals (bars)")
+        width=360, height=300, title="Coverage (dots) and what chance allows for honest intervals (bars)"
+    )
 
 
-def write_report(folder: Path, title: str, introduction: Sequence[str], rows: Sequence[Validation],
-                 details: Sequence[str] = ()) -> None:
+def write_report(
+    folder: Path,
+    title: str,
+    introduction: Sequence[str],
+    rows: Sequence[Validation],
+    details: Sequence[str] = (),
+) -> None:
     """`report.md`, `report.html` and the charts as SVG and PNG."""
     import vl_convert as vlc
 
@@ -158,16 +268,36 @@ def write_circle(made: Circle, folder: Path, title: str, how: str) -> None:
     """The report of a whole circle; `how` says how its training placements were chosen."""
     trained = ", ".join(source.name for source in made.calibration.sources)
     introduction = [
-        f"Calibrated on {len(made.calibration.sources)} placements, {how} ({trained}); everything in the first table was "
-        "predicted before it was measured, and the training placements were measured again among the held-out ones.", "",
-        "*Runs differ by* is the standard deviation of the logarithm of a configuration's own run medians: the floor for any "
-        "model."]
+        f"Calibrated on {len(made.calibration.sources)} placements, {how} ({trained}); everything in the "
+        "first table was "
+        "predicted before it was measured, and the training placements were measured again among the "
+        "held-out ones.",
+        "",
+        "*Runs differ by* is the standard deviation of the logarithm of a configuration's own run medians: "
+        "the floor for any "
+        "model.",
+    ]
     details = [
-        "## Held out, predicted before it was measured", "", *validation_table(made.validations), "",
-        "## The training placements again: what time alone changed", "", *validation_table(made.repeats), "",
-        "## The held-out ones from a calibration on those repeats, which saw the same hour", "",
-        f"{summary_line(made.interleaved.validations)}.", "", *validation_table(made.interleaved.validations), "",
-        "## Calibration", "", *calibration_table(made.calibration), "", *(f"- {text}" for text in made.calibration.warnings)]
+        "## Held out, predicted before it was measured",
+        "",
+        *validation_table(made.validations),
+        "",
+        "## The training placements again: what time alone changed",
+        "",
+        *validation_table(made.repeats),
+        "",
+        "## The held-out ones from a calibration on those repeats, which saw the same hour",
+        "",
+        f"{summary_line(made.interleaved.validations)}.",
+        "",
+        *validation_table(made.interleaved.validations),
+        "",
+        "## Calibration",
+        "",
+        *calibration_table(made.calibration),
+        "",
+        *(f"- {text}" for text in made.calibration.warnings),
+    ]
     write_report(folder, title, introduction, made.validations, details)
 
 
@@ -180,6 +310,9 @@ def _html(title: str, text: str, svgs: dict[str, str]) -> str:
         start = body.find(f'<img src="{name}.svg"')
         end = body.find(">", start) + 1
         body = body[:start] + svg + body[end:] if start >= 0 else body
-    style = ("body{font:15px sans-serif;max-width:70em;margin:2em auto}table{border-collapse:collapse}"
-             "td,th{padding:.2em .6em;border-bottom:1px solid #ddd;text-align:right}td:first-child{text-align:left}")
+    style = (
+        "body{font:15px sans-serif;max-width:70em;margin:2em auto}table{border-collapse:collapse}"
+        "td,th{padding:.2em .6em;border-bottom:1px solid "
+        "#ddd;text-align:right}td:first-child{text-align:left}"
+    )
     return f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style>{body}"

@@ -69,8 +69,10 @@ def sample(measurement: Measurement) -> Sample:
     """
     name = measurement.provenance.name
     if measurement.provenance.scenario is None:
-        raise MeasurementError(f"{measurement.path or name}: holds no scenario, so nothing can be predicted for it; "
-                               "measure it with `sim live run`")
+        raise MeasurementError(
+            f"{measurement.path or name}: holds no scenario, so nothing can be predicted for it; "
+            "measure it with `sim live run`"
+        )
     scenario = Scenario.model_validate(measurement.provenance.scenario)
     _check_placement(measurement, scenario)
     times, warnings = measurement.token_times_s(), list(measurement.warnings)
@@ -87,8 +89,11 @@ def sample(measurement: Measurement) -> Sample:
             runs.append(found)
         warnings += [f"run {run}: {text}" for text in doubt]
     if not runs:
-        why = "every run lost a device; measure without a dropout" if mended else (
-            f"no run with {FEWEST_GAPS} gaps or more; measure longer")
+        why = (
+            "every run lost a device; measure without a dropout"
+            if mended
+            else (f"no run with {FEWEST_GAPS} gaps or more; measure longer")
+        )
         raise MeasurementError(f"{measurement.path or name}: {why}")
     if len(runs) == 1:
         warnings.append("one run only: how much runs differ is unknown; measure five")
@@ -101,8 +106,10 @@ def _check_placement(measurement: Measurement, scenario: Scenario) -> None:
     held = {shard.device: shard.end_layer - shard.start_layer for shard in measurement.provenance.placement}
     asked = scenario.placement.layers
     if asked is not None and {d: n for d, n in asked.items() if n} != {d: n for d, n in held.items() if n}:
-        raise MeasurementError(f"{measurement.path or measurement.provenance.name}: was placed as {held}, but its scenario "
-                               f"says {dict(asked)}; it measured something else than it says")
+        raise MeasurementError(
+            f"{measurement.path or measurement.provenance.name}: was placed as {held}, but its scenario "
+            f"says {dict(asked)}; it measured something else than it says"
+        )
 
 
 def _run(
@@ -112,8 +119,15 @@ def _run(
     absolute = {}
     for chat, times_s in chats.items():
         if len(times_s) < 2 or np.any(times_s <= 0) or np.any(np.diff(times_s) < 0):
-            doubts.append(f"chat {chat}: " + ("fewer than two tokens" if len(times_s) < 2 else
-                          "times run backward or are not positive (a clock that jumped?)") + "; left out")
+            doubts.append(
+                f"chat {chat}: "
+                + (
+                    "fewer than two tokens"
+                    if len(times_s) < 2
+                    else "times run backward or are not positive (a clock that jumped?)"
+                )
+                + "; left out"
+            )
             continue
         absolute[chat] = times_s + requests[chat].get("sent_ns", 0) / 1e9
     if not absolute:
@@ -136,6 +150,6 @@ def _doubts(gaps: Sequence[Floats]) -> list[str]:
     if not thirds:
         return []
     first = np.median(np.concatenate([g[: len(g) // 3] for g in thirds]))
-    last = np.median(np.concatenate([g[-(len(g) // 3):] for g in thirds]))
+    last = np.median(np.concatenate([g[-(len(g) // 3) :] for g in thirds]))
     change = float(last / first - 1)
     return [f"drift: the last third is {change:+.0%} against the first"] if abs(change) > DRIFT else []

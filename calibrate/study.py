@@ -65,7 +65,9 @@ def kind_of(scenario: Scenario, trained: Sequence[Scenario]) -> Kind:
         return "long context"
     if not set(mine.links) <= {link for traits in known for link in traits.links}:
         return "new link"
-    if not set(mine.loads) <= {load for traits in known for load in traits.loads} | {(name, 0.0) for name in mine.devices}:
+    if not set(mine.loads) <= {load for traits in known for load in traits.loads} | {
+        (name, 0.0) for name in mine.devices
+    }:
         return "slower device"
     if (sorted(mine.devices), sorted(mine.layers)) in [(sorted(t.devices), sorted(t.layers)) for t in known]:
         return "new order"
@@ -78,7 +80,9 @@ class _Traits:
     layers: tuple[int, ...]
     loads: tuple[tuple[str, float], ...]
     links: tuple[tuple[int, int, bool], ...]
-    """Each hop: mean and standard deviation of its one-way delay in whole milliseconds, and whether it shares its air."""
+    """Each hop: mean and standard deviation of its one-way
+    delay in whole milliseconds, and whether it shares its air.
+    """
     chats: int
     context: int
     """In steps of 200 tokens, so that prompts of 38 and 41 tokens are the same."""
@@ -93,8 +97,13 @@ def _traits(scenario: Scenario) -> _Traits:
         layers=tuple(shard.layers for shard in job.shards),
         loads=tuple((device.name, device.background_load) for device in job.ring),
         links=tuple(
-            (round(sum(leg.law.mean_s for leg in hop.legs) * 1e3),
-             round(sum(leg.law.variance_s2 for leg in hop.legs) ** 0.5 * 1e3), hop.airtime_adds) for hop in hops),
+            (
+                round(sum(leg.law.mean_s for leg in hop.legs) * 1e3),
+                round(sum(leg.law.variance_s2 for leg in hop.legs) ** 0.5 * 1e3),
+                hop.airtime_adds,
+            )
+            for hop in hops
+        ),
         chats=job.workload.concurrency,
         context=(job.workload.prompt_tokens + job.workload.output_tokens) // 200,
     )
@@ -115,14 +124,19 @@ class Circle:
 
 
 def circle(
-    training: Sequence[Scenario], held_out: Sequence[Scenario], measure: Measure, folder: Path, *, draws: int = 500
+    training: Sequence[Scenario],
+    held_out: Sequence[Scenario],
+    measure: Measure,
+    folder: Path,
+    *,
+    draws: int = 500,
 ) -> Circle:
     """Measure, calibrate, predict, measure what was predicted, validate; each step's files stay in `folder`.
 
-    `measure` takes scenarios and a folder and returns one file per scenario. Each prediction is in the ledger before its
-    scenario is measured; the training scenarios are measured again among the held-out ones, so that drift shows as a
-    `repeat`, and a held-out scenario that only repeats a training one is left out. Raises what measuring and calibrating
-    raise; what was done until then is kept.
+    `measure` takes scenarios and a folder and returns one file per scenario. Each prediction is in the ledger
+    before its scenario is measured; the training scenarios are measured again among the held-out ones, so
+    that drift shows as a `repeat`, and a held-out scenario that only repeats a training one is left out.
+    Raises what measuring and calibrating raise; what was done until then is kept.
     """
     first = [sample(read_measurement(path)) for path in measure(training, folder / "training")]
     calibration = calibrate_samples(first, draws=draws)
@@ -136,10 +150,19 @@ def circle(
     for prediction, one in zip(predictions, second, strict=True):
         outcomes.append(validate(prediction, one))
         append(folder / "ledger.jsonl", outcomes[-1])
-    again = run_split("training measured again among the others", second,
-                      [one.name for one in second[len(asked) - len(training):]], draws=draws)
-    return Circle(calibration, predictions, tuple(row for row in outcomes if row.kind != "repeat"),
-                  tuple(row for row in outcomes if row.kind == "repeat"), again)
+    again = run_split(
+        "training measured again among the others",
+        second,
+        [one.name for one in second[len(asked) - len(training) :]],
+        draws=draws,
+    )
+    return Circle(
+        calibration,
+        predictions,
+        tuple(row for row in outcomes if row.kind != "repeat"),
+        tuple(row for row in outcomes if row.kind == "repeat"),
+        again,
+    )
 
 
 def _predict(
@@ -149,23 +172,31 @@ def _predict(
     hash_, hashes = sha256(file.read_bytes()).hexdigest(), tuple(one.sha256 for one in first)
     trained = [one.scenario for one in first]
     return tuple(
-        predict_sessions(apply(calibration, scenario.model_copy(update={"replications": REPLICATIONS})).scenario,
-                         kind=kind_of(scenario, trained), calibration_sha256=hash_, trained_on=hashes)
-        for scenario in asked)
+        predict_sessions(
+            apply(calibration, scenario.model_copy(update={"replications": REPLICATIONS})).scenario,
+            kind=kind_of(scenario, trained),
+            calibration_sha256=hash_,
+            trained_on=hashes,
+        )
+        for scenario in asked
+    )
 
 
 def plainest(scenarios: Sequence[Scenario]) -> Scenario:
-    """The scenario to design training placements from: the one with most devices that many of the others have as they are.
+    """The scenario to design training placements from: the one
+    with most devices that many of the others have as they are.
 
-    Devices, links included, that fewer than `COMMON` of all scenarios have count against it: they are what is to be
-    predicted. Of equals the first. Raises CalibrationError without scenarios.
+    Devices, links included, that fewer than `COMMON` of all scenarios have count against it: they are what is
+    to be predicted. Of equals the first. Raises CalibrationError without scenarios.
     """
     if not scenarios:
         raise CalibrationError("no scenario to design placements from; give a folder with scenarios")
 
     def worth(one: Scenario) -> float:
-        shares = [sum(other.devices.get(name) == device for other in scenarios) / len(scenarios)
-                  for name, device in one.devices.items()]
+        shares = [
+            sum(other.devices.get(name) == device for other in scenarios) / len(scenarios)
+            for name, device in one.devices.items()
+        ]
         return sum(share - COMMON for share in shares)
 
     return max(scenarios, key=worth)

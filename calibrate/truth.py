@@ -19,23 +19,39 @@ from simulator.scenario import Scenario
 __all__ = ["PLACEMENTS", "TRUTH", "Trial", "report", "synthetic", "trials"]
 
 TRUTH = {
-    "layer_s/a": 2.5e-3, "layer_s/b": 5.0e-3, "layer_s/c": 1.2e-3, "step_overhead_s": 8e-3, "hop_overhead_s": 4e-3,
-    "context_cost": 1.4, "batch_cost": 0.2,
+    "layer_s/a": 2.5e-3,
+    "layer_s/b": 5.0e-3,
+    "layer_s/c": 1.2e-3,
+    "step_overhead_s": 8e-3,
+    "hop_overhead_s": 4e-3,
+    "context_cost": 1.4,
+    "batch_cost": 0.2,
 }
 """What the synthetic cluster is made of: a middling, a slow and a fast device."""
 REPLICATIONS = 100
 PLACEMENTS: tuple[dict[str, object], ...] = (
-    {"layers": {"a": 24}}, {"layers": {"b": 24}}, {"layers": {"c": 24}}, {"layers": {"a": 12, "b": 12}},
-    {"layers": {"b": 4, "c": 20}}, {"layers": {"c": 12, "a": 12}}, {"layers": {"a": 8, "b": 8, "c": 8}},
-    {"layers": {"c": 18, "a": 4, "b": 2}}, {"layers": {"a": 4}}, {"layers": {"a": 24}, "prompt": 3000},
+    {"layers": {"a": 24}},
+    {"layers": {"b": 24}},
+    {"layers": {"c": 24}},
+    {"layers": {"a": 12, "b": 12}},
+    {"layers": {"b": 4, "c": 20}},
+    {"layers": {"c": 12, "a": 12}},
+    {"layers": {"a": 8, "b": 8, "c": 8}},
+    {"layers": {"c": 18, "a": 4, "b": 2}},
+    {"layers": {"a": 4}},
+    {"layers": {"a": 24}, "prompt": 3000},
     {"layers": {"a": 12, "c": 12}, "chats": 4},
 )
 """Splits, orders, a short stack, a long context and several chats: enough to separate every parameter."""
 HELD_OUT: tuple[dict[str, object], ...] = (
-    {"layers": {"a": 6, "b": 6, "c": 12}}, {"layers": {"b": 20, "c": 4}}, {"layers": {"c": 8, "b": 8, "a": 8}},
+    {"layers": {"a": 6, "b": 6, "c": 12}},
+    {"layers": {"b": 20, "c": 4}},
+    {"layers": {"c": 8, "b": 8, "a": 8}},
     {"layers": {"a": 20, "c": 4}, "prompt": 1500},
 )
-"""What is predicted from the fit and then simulated from the truth: other splits, another order, a middling context."""
+"""What is predicted from the fit and then simulated from the
+truth: other splits, another order, a middling context.
+"""
 NOISE = {"sigma": 0.2, "correlation": 0.1, "run_sigma": 0.05, "session_sigma": 0.05}
 
 
@@ -47,23 +63,48 @@ def _scenario(placement: dict[str, object], seed: int) -> Scenario:
     def device(name: str) -> dict[str, object]:
         rate = layer_bytes / TRUTH[f"layer_s/{name}"]
         return {
-            "memory": "64 GB", "kind": None,
-            "speed": {"decode_bandwidth": f"{rate} B/s", "prefill_flops": "1 TFLOPS", "context_cost": TRUTH["context_cost"],
-                      "batch_cost": TRUTH["batch_cost"]},
+            "memory": "64 GB",
+            "kind": None,
+            "speed": {
+                "decode_bandwidth": f"{rate} B/s",
+                "prefill_flops": "1 TFLOPS",
+                "context_cost": TRUTH["context_cost"],
+                "batch_cost": TRUTH["batch_cost"],
+            },
             "link": {"delay": {"law": "lognormal", "median": "1 ms", "sigma": 0.5}, "rate": "100 MB/s"},
         }
 
-    return Scenario.model_validate({
-        "name": "synthetic", "seed": seed,
-        "model": {"name": "synthetic", "layers": sum(layers.values()), "hidden": hidden, "layer_bytes": f"{layer_bytes} B",
-                  "kv_bytes_per_token_per_layer": "4 kB", "layer_flops": 1e7},
-        "engine": {"name": "exo", "step_overhead": f"{TRUTH['step_overhead_s']} s",
-                   "hop_overhead": f"{TRUTH['hop_overhead_s']} s", "overhead_spread": 0.0, "memory_overhead": "0 B"},
-        "devices": {name: device(name) for name in layers},
-        "placement": {"layers": layers}, "common_noise": NOISE, "replications": 1,
-        "workload": {"prompt_tokens": placement.get("prompt", 40), "output_tokens": 128, "runs": 3,
-                     "concurrency": placement.get("chats", 1)},
-    })
+    return Scenario.model_validate(
+        {
+            "name": "synthetic",
+            "seed": seed,
+            "model": {
+                "name": "synthetic",
+                "layers": sum(layers.values()),
+                "hidden": hidden,
+                "layer_bytes": f"{layer_bytes} B",
+                "kv_bytes_per_token_per_layer": "4 kB",
+                "layer_flops": 1e7,
+            },
+            "engine": {
+                "name": "exo",
+                "step_overhead": f"{TRUTH['step_overhead_s']} s",
+                "hop_overhead": f"{TRUTH['hop_overhead_s']} s",
+                "overhead_spread": 0.0,
+                "memory_overhead": "0 B",
+            },
+            "devices": {name: device(name) for name in layers},
+            "placement": {"layers": layers},
+            "common_noise": NOISE,
+            "replications": 1,
+            "workload": {
+                "prompt_tokens": placement.get("prompt", 40),
+                "output_tokens": 128,
+                "runs": 3,
+                "concurrency": placement.get("chats", 1),
+            },
+        }
+    )
 
 
 def synthetic(seed: int, placements: Sequence[dict[str, object]] = PLACEMENTS) -> tuple[Sample, ...]:
@@ -73,8 +114,12 @@ def synthetic(seed: int, placements: Sequence[dict[str, object]] = PLACEMENTS) -
         scenario = _scenario(placement, 1000 * seed + number)
         times_s = token_times_s(prepare(scenario).job, scenario.workload.runs)[0]
         context = scenario.workload.prompt_tokens + scenario.workload.output_tokens / 2
-        runs = tuple(RunSample(np.diff(times_s[:, run]), float(times_s[0, run]), scenario.workload.prompt_tokens, context)
-                     for run in range(scenario.workload.runs))
+        runs = tuple(
+            RunSample(
+                np.diff(times_s[:, run]), float(times_s[0, run]), scenario.workload.prompt_tokens, context
+            )
+            for run in range(scenario.workload.runs)
+        )
         samples.append(Sample(f"placement {number}", f"{seed}-{number}", scenario, runs, ()))
     return tuple(samples)
 
@@ -91,7 +136,9 @@ class Trial:
     """Whether its 90 % interval held."""
 
 
-def trials(count: int, *, draws: int = 200, progress: Callable[[int], None] | None = None) -> tuple[Trial, ...]:
+def trials(
+    count: int, *, draws: int = 200, progress: Callable[[int], None] | None = None
+) -> tuple[Trial, ...]:
     """`count` independent sessions, each fitted on its own."""
     found = []
     for seed in range(count):
@@ -111,22 +158,38 @@ def _trial(seed: int, draws: int) -> Trial:
     parameters = {parameter.name: parameter for parameter in calibration.parameters}
     return Trial(
         ratio={name: parameters[name].value / truth for name, truth in TRUTH.items()},
-        covered={name: parameters[name].p05 <= truth <= parameters[name].p95 for name, truth in TRUTH.items()},
-        predicted=tuple(1 + row.median_error for row in outcomes), inside=tuple(row.in_90 for row in outcomes))
+        covered={
+            name: parameters[name].p05 <= truth <= parameters[name].p95 for name, truth in TRUTH.items()
+        },
+        predicted=tuple(1 + row.median_error for row in outcomes),
+        inside=tuple(row.in_90 for row in outcomes),
+    )
 
 
 def report(found: Sequence[Trial]) -> str:
     """Bias, spread and coverage of each parameter as Markdown."""
-    lines = ["# Known truth, fitted again", "", f"{len(found)} synthetic sessions of {len(PLACEMENTS)} placements, made by "
-             "`python scripts/study_truth.py`. Bias is that of the median over trials.", "",
-             "| parameter | truth | bias | spread (sd) | 90 % interval holds |", "|---|---:|---:|---:|---:|"]
+    lines = [
+        "# Known truth, fitted again",
+        "",
+        f"{len(found)} synthetic sessions of {len(PLACEMENTS)} placements, made by "
+        "`python scripts/study_truth.py`. Bias is that of the median over trials.",
+        "",
+        "| parameter | truth | bias | spread (sd) | 90 % interval holds |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for name, truth in TRUTH.items():
         ratios: Floats = np.array([trial.ratio[name] for trial in found])
         held = np.mean([trial.covered[name] for trial in found])
-        lines.append(f"| {name} | {truth:g} | {np.median(ratios) - 1:+.1%} | {np.std(ratios):.1%} | {held:.0%} |")
+        lines.append(
+            f"| {name} | {truth:g} | {np.median(ratios) - 1:+.1%} | {np.std(ratios):.1%} | {held:.0%} |"
+        )
     errors = np.abs([ratio - 1 for trial in found for ratio in trial.predicted])
     inside = [flag for trial in found for flag in trial.inside]
-    lines += ["", f"{len(inside)} predictions of placements that were left out: median inter-token time off by "
-              f"{np.median(errors):.1%} at the median (their own sessions differ by {NOISE['session_sigma']:.0%}), and the 90 % "
-              f"intervals held {np.mean(inside):.0%}."]
+    lines += [
+        "",
+        f"{len(inside)} predictions of placements that were left out: median inter-token time off by "
+        f"{np.median(errors):.1%} at the median (their own sessions differ by {NOISE['session_sigma']:.0%}), "
+        "and the 90 % "
+        f"intervals held {np.mean(inside):.0%}.",
+    ]
     return "\n".join(lines) + "\n"

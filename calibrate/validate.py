@@ -23,10 +23,30 @@ __all__ = ["KINDS", "LedgerPrediction", "Validation", "predict_sessions", "valid
 
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 """Ends of the 90, 80 and 50 % intervals, and the median."""
-KINDS = ("repeat", "new split", "new order", "slower device", "new link", "new device", "long context", "several chats",
-         "dropout", "unknown")
-Kind = Literal["repeat", "new split", "new order", "slower device", "new link", "new device", "long context",
-               "several chats", "dropout", "unknown"]
+KINDS = (
+    "repeat",
+    "new split",
+    "new order",
+    "slower device",
+    "new link",
+    "new device",
+    "long context",
+    "several chats",
+    "dropout",
+    "unknown",
+)
+Kind = Literal[
+    "repeat",
+    "new split",
+    "new order",
+    "slower device",
+    "new link",
+    "new device",
+    "long context",
+    "several chats",
+    "dropout",
+    "unknown",
+]
 CURVE = 99
 """Points of the predicted gap distribution that a prediction keeps."""
 
@@ -34,7 +54,8 @@ CURVE = 99
 class LedgerPrediction(Spec):
     """What was predicted for one session of a scenario, written down before it was measured.
 
-    Each quantity is a tuple of quantiles (`QUANTILES`) over sessions: what one session of all its runs would show.
+    Each quantity is a tuple of quantiles (`QUANTILES`) over
+    sessions: what one session of all its runs would show.
     """
 
     name: str
@@ -90,9 +111,15 @@ class Validation(Spec):
 
 
 def predict_sessions(
-    scenario: Scenario, *, kind: Kind = "unknown", calibration_sha256: str = "", trained_on: tuple[str, ...] = ()
+    scenario: Scenario,
+    *,
+    kind: Kind = "unknown",
+    calibration_sha256: str = "",
+    trained_on: tuple[str, ...] = (),
 ) -> LedgerPrediction:
-    """The prediction for one session of `scenario.workload.runs` runs; sessions differ from replication to replication."""
+    """The prediction for one session of `scenario.workload.runs`
+    runs; sessions differ from replication to replication.
+    """
     job = prepare(scenario).job
     replications, runs = scenario.replications, scenario.workload.runs
     times_s = token_times_s(job, replications * runs)
@@ -102,13 +129,24 @@ def predict_sessions(
     first = times_s[:, 0].mean(axis=0).reshape(replications, runs).mean(axis=1)
     medians, p90, p99 = np.quantile(gaps, [0.5, 0.9, 0.99], axis=1)
     return LedgerPrediction(
-        name=scenario.name, created=now(), version=VERSION, scenario_sha256=scenario_hash(scenario),
-        calibration_sha256=calibration_sha256, trained_on=trained_on, engine=scenario.engine.name, kind=kind,
-        model_layers=job.model.layers, placement=job.placement.layer_counts,
-        median_gap_s=_quantiles(medians), p90_gap_s=_quantiles(p90), p99_gap_s=_quantiles(p99),
-        tokens_per_s=_quantiles(rate), first_token_s=_quantiles(first),
-        gap_curve_s=tuple(rounded(float(np.median(q))) for q in
-                          np.quantile(gaps, np.arange(1, CURVE + 1) / 100, axis=1)),
+        name=scenario.name,
+        created=now(),
+        version=VERSION,
+        scenario_sha256=scenario_hash(scenario),
+        calibration_sha256=calibration_sha256,
+        trained_on=trained_on,
+        engine=scenario.engine.name,
+        kind=kind,
+        model_layers=job.model.layers,
+        placement=job.placement.layer_counts,
+        median_gap_s=_quantiles(medians),
+        p90_gap_s=_quantiles(p90),
+        p99_gap_s=_quantiles(p99),
+        tokens_per_s=_quantiles(rate),
+        first_token_s=_quantiles(first),
+        gap_curve_s=tuple(
+            rounded(float(np.median(q))) for q in np.quantile(gaps, np.arange(1, CURVE + 1) / 100, axis=1)
+        ),
     )
 
 
@@ -136,11 +174,14 @@ def _quantiles(values: Floats) -> tuple[float, ...]:
 def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
     """Hold a prediction against a Measurement.
 
-    Raises CalibrationError where the Measurement trained the prediction's calibration, or measured something else.
+    Raises CalibrationError where the Measurement trained the
+    prediction's calibration, or measured something else.
     """
     if sample.sha256 in prediction.trained_on:
-        raise CalibrationError(f"{sample.name} trained the calibration behind prediction {prediction.name}; it cannot "
-                               "validate it: measure again, or leave it out of the calibration")
+        raise CalibrationError(
+            f"{sample.name} trained the calibration behind prediction {prediction.name}; it cannot "
+            "validate it: measure again, or leave it out of the calibration"
+        )
     _check_same(prediction, sample)
     gaps = sample.gaps_s
     measured, predicted = sample.median_s, prediction.median_gap_s[3]
@@ -151,18 +192,28 @@ def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
     curve = np.asarray(prediction.gap_curve_s)
     logs = np.log([run.median_s for run in sample.runs])
     return Validation(
-        name=prediction.name, kind=prediction.kind, engine=prediction.engine, created=now(),
-        prediction_created=prediction.created, scenario_sha256=prediction.scenario_sha256,
-        calibration_sha256=prediction.calibration_sha256, measurement=sample.name, measurement_sha256=sample.sha256,
-        held_out=True, median_gap_s=rounded(measured), predicted_median_gap_s=predicted,
+        name=prediction.name,
+        kind=prediction.kind,
+        engine=prediction.engine,
+        created=now(),
+        prediction_created=prediction.created,
+        scenario_sha256=prediction.scenario_sha256,
+        calibration_sha256=prediction.calibration_sha256,
+        measurement=sample.name,
+        measurement_sha256=sample.sha256,
+        held_out=True,
+        median_gap_s=rounded(measured),
+        predicted_median_gap_s=predicted,
         predicted_90_s=(prediction.median_gap_s[0], prediction.median_gap_s[-1]),
         median_error=rounded(predicted / measured - 1),
         tokens_per_s_error=rounded(prediction.tokens_per_s[3] / rate - 1),
         p90_error=rounded(prediction.p90_gap_s[3] / float(p90) - 1),
         p99_error=rounded(prediction.p99_gap_s[3] / float(p99) - 1),
         first_token_error=rounded(prediction.first_token_s[3] / first - 1),
-        ks_distance=rounded(_ks(gaps, curve)), wasserstein_s=rounded(_wasserstein_s(gaps, curve)),
-        in_50=_inside(prediction.median_gap_s, measured, 2, 4), in_80=_inside(prediction.median_gap_s, measured, 1, 5),
+        ks_distance=rounded(_ks(gaps, curve)),
+        wasserstein_s=rounded(_wasserstein_s(gaps, curve)),
+        in_50=_inside(prediction.median_gap_s, measured, 2, 4),
+        in_80=_inside(prediction.median_gap_s, measured, 1, 5),
         in_90=_inside(prediction.median_gap_s, measured, 0, 6),
         repeatability=rounded(float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0),
     )
@@ -174,8 +225,10 @@ def _check_same(prediction: LedgerPrediction, sample: Sample) -> None:
     asked = (prediction.engine, prediction.model_layers, prediction.placement)
     found = (job.engine.name, job.model.layers, job.placement.layer_counts)
     if asked != found:
-        raise CalibrationError(f"prediction {prediction.name} is of {asked[0]} with {asked[1]} layers as {asked[2]}, but "
-                               f"{sample.name} measured {found[0]} with {found[1]} layers as {found[2]}; give its own one")
+        raise CalibrationError(
+            f"prediction {prediction.name} is of {asked[0]} with {asked[1]} layers as {asked[2]}, but "
+            f"{sample.name} measured {found[0]} with {found[1]} layers as {found[2]}; give its own one"
+        )
 
 
 def _inside(quantiles: tuple[float, ...], value: float, low: int, high: int) -> bool:
@@ -183,11 +236,15 @@ def _inside(quantiles: tuple[float, ...], value: float, low: int, high: int) -> 
 
 
 def _ks(gaps: Floats, curve: Floats) -> float:
-    """Largest distance of the two distribution functions, the predicted one linear between its percentiles."""
+    """Largest distance of the two distribution functions,
+    the predicted one linear between its percentiles.
+    """
     x = np.sort(gaps)
     predicted = np.interp(x, curve, np.arange(1, CURVE + 1) / 100, left=0.0, right=1.0)
     n = len(x)
-    return float(np.max(np.maximum(np.abs(predicted - np.arange(n) / n), np.abs(predicted - np.arange(1, n + 1) / n))))
+    return float(
+        np.max(np.maximum(np.abs(predicted - np.arange(n) / n), np.abs(predicted - np.arange(1, n + 1) / n)))
+    )
 
 
 def _wasserstein_s(gaps: Floats, curve: Floats) -> float:

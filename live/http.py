@@ -1,9 +1,9 @@
 """HTTP with bounds: on memory, on time, and on where anything is sent.
 
-Each exchange has its own connection and its own `Watch`, whose deadline holds whatever the server does (drips bytes,
-sends endless headers or keep-alives); a time-out per read, as httpx has it, never ends a slow drip. The watch also
-notes when bytes left the socket, so that the time of parsing them does not count as network time.
-Redirects are not followed, proxies of the environment are not used, compressed bodies are refused.
+Each exchange has its own connection and its own `Watch`, whose deadline holds whatever the server does (drips
+bytes, sends endless headers or keep-alives); a time-out per read, as httpx has it, never ends a slow drip.
+The watch also notes when bytes left the socket, so that the time of parsing them does not count as network
+time. Redirects are not followed, proxies of the environment are not used, compressed bodies are refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from live.errors import ApiChanged, LiveError, NotOffered, Refused, Unreachable
 __all__ = ["Aborted", "Http", "Watch", "body_of", "parse_json", "translated"]
 
 MAX_BODY_BYTES = 12 * 2**20  # a whole /state of a large cluster stays below 2 MB (recordings: 16 to 161 kB)
-MAX_JSON_PARTS = 500_000  # commas and brackets: bounds the Python objects that a body can become to about 60 MB
+# commas and brackets: bounds the Python objects that a body can become to about 60 MB
+MAX_JSON_PARTS = 500_000
 SLICE_S = 0.25  # how long a wait for bytes may overlook that somebody called it off
 
 
@@ -50,7 +51,9 @@ class Watch:
         self.deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
 
     def left_s(self) -> float:
-        """Seconds until the deadline; raises Aborted when called off, ReadTimeout when it has passed for good."""
+        """Seconds until the deadline; raises Aborted when
+        called off, ReadTimeout when it has passed for good.
+        """
         if self.abort is not None and self.abort.is_set():
             raise Aborted
         left = (self.deadline_ns - time.monotonic_ns()) / 1e9
@@ -89,7 +92,9 @@ class _WatchedStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return _WatchedStream(self._inner.start_tls(ssl_context, server_hostname, self._watch.left_s()), self._watch)
+        return _WatchedStream(
+            self._inner.start_tls(ssl_context, server_hostname, self._watch.left_s()), self._watch
+        )
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
@@ -102,7 +107,11 @@ class _Backend(httpcore.NetworkBackend):
         self._watch, self._connect_s = watch, connect_s
 
     def connect_tcp(
-        self, host: str, port: int, timeout: float | None = None, local_address: str | None = None,
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         wait_s = min(self._connect_s, self._watch.left_s())
@@ -132,12 +141,18 @@ class _Transport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         url = httpcore.URL(
-            scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
         )
         watch = request.extensions["watch"]
         connection = httpcore.HTTPConnection(
-            url.origin, ssl_context=httpx.create_ssl_context(trust_env=False) if url.scheme == b"https" else None,
-            http1=True, http2=False, network_backend=_Backend(watch, self._connect_s),
+            url.origin,
+            ssl_context=httpx.create_ssl_context(trust_env=False) if url.scheme == b"https" else None,
+            http1=True,
+            http2=False,
+            network_backend=_Backend(watch, self._connect_s),
         )
         content = b"".join(request.stream)  # type: ignore[arg-type]  # our requests are never asynchronous
         inner = httpcore.Request(request.method, url, headers=request.headers.raw, content=content)
@@ -155,11 +170,17 @@ class Http:
     Thread-safe: every exchange has its own connection.
     """
 
-    def __init__(self, base_url: str, transport: httpx.BaseTransport | None = None, connect_s: float = 5.0) -> None:
+    def __init__(
+        self, base_url: str, transport: httpx.BaseTransport | None = None, connect_s: float = 5.0
+    ) -> None:
         self.base_url = base_url
         self.client = httpx.Client(
-            base_url=base_url, transport=transport or self.network(connect_s), follow_redirects=False, trust_env=False,
-            headers={"accept-encoding": "identity", "user-agent": "sim-live"}, timeout=None,
+            base_url=base_url,
+            transport=transport or self.network(connect_s),
+            follow_redirects=False,
+            trust_env=False,
+            headers={"accept-encoding": "identity", "user-agent": "sim-live"},
+            timeout=None,
         )
 
     @staticmethod
@@ -168,7 +189,13 @@ class Http:
         return _Transport(connect_s)
 
     def json(
-        self, method: str, path: str, *, within_s: float, params: Mapping[str, Any] | None = None, body: Any = None
+        self,
+        method: str,
+        path: str,
+        *,
+        within_s: float,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
     ) -> Any:
         """The JSON answer to one request, complete within `within_s`.
 
@@ -179,12 +206,20 @@ class Http:
             self.check(response, raw)
             kind = response.headers.get("content-type", "")
             if kind and "json" not in kind:
-                raise ApiChanged(f"{self.base_url}{path} answers {kind[:60]!r} where JSON was expected; is EXO there?")
+                raise ApiChanged(
+                    f"{self.base_url}{path} answers {kind[:60]!r} where JSON was expected; is EXO there?"
+                )
             return parse_json(raw, f"{self.base_url}{path}")
 
     @contextmanager
     def exchange(
-        self, method: str, path: str, watch: Watch, *, params: Mapping[str, Any] | None = None, body: Any = None
+        self,
+        method: str,
+        path: str,
+        watch: Watch,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Any = None,
     ) -> Iterator[httpx.Response]:
         """One open response; errors of the network become ours until the block ends."""
         content = None if body is None else json.dumps(body).encode()
@@ -200,13 +235,17 @@ class Http:
                 response.close()
 
     def check(self, response: httpx.Response, raw: bytes) -> None:
-        """Raise what a status other than 200 means: Refused or NotOffered in the server's own words, or ApiChanged."""
+        """Raise what a status other than 200 means: Refused or
+        NotOffered in the server's own words, or ApiChanged.
+        """
         status, where = response.status_code, f"{self.base_url}{response.request.url.path}"
         if status == 200:
             return
         if 300 <= status < 400:
             target = response.headers.get("location", "")[:200]
-            raise ApiChanged(f"{where} redirects to {target!r}, which is not followed: give that address if right")
+            raise ApiChanged(
+                f"{where} redirects to {target!r}, which is not followed: give that address if right"
+            )
         reason = _reason(raw)
         missing = status == 405 or (status == 404 and reason in ("Not Found", "404: Not Found", ""))
         kind = NotOffered if missing else Refused
@@ -214,7 +253,9 @@ class Http:
 
 
 def _reason(raw: bytes) -> str:
-    """The words of an error body: EXO 1.x says {error: {message}}, older ones and legacy {detail}, or plain text."""
+    """The words of an error body: EXO 1.x says {error:
+    {message}}, older ones and legacy {detail}, or plain text.
+    """
     try:
         body = json.loads(raw)
     except (ValueError, RecursionError):
@@ -231,7 +272,9 @@ def body_of(response: httpx.Response, limit: int = MAX_BODY_BYTES) -> bytes:
     encoding = response.headers.get("content-encoding", "identity")
     where = str(response.request.url)
     if encoding != "identity":
-        raise ApiChanged(f"{where} answers compressed ({encoding[:40]}), which was not accepted; is a proxy between?")
+        raise ApiChanged(
+            f"{where} answers compressed ({encoding[:40]}), which was not accepted; is a proxy between?"
+        )
     body = bytearray()
     for chunk in response.iter_bytes():  # nothing is decoded, as encodings were refused
         body += chunk
@@ -256,14 +299,23 @@ def translated(where: str) -> Iterator[None]:
     """Turn what httpx and httpcore raise into Unreachable or ApiChanged, with the way out."""
     try:
         yield
-    except (httpcore.ConnectTimeout, httpcore.ConnectError, httpx.ConnectError, httpx.ConnectTimeout) as error:
+    except (
+        httpcore.ConnectTimeout,
+        httpcore.ConnectError,
+        httpx.ConnectError,
+        httpx.ConnectTimeout,
+    ) as error:
         raise Unreachable(
             f"{where}: no connection ({error}); is EXO running there, the port right, a firewall between?"
         ) from None
     except (httpcore.TimeoutException, httpx.TimeoutException):
-        raise Unreachable(f"{where}: no complete answer in time; is the machine asleep or overloaded?") from None
+        raise Unreachable(
+            f"{where}: no complete answer in time; is the machine asleep or overloaded?"
+        ) from None
     except (httpcore.ProtocolError, httpx.ProtocolError) as error:
-        raise ApiChanged(f"{where} speaks no HTTP ({error}); is the port EXO's, is TLS (https://) meant?") from None
+        raise ApiChanged(
+            f"{where} speaks no HTTP ({error}); is the port EXO's, is TLS (https://) meant?"
+        ) from None
     except (httpcore.NetworkError, httpx.NetworkError) as error:
         raise Unreachable(f"{where}: the connection broke ({error}); is the machine still there?") from None
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:

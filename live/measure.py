@@ -36,7 +36,9 @@ class MeasureOptions:
     """What a scenario does not say about measuring it."""
 
     placement: Placement | None = None
-    """Layers by device of the scenario, in ring order; None: the scenario's manual layers, else EXO's own placement."""
+    """Layers by device of the scenario, in ring order; None:
+    the scenario's manual layers, else EXO's own placement.
+    """
     model_id: str | None = None
     device_map: Mapping[str, str] = field(default_factory=dict)
     """Device of the scenario -> name or id of a node, where their names differ."""
@@ -72,7 +74,9 @@ class Measured:
 def connect(
     urls: Sequence[str], transport: httpx.BaseTransport | None = None, timeouts: Timeouts | None = None
 ) -> tuple[ExoClient, ClusterState]:
-    """A client for the first address that answers, and its state; raises Unreachable naming all that do not."""
+    """A client for the first address that answers, and its
+    state; raises Unreachable naming all that do not.
+    """
     failures = []
     for url in urls:
         client = ExoClient(url, transport, timeouts)
@@ -84,67 +88,106 @@ def connect(
 
 
 def measure_exo(
-    scenario: Scenario, cluster_urls: Sequence[str], out_path: str | Path, options: MeasureOptions | None = None, *,
-    transport: httpx.BaseTransport | None = None, timeouts: Timeouts | None = None,
+    scenario: Scenario,
+    cluster_urls: Sequence[str],
+    out_path: str | Path,
+    options: MeasureOptions | None = None,
+    *,
+    transport: httpx.BaseTransport | None = None,
+    timeouts: Timeouts | None = None,
 ) -> Measured:
-    """Place the scenario's model, warm up, run its workload, and append every token to a Measurement at `out_path`.
+    """Place the scenario's model, warm up, run its workload,
+    and append every token to a Measurement at `out_path`.
 
-    Instances made here are deleted at the end, whatever that is; a Ctrl-C leaves everything measured so far in the
-    file, marked as interrupted. Raises ClusterBusy when others use the cluster, and what `ExoClient` raises; a reply
-    that breaks is mended where devices are left that hold the model, else kept as far as it came.
+    Instances made here are deleted at the end, whatever that is; a Ctrl-C leaves
+    everything measured so far in the file, marked as interrupted. Raises ClusterBusy when
+    others use the cluster, and what `ExoClient` raises; a reply that breaks is mended
+    where devices are left that hold the model, else kept as far as it came.
     """
     chosen = options or MeasureOptions()
     if Path(out_path).exists():
         raise LiveError(f"{out_path} exists; measurements are never overwritten, choose another name")
     client, state = connect(cluster_urls, transport, timeouts)
     with client:
-        model_id = chosen.model_id or match_model(scenario.model.name, scenario.model.quantisation, client.models())
+        model_id = chosen.model_id or match_model(
+            scenario.model.name, scenario.model.quantisation, client.models()
+        )
         _refuse_busy(state, model_id, chosen)
         instance, ready_s = _place(client, state, scenario, model_id, chosen)
-        mender = Mender(client, scenario, instance, partial(_names, scenario=scenario, options=chosen), urls=cluster_urls,
-                        say=chosen.say)
+        mender = Mender(
+            client,
+            scenario,
+            instance,
+            partial(_names, scenario=scenario, options=chosen),
+            urls=cluster_urls,
+            say=chosen.say,
+        )
         session = Session(
-            client, scenario.workload, mender,
-            temperature=chosen.temperature, say=chosen.say, on_token=chosen.on_token,
-        )  # fmt: skip
+            client,
+            scenario.workload,
+            mender,
+            temperature=chosen.temperature,
+            say=chosen.say,
+            on_token=chosen.on_token,
+        )
         session.warm_up()
         names = _names(client.state(), scenario, chosen)
         provenance = provenance_of(
-            scenario, client.state(), instance, names, features=client.features(), power=chosen.power,
+            scenario,
+            client.state(),
+            instance,
+            names,
+            features=client.features(),
+            power=chosen.power,
             warm_up_requests=session.warm_up_requests,
-            extra={"ready_s": ready_s, "endpoint": session.endpoint, "links": [dict(link) for link in chosen.links],
-                   "address": client.base_url, **chosen.extra},
-        )  # fmt: skip
+            extra={
+                "ready_s": ready_s,
+                "endpoint": session.endpoint,
+                "links": [dict(link) for link in chosen.links],
+                "address": client.base_url,
+                **chosen.extra,
+            },
+        )
         with MeasurementWriter(out_path, provenance) as writer:
             session.run_all(writer)
             for text in chosen.remarks():
                 writer.warn(text)
     measurement = read_measurement(out_path)
     return Measured(
-        Path(out_path), session.runs_done, tuple(session.failures), steady_state(_undisturbed(measurement)),
-        measurement.warnings, tuple(session.recoveries),
+        Path(out_path),
+        session.runs_done,
+        tuple(session.failures),
+        steady_state(_undisturbed(measurement)),
+        measurement.warnings,
+        tuple(session.recoveries),
     )
 
 
 def _undisturbed(measurement: Measurement) -> Measurement:
     """The runs in which nothing was lost."""
     lost = measurement.mended_runs
-    return replace(measurement, events=tuple(event for event in measurement.events if event.get("run") not in lost))
+    return replace(
+        measurement, events=tuple(event for event in measurement.events if event.get("run") not in lost)
+    )
 
 
 def _refuse_busy(state: ClusterState, model_id: str, options: MeasureOptions) -> None:
     """Raise ClusterBusy when a measurement would measure more than itself."""
-    others = [one for one in state.instances.values() if not (options.reuse_instance and one.model_id == model_id)]
+    others = [
+        one for one in state.instances.values() if not (options.reuse_instance and one.model_id == model_id)
+    ]
     found = [f"instance {one.instance_id[:8]} of {one.model_id}" for one in others]
     found += [f"task {task}" for task in state.busy_tasks]
     if found and not options.allow_busy:
         raise ClusterBusy(
-            f"the cluster is in use: {', '.join(found[:6])}; wait, delete the instances in EXO's dashboard, or say "
+            f"the cluster is in use: {', '.join(found[:6])}; wait, delete the instances in EXO's dashboard, "
+            "or say "
             "--allow-busy (the figures then hold the other work too)"
         )
     if any(one.model_id == model_id for one in others):
         raise ClusterBusy(
-            f"there is an instance of {model_id} already, and EXO may send our requests to it; delete it, or measure "
+            f"there is an instance of {model_id} already, and EXO may send our requests to it; delete it, or "
+            "measure "
             "it with --reuse-instance"
         )
 
@@ -157,7 +200,9 @@ def _place(
     if options.reuse_instance:
         mine = [one for one in state.instances.values() if one.model_id == model_id]
         if len(mine) != 1:
-            raise LiveError(f"{len(mine)} instances of {model_id} are there; --reuse-instance needs exactly one")
+            raise LiveError(
+                f"{len(mine)} instances of {model_id} are there; --reuse-instance needs exactly one"
+            )
         client.wait_ready(mine[0], on_change=options.say)
         return mine[0], 0.0
     placement = options.placement or _manual(scenario)

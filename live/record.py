@@ -38,11 +38,19 @@ SECRETS = (
     (re.compile(r"\bhf_[A-Za-z0-9]{16,}"), "hf_REMOVED"),
     (re.compile(r"\bsk-[A-Za-z0-9_-]{16,}"), "sk-REMOVED"),
     (re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 REMOVED"),
-    (re.compile(r'("[^"]*(?:api_?key|password|secret|auth_?token|access_?token)[^"]*"\s*:\s*)"[^"]*"', re.IGNORECASE),
-     r'\1"REMOVED"'),
-    (re.compile(r"([?&][^=&\s]*(?:key|token|secret|password)[^=&\s]*=)[^&\s\"]+", re.IGNORECASE), r"\1REMOVED"),
+    (
+        re.compile(
+            r'("[^"]*(?:api_?key|password|secret|auth_?token|access_?token)[^"]*"\s*:\s*)"[^"]*"',
+            re.IGNORECASE,
+        ),
+        r'\1"REMOVED"',
+    ),
+    (
+        re.compile(r"([?&][^=&\s]*(?:key|token|secret|password)[^=&\s]*=)[^&\s\"]+", re.IGNORECASE),
+        r"\1REMOVED",
+    ),
     (re.compile(r"(/Users/|/home/)[^/\"\s]+"), r"\1somebody"),
-)  # fmt: skip
+)
 
 
 def redact(text: str) -> str:
@@ -107,8 +115,12 @@ class RecordingTransport(httpx.BaseTransport):
         """One exchange."""
         n = self._recorder.begin()
         self._recorder.write(
-            "request", n, method=request.method, path=redact(request.url.raw_path.decode("ascii", "replace")),
-            headers=_headers(request.headers), body=redact(request.read().decode("utf-8", "replace")),
+            "request",
+            n,
+            method=request.method,
+            path=redact(request.url.raw_path.decode("ascii", "replace")),
+            headers=_headers(request.headers),
+            body=redact(request.read().decode("utf-8", "replace")),
         )
         try:
             response = self._inner.handle_request(request)
@@ -137,7 +149,9 @@ class _RecordedBody(httpx.SyncByteStream):
                 self._take(chunk)
                 yield chunk
         except BaseException as error:
-            self._error = None if isinstance(error, GeneratorExit) else f"{type(error).__name__}: {error}"[:500]
+            self._error = (
+                None if isinstance(error, GeneratorExit) else f"{type(error).__name__}: {error}"[:500]
+            )
             raise
 
     def _take(self, chunk: bytes) -> None:

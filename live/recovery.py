@@ -48,7 +48,12 @@ class Recovery:
     def lines(self, sent_ns: int) -> Iterator[dict[str, Any]]:
         """What a Measurement says of each phase; times after the request, which was sent at `sent_ns`."""
         for phase, start_ns, end_ns in self.spans_ns():
-            yield {"phase": phase, "device": ", ".join(self.devices), "start_ns": start_ns - sent_ns, "end_ns": end_ns - sent_ns}
+            yield {
+                "phase": phase,
+                "device": ", ".join(self.devices),
+                "start_ns": start_ns - sent_ns,
+                "end_ns": end_ns - sent_ns,
+            }
 
     def phases_s(self) -> dict[str, float]:
         """How long each phase took, over all attempts."""
@@ -72,5 +77,7 @@ def tokens_per_s(times_ns: Sequence[int]) -> float | None:
 def require_inside(at_token: int, wanted: int) -> None:
     """Raise LiveError for a token at which no reply of `wanted` tokens can lose a device."""
     if not 2 <= at_token < wanted:
-        raise LiveError(f"token {at_token} is not inside the reply: give one from 2 to {wanted - 1}, or raise "
-                        "workload.output_tokens")
+        raise LiveError(
+            f"token {at_token} is not inside the reply: give one from 2 to {wanted - 1}, or raise "
+            "workload.output_tokens"
+        )

@@ -29,8 +29,14 @@ class Session:
     """Sends the chats of a workload; `runs_done` and `failures` tell what became of them."""
 
     def __init__(
-        self, client: ExoClient, work: WorkloadSpec, mender: Mender, *, temperature: float,
-        say: Callable[[str], None], on_token: Callable[[int, int, int], None] | None,
+        self,
+        client: ExoClient,
+        work: WorkloadSpec,
+        mender: Mender,
+        *,
+        temperature: float,
+        say: Callable[[str], None],
+        on_token: Callable[[int, int, int], None] | None,
     ) -> None:
         self.client, self.work, self.mender = client, work, mender
         self._temperature, self._say, self._on_token = temperature, say, on_token
@@ -56,7 +62,8 @@ class Session:
     def warm_up(self) -> None:
         """Compile kernels, learn how many tokens a word is, and whether the benchmark endpoint streams.
 
-        That endpoint bans the end of the text, so every reply has its full length; up to 1.0.71 it does not stream.
+        That endpoint bans the end of the text, so every reply
+        has its full length; up to 1.0.71 it does not stream.
         """
         for words in (FEW_WORDS, None):
             self._say("warming up")
@@ -76,12 +83,19 @@ class Session:
     def _warm_reply(self, prompt: str) -> Reply:
         """Not mended: what is lost before a measurement should be told, not measured around."""
         return self.client.chat(
-            self.instance.model_id, prompt, max_tokens=WARM_UP_TOKENS, instance_id=self.instance.instance_id,
-            bench=self.bench, temperature=self._temperature, abort=self._abort,
-        )  # fmt: skip
+            self.instance.model_id,
+            prompt,
+            max_tokens=WARM_UP_TOKENS,
+            instance_id=self.instance.instance_id,
+            bench=self.bench,
+            temperature=self._temperature,
+            abort=self._abort,
+        )
 
     def run_all(self, writer: MeasurementWriter) -> None:
-        """All runs; stops early when the instance is lost, or the layers lie elsewhere than the header of the file says."""
+        """All runs; stops early when the instance is lost, or the
+        layers lie elsewhere than the header of the file says.
+        """
         started_ns, first = time.monotonic_ns(), self.instance.instance_id
         for run in range(self.work.runs):
             self._say(f"run {run + 1} of {self.work.runs}")
@@ -91,8 +105,11 @@ class Session:
             if broken and not self._recovered(writer):
                 return
             if self.instance.instance_id != first and run + 1 < self.work.runs:
-                writer.warn(f"stopped after run {run}: the layers lie elsewhere now ({self._layers()}), so further runs would "
-                            "not be what the header says; measure again")
+                writer.warn(
+                    f"stopped after run {run}: the layers lie elsewhere now ({self._layers()}), so further "
+                    "runs would "
+                    "not be what the header says; measure again"
+                )
                 return
 
     def _layers(self) -> str:
@@ -117,7 +134,8 @@ class Session:
         barrier = threading.Barrier(self.work.concurrency)
         prompts = [self.prompts.make()[0] for _ in range(self.work.concurrency)]
         errors: list[BaseException] = []
-        # Events, not Thread.join: a Ctrl-C during a join makes Python 3.11 take the thread for dead (bpo-45274).
+        # Events, not Thread.join: a Ctrl-C during a join makes
+        # Python 3.11 take the thread for dead (bpo-45274).
         over = [threading.Event() for _ in prompts]
 
         def chat(number: int) -> None:
@@ -136,7 +154,9 @@ class Session:
             for each in over:
                 while not each.wait(0.2):  # in slices, so that Ctrl-C gets through
                     pass
-        other = [error for error in errors if not isinstance(error, BrokenReply | threading.BrokenBarrierError)]
+        other = [
+            error for error in errors if not isinstance(error, BrokenReply | threading.BrokenBarrierError)
+        ]
         if other:
             raise other[0]
         return bool(errors)
@@ -149,7 +169,13 @@ class Session:
                 each.wait(STOP_S)
 
     def _one(
-        self, writer: MeasurementWriter, run: int, chat: int, prompt: str, barrier: threading.Barrier, started_ns: int
+        self,
+        writer: MeasurementWriter,
+        run: int,
+        chat: int,
+        prompt: str,
+        barrier: threading.Barrier,
+        started_ns: int,
     ) -> None:
         """One chat; its tokens go to the file as they arrive."""
 
@@ -162,53 +188,91 @@ class Session:
         barrier.wait()
         with self._lock:
             sent_ns = time.monotonic_ns() - started_ns
-            writer.write("request", run=run, chat=chat, prompt_tokens=self.work.prompt_tokens, sent_ns=sent_ns)
+            writer.write(
+                "request", run=run, chat=chat, prompt_tokens=self.work.prompt_tokens, sent_ns=sent_ns
+            )
         try:
-            mended = self.mender.chat(prompt, self.work.output_tokens, bench=self.bench, temperature=self._temperature,
-                                      abort=self._abort, on_token=keep)
+            mended = self.mender.chat(
+                prompt,
+                self.work.output_tokens,
+                bench=self.bench,
+                temperature=self._temperature,
+                abort=self._abort,
+                on_token=keep,
+            )
         except BrokenReply as error:
             self.failures.append(f"run {run}, chat {chat}: {type(error).__name__}: {error}")
             self._recovered_by(writer, run, chat, error.reply, error.recoveries)
             self._result(writer, run, chat, error.reply, started_ns, type(error).__name__, str(error))
             raise
         self._recovered_by(writer, run, chat, mended.reply, mended.recoveries)
-        self._result(writer, run, chat, mended.reply, started_ns, "complete", mended.reply.finish_reason or "")
+        self._result(
+            writer, run, chat, mended.reply, started_ns, "complete", mended.reply.finish_reason or ""
+        )
         self._doubts(writer, run, chat, mended.reply)
 
     def _recovered_by(
         self, writer: MeasurementWriter, run: int, chat: int, reply: Reply, recoveries: Sequence[Recovery]
     ) -> None:
-        """The phases of each recovery, from the request on; `phase` lines mark the run as one that is no steady state."""
+        """The phases of each recovery, from the request on;
+        `phase` lines mark the run as one that is no steady state.
+        """
         with self._lock:
             self.recoveries += recoveries
             for recovery in recoveries:
                 for line in recovery.lines(reply.sent_ns):
-                    writer.write("phase", run=run, chat=chat, **line, token=recovery.token, layers=recovery.layers)
+                    writer.write(
+                        "phase", run=run, chat=chat, **line, token=recovery.token, layers=recovery.layers
+                    )
                 writer.warn(f"run {run}, chat {chat}: {_told(recovery)}")
 
     def _result(
-        self, writer: MeasurementWriter, run: int, chat: int, reply: Reply, started_ns: int, outcome: str, detail: str
+        self,
+        writer: MeasurementWriter,
+        run: int,
+        chat: int,
+        reply: Reply,
+        started_ns: int,
+        outcome: str,
+        detail: str,
     ) -> None:
         with self._lock:
             writer.write(
-                "result", run=run, chat=chat, outcome=outcome, tokens=len(reply.tokens), detail=detail,
-                sent_ns=reply.sent_ns - started_ns, headers_ns=reply.headers_ns, end_ns=reply.end_ns,
-                prompt_tokens=reply.prompt_tokens, cached_tokens=reply.cached_tokens,
-                completion_tokens=reply.completion_tokens, engine_stats=reply.stats, prefill=reply.prefill[-3:],
-            )  # fmt: skip
+                "result",
+                run=run,
+                chat=chat,
+                outcome=outcome,
+                tokens=len(reply.tokens),
+                detail=detail,
+                sent_ns=reply.sent_ns - started_ns,
+                headers_ns=reply.headers_ns,
+                end_ns=reply.end_ns,
+                prompt_tokens=reply.prompt_tokens,
+                cached_tokens=reply.cached_tokens,
+                completion_tokens=reply.completion_tokens,
+                engine_stats=reply.stats,
+                prefill=reply.prefill[-3:],
+            )
 
     def _doubts(self, writer: MeasurementWriter, run: int, chat: int, reply: Reply) -> None:
         """What makes a complete reply less than it seems."""
         texts = []
         if len(reply.tokens) < self.work.output_tokens:
-            texts.append(f"only {len(reply.tokens)} of {self.work.output_tokens} tokens: the model ended its text, and "
-                         "this version cannot forbid that while streaming")
+            texts.append(
+                f"only {len(reply.tokens)} of {self.work.output_tokens} tokens: the model ended its text, "
+                "and "
+                "this version cannot forbid that while streaming"
+            )
         if reply.completion_tokens not in (None, len(reply.tokens)):
-            texts.append(f"{len(reply.tokens)} tokens arrived, the engine counts {reply.completion_tokens}: it keeps "
-                         "some to itself (thinking marks), so gaps hold more than one token")
+            texts.append(
+                f"{len(reply.tokens)} tokens arrived, the engine counts {reply.completion_tokens}: it keeps "
+                "some to itself (thinking marks), so gaps hold more than one token"
+            )
         if reply.prompt_tokens and reply.cached_tokens > 0.25 * reply.prompt_tokens:
-            texts.append(f"{reply.cached_tokens} of {reply.prompt_tokens} prompt tokens came from the prefix cache: "
-                         "the first token is too early")
+            texts.append(
+                f"{reply.cached_tokens} of {reply.prompt_tokens} prompt tokens came from the prefix cache: "
+                "the first token is too early"
+            )
         with self._lock:
             for text in texts:
                 writer.warn(f"run {run}, chat {chat}: {text}")
@@ -220,5 +284,8 @@ def _told(recovery: Recovery) -> str:
     if not recovery.is_over:
         return f"the reply broke off after {recovery.token} tokens ({who} lost), and could not be mended"
     layers = ", ".join(f"{count} on {device}" for device, count in recovery.layers.items())
-    return (f"the reply broke off after {recovery.token} tokens ({who} lost); the next token came {recovery.seconds:.2f} s after "
-            f"the last one, from {layers}; the run is no steady state")
+    return (
+        f"the reply broke off after {recovery.token} tokens ({who} lost); the next token came "
+        f"{recovery.seconds:.2f} s after "
+        f"the last one, from {layers}; the run is no steady state"
+    )

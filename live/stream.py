@@ -1,7 +1,8 @@
 """Read a token stream of either EXO generation: server-sent events with a time for every token.
 
-EXO puts statistics into SSE comments, which ordinary SSE libraries drop, so lines are read here. One `data:` line is
-one token. A token's time is when its bytes left the socket; tokens that arrive in one packet share it.
+EXO puts statistics into SSE comments, which ordinary SSE libraries drop, so
+lines are read here. One `data:` line is one token. A token's time is when
+its bytes left the socket; tokens that arrive in one packet share it.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ class Reply:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """`(n - 1) / (t_last - t_first)`: EXO's own definition of the generation rate; None below two tokens."""
+        """`(n - 1) / (t_last - t_first)`: EXO's own definition
+        of the generation rate; None below two tokens.
+        """
         if len(self.tokens) < 2 or self.tokens[-1].t_ns <= self.tokens[0].t_ns:
             return None
         return (len(self.tokens) - 1) * 1e9 / (self.tokens[-1].t_ns - self.tokens[0].t_ns)
@@ -91,7 +94,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class StreamRules:
-    """What differs between streams: `empty_is_token` is False for legacy EXO up to 0.0.12, which sends fillers."""
+    """What differs between streams: `empty_is_token` is
+    False for legacy EXO up to 0.0.12, which sends fillers.
+    """
 
     max_tokens: int
     empty_is_token: bool = True
@@ -139,14 +144,19 @@ def sse_lines(chunks: Iterable[bytes], max_bytes: int = MAX_LINE_BYTES) -> Itera
 
 
 def read_reply(
-    reply: Reply, chunks: Iterable[bytes], rules: StreamRules, *,
-    now_ns: Callable[[], int] = time.monotonic_ns, on_token: OnToken | None = None,
+    reply: Reply,
+    chunks: Iterable[bytes],
+    rules: StreamRules,
+    *,
+    now_ns: Callable[[], int] = time.monotonic_ns,
+    on_token: OnToken | None = None,
     on_progress: Callable[[str], None] | None = None,
 ) -> Reply:
     """Fill `reply` from a stream until it is complete.
 
-    `now_ns` tells when the bytes last handed out arrived; `on_token(index, t_ns)` hears of each token at once;
-    `on_progress` of "token", "prefill" and "finish". Raises StreamErrorEvent, StreamCutOff or StreamGarbled.
+    `now_ns` tells when the bytes last handed out arrived; `on_token(index,
+    t_ns)` hears of each token at once; `on_progress` of "token", "prefill"
+    and "finish". Raises StreamErrorEvent, StreamCutOff or StreamGarbled.
     """
     tell = on_progress or (lambda _: None)
     try:
@@ -174,7 +184,9 @@ def read_reply(
         reply.end_ns = time.monotonic_ns() - reply.sent_ns
     if reply.finish_reason is None:
         how = "said [DONE]" if reply.done else "ended"
-        raise StreamCutOff(f"the stream {how} without a last token: a node left or the instance was deleted", reply)
+        raise StreamCutOff(
+            f"the stream {how} without a last token: a node left or the instance was deleted", reply
+        )
     return reply
 
 
@@ -238,7 +250,9 @@ def _take_choice(reply: Reply, choice: dict[str, Any], t_ns: int) -> None:
     reason = _text(choice.get("finish_reason"))
     if reason == "error":
         raise StreamErrorEvent("the engine ended the reply with an error; its log may say why", reply)
-    reply.tokens.append(Token(t_ns, text[:MAX_TEXT], not delta.get("content") and bool(delta.get("reasoning_content"))))
+    reply.tokens.append(
+        Token(t_ns, text[:MAX_TEXT], not delta.get("content") and bool(delta.get("reasoning_content")))
+    )
     reply.finish_reason = reason or reply.finish_reason
 
 

@@ -37,7 +37,9 @@ def _base_url(address: str) -> str:
     if not host or any(not (part.isascii() and part.isprintable()) or part in ' "<>\\^`{|}' for part in host):
         raise LiveError(f"{address!r} names no host; write exo://host:{API_PORT}")
     if url.username is not None or url.password is not None:
-        raise LiveError("an address must not hold a user name or password: EXO has none; write exo://host:port")
+        raise LiveError(
+            "an address must not hold a user name or password: EXO has none; write exo://host:port"
+        )
     if url.path not in ("", "/") or url.query or url.fragment:
         raise LiveError(f"{address!r} has a path; give only host and port, as in exo://host:{API_PORT}")
     shown = f"[{host}]" if ":" in host else host

@@ -1,10 +1,12 @@
-"""Fit the platforms of the catalogue to published single-device rates and report how well that predicts new devices.
+"""Fit the platforms of the catalogue to published single-device
+rates and report how well that predicts new devices.
 
 Usage: python scripts/fit_catalog.py [--check]
 
-Writes `platforms.csv` and `measured_chips.csv` in simulator/catalog/data and results/catalog/ (README.md, the held-out
-cases, a picture). Each chip is predicted by a fit that never saw it; only then are the shipped values fitted to all
-rows. With --check nothing is written and the exit code tells whether the shipped values are the ones this makes.
+Writes `platforms.csv` and `measured_chips.csv` in simulator/catalog/data and results/catalog/
+(README.md, the held-out cases, a picture). Each chip is predicted by a fit that never saw it;
+only then are the shipped values fitted to all rows. With --check nothing is written and the
+exit code tells whether the shipped values are the ones this makes.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ from simulator.catalog.tables import DATA  # noqa: E402
 
 RESULTS = ROOT / "results" / "catalog"
 FOLDS = 5  # by hash of the chip's name; below twice as many chips each chip is its own fold
-SPREAD_PRIOR = {"decode": 0.3, "prefill": 0.45}  # leaned on where chips are few; about the pooled held-out spread
+# leaned on where chips are few; about the pooled held-out spread
+SPREAD_PRIOR = {"decode": 0.3, "prefill": 0.45}
 CLEAR_GAIN = 0.8  # a chip's own value must cut the error by a fifth, or the choice would follow noise
-INTERVALS = {"50 %": 0.6745, "80 %": 1.2816, "90 %": 1.6449}  # half width of a normal interval in standard deviations
+# half width of a normal interval in standard deviations
+INTERVALS = {"50 %": 0.6745, "80 %": 1.2816, "90 %": 1.6449}
 
 Key = tuple[str, str, str]  # platform, runtime, phase
 
@@ -54,7 +58,9 @@ class Case:
 
 @dataclass(frozen=True)
 class MeasuredTest:
-    """One model on one chip: log ratio to the platform's prediction, and to that of the chip's other models."""
+    """One model on one chip: log ratio to the platform's
+    prediction, and to that of the chip's other models.
+    """
 
     key: Key
     chip: str
@@ -79,7 +85,9 @@ def fold_of(chip: str, chips: int) -> str:
 
 
 def fit_all(groups: dict[Key, list[Sample]]) -> dict[Key, Fit]:
-    """The shipped fits, to all rows; a runtime other than llama.cpp leans on the spread that llama.cpp has there."""
+    """The shipped fits, to all rows; a runtime other than
+    llama.cpp leans on the spread that llama.cpp has there.
+    """
     fits: dict[Key, Fit] = {}
     for key, group in sorted(groups.items(), key=lambda item: item[0][1]):
         usual = fits.get((key[0], "llama.cpp", key[2]))
@@ -107,7 +115,15 @@ def _cases(key: Key, samples: Sequence[Sample], fitted: Fit) -> list[Case]:
     for sample in samples:
         ratios[sample.chip, sample.model].append((log_ratio(sample, fitted), sample.seconds_per_token))
     return [
-        Case(key, chip, model, median(r for r, _ in values), fitted.log_sd, median(s for _, s in values), len(values))
+        Case(
+            key,
+            chip,
+            model,
+            median(r for r, _ in values),
+            fitted.log_sd,
+            median(s for _, s in values),
+            len(values),
+        )
         for (chip, model), values in sorted(ratios.items())
     ]
 
@@ -124,13 +140,16 @@ def errors(cases: Sequence[Case]) -> dict[str, float]:
     return {"median": median(relative), "p90": float(np.quantile(relative, 0.9)), **inside}
 
 
-def measured_chips(samples: Sequence[Sample], fits: dict[Key, Fit]) -> tuple[list[dict[str, str]], list[MeasuredTest]]:
-    """Effective decode bandwidth of each chip with two models or more, where that predicts better than the platform.
+def measured_chips(
+    samples: Sequence[Sample], fits: dict[Key, Fit]
+) -> tuple[list[dict[str, str]], list[MeasuredTest]]:
+    """Effective decode bandwidth of each chip with two models
+    or more, where that predicts better than the platform.
 
-    A row implies `(weights + k KV) / (seconds - layers * overhead)` bytes/s. A chip's value is the platform's times
-    `exp(n / (n + 1) * median log ratio)` over its n models: one model's worth of doubt. The test predicts each model
-    from the chip's others; a platform whose chips are not predicted clearly better that way, and with less spread than
-    the platform has for a new device, offers no measured values.
+    A row implies `(weights + k KV) / (seconds - layers * overhead)` bytes/s. A chip's value is the platform's
+    times `exp(n / (n + 1) * median log ratio)` over its n models: one model's worth of doubt. The test
+    predicts each model from the chip's others; a platform whose chips are not predicted clearly better that
+    way, and with less spread than the platform has for a new device, offers no measured values.
     """
     implied: dict[tuple[Key, str], dict[str, float]] = {}
     for key, group in grouped(samples).items():
@@ -138,16 +157,22 @@ def measured_chips(samples: Sequence[Sample], fits: dict[Key, Fit]) -> tuple[lis
             for (chip, model), ratios in _by_chip_and_model(group, fits[key]).items():
                 implied.setdefault((key, chip), {})[model] = median(ratios)
     tests = [
-        MeasuredTest(key, chip, model, value, value - _shrunk([v for name, v in models.items() if name != model]))
-        for (key, chip), models in implied.items() if len(models) > 1 for model, value in models.items()
-    ]  # fmt: skip
+        MeasuredTest(
+            key, chip, model, value, value - _shrunk([v for name, v in models.items() if name != model])
+        )
+        for (key, chip), models in implied.items()
+        if len(models) > 1
+        for model, value in models.items()
+    ]
     peaks = {sample.chip: sample.memory_bytes_per_s for sample in samples}
     rows = []
     for (key, chip), models in sorted(implied.items()):
         if len(models) < 2:
             continue
         mine = [test for test in tests if test.key == key]
-        by_chip, by_platform = (_rms(getattr(test, name) for test in mine) for name in ("by_chip", "by_platform"))
+        by_chip, by_platform = (
+            _rms(getattr(test, name) for test in mine) for name in ("by_chip", "by_platform")
+        )
         if by_chip < min(CLEAR_GAIN * by_platform, fits[key].log_sd):
             decode = peaks[chip] * fits[key].eta * exp(-_shrunk(list(models.values())))
             rows.append(_measured_row(key, chip, decode, by_chip, len(models)))
@@ -163,16 +188,25 @@ def _rms(values: Iterable[float]) -> float:
     return sqrt(float(np.mean(np.clip(list(values), -0.6, 0.6) ** 2)))
 
 
-def _measured_row(key: Key, chip: str, decode_bytes_per_s: float, log_sd: float, models: int) -> dict[str, str]:
+def _measured_row(
+    key: Key, chip: str, decode_bytes_per_s: float, log_sd: float, models: int
+) -> dict[str, str]:
     return {
-        "chip": chip, "platform": key[0], "runtime": key[1], "decode_bytes_per_s": f"{decode_bytes_per_s:.4g}",
-        "decode_log_sd": f"{max(log_sd, MIN_SPREAD):.3f}", "n_models": str(models),
-        "source": "scripts/fit_catalog.py on llamacpp_single_device.csv", "confidence": "measured",
-    }  # fmt: skip
+        "chip": chip,
+        "platform": key[0],
+        "runtime": key[1],
+        "decode_bytes_per_s": f"{decode_bytes_per_s:.4g}",
+        "decode_log_sd": f"{max(log_sd, MIN_SPREAD):.3f}",
+        "n_models": str(models),
+        "source": "scripts/fit_catalog.py on llamacpp_single_device.csv",
+        "confidence": "measured",
+    }
 
 
 def _by_chip_and_model(samples: Sequence[Sample], fitted: Fit) -> dict[tuple[str, str], list[float]]:
-    """Log ratio of the time spent reading memory: what is left of a token after the fixed cost of the layers."""
+    """Log ratio of the time spent reading memory: what is
+    left of a token after the fixed cost of the layers.
+    """
     ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
     for sample in samples:
         fixed = sample.layers * fitted.overhead_s
@@ -209,7 +243,11 @@ def _columns(phase: str, fitted: Fit | None, error: dict[str, float]) -> dict[st
     if fitted is None:
         return columns
     columns |= {names[0]: f"{fitted.eta:.4g}", names[1]: f"{fitted.log_sd:.3f}"}
-    columns |= {names[2]: str(fitted.n_rows), names[3]: str(fitted.n_chips), names[4]: f"{fitted.mixture_cost:.3g}"}
+    columns |= {
+        names[2]: str(fitted.n_rows),
+        names[3]: str(fitted.n_chips),
+        names[4]: f"{fitted.mixture_cost:.3g}",
+    }
     if extra:
         columns |= {extra[0]: f"{fitted.overhead_s:.3g}", extra[1]: f"{fitted.kv_cost:.3g}"}
     return columns | {name: f"{value:.3f}" for name, value in tests.items()}
@@ -232,7 +270,9 @@ def main() -> int:
     fits = fit_all(groups)
     chips, tests = measured_chips(samples, fits)
     files = {
-        DATA / "platforms.csv": as_csv(platform_rows(fits, {key: errors(found) for key, found in cases.items()})),
+        DATA / "platforms.csv": as_csv(
+            platform_rows(fits, {key: errors(found) for key, found in cases.items()})
+        ),
         DATA / "measured_chips.csv": as_csv(chips),
     }
     if "--check" in sys.argv:

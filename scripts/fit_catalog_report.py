@@ -16,7 +16,9 @@ __all__ = ["Study", "write"]
 
 @dataclass(frozen=True)
 class Study:
-    """What the fit found: fits and held-out cases per group, tests of the measured chips, rows left out by reason."""
+    """What the fit found: fits and held-out cases per group,
+    tests of the measured chips, rows left out by reason.
+    """
 
     fits: dict[Any, Any]
     cases: dict[Any, list[Any]]
@@ -34,7 +36,13 @@ def write(folder: Path, study: Study, errors: Errors) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _write_cases(folder / "held_out.csv", study)
     _draw(folder, study)
-    sections = (_head(study, errors), _platforms(study, errors), _measured(study), _misses(study), _removed(study))
+    sections = (
+        _head(study, errors),
+        _platforms(study, errors),
+        _measured(study),
+        _misses(study),
+        _removed(study),
+    )
     (folder / "README.md").write_text("\n".join(sections))
 
 
@@ -44,7 +52,8 @@ def _head(study: Study, errors: Errors) -> str:
         cases = [case for key, found in study.cases.items() if key[2] == phase for case in found]
         e = errors(cases)
         lines.append(
-            f"| {phase} | {len(cases)} | {len({(case.key, case.chip) for case in cases})} | {e['median']:.1%} | "
+            f"| {phase} | {len(cases)} | {len({(case.key, case.chip) for case in cases})} | "
+            f"{e['median']:.1%} | "
             f"{e['p90']:.0%} | {e['50 %']:.0%} | {e['80 %']:.0%} | {e['90 %']:.0%} |"
         )
     return f"""# How well the catalogue predicts a device that it has never seen
@@ -121,9 +130,9 @@ The time tested is the part spent reading memory. The choice of platforms saw th
 
 
 def _misses(study: Study) -> str:
-    cases = sorted((case for found in study.cases.values() for case in found), key=lambda case: -abs(case.log_ratio))[
-        :15
-    ]
+    cases = sorted(
+        (case for found in study.cases.values() for case in found), key=lambda case: -abs(case.log_ratio)
+    )[:15]
     lines = [
         f"| {case.key[0]} | {case.key[2]} | {case.chip} | {case.model} | {exp(-case.log_ratio):.2f} | "
         f"{abs(case.log_ratio) / case.log_sd:.1f} |"
@@ -182,7 +191,9 @@ def _write_cases(path: Path, study: Study) -> None:
 
 
 def _draw(folder: Path, study: Study) -> None:
-    """Predicted against measured tokens/s of the held-out cases, with the diagonal and a factor of 1.5 around it."""
+    """Predicted against measured tokens/s of the held-out
+    cases, with the diagonal and a factor of 1.5 around it.
+    """
     import altair as alt
 
     points = [
@@ -199,11 +210,15 @@ def _draw(folder: Path, study: Study) -> None:
     for phase, low, high in (("decode", 0.5, 600), ("prefill", 20, 20000)):
         scale = alt.Scale(type="log", domain=[low, high], nice=False)
         here = alt.Data(values=[point for point in points if point["phase"] == phase])  # type: ignore[no-untyped-call]
-        dots = alt.Chart(here).mark_circle(size=45, opacity=0.75).encode(
-            x=alt.X("predicted:Q", scale=scale, title="predicted tokens/s"),
-            y=alt.Y("measured:Q", scale=scale, title="measured tokens/s"),
-            color=alt.Color("platform:N", title=None, scale=alt.Scale(scheme="category10")),
-        )  # fmt: skip
+        dots = (
+            alt.Chart(here)
+            .mark_circle(size=45, opacity=0.75)
+            .encode(
+                x=alt.X("predicted:Q", scale=scale, title="predicted tokens/s"),
+                y=alt.Y("measured:Q", scale=scale, title="measured tokens/s"),
+                color=alt.Color("platform:N", title=None, scale=alt.Scale(scheme="category10")),
+            )
+        )
         lines = [
             alt.Chart(alt.Data(values=[{"x": low, "y": low * f}, {"x": high, "y": high * f}]))  # type: ignore[no-untyped-call]
             .mark_line(color="#888", strokeDash=[] if f == 1 else [4, 3], clip=True)

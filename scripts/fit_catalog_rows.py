@@ -1,4 +1,5 @@
-"""Turn the published single-device table into samples that can be fitted, and say why each other row is left out.
+"""Turn the published single-device table into samples that
+can be fitted, and say why each other row is left out.
 
 Every rule is a function with one reason; `clean` counts what each of them removes.
 """
@@ -48,8 +49,9 @@ class Sample:
 def published_rows() -> list[Row]:
     """The 1,580 published rows, with the device of merged cells filled in.
 
-    In the source's table a device name stands only beside its first model, Llama-3-8B Q4_K_M; the rows without a name
-    that follow are its other models (8B F16, 70B). A device without enough memory has no such rows.
+    In the source's table a device name stands only beside its first model,
+    Llama-3-8B Q4_K_M; the rows without a name that follow are its other
+    models (8B F16, 70B). A device without enough memory has no such rows.
     """
     text = gzip.decompress((DATA / "llamacpp_single_device.csv.gz").read_bytes()).decode()
     rows, last = list(csv.DictReader(io.StringIO(text))), {"device": "", "chip": ""}
@@ -61,15 +63,28 @@ def published_rows() -> list[Row]:
     return rows
 
 
-# (chip, model) of the single-device rows of validation_targets.csv: V01, V11, V35, V45, V48 and the reference of V38
+# (chip, model) of the single-device rows of validation_targets.csv:
+# V01, V11, V35, V45, V48 and the reference of V38
 TARGETS = (
-    ("M4 Pro", "Llama-3.2-3B"), ("M4 Max", "GLM-4.7-Flash"), ("BCM2712", "Llama-2-7B"), ("M3 Ultra", "Qwen3-235B-A22B"),
-    ("M3 Ultra", "Llama-3.3-70B"), ("M2 Ultra", "Qwen2.5-72B"),
-)  # fmt: skip
+    ("M4 Pro", "Llama-3.2-3B"),
+    ("M4 Max", "GLM-4.7-Flash"),
+    ("BCM2712", "Llama-2-7B"),
+    ("M3 Ultra", "Qwen3-235B-A22B"),
+    ("M3 Ultra", "Llama-3.3-70B"),
+    ("M2 Ultra", "Qwen2.5-72B"),
+)
 EXOTIC_HOSTS = ("Pi CM5 - 16GB (", "Pi 5 - 16GB (", "Pi 5 - 8GB (", "Pi 500+ - 16GB (", "HiFive", "DC-ROMA")
 OTHER_RUNTIMES = (
-    "litert", "coreml", "core-ai", "Core AI", "apple-fm", "PowerInfer", "mlx-flash", "LiteRT", "pocketroofline",
-)  # fmt: skip
+    "litert",
+    "coreml",
+    "core-ai",
+    "Core AI",
+    "apple-fm",
+    "PowerInfer",
+    "mlx-flash",
+    "LiteRT",
+    "pocketroofline",
+)
 
 
 def is_prefill(row: Row) -> bool:
@@ -105,7 +120,10 @@ RULES: tuple[tuple[str, Callable[[Row], bool]], ...] = (
     ("also a validation target (V01, V11, V35, V38, V45, V48)", _is_target),
     ("prompt and output in one rate", lambda row: "+tg" in row["test"]),
     ("several GPUs", lambda row: "*" in row["device"]),
-    ("paging from disk or streamed weights", lambda row: "paging" in row["test"] or row["framework"] == "mlx-flash"),
+    (
+        "paging from disk or streamed weights",
+        lambda row: "paging" in row["test"] or row["framework"] == "mlx-flash",
+    ),
     ("neural engine or NPU: no engine of ours uses it", lambda row: row["accelerator"] in ("ANE", "CPU+NPU")),
     ("other runtimes than llama.cpp and MLX", _starts("framework", *OTHER_RUNTIMES)),
     ("speculative decoding (MTP)", lambda row: "MTP" in row["quantisation"]),
@@ -116,7 +134,10 @@ RULES: tuple[tuple[str, Callable[[Row], bool]], ...] = (
         "prefill of an image prompt on a Mac, where plain prompts were measured",
         _prefill(lambda row: row["conditions"].startswith("VLM") and row["device"].startswith("Mac")),
     ),
-    ("Pixel 9 Pro: CPU rows are a harness artefact, OpenCL repeats Vulkan, prefill slower than decode", _is_odd_pixel),
+    (
+        "Pixel 9 Pro: CPU rows are a harness artefact, OpenCL repeats Vulkan, prefill slower than decode",
+        _is_odd_pixel,
+    ),
     ("GPU card on a Raspberry Pi or RISC-V board, or RISC-V itself", _starts("device", *EXOTIC_HOSTS)),
     ("server or pre-AVX processors: not everyday devices", _starts("device", "AmpereOne", "Dell Optiplex")),
     ("data-centre cards: not everyday devices", _starts("device", "A40", "L40S", "A100", "H100")),
@@ -134,7 +155,9 @@ RULES: tuple[tuple[str, Callable[[Row], bool]], ...] = (
 
 
 def clean() -> tuple[list[Sample], Counter[str]]:
-    """Samples of the rows that no rule removes, and how many rows each rule removed (first rule that applies)."""
+    """Samples of the rows that no rule removes, and how many
+    rows each rule removed (first rule that applies).
+    """
     samples, removed = [], Counter[str]()
     for row in published_rows():
         reason = next((reason for reason, applies in RULES if applies(row)), None)
@@ -203,14 +226,23 @@ def _sample(row: Row) -> Sample:
     layers, weights, kv, flops, attention = _of_catalogue(facts) if facts else _of_other(row)
     rate = _value(row) or 0.0
     return Sample(
-        row_id=row["row_id"], platform=platform, runtime=_runtime(row), chip=chip["chip"],
+        row_id=row["row_id"],
+        platform=platform,
+        runtime=_runtime(row),
+        chip=chip["chip"],
         memory_bytes_per_s=bandwidth,
         flop_per_s=float(chip["fp16_tflops"] or 0) * 1e12 or bandwidth * float(kind["flop_per_byte"]),
-        model=facts.name if facts else row["model"], layers=layers, weight_bytes=weights, kv_bytes_per_token=kv,
-        flops_per_token=flops, attention_flops=attention, tokens=_tokens(row),
-        phase="prefill" if is_prefill(row) else "decode", mixture=facts is not None and facts.experts > 0,
+        model=facts.name if facts else row["model"],
+        layers=layers,
+        weight_bytes=weights,
+        kv_bytes_per_token=kv,
+        flops_per_token=flops,
+        attention_flops=attention,
+        tokens=_tokens(row),
+        phase="prefill" if is_prefill(row) else "decode",
+        mixture=facts is not None and facts.experts > 0,
         seconds_per_token=rate / 1e3 if row["unit"] == "ms/token" else 1 / rate,
-    )  # fmt: skip
+    )
 
 
 def _of_catalogue(facts: ModelFacts) -> tuple[int, float, float, float, float]:
@@ -234,7 +266,9 @@ def _runtime(row: Row) -> str:
 
 
 def _tokens(row: Row) -> float:
-    """Prompt length, or the mean context while generating n tokens from an empty one: n/2 (256 where not stated)."""
+    """Prompt length, or the mean context while generating n
+    tokens from an empty one: n/2 (256 where not stated).
+    """
     if row["framework"] == "mlx-lm" and not is_prefill(row):
         return float(row["prompt_tokens"]) + float(row["gen_tokens"]) / 2
     match = re.match(r"(?:pp|tg)(\d+)", row["test"])

@@ -2,9 +2,9 @@
 
 Usage: python scripts/import_campaign.py RECORDINGS_FOLDER OUTPUT_FOLDER
 
-The recordings are streamed chats of a real EXO 1.x cluster of five nodes on one machine; each Measurement carries the
-scenario that was measured: split, ring order, quotas as `background_load`, relays as wires with the delay that the
-relays themselves report (`held_ms`), so that it can be predicted.
+The recordings are streamed chats of a real EXO 1.x cluster of five nodes on one machine; each Measurement
+carries the scenario that was measured: split, ring order, quotas as `background_load`, relays as wires with
+the delay that the relays themselves report (`held_ms`), so that it can be predicted.
 """
 
 from __future__ import annotations
@@ -43,14 +43,21 @@ def write_part(name: str, part: str, header: dict[str, Any], tokens: list[dict[s
     with MeasurementWriter(out, provenance_of(name, header, requests, scenario)) as file:
         for request in requests:
             run, chat = runs[request["run"]], request["stream"]
-            file.write("request", run=run, chat=chat, prompt_tokens=request["prompt_tokens"],
-                       sent_ns=request["start_offset_ns"])
+            file.write(
+                "request",
+                run=run,
+                chat=chat,
+                prompt_tokens=request["prompt_tokens"],
+                sent_ns=request["start_offset_ns"],
+            )
             for event in tokens:
                 if event["run"] == request["run"] and event.get("stream", 0) == chat:
                     file.write("token", run=run, chat=chat, token=event["token"], t_ns=event["t_ns"])
             file.write("result", run=run, chat=chat, outcome="complete", tokens=request["tokens"])
         for rank in header["ranks"]:
-            file.write("device", run=-1, device=rank["node"], busy_s=rank["cpu_s"], wall_s=header["measuring_s"])
+            file.write(
+                "device", run=-1, device=rank["node"], busy_s=rank["cpu_s"], wall_s=header["measuring_s"]
+            )
 
 
 def scenario_of(name: str, header: dict[str, Any], requests: list[dict[str, Any]], runs: int) -> Scenario:
@@ -62,34 +69,43 @@ def scenario_of(name: str, header: dict[str, Any], requests: list[dict[str, Any]
             "speed": {"decode_bandwidth": "8.5 GB/s", "prefill_flops": "30 GFLOPS"},
             "background_load": 1 - rank["cpu_quota_percent"] / 100,
             "link": {"delay": {"law": "constant", "value": f"{IDLE_ONE_WAY_S / 2} s"}, "rate": LINK_RATE},
-        } for rank in ranks
+        }
+        for rank in ranks
     }
     held = {(r["connection"], r["direction"]): r["held_ms"]["mean"] for r in header["relay"] or ()}
     wires: dict[frozenset[str], dict[str, Any]] = {}
     for hop in header["hops"]:
         if hop["law"] is not None and len(ranks) > 1:
             wires.setdefault(frozenset((hop["from"], hop["to"])), wire(hop, held))
-    return Scenario.model_validate({
-        "name": name,
-        "question": "How fast did the recorded cluster decode?",
-        "model": {
-            "name": model["id"].replace("/", "-"), "layers": header["layers_run"], "hidden": model["hidden"],
-            "layer_bytes": f"{model['bytes_per_layer']} B", "embedding_bytes": f"{model['embedding_bytes']} B",
-            "head_bytes": f"{model['head_bytes']} B",
-            "kv_bytes_per_token_per_layer": f"{model['kv_bytes_per_token_per_layer']} B",
-            "layer_flops": model["bytes_per_layer"] / 2, "head_flops": model["head_bytes"] / 2,
-            "activation_bytes": f"{model['activation_bytes']} B",
-        },
-        "engine": {"name": "exo", "step_overhead": "0 s", "hop_overhead": "0 s", "overhead_spread": 0.0},
-        "devices": devices,
-        "shared_host": {},
-        "wires": list(wires.values()),
-        "placement": {"layers": {rank["node"]: rank["layers"] for rank in ranks}},
-        "workload": {
-            "prompt_tokens": round(sum(r["prompt_tokens"] for r in requests) / len(requests)),
-            "output_tokens": requests[0]["tokens"], "runs": runs, "concurrency": requests[0]["concurrency"],
-        },
-    })
+    return Scenario.model_validate(
+        {
+            "name": name,
+            "question": "How fast did the recorded cluster decode?",
+            "model": {
+                "name": model["id"].replace("/", "-"),
+                "layers": header["layers_run"],
+                "hidden": model["hidden"],
+                "layer_bytes": f"{model['bytes_per_layer']} B",
+                "embedding_bytes": f"{model['embedding_bytes']} B",
+                "head_bytes": f"{model['head_bytes']} B",
+                "kv_bytes_per_token_per_layer": f"{model['kv_bytes_per_token_per_layer']} B",
+                "layer_flops": model["bytes_per_layer"] / 2,
+                "head_flops": model["head_bytes"] / 2,
+                "activation_bytes": f"{model['activation_bytes']} B",
+            },
+            "engine": {"name": "exo", "step_overhead": "0 s", "hop_overhead": "0 s", "overhead_spread": 0.0},
+            "devices": devices,
+            "shared_host": {},
+            "wires": list(wires.values()),
+            "placement": {"layers": {rank["node"]: rank["layers"] for rank in ranks}},
+            "workload": {
+                "prompt_tokens": round(sum(r["prompt_tokens"] for r in requests) / len(requests)),
+                "output_tokens": requests[0]["tokens"],
+                "runs": runs,
+                "concurrency": requests[0]["concurrency"],
+            },
+        }
+    )
 
 
 def wire(hop: dict[str, Any], held: dict[tuple[str, str], float]) -> dict[str, Any]:
@@ -99,7 +115,8 @@ def wire(hop: dict[str, Any], held: dict[tuple[str, str], float]) -> dict[str, A
     mean_s = sum(means) / len(means) / 1e3 + IDLE_ONE_WAY_S
     delay: dict[str, Any] = {"law": "constant", "value": f"{mean_s / 2} s"}
     if law["kind"] == "lognormal":
-        # both ends draw independently: each has half the mean and half the variance of what was imposed on the whole
+        # both ends draw independently: each has half the mean
+        # and half the variance of what was imposed on the whole
         squared_cv = 2 * (math.exp(law["sigma"] ** 2) - 1)
         sigma = math.sqrt(math.log(1 + squared_cv))
         median_s = mean_s / 2 / math.exp(sigma**2 / 2)
@@ -112,22 +129,45 @@ def provenance_of(
 ) -> Provenance:
     """What the recording says of its rig."""
     return Provenance(
-        name=name, created="2026-11-22T00:00:00Z", source="exo", engine="exo", engine_version=header["engine"],
-        model=header["model"]["id"], model_layers=header["layers_run"], model_bytes=header["model"]["total_bytes"],
+        name=name,
+        created="2026-11-22T00:00:00Z",
+        source="exo",
+        engine="exo",
+        engine_version=header["engine"],
+        model=header["model"]["id"],
+        model_layers=header["layers_run"],
+        model_bytes=header["model"]["total_bytes"],
         hidden_bytes=header["model"]["activation_bytes"],
         devices=tuple(
-            DeviceProvenance(name=rank["node"], chip="AMD EPYC, one of two shared cores", os="Linux",
-                             memory_bytes=rank["node_memory_bytes"], link_kind="virtual Ethernet", power_source="mains",
-                             throttle_asked=rank["cpu_quota_percent"] / 100,
-                             details={"throttled_s": rank["throttled_s"]})
-            for rank in header["ranks"]),
-        placement=tuple(ShardProvenance(device=rank["node"], start_layer=rank["layer_start"], end_layer=rank["layer_end"])
-                        for rank in header["ranks"]),
-        prompt_tokens=scenario.workload.prompt_tokens, output_tokens=scenario.workload.output_tokens,
-        runs=scenario.workload.runs, concurrency=scenario.workload.concurrency, warm_up_requests=1,
-        clock="client, monotonic, ns", scenario=scenario.model_dump(mode="json"),
-        cluster={"minutes_since_start": header["minutes_since_start"], "repeat_of": header["repeat_of"],
-                 "machine_before": header["machine_before"], "machine_after": header["machine_after"]},
+            DeviceProvenance(
+                name=rank["node"],
+                chip="AMD EPYC, one of two shared cores",
+                os="Linux",
+                memory_bytes=rank["node_memory_bytes"],
+                link_kind="virtual Ethernet",
+                power_source="mains",
+                throttle_asked=rank["cpu_quota_percent"] / 100,
+                details={"throttled_s": rank["throttled_s"]},
+            )
+            for rank in header["ranks"]
+        ),
+        placement=tuple(
+            ShardProvenance(device=rank["node"], start_layer=rank["layer_start"], end_layer=rank["layer_end"])
+            for rank in header["ranks"]
+        ),
+        prompt_tokens=scenario.workload.prompt_tokens,
+        output_tokens=scenario.workload.output_tokens,
+        runs=scenario.workload.runs,
+        concurrency=scenario.workload.concurrency,
+        warm_up_requests=1,
+        clock="client, monotonic, ns",
+        scenario=scenario.model_dump(mode="json"),
+        cluster={
+            "minutes_since_start": header["minutes_since_start"],
+            "repeat_of": header["repeat_of"],
+            "machine_before": header["machine_before"],
+            "machine_after": header["machine_after"],
+        },
         software={"mlx": "0.32.0", "mlx-lm": "0.31.3"},
     )
 

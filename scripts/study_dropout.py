@@ -2,13 +2,12 @@
 
 Usage: python scripts/study_dropout.py calibrate | drills | predict | measure | verify | report SERIES
 
-calibrate  undisturbed splits (cases.yaml: train) for the speeds.
-drills     for the laws of llama-rpc in recovery.yaml: the client ends and starts again on servers that are all still there;
-           and a server `spare`, which is in no case, is killed. Prints the laws; they are copied into recovery.yaml by hand, with their source.
-predict    one line per case in predictions.jsonl; refuses once anything is measured.
-measure    all cases in turns, as often as cases.yaml says.
-verify     whether every reply has the tokens that it should have.
-report     report.md and the recovery plots of two cases.
+calibrate  undisturbed splits (cases.yaml: train) for the speeds. drills     for the laws of llama-rpc in
+recovery.yaml: the client ends and starts again on servers that are all still there;
+           and a server `spare`, which is in no case, is killed. Prints the laws; they are copied into
+recovery.yaml by hand, with their source. predict    one line per case in predictions.jsonl; refuses once
+anything is measured. measure    all cases in turns, as often as cases.yaml says. verify     whether every
+reply has the tokens that it should have. report     report.md and the recovery plots of two cases.
 """
 
 from __future__ import annotations
@@ -66,34 +65,67 @@ def split(layers: dict[str, int], name: str, full: Scenario | None = None) -> Sc
 def calibrate_all() -> None:
     """Measure the undisturbed splits."""
     out = FOLDER / "calibration"
-    files = measure([split(layers, name) for name, layers in cases()["train"][SERIES].items()], out, _say, rounds=2)
+    files = measure(
+        [split(layers, name) for name, layers in cases()["train"][SERIES].items()], out, _say, rounds=2
+    )
     save_calibration(calibrate(files), FOLDER / "calibration.yaml")
 
 
 def drills() -> None:
     """Restart again and again, and print the laws."""
-    found = [drill(split(cases()["train"]["first"][name], name)) for _ in range(DRILLS) for name in ("ring", "with_desktop")]
+    found = [
+        drill(split(cases()["train"]["first"][name], name))
+        for _ in range(DRILLS)
+        for name in ("ring", "with_desktop")
+    ]
     found += [drill(_with_spare(), kill="spare") for _ in range(DRILLS)]
-    (TOP / "drills.jsonl").write_text("".join(json.dumps(one.document()) + "\n" for one in found), encoding="utf-8")
+    (TOP / "drills.jsonl").write_text(
+        "".join(json.dumps(one.document()) + "\n" for one in found), encoding="utf-8"
+    )
     laws()
 
 
 def _with_spare() -> Scenario:
     """The client, one server of the study, and a server that is in no case."""
     full = base()
-    devices = {"laptop": full.devices["laptop"], "desktop": full.devices["desktop"], "spare": full.devices["mini"]}
-    return full.model_copy(update={"name": "with_spare", "devices": devices,
-                                   "placement": PlacementSpec(layers={"laptop": 6, "desktop": 6, "spare": 4})})
+    devices = {
+        "laptop": full.devices["laptop"],
+        "desktop": full.devices["desktop"],
+        "spare": full.devices["mini"],
+    }
+    return full.model_copy(
+        update={
+            "name": "with_spare",
+            "devices": devices,
+            "placement": PlacementSpec(layers={"laptop": 6, "desktop": 6, "spare": 4}),
+        }
+    )
 
 
 def laws() -> None:
     """Range of each law over the drills."""
-    restarts = [Drill(**json.loads(line)) for line in (TOP / "drills.jsonl").read_text(encoding="utf-8").splitlines()]
-    for name in ("detect", "release", "decide", "start", "load", "load_fixed", "prefill", "first_prompt_fixed"):
+    restarts = [
+        Drill(**json.loads(line)) for line in (TOP / "drills.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    for name in (
+        "detect",
+        "release",
+        "decide",
+        "start",
+        "load",
+        "load_fixed",
+        "prefill",
+        "first_prompt_fixed",
+    ):
         for scenario in ("ring", "with_desktop", "with_spare"):
-            found = sorted(one.phases_s[name] for one in restarts if one.scenario == scenario and name in one.phases_s)
+            found = sorted(
+                one.phases_s[name] for one in restarts if one.scenario == scenario and name in one.phases_s
+            )
             if found:
-                print(f"{name:10} {scenario:12} {found[0]:.3f} {median(found):.3f} {found[-1]:.3f}  n={len(found)}")
+                print(
+                    f"{name:10} {scenario:12} {found[0]:.3f} {median(found):.3f} {found[-1]:.3f}  "
+                    f"n={len(found)}"
+                )
 
 
 def _predicted(name: str) -> Dropout:
@@ -118,8 +150,14 @@ def asked(name: str) -> Scenario:
 def _event(fault: dict[str, Any]) -> dict[str, Any]:
     """A fault of cases.yaml as the simulator's event."""
     back = {"back_after": f"{fault['back_after_s']} s"} if "back_after_s" in fault else {}
-    return {"event": "drop", "device": fault["device"], "at_token": fault["at_token"], "silent": fault["mode"] != "kill",
-            "later": f"{fault.get('later_s', 0)} s", **back}
+    return {
+        "event": "drop",
+        "device": fault["device"],
+        "at_token": fault["at_token"],
+        "silent": fault["mode"] != "kill",
+        "later": f"{fault.get('later_s', 0)} s",
+        **back,
+    }
 
 
 def _weak(name: str) -> str:
@@ -139,10 +177,23 @@ def predict() -> None:
     lines = []
     for name in cases()["cases"]:
         found = _predicted(name).document()
-        kept = {key: found[key] for key in ("recovery_s", "regrown_s", "phases_s", "tokens_per_s", "placements", "seed",
-                                            "replications")}
+        kept = {
+            key: found[key]
+            for key in (
+                "recovery_s",
+                "regrown_s",
+                "phases_s",
+                "tokens_per_s",
+                "placements",
+                "seed",
+                "replications",
+            )
+        }
         lines.append(json.dumps({"case": name, "created": _now(), **kept}) + "\n")
-        _say(f"{name}: recovery {found['recovery_s']['median']} s, then {found['tokens_per_s']['after']['median']} tokens/s")
+        _say(
+            f"{name}: recovery {found['recovery_s']['median']} s, then "
+            f"{found['tokens_per_s']['after']['median']} tokens/s"
+        )
     (FOLDER / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
@@ -151,13 +202,20 @@ def measure_all() -> None:
     if not (FOLDER / "predictions.jsonl").exists():
         sys.exit("predict first")
     out, found = FOLDER / "measured", cases()
-    plain = {weak: run_dropout(one, (), out / f"uninterrupted{weak}.jsonl", _say).tokens
-             for weak, one in (("", asked("")), ("_weak", asked(found["weak"][0])))}
+    plain = {
+        weak: run_dropout(one, (), out / f"uninterrupted{weak}.jsonl", _say).tokens
+        for weak, one in (("", asked("")), ("_weak", asked(found["weak"][0])))
+    }
     with (FOLDER / "measured.jsonl").open("x", encoding="utf-8") as lines:
         for turn in range(found["repeats"][SERIES]):
             for name, faults in found["cases"].items():
-                done = run_dropout(asked(name), [Fault(**fault) for fault in faults], out / f"{name}_{turn + 1}.jsonl", _say,
-                                   replies=_replies(name))
+                done = run_dropout(
+                    asked(name),
+                    [Fault(**fault) for fault in faults],
+                    out / f"{name}_{turn + 1}.jsonl",
+                    _say,
+                    replies=_replies(name),
+                )
                 lines.write(json.dumps(_measured(name, done, plain[_weak(name)])) + "\n")
                 lines.flush()
                 _say(f"{name}: {done.recoveries[0].seconds:.2f} s")
@@ -166,33 +224,50 @@ def measure_all() -> None:
 def verify() -> None:
     """No token lost or doubled.
 
-    Up to the loss the tokens are the uninterrupted reply's, then those of a fresh cluster of the survivors that reads the
-    same; and a client that reads received tokens one by one gets the uninterrupted reply to the last token.
+    Up to the loss the tokens are the uninterrupted reply's, then those of a
+    fresh cluster of the survivors that reads the same; and a client that reads
+    received tokens one by one gets the uninterrupted reply to the last token.
     """
     fresh: dict[tuple[Any, ...], tuple[int, ...]] = {}
     outcome: dict[str, dict[str, bool]] = {}
     with TemporaryDirectory() as folder:
         for name, faults in cases()["cases"].items():
-            one, plain = next(line for line in _lines("measured") if line["case"] == name), _ids(f"uninterrupted{_weak(name)}")
+            one, plain = (
+                next(line for line in _lines("measured") if line["case"] == name),
+                _ids(f"uninterrupted{_weak(name)}"),
+            )
             files = sorted((FOLDER / "measured").glob(f"{name}_[0-9].jsonl"))
-            same = all(_is_right(path.stem, asked(name), one["layers"], plain, fresh, Path(folder)) for path in files)
-            exact = run_dropout(asked(name), [Fault(**fault) for fault in faults], Path(folder) / f"exact_{name}.jsonl", exact=True,
-                                replies=_replies(name))
+            same = all(
+                _is_right(path.stem, asked(name), one["layers"], plain, fresh, Path(folder)) for path in files
+            )
+            exact = run_dropout(
+                asked(name),
+                [Fault(**fault) for fault in faults],
+                Path(folder) / f"exact_{name}.jsonl",
+                exact=True,
+                replies=_replies(name),
+            )
             outcome[name] = {"as_the_survivors": same, "exact_as_uninterrupted": exact.tokens == plain}
             _say(f"{name}: {outcome[name]}")
     (FOLDER / "verified.json").write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
 
 
-def _is_right(name: str, full: Scenario, layers: list[dict[str, int]], plain: tuple[int, ...],
-              fresh: dict[tuple[Any, ...], tuple[int, ...]], folder: Path) -> bool:
+def _is_right(
+    name: str,
+    full: Scenario,
+    layers: list[dict[str, int]],
+    plain: tuple[int, ...],
+    fresh: dict[tuple[Any, ...], tuple[int, ...]],
+    folder: Path,
+) -> bool:
     """Whether one measured reply is the uninterrupted one up to the loss, and then what the survivors say."""
     tokens, losses = _ids(name), _losses(name)
-    same = tokens[:losses[0]] == plain[:losses[0]] and len(tokens) == len(plain)
+    same = tokens[: losses[0]] == plain[: losses[0]] and len(tokens) == len(plain)
     for held, start, stop in zip(layers, losses, [*losses[1:], len(tokens)], strict=True):
         key = (full.name, *held.items(), *tokens[:start])
         if key not in fresh:
             fresh[key] = _fresh(full, held, tokens[:start], folder / f"{len(fresh)}.jsonl")
-        same &= tokens[start:stop] == fresh[key][:stop - start]
+        same &= tokens[start:stop] == fresh[key][: stop - start]
     return same
 
 
@@ -205,26 +280,37 @@ def _fresh(full: Scenario, layers: dict[str, int], received: tuple[int, ...], pa
 
 
 def _ids(name: str) -> tuple[int, ...]:
-    return tuple(event["id"] for event in read_measurement(FOLDER / "measured" / f"{name}.jsonl").of("token")
-                 if event["run"] == 0)
+    return tuple(
+        event["id"]
+        for event in read_measurement(FOLDER / "measured" / f"{name}.jsonl").of("token")
+        if event["run"] == 0
+    )
 
 
 def _losses(name: str) -> list[int]:
     """How many tokens the reply had at each loss."""
     found = read_measurement(FOLDER / "measured" / f"{name}.jsonl")
     times = [event["t_ns"] for event in found.of("token") if event["run"] == 0]
-    return [sum(t <= event["end_ns"] for t in times)
-            for event in found.of("phase") if event["phase"] == "detect" and event["run"] == 0]
+    return [
+        sum(t <= event["end_ns"] for t in times)
+        for event in found.of("phase")
+        if event["phase"] == "detect" and event["run"] == 0
+    ]
 
 
 def _measured(name: str, done: Dropped, plain: tuple[int, ...]) -> dict[str, Any]:
     """What one case came to; the first recovery is the one that is predicted."""
     lost, taken_in = done.first.recoveries, [one for one in done.recoveries if one.is_planned]
     return {
-        "case": name, "created": _now(), "recovery_s": lost[0].seconds, "regrown_s": taken_in[0].seconds if taken_in else None,
-        "phases_s": [one.phases_s() for one in lost], "layers": [one.layers for one in lost],
+        "case": name,
+        "created": _now(),
+        "recovery_s": lost[0].seconds,
+        "regrown_s": taken_in[0].seconds if taken_in else None,
+        "phases_s": [one.phases_s() for one in lost],
+        "layers": [one.layers for one in lost],
         "tokens_per_s": {"before": done.before, "after": done.after, "regrown": done.next},
-        "tokens": len(done.tokens), "same_tokens": done.tokens == plain,
+        "tokens": len(done.tokens),
+        "same_tokens": done.tokens == plain,
     }
 
 
@@ -237,12 +323,22 @@ def _rows() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     measured = _lines("measured")
     for said in _lines("predictions"):
         turns = [one for one in measured if one["case"] == said["case"]]
-        rates = {name: median(one["tokens_per_s"][name] for one in turns)
-                 for name, value in turns[0]["tokens_per_s"].items() if value is not None}
+        rates = {
+            name: median(one["tokens_per_s"][name] for one in turns)
+            for name, value in turns[0]["tokens_per_s"].items()
+            if value is not None
+        }
         phases = {name: median(one["phases_s"][0][name] for one in turns) for name in PHASES}
         regrown = median(one["regrown_s"] for one in turns) if turns[0].get("regrown_s") is not None else None
-        yield said, {"recovery_s": median(one["recovery_s"] for one in turns), "tokens_per_s": rates, "phases_s": phases,
-                     "regrown_s": regrown}
+        yield (
+            said,
+            {
+                "recovery_s": median(one["recovery_s"] for one in turns),
+                "tokens_per_s": rates,
+                "phases_s": phases,
+                "regrown_s": regrown,
+            },
+        )
 
 
 class Line(NamedTuple):
@@ -269,7 +365,10 @@ class Line(NamedTuple):
     @property
     def inside(self) -> tuple[bool, bool]:
         """Whether the 90 % intervals of recovery time and rate held."""
-        return (self.guess["p05"] <= self.was_s <= self.guess["p95"], self.rate["p05"] <= self.rate_was <= self.rate["p95"])
+        return (
+            self.guess["p05"] <= self.was_s <= self.guess["p95"],
+            self.rate["p05"] <= self.rate_was <= self.rate["p95"],
+        )
 
 
 def _table() -> Iterator[Line]:
@@ -277,32 +376,64 @@ def _table() -> Iterator[Line]:
     for said, was in _rows():
         rates, were = said["tokens_per_s"], was["tokens_per_s"]
         shared = (rates["before"]["median"], were["before"])
-        yield Line(said["case"], said["recovery_s"], was["recovery_s"], rates["after"], were["after"], *shared)
+        yield Line(
+            said["case"], said["recovery_s"], was["recovery_s"], rates["after"], were["after"], *shared
+        )
         if was["regrown_s"] is not None:
-            yield Line(f"{said['case']}: taken in again", said["regrown_s"], was["regrown_s"], rates["regrown"],
-                       were["regrown"], *shared)
+            yield Line(
+                f"{said['case']}: taken in again",
+                said["regrown_s"],
+                was["regrown_s"],
+                rates["regrown"],
+                were["regrown"],
+                *shared,
+            )
 
 
 def report() -> None:
     """Errors of every case, hits and misses, and the plot."""
     lines, verified = list(_table()), json.loads((FOLDER / "verified.json").read_text(encoding="utf-8"))
     right = {True: "yes", False: "NO"}
-    table = [f"| {one.case} | {one.guess['median']:.2f} [{one.guess['p05']:.2f}, {one.guess['p95']:.2f}] | {one.was_s:.2f} | "
-             f"{one.error:+.0%} | {one.before:.1f} / {one.before_was:.1f} | {one.rate['median']:.1f} | {one.rate_was:.1f} | "
-             f"{one.rate_error:+.1%} | {', '.join(right[flag] for flag in verified[one.case.split(':')[0]].values())} |"
-             for one in lines]
+    table = [
+        f"| {one.case} | {one.guess['median']:.2f} [{one.guess['p05']:.2f}, {one.guess['p95']:.2f}] | "
+        f"{one.was_s:.2f} | "
+        f"{one.error:+.0%} | {one.before:.1f} / {one.before_was:.1f} | {one.rate['median']:.1f} | "
+        f"{one.rate_was:.1f} | "
+        f"{one.rate_error:+.1%} | "
+        f"{', '.join(right[flag] for flag in verified[one.case.split(':')[0]].values())} |"
+        for one in lines
+    ]
     errors, rates = [abs(one.error) for one in lines], [abs(one.rate_error) for one in lines]
-    loud = [abs(one.error) for one in lines if "silent" not in one.case and "hang" not in one.case and "dark" not in one.case]
-    text = (FOLDER / "preface.md").read_text(encoding="utf-8") + "\n".join([
-        "", f"- Recovery time: median error {median(errors):.0%} (wanted: {TARGET_RECOVERY:.0%}), largest {max(errors):.0%}; "
-        f"{sum(one.inside[0] for one in lines)} of {len(lines)} inside the predicted 90 %. Without the silent ones, which are mostly "
-        f"the client's own time-outs: median {median(loud):.0%}, largest {max(loud):.0%}.",
-        f"- Tokens/s after: median error {median(rates):.1%} (wanted: {TARGET_RATE:.0%}), largest {max(rates):.1%}; "
-        f"{sum(one.inside[1] for one in lines)} of {len(lines)} inside the predicted 90 %.",
-        "", "| case | recovery predicted (s) | measured (s) | error | tokens/s before: predicted / measured | after: predicted | "
-        "measured | error | tokens right |",
-        "|---|---|---|---|---|---|---|---|---|", *table, "", "## Phases of the first recovery (s): predicted median / measured", "",
-        *_phase_rows(), *(f"\n![recovery of {name}](recovery_{name}.svg)" for name in PICTURED), ""])
+    loud = [
+        abs(one.error)
+        for one in lines
+        if "silent" not in one.case and "hang" not in one.case and "dark" not in one.case
+    ]
+    text = (FOLDER / "preface.md").read_text(encoding="utf-8") + "\n".join(
+        [
+            "",
+            f"- Recovery time: median error {median(errors):.0%} (wanted: {TARGET_RECOVERY:.0%}), largest "
+            f"{max(errors):.0%}; "
+            f"{sum(one.inside[0] for one in lines)} of {len(lines)} inside the predicted 90 %. Without the "
+            "silent ones, which are mostly "
+            f"the client's own time-outs: median {median(loud):.0%}, largest {max(loud):.0%}.",
+            f"- Tokens/s after: median error {median(rates):.1%} (wanted: {TARGET_RATE:.0%}), largest "
+            f"{max(rates):.1%}; "
+            f"{sum(one.inside[1] for one in lines)} of {len(lines)} inside the predicted 90 %.",
+            "",
+            "| case | recovery predicted (s) | measured (s) | error | tokens/s before: predicted / measured "
+            "| after: predicted | "
+            "measured | error | tokens right |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *table,
+            "",
+            "## Phases of the first recovery (s): predicted median / measured",
+            "",
+            *_phase_rows(),
+            *(f"\n![recovery of {name}](recovery_{name}.svg)" for name in PICTURED),
+            "",
+        ]
+    )
     (FOLDER / "report.md").write_text(text, encoding="utf-8")
     for name in PICTURED:
         save(recovery_table(_predicted(name), _line(name)), FOLDER, f"recovery_{name}")
@@ -312,7 +443,10 @@ def report() -> None:
 def _phase_rows() -> list[str]:
     rows = [f"| case | {' | '.join(PHASES)} |", "|---" * (len(PHASES) + 1) + "|"]
     for said, was in _rows():
-        cells = [f"{said['phases_s'].get(name, {'median': 0})['median']:.2f} / {was['phases_s'][name]:.2f}" for name in PHASES]
+        cells = [
+            f"{said['phases_s'].get(name, {'median': 0})['median']:.2f} / {was['phases_s'][name]:.2f}"
+            for name in PHASES
+        ]
         rows.append(f"| {said['case']} | {' | '.join(cells)} |")
     return rows
 
@@ -326,7 +460,10 @@ def _line(name: str) -> list[tuple[float, float]]:
     fault_s = next(event["start_ns"] for event in found.of("phase")) / 1e9
     token = sum(time_s <= fault_s for time_s in times_s)
     at_s = np.linspace(0.0, times_s[-1], 300)
-    return [(t - fault_s, rate) for t, rate in zip(at_s.tolist(), rate_at(times_s, [token], at_s).tolist(), strict=True)]
+    return [
+        (t - fault_s, rate)
+        for t, rate in zip(at_s.tolist(), rate_at(times_s, [token], at_s).tolist(), strict=True)
+    ]
 
 
 def _now() -> str:
@@ -338,4 +475,12 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    {"calibrate": calibrate_all, "drills": drills, "laws": laws, "predict": predict, "measure": measure_all, "verify": verify, "report": report}[sys.argv[1]]()
+    {
+        "calibrate": calibrate_all,
+        "drills": drills,
+        "laws": laws,
+        "predict": predict,
+        "measure": measure_all,
+        "verify": verify,
+        "report": report,
+    }[sys.argv[1]]()

@@ -1,9 +1,11 @@
-"""Does calibration find what was put in? Synthetic measurements from known parameters, fitted again, 200 times.
+"""Does calibration find what was put in? Synthetic
+measurements from known parameters, fitted again, 200 times.
 
 Usage: python scripts/study_truth.py [TRIALS]
 
-Each trial simulates one session of eleven placements on three devices with noise as large as a real rig's (tokens 20 %,
-runs 5 %, sessions 5 %), fits it, and asks whether each 90 % interval holds the truth. Writes results/truth/report.md.
+Each trial simulates one session of eleven placements on three devices with noise as
+large as a real rig's (tokens 20 %, runs 5 %, sessions 5 %), fits it, and asks whether
+each 90 % interval holds the truth. Writes results/truth/report.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""`sim calibrate`, `sim predict`, `sim validate`, `sim ledger`: from measurements to laws, and from predictions to a record."""
+"""`sim calibrate`, `sim predict`, `sim validate`, `sim ledger`:
+from measurements to laws, and from predictions to a record.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,23 @@ class _PairByDefault(TyperGroup):
 
 
 validate_app = typer.Typer(
-    cls=_PairByDefault, no_args_is_help=True, rich_markup_mode=None,
-    help="Hold predictions against measurements: PREDICTION MEASUREMENT, or one of the commands below.")
+    cls=_PairByDefault,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Hold predictions against measurements: PREDICTION MEASUREMENT, or one of the commands below.",
+)
 
 
 def calibrate(
     measurements: Annotated[list[Path], typer.Argument(help="Measurement files of `sim live run`.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The calibration to write.")] = Path("calibration.yaml"),
+    out: Annotated[Path, typer.Option("-o", "--out", help="The calibration to write.")] = Path(
+        "calibration.yaml"
+    ),
     draws: Annotated[int, typer.Option(min=20, max=2000, help="Bootstrap draws.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the calibration as one JSON document.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the calibration as one JSON document.")
+    ] = False,
 ) -> None:
     """Fit device speeds, overheads and noise to measured token times."""
     from calibrate.calibration import calibrate as fit_all
@@ -63,11 +72,16 @@ def calibrate(
 def predict(
     scenario: ScenarioFile,
     calibration: CalibrationFile = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Default: <scenario>.prediction.json.")] = None,
-    to_ledger: Annotated[bool, typer.Option("--ledger", help="Append the prediction to the ledger, before it is measured.")]
-    = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Default: <scenario>.prediction.json.")
+    ] = None,
+    to_ledger: Annotated[
+        bool, typer.Option("--ledger", help="Append the prediction to the ledger, before it is measured.")
+    ] = False,
     ledger_file: LedgerFile = DEFAULT_LEDGER,
-    kind: Annotated[str, typer.Option(help="What is new: new split, new order, slower device, new link, ...")] = "unknown",
+    kind: Annotated[
+        str, typer.Option(help="What is new: new split, new order, slower device, new link, ...")
+    ] = "unknown",
     seed: Seed = None,
     replications: Replications = None,
 ) -> None:
@@ -99,7 +113,10 @@ def predict(
     if to_ledger:
         append(ledger_file, prediction)
     low, high = prediction.median_gap_s[0] * 1e3, prediction.median_gap_s[-1] * 1e3
-    print(f"{asked.name}: median inter-token time {prediction.median_gap_s[3] * 1e3:.1f} ms [{low:.1f}, {high:.1f}]")
+    print(
+        f"{asked.name}: median inter-token time {prediction.median_gap_s[3] * 1e3:.1f} ms [{low:.1f}, "
+        f"{high:.1f}]"
+    )
     print(f"wrote {path}" + (f" and appended it to {ledger_file}" if to_ledger else ""))
 
 
@@ -112,7 +129,9 @@ def _keep_foreign(path: Path, read: Callable[[Path], object], what: str) -> None
     try:
         read(path)
     except SimulatorError as error:
-        raise SimulatorError(f"{path} exists and is no {what}; it is kept: choose another name with -o") from error
+        raise SimulatorError(
+            f"{path} exists and is no {what}; it is kept: choose another name with -o"
+        ) from error
 
 
 @validate_app.command("pair")
@@ -129,10 +148,13 @@ def pair(
 
     outcome = validate(_prediction(prediction), sample(read_measurement(measurement)))
     append(ledger_file, outcome)
-    print(f"{outcome.name}: predicted {outcome.predicted_median_gap_s * 1e3:.1f} ms, measured "
-          f"{outcome.median_gap_s * 1e3:.1f} ms ({outcome.median_error:+.1%}), "
-          f"{'inside' if outcome.in_90 else 'outside'} the 90 % interval; p99 {outcome.p99_error:+.0%}, first token "
-          f"{outcome.first_token_error:+.0%}; its runs differ by {outcome.repeatability:.1%}")
+    print(
+        f"{outcome.name}: predicted {outcome.predicted_median_gap_s * 1e3:.1f} ms, measured "
+        f"{outcome.median_gap_s * 1e3:.1f} ms ({outcome.median_error:+.1%}), "
+        f"{'inside' if outcome.in_90 else 'outside'} the 90 % interval; p99 {outcome.p99_error:+.0%}, first "
+        "token "
+        f"{outcome.first_token_error:+.0%}; its runs differ by {outcome.repeatability:.1%}"
+    )
 
 
 def _prediction(path: Path) -> LedgerPrediction:
@@ -144,15 +166,20 @@ def _prediction(path: Path) -> LedgerPrediction:
     try:
         return LedgerPrediction.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise CalibrationError(f"{path}: cannot be read: {error.strerror}; give a file of `sim predict`") from error
+        raise CalibrationError(
+            f"{path}: cannot be read: {error.strerror}; give a file of `sim predict`"
+        ) from error
     except ValidationError as error:
-        raise CalibrationError(f"{path}: is no prediction ({error.error_count()} faults); `sim predict` writes one") from error
+        raise CalibrationError(
+            f"{path}: is no prediction ({error.error_count()} faults); `sim predict` writes one"
+        ) from error
 
 
 @validate_app.command("published")
 def published(
-    scenarios: Annotated[Path, typer.Option(help="Folder with the published clusters as scenarios.")]
-    = Path("scenarios/published"),
+    scenarios: Annotated[Path, typer.Option(help="Folder with the published clusters as scenarios.")] = Path(
+        "scenarios/published"
+    ),
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("results/published"),
 ) -> None:
     """Predict published clusters from the catalogue alone and report every row."""
@@ -166,16 +193,29 @@ def published(
 @validate_app.command("study")
 def study(
     scenarios: Annotated[Path, typer.Argument(help="Folder of scenarios.")],
-    train: Annotated[list[str] | None, typer.Option(
-        help="Name of a scenario to calibrate on; several times. Default: what `sim live design` proposes.")] = None,
-    design: Annotated[str | None, typer.Option(
-        help="Scenario whose devices and links the proposed placements take; default: the plainest.")] = None,
+    train: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of a scenario to calibrate on; several times. Default: what `sim live design` "
+            "proposes."
+        ),
+    ] = None,
+    design: Annotated[
+        str | None,
+        typer.Option(
+            help="Scenario whose devices and links the proposed placements take; default: the plainest."
+        ),
+    ] = None,
     runs: Annotated[int, typer.Option(min=2, max=40, help="Placements to propose.")] = 7,
     cluster: Annotated[str, typer.Option(help="local, or llama-rpc://host:port,...")] = "local",
-    out: Annotated[Path, typer.Option(help="Folder for measurements, calibration, ledger and report.")] = Path("results/study"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for measurements, calibration, ledger and report.")
+    ] = Path("results/study"),
     rounds: Annotated[int, typer.Option(min=1, max=20, help="Visits to each scenario.")] = 2,
 ) -> None:
-    """The whole circle, unattended: design, measure, calibrate, predict, measure what was predicted, validate, report."""
+    """The whole circle, unattended: design, measure, calibrate,
+    predict, measure what was predicted, validate, report.
+    """
     from calibrate.design import propose
     from calibrate.report import write_circle
     from calibrate.study import circle, plainest
@@ -188,7 +228,9 @@ def study(
     known = {path.stem: load(path, Scenario) for path in sorted(scenarios.glob("*.yaml"))}
     missing = [name for name in [*(train or ()), *([design] if design else [])] if name not in known]
     if not known:
-        raise CalibrationError(f"{scenarios}: no scenario files (*.yaml) there; name a folder with some, as scenarios/local")
+        raise CalibrationError(
+            f"{scenarios}: no scenario files (*.yaml) there; name a folder with some, as scenarios/local"
+        )
     if missing:
         raise CalibrationError(f"{scenarios}: no scenario {', '.join(missing)}; there are {', '.join(known)}")
     if train:
@@ -198,10 +240,17 @@ def study(
         training = [proposal.scenario for proposal in propose(base, runs)]
         how = f"proposed by `sim live design` for {base.name}"
     made = circle(
-        training, [scenario for name, scenario in known.items() if name not in (train or ())],
-        lambda asked, folder: measure(asked, folder, lambda text: typer.echo(text, err=True), rounds=rounds,
-                                      endpoints=endpoints_of(cluster)),
-        out)
+        training,
+        [scenario for name, scenario in known.items() if name not in (train or ())],
+        lambda asked, folder: measure(
+            asked,
+            folder,
+            lambda text: typer.echo(text, err=True),
+            rounds=rounds,
+            endpoints=endpoints_of(cluster),
+        ),
+        out,
+    )
     write_circle(made, out, f"Study of {scenarios}", how)
     typer.echo((out / "report.md").read_text(encoding="utf-8"))
 
@@ -218,19 +267,38 @@ def ledger(
 
     rows, asked = validations(ledger_file), predictions(ledger_file)
     if not rows:
-        raise CalibrationError(f"{ledger_file}: {len(asked)} predictions and no outcome yet; measure and `sim validate`")
-    # a placement that trained, measured again, is no test of the physics: it is listed, and counts in its own line only
+        raise CalibrationError(
+            f"{ledger_file}: {len(asked)} predictions and no outcome yet; measure and `sim validate`"
+        )
+    # a placement that trained, measured again, is no test of
+    # the physics: it is listed, and counts in its own line only
     new = [row for row in rows if row.kind != "repeat"] or rows
-    groups = {f"{engine}: {kind}": group for engine, ones in by(rows, lambda row: row.engine).items()
-              for kind, group in by(ones, lambda row: row.kind).items()}
+    groups = {
+        f"{engine}: {kind}": group
+        for engine, ones in by(rows, lambda row: row.engine).items()
+        for kind, group in by(ones, lambda row: row.kind).items()
+    }
     if as_json:
-        print(json.dumps({"all": summary(new), "groups": {name: summary(group) for name, group in groups.items()},
-                          "rows": [row.model_dump(mode="json") for row in rows]}, indent=2))
+        print(
+            json.dumps(
+                {
+                    "all": summary(new),
+                    "groups": {name: summary(group) for name, group in groups.items()},
+                    "rows": [row.model_dump(mode="json") for row in rows],
+                },
+                indent=2,
+            )
+        )
     else:
         print("\n".join(validation_table(rows)))
         for name, group in groups.items():
             print(f"{name}: {summary_line(group)}")
         print(summary_line(new))
     if out is not None:
-        write_report(out, "The ledger", [f"All of {ledger_file}; repeats of what trained are in the table only."], new,
-                     validation_table(rows))
+        write_report(
+            out,
+            "The ledger",
+            [f"All of {ledger_file}; repeats of what trained are in the table only."],
+            new,
+            validation_table(rows),
+        )

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 if TYPE_CHECKING:
-    from simulator.catalog import DeviceFacts, EngineFacts, ModelFacts, NetworkFacts, PlatformFacts, Shape, VpnFacts
+    from simulator.catalog import (
+        DeviceFacts,
+        EngineFacts,
+        ModelFacts,
+        NetworkFacts,
+        PlatformFacts,
+        Shape,
+        VpnFacts,
+    )
     from simulator.catalog.llm import Bits
     from simulator.spec import Spec
 
@@ -32,15 +40,29 @@ def devices_cmd(search: Search = "", as_json: Json = False) -> None:
     """Devices: memory, what a model may use of it, speed, power and price; --json adds their other names."""
     from simulator.catalog import devices
 
-    heads = ("device", "memory GiB", "usable GB", "GB/s", "fp16 Tflop/s", "network", "platform", "confidence",
-             "idle/load W", "USD")  # fmt: skip
-    layout = Layout(wraps=("device", "memory GiB", "usable GB"), drops=("USD", "idle/load W", "confidence", "platform"))
+    heads = (
+        "device",
+        "memory GiB",
+        "usable GB",
+        "GB/s",
+        "fp16 Tflop/s",
+        "network",
+        "platform",
+        "confidence",
+        "idle/load W",
+        "USD",
+    )
+    layout = Layout(
+        wraps=("device", "memory GiB", "usable GB"), drops=("USD", "idle/load W", "confidence", "platform")
+    )
     _show("Devices", heads, layout, devices(), _device_row, _device_words, search, as_json)
 
 
 @app.command("platforms")
 def platforms_cmd(search: Search = "", as_json: Json = False) -> None:
-    """Platforms: share of the peak that an engine gets, its spread, and the error on devices that were not fitted."""
+    """Platforms: share of the peak that an engine gets, its
+    spread, and the error on devices that were not fitted.
+    """
     from simulator.catalog import platforms
 
     heads = (
@@ -68,7 +90,9 @@ def platforms_cmd(search: Search = "", as_json: Json = False) -> None:
 
 @app.command("models")
 def models_cmd(search: Search = "", as_json: Json = False) -> None:
-    """Models: shape, cache per token, 4-bit file sizes (~: computed, none published); --json adds other names."""
+    """Models: shape, cache per token, 4-bit file sizes (~:
+    computed, none published); --json adds other names.
+    """
     from simulator.catalog import models
 
     heads = (
@@ -84,7 +108,14 @@ def models_cmd(search: Search = "", as_json: Json = False) -> None:
     )
     layout = Layout(wraps=(), drops=("confidence", "hidden", "KV/token", "active"))
     _show(
-        "Models", heads, layout, models(), _model_row, lambda shape: (shape.name, shape.family, *shape.aliases), search, as_json
+        "Models",
+        heads,
+        layout,
+        models(),
+        _model_row,
+        lambda shape: (shape.name, shape.family, *shape.aliases),
+        search,
+        as_json,
     )
 
 
@@ -93,11 +124,26 @@ def networks_cmd(search: Search = "", as_json: Json = False) -> None:
     """Networks and overlays: throughput, delay of one side, how much homes differ."""
     from simulator.catalog import networks, vpns
 
-    heads = ("network", "what", "medium", "throughput", "one-way delay of a side", "homes differ by", "confidence")
+    heads = (
+        "network",
+        "what",
+        "medium",
+        "throughput",
+        "one-way delay of a side",
+        "homes differ by",
+        "confidence",
+    )
     entries: Sequence[NetworkFacts | VpnFacts] = (*networks(), *vpns())
     layout = Layout(wraps=("what", "throughput", "one-way delay of a side"), drops=("confidence", "medium"))
     _show(
-        "Networks", heads, layout, entries, _network_row, lambda facts: (facts.name, facts.title, facts.medium), search, as_json
+        "Networks",
+        heads,
+        layout,
+        entries,
+        _network_row,
+        lambda facts: (facts.name, facts.title, facts.medium),
+        search,
+        as_json,
     )
 
 
@@ -126,9 +172,15 @@ def quantisations_cmd(search: Search = "", as_json: Json = False) -> None:
 
     heads = ("quantisation", "format", "bits/weight", "attention", "embedding", "head")
     _show(
-        "Quantisations", heads, Layout(wraps=(), drops=()), quantisations(), _quantisation_row,
-        lambda bits: (bits.quantisation, bits.format), search, as_json,
-    )  # fmt: skip
+        "Quantisations",
+        heads,
+        Layout(wraps=(), drops=()),
+        quantisations(),
+        _quantisation_row,
+        lambda bits: (bits.quantisation, bits.format),
+        search,
+        as_json,
+    )
 
 
 class Layout(NamedTuple):
@@ -157,7 +209,8 @@ def _show(
         return
     if not found:
         typer.echo(
-            f"nothing in {title.lower()} contains {search!r}; without --search all {len(entries)} are listed", err=True
+            f"nothing in {title.lower()} contains {search!r}; without --search all {len(entries)} are listed",
+            err=True,
         )
         raise typer.Exit(2)
     _print_table(heads, layout, [row(entry) for entry in found])
@@ -202,11 +255,17 @@ def _device_row(facts: DeviceFacts) -> tuple[str, ...]:
     watts = "/".join(NONE if value is None else f"{value:g}" for value in (facts.idle_w, facts.load_w))
     price = NONE if facts.price_usd is None else mark("price_usd", f"{facts.price_usd:g}")
     return (
-        facts.name, mark("memory_options_bytes", options), usable,
+        facts.name,
+        mark("memory_options_bytes", options),
+        usable,
         mark("memory_bytes_per_s", f"{facts.memory_bytes_per_s / 1e9:.4g}"),
-        mark("flop_per_s", f"{facts.flop_per_s / 1e12:.3g}"), mark("network", facts.network), facts.platform,
-        facts.confidence, watts, price,
-    )  # fmt: skip
+        mark("flop_per_s", f"{facts.flop_per_s / 1e12:.3g}"),
+        mark("network", facts.network),
+        facts.platform,
+        facts.confidence,
+        watts,
+        price,
+    )
 
 
 def _platform_row(facts: PlatformFacts) -> tuple[str, ...]:
@@ -217,12 +276,16 @@ def _platform_row(facts: PlatformFacts) -> tuple[str, ...]:
 
     held_out = facts.decode_held_out
     return (
-        facts.name, facts.runtime, f"{facts.decode_efficiency:.0%}", f"x/: {_factor(facts.decode_log_sd)}",
-        format_seconds(facts.layer_overhead_s), str(facts.n_decode_chips),
+        facts.name,
+        facts.runtime,
+        f"{facts.decode_efficiency:.0%}",
+        f"x/: {_factor(facts.decode_log_sd)}",
+        format_seconds(facts.layer_overhead_s),
+        str(facts.n_decode_chips),
         f"{held_out.median_error:.0%}" if held_out else "one chip: not tested",
         mark("prefill_efficiency", f"{facts.prefill_efficiency:.0%}"),
         mark("prefill_log_sd", f"x/: {_factor(facts.prefill_log_sd)}"),
-    )  # fmt: skip
+    )
 
 
 def _factor(log_sd: float) -> str:
@@ -241,10 +304,16 @@ def _model_row(shape: Shape) -> tuple[str, ...]:
 
     mlx, gguf = model(shape.name, format="MLX"), model(shape.name, format="GGUF")
     return (
-        shape.name, str(shape.layers), str(shape.hidden), f"{shape.params_total / 1e9:.3g} B",
-        f"{mlx.params_active / 1e9:.3g} B", format_bytes(shape.layers * shape.kv_bytes_per_token_per_layer),
-        size(mlx), size(gguf), shape.confidence,
-    )  # fmt: skip
+        shape.name,
+        str(shape.layers),
+        str(shape.hidden),
+        f"{shape.params_total / 1e9:.3g} B",
+        f"{mlx.params_active / 1e9:.3g} B",
+        format_bytes(shape.layers * shape.kv_bytes_per_token_per_layer),
+        size(mlx),
+        size(gguf),
+        shape.confidence,
+    )
 
 
 def _quantisation_row(bits: Bits) -> tuple[str, ...]:
@@ -256,7 +325,10 @@ def _network_row(facts: NetworkFacts | VpnFacts) -> tuple[str, ...]:
     from simulator.units import format_rate, format_seconds
 
     if facts.medium == "vpn":
-        delay, rate = f"+{format_seconds(facts.added_delay_s)} end to end", f"{facts.rate_share:.0%} of the network's"
+        delay, rate = (
+            f"+{format_seconds(facts.added_delay_s)} end to end",
+            f"{facts.rate_share:.0%} of the network's",
+        )
         return facts.name, facts.title, facts.medium, rate, delay, NONE, facts.confidence
     delay = ("~" if "delay" in facts.assumed_fields else "") + _law(facts.delay)
     rate = ("~" if "rate" in facts.assumed_fields else "") + format_rate(facts.rate_bytes_per_s)
@@ -279,8 +351,12 @@ def _engine_row(facts: EngineFacts) -> tuple[str, ...]:
         return (ASSUMED if field in facts.assumed_fields else "") + text
 
     return (
-        facts.name, facts.title, ", ".join(facts.runs_on),
+        facts.name,
+        facts.title,
+        ", ".join(facts.runs_on),
         mark("step_overhead_s", format_seconds(facts.step_overhead_s)),
         mark("hop_overhead_s", format_seconds(facts.hop_overhead_s)),
-        mark("memory_overhead_bytes", format_bytes(facts.memory_overhead_bytes)), facts.note, facts.confidence,
-    )  # fmt: skip
+        mark("memory_overhead_bytes", format_bytes(facts.memory_overhead_bytes)),
+        facts.note,
+        facts.confidence,
+    )

@@ -22,7 +22,9 @@ Ranking = tuple[Kind, "Route", tuple["LawFit", ...]]
 def delays(
     measurements: Annotated[list[Path], typer.Argument(help="Measurement files (JSON Lines).")],
     link: Annotated[str, typer.Option("--link", help="only this direction, as SOURCE:SINK")] = "",
-    law: Annotated[list[str] | None, typer.Option("--law", help="only these candidate laws (one-way delays)")] = None,
+    law: Annotated[
+        list[str] | None, typer.Option("--law", help="only these candidate laws (one-way delays)")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on standard output")] = False,
 ) -> None:
     """Fit delay laws to measured hops (one way) and links (round trips), best first.
@@ -45,11 +47,15 @@ def _rankings(measurements: list[Measurement], link: str, law: list[str] | None)
     from simulator.errors import CalibrationError
 
     samples = _samples(measurements)
-    wanted = {key: values for key, values in samples.items() if link in ("", f"{key[1].source}:{key[1].sink}")}
+    wanted = {
+        key: values for key, values in samples.items() if link in ("", f"{key[1].source}:{key[1].sink}")
+    }
     if not wanted:
         known = sorted({f"{route.source}:{route.sink}" for _, route in samples})
         there = f"they have {', '.join(known)}" if known else "relays and `sim live links` record them"
-        raise CalibrationError(f"no hop or link delays{f' of {link}' if link else ''} in these measurements; {there}")
+        raise CalibrationError(
+            f"no hop or link delays{f' of {link}' if link else ''} in these measurements; {there}"
+        )
     return [
         (kind, route, fit_laws(values, candidates=law) if kind == "hop" else fit_round_trips(values))
         for (kind, route), values in wanted.items()
@@ -76,7 +82,9 @@ def _print(kind: Kind, route: Route, fits: tuple[LawFit, ...]) -> None:
     from calibrate.delays import choose, table
 
     chosen = choose(fits)
-    print(f"{route} ({'one way, at the relay' if kind == 'hop' else 'law of one crossing, from round trips'})")
+    print(
+        f"{route} ({'one way, at the relay' if kind == 'hop' else 'law of one crossing, from round trips'})"
+    )
     print(table(fits))
     law = chosen.law.model_dump(mode="json")
     if chosen.law.law == "empirical":

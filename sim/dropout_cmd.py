@@ -1,4 +1,6 @@
-"""`sim dropout` and `sim evening`: what a loss costs, and what an evening of comings and goings looks like."""
+"""`sim dropout` and `sim evening`: what a loss costs, and
+what an evening of comings and goings looks like.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,24 @@ JsonOnly = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 
 def dropout(
     scenario: ScenarioFile,
-    device: Annotated[str | None, typer.Option(help="Drop this device, besides the scenario's own events.")] = None,
-    at_token: Annotated[int | None, typer.Option(min=1, help="With --device: when the reply has so many tokens.")] = None,
-    silent: Annotated[bool, typer.Option(help="With --device: power or link lost, nobody closes a connection.")] = False,
-    smaller: Annotated[str | None, typer.Option(help="Compare with this model on each half of the devices.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Drop this device, besides the scenario's own events.")
+    ] = None,
+    at_token: Annotated[
+        int | None, typer.Option(min=1, help="With --device: when the reply has so many tokens.")
+    ] = None,
+    silent: Annotated[
+        bool, typer.Option(help="With --device: power or link lost, nobody closes a connection.")
+    ] = False,
+    smaller: Annotated[
+        str | None, typer.Option(help="Compare with this model on each half of the devices.")
+    ] = None,
     failures_per_hour: Annotated[float, typer.Option(min=0.001, max=3600, help="For the comparison.")] = 1.0,
     away: Annotated[str, typer.Option(help="For the comparison: how long the device stays away.")] = "10 min",
     as_json: Json = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for results; default results/dropout-<scenario>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; default results/dropout-<scenario>.")
+    ] = None,
     seed: Seed = None,
     replications: Replications = None,
     charts: Annotated[bool, typer.Option(help="Draw the recovery plot.")] = True,
@@ -41,7 +53,9 @@ def dropout(
     from simulator.units import TIME, read_quantity
 
     losses = LossRate(failures_per_hour=failures_per_hour, away_s=read_quantity(away, TIME))
-    predicted = predict_dropout(_with_drop(load_scenario(scenario, seed, replications), device, at_token, silent))
+    predicted = predict_dropout(
+        _with_drop(load_scenario(scenario, seed, replications), device, at_token, silent)
+    )
     compared = options(predicted, losses, ModelSpec(name=smaller) if smaller else None)
     document = predicted.document() | {"options": [option.model_dump() for option in compared]}
     if as_json:
@@ -56,7 +70,9 @@ def dropout(
 def evening(
     scenario: ScenarioFile,
     hours: Annotated[float, typer.Option(min=0.01, max=48, help="How long requests come.")] = 4.0,
-    requests_per_hour: Annotated[float, typer.Option(min=0.1, max=1000, help="At random: a Poisson process.")] = 12.0,
+    requests_per_hour: Annotated[
+        float, typer.Option(min=0.1, max=1000, help="At random: a Poisson process.")
+    ] = 12.0,
     as_json: JsonOnly = False,
     seed: Seed = None,
     replications: Annotated[int, typer.Option(min=1, max=1000, help="Evenings.")] = 5,
@@ -72,8 +88,15 @@ def evening(
         return
     print(f"{document['scenario']}  {document['question']}")
     print(f"{hours:g} h, {requests_per_hour:g} requests/h, {replications} evenings; median [5 %, 95 %]")
-    for name, unit in (("requests", ""), ("completed", "of them"), ("interrupted", "of them"), ("waiting_s", "s"),
-                       ("reply_s", "s"), ("recovery_s", "s"), ("tokens", "")):
+    for name, unit in (
+        ("requests", ""),
+        ("completed", "of them"),
+        ("interrupted", "of them"),
+        ("waiting_s", "s"),
+        ("reply_s", "s"),
+        ("recovery_s", "s"),
+        ("tokens", ""),
+    ):
         value = getattr(outcome, name)
         print(f"  {name.removesuffix('_s'):12} {value.text(unit) if value else 'none'}")
 
@@ -85,15 +108,20 @@ def _with_drop(scenario: Scenario, device: str | None, at_token: int | None, sil
 
     if device is None:
         if not scenario.events:
-            raise SimulatorError(f"{scenario.name} has no events; add `events:` to the file, or name a --device to drop")
+            raise SimulatorError(
+                f"{scenario.name} has no events; add `events:` to the file, or name a --device to drop"
+            )
         return scenario
     if device not in scenario.devices:
         known = list(scenario.devices)
-        raise SimulatorError(f"--device {device!r} is no device of {scenario.name}; devices are {', '.join(known)}"
-                             f"{did_you_mean(device, known)}")
+        raise SimulatorError(
+            f"--device {device!r} is no device of {scenario.name}; devices are {', '.join(known)}"
+            f"{did_you_mean(device, known)}"
+        )
     middle = max(1, scenario.workload.output_tokens // 2)
-    return scenario.model_copy(update={
-        "events": (*scenario.events, Drop(device=device, at_token=at_token or middle, silent=silent))})
+    return scenario.model_copy(
+        update={"events": (*scenario.events, Drop(device=device, at_token=at_token or middle, silent=silent))}
+    )
 
 
 def _write(predicted: Dropout, document: dict[str, Any], folder: Path, *, charts: bool) -> None:
@@ -105,7 +133,9 @@ def _write(predicted: Dropout, document: dict[str, Any], folder: Path, *, charts
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SimulatorError(f"{folder}: cannot be made ({error.strerror}); name a folder that you may write") from None
+        raise SimulatorError(
+            f"{folder}: cannot be made ({error.strerror}); name a folder that you may write"
+        ) from None
     scenario = predicted.scenario
     write_text_atomically(folder / "scenario.yaml", dumps(scenario, scenario.question or scenario.name))
     write_text_atomically(folder / "dropout.json", json.dumps(document, indent=2) + "\n")
@@ -124,17 +154,25 @@ def _print_dropout(predicted: Dropout, compared: tuple[Option, ...], folder: Pat
         for name, spent in predicted.phases.items():
             print(f"  {name:9} {spent.text('s')}")
     if predicted.regrown_s is not None:
-        print(f"taking in who came back {predicted.regrown_s.text('s')}, from the next request to its first token")
-    for name, rate in (("before", predicted.before_tokens_per_s), ("after", predicted.after_tokens_per_s),
-                       ("regrown", predicted.regrown_tokens_per_s)):
+        print(
+            f"taking in who came back {predicted.regrown_s.text('s')}, from the next request to its first "
+            "token"
+        )
+    for name, rate in (
+        ("before", predicted.before_tokens_per_s),
+        ("after", predicted.after_tokens_per_s),
+        ("regrown", predicted.regrown_tokens_per_s),
+    ):
         if rate is not None:
             print(f"{name:6} {rate.text('tokens/s')}")
     for per_hour, lost in predicted.lost_per_hour().items():
         if lost is not None:
             print(f"at {per_hour:g} losses/h: {lost.text('tokens lost per hour')}")
     for option in compared:
-        print(f"  {option.name}: {option.tokens_per_hour.text('tokens/h')}, serving {option.serving.median:.1%} of the time"
-              + (f" ({option.note})" if option.note else ""))
+        print(
+            f"  {option.name}: {option.tokens_per_hour.text('tokens/h')}, serving "
+            f"{option.serving.median:.1%} of the time" + (f" ({option.note})" if option.note else "")
+        )
     for reason, share in predicted.refusals:
         print(f"in {share:.0%} of the replications: {reason}")
     print(f"{len(predicted.stories)} replications, seed {scenario.seed}; files in {folder}")

@@ -14,7 +14,9 @@ from sim.run_cmd import ScenarioFile, load_scenario
 
 __all__ = ["app", "design", "run", "scenario", "summary"]
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find, check, measure and describe a real cluster.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Find, check, measure and describe a real cluster."
+)
 app.add_typer(live_local_cmd.app, name="local", help="A real llama.cpp cluster on this machine.")
 app.command("dropout")(live_dropout_cmd.dropout)
 app.command("discover")(live_net_cmd.discover)
@@ -22,7 +24,9 @@ app.command("doctor")(live_net_cmd.doctor)
 app.command("agent")(live_net_cmd.agent)
 app.command("links")(live_net_cmd.links)
 
-Cluster = Annotated[str, typer.Option("--cluster", help="local, exo://host:52415[,...] or llama-rpc://host:port,...")]
+Cluster = Annotated[
+    str, typer.Option("--cluster", help="local, exo://host:52415[,...] or llama-rpc://host:port,...")
+]
 Pairs = Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be given several times.")]
 
 
@@ -32,16 +36,28 @@ def _say(text: str) -> None:
 
 @app.command("run")
 def run(
-    scenarios: Annotated[list[Path], typer.Argument(help="Scenario files; several are measured interleaved (local only).")],
+    scenarios: Annotated[
+        list[Path], typer.Argument(help="Scenario files; several are measured interleaved (local only).")
+    ],
     cluster: Cluster,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the measurements, or a .jsonl file.")] = Path(),
-    rounds: Annotated[int | None, typer.Option(min=1, max=100, help="Visits to each scenario (local).")] = None,
-    record: Annotated[Path | None, typer.Option(help="Keep the raw HTTP exchange, secrets removed (EXO).")] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder for the measurements, or a .jsonl file.")
+    ] = Path(),
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Visits to each scenario (local).")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="Keep the raw HTTP exchange, secrets removed (EXO).")
+    ] = None,
     model_id: Annotated[str | None, typer.Option(help="EXO's name of the model, when it differs.")] = None,
     device: Pairs = None,
     power: Pairs = None,
-    allow_busy: Annotated[bool, typer.Option(help="Measure although something else uses the cluster (EXO).")] = False,
-    reuse_instance: Annotated[bool, typer.Option(help="Measure the instance that is already there (EXO).")] = False,
+    allow_busy: Annotated[
+        bool, typer.Option(help="Measure although something else uses the cluster (EXO).")
+    ] = False,
+    reuse_instance: Annotated[
+        bool, typer.Option(help="Measure the instance that is already there (EXO).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure scenarios on a real cluster; every token is on disk as soon as it arrives."""
@@ -49,11 +65,21 @@ def run(
         from sim.live_exo_cmd import live_run, parse_pairs
 
         if len(scenarios) != 1:
-            raise typer.BadParameter(f"an EXO cluster measures one scenario at a time and got {len(scenarios)}")
+            raise typer.BadParameter(
+                f"an EXO cluster measures one scenario at a time and got {len(scenarios)}"
+            )
         document: dict[str, Any] = live_run(
-            scenarios[0], cluster, _file(out, scenarios[0]), record=record, model_id=model_id,
-            device_map=parse_pairs(device or [], "--device"), power=parse_pairs(power or [], "--power"),
-            allow_busy=allow_busy, reuse_instance=reuse_instance, say=_say)
+            scenarios[0],
+            cluster,
+            _file(out, scenarios[0]),
+            record=record,
+            model_id=model_id,
+            device_map=parse_pairs(device or [], "--device"),
+            power=parse_pairs(power or [], "--power"),
+            allow_busy=allow_busy,
+            reuse_instance=reuse_instance,
+            say=_say,
+        )
         print(json.dumps(document, indent=2))
         return
     live_local_cmd.run(scenarios, out, rounds, cluster, as_json=as_json)
@@ -85,7 +111,9 @@ def scenario(
 def design(
     scenario: ScenarioFile,
     runs: Annotated[int, typer.Option("--runs", min=1, max=60, help="Placements to propose.")] = 8,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the scenarios to measure.")] = Path("plan"),
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the scenarios to measure.")] = Path(
+        "plan"
+    ),
 ) -> None:
     """Propose the placements whose measurement tells most; `sim live run` measures them."""
     from calibrate.design import propose
@@ -98,10 +126,19 @@ def design(
         stale.unlink()
     for proposal in proposals:
         path = out / f"{proposal.scenario.name}.yaml"
-        dump(proposal.scenario, path, header=f"Proposed by `sim live design`: a placement to measure for {asked.name}.")
+        dump(
+            proposal.scenario,
+            path,
+            header=f"Proposed by `sim live design`: a placement to measure for {asked.name}.",
+        )
         split = "/".join(f"{device}{layers}" for device, layers in proposal.layers.items())
-        weakest = max(proposal.relative_sd.items(), key=lambda item: item[1] if item[0].startswith("layer_s/") else 0.0)
-        print(f"{path}  {split}  (least known device then: {weakest[0].removeprefix('layer_s/')} +- {weakest[1]:.0%})")
+        weakest = max(
+            proposal.relative_sd.items(), key=lambda item: item[1] if item[0].startswith("layer_s/") else 0.0
+        )
+        print(
+            f"{path}  {split}  (least known device then: {weakest[0].removeprefix('layer_s/')} +- "
+            f"{weakest[1]:.0%})"
+        )
     print(f"next: sim live run {out}/*.yaml --cluster ...; then: sim calibrate *.jsonl")
 
 
@@ -121,9 +158,15 @@ def summary(
     if as_json:
         print(json.dumps(found.document(), indent=2))
         return
-    print(f"{found.name}: {found.summary.tokens_per_s.text('tokens/s')} (median [5 %, 95 %] over {found.runs} runs, measured)")
+    print(
+        f"{found.name}: {found.summary.tokens_per_s.text('tokens/s')} (median [5 %, 95 %] over {found.runs} "
+        "runs, measured)"
+    )
     print(f"first token {interval_s(found.summary.first_token_s)}")
-    print(f"inter-token p50 {interval_s(found.summary.inter_token_p50_s)}, "
-          f"p90 {interval_s(found.summary.inter_token_p90_s)}, p99 {interval_s(found.summary.inter_token_p99_s)}")
+    print(
+        f"inter-token p50 {interval_s(found.summary.inter_token_p50_s)}, "
+        f"p90 {interval_s(found.summary.inter_token_p90_s)}, p99 "
+        f"{interval_s(found.summary.inter_token_p99_s)}"
+    )
     for warning in found.warnings:
         print(f"doubt: {warning}")

@@ -23,17 +23,37 @@ __all__ = ["dropout"]
 
 def dropout(
     scenario: ScenarioFile,
-    kill: Annotated[list[str], typer.Option(
-        "--kill", help="Device to take away; several go together, DEVICE+SECONDS that much later.")],
+    kill: Annotated[
+        list[str],
+        typer.Option(
+            "--kill", help="Device to take away; several go together, DEVICE+SECONDS that much later."
+        ),
+    ],
     at_token: Annotated[int, typer.Option("--at-token", min=2, help="When the reply has so many tokens.")],
     cluster: Annotated[str, typer.Option("--cluster", help="local, or exo://host:52415[,...].")] = "local",
-    command: Annotated[str | None, typer.Option(
-        "--command", help="EXO: a shell command that takes the device away; without one you are asked to.")] = None,
-    mode: Annotated[str, typer.Option("--mode", help="kill (kill -9), hang (SIGSTOP) or dark (link dead, not closed).")] = "kill",
-    back_after: Annotated[float | None, typer.Option(
-        "--back-after", min=0.0, help="The first device starts again so many seconds later; a second reply uses it.")] = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The Measurement to write.")] = Path("dropout.jsonl"),
-    exact: Annotated[bool, typer.Option(help="Read received tokens one by one, for the very same reply.")] = False,
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--command", help="EXO: a shell command that takes the device away; without one you are asked to."
+        ),
+    ] = None,
+    mode: Annotated[
+        str, typer.Option("--mode", help="kill (kill -9), hang (SIGSTOP) or dark (link dead, not closed).")
+    ] = "kill",
+    back_after: Annotated[
+        float | None,
+        typer.Option(
+            "--back-after",
+            min=0.0,
+            help="The first device starts again so many seconds later; a second reply uses it.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The Measurement to write.")] = Path(
+        "dropout.jsonl"
+    ),
+    exact: Annotated[
+        bool, typer.Option(help="Read received tokens one by one, for the very same reply.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Take devices away in the middle of a reply; the client goes on without them and loses no token."""
@@ -44,21 +64,28 @@ def dropout(
         _tell(_exo(asked, cluster, kill, at_token, out, command), [], as_json=as_json)
         return
     _require_local(cluster, command)
-    faults = [_fault(text, at_token, _mode(mode), back_after if number == 0 else None) for number, text in enumerate(kill)]
+    faults = [
+        _fault(text, at_token, _mode(mode), back_after if number == 0 else None)
+        for number, text in enumerate(kill)
+    ]
     done = run_dropout(asked, faults, out, _say, exact=exact, replies=1 if back_after is None else 2)
     _tell(done, faults, as_json=as_json)
 
 
 def _exo(
-    scenario: Scenario, cluster: str, kill: list[str], at_token: int, out: Path, command: str | None,
+    scenario: Scenario, cluster: str, kill: list[str], at_token: int, out: Path, command: str | None
 ) -> ExoDropped:
-    """One device of an EXO cluster, taken away by hand or by the user's command; raises LiveError for more than that."""
+    """One device of an EXO cluster, taken away by hand or by
+    the user's command; raises LiveError for more than that.
+    """
     from live.exo.dropout import exo_dropout
     from live.url import base_urls
     from simulator.errors import LiveError
 
     if len(kill) != 1 or "+" in kill[0]:
-        raise LiveError(f"--kill is {', '.join(kill)}; on an EXO cluster one device goes at a time: give one name")
+        raise LiveError(
+            f"--kill is {', '.join(kill)}; on an EXO cluster one device goes at a time: give one name"
+        )
     return exo_dropout(scenario, base_urls(cluster), kill[0], at_token, out, command=command, say=_say)
 
 
@@ -67,12 +94,19 @@ def _require_local(cluster: str, command: str | None) -> None:
     from simulator.errors import LiveError
 
     if cluster != "local":
-        raise LiveError(f"--cluster is {cluster!r}; write local or exo://host:52415. On a remote llama.cpp cluster nobody here "
-                        "can pull the plug: start `sim live run` there and pull it yourself, the reply goes on and the phases "
-                        "are in the measurement")
+        raise LiveError(
+            f"--cluster is {cluster!r}; write local or exo://host:52415. On a remote llama.cpp cluster "
+            "nobody here "
+            "can pull the plug: start `sim live run` there and pull it yourself, the reply goes on and the "
+            "phases "
+            "are in the measurement"
+        )
     if command is not None:
-        raise LiveError(f"--command is {command!r}, and on the local cluster devices are taken away without one; leave it out, "
-                        "or choose how with --mode")
+        raise LiveError(
+            f"--command is {command!r}, and on the local cluster devices are taken away without one; leave "
+            "it out, "
+            "or choose how with --mode"
+        )
 
 
 def _fault(text: str, at_token: int, mode: Mode, back_after_s: float | None) -> Fault:
@@ -115,10 +149,20 @@ def _rates(done: Dropped | ExoDropped) -> dict[str, float | None]:
 
 def _document(done: Dropped | ExoDropped, faults: list[Fault]) -> dict[str, Any]:
     return {
-        "measurement": str(done.path), "tokens": len(done.tokens),
+        "measurement": str(done.path),
+        "tokens": len(done.tokens),
         "faults": [asdict(fault) for fault in faults],
-        "recoveries": [{"devices": list(one.devices), "token": one.token, "planned": one.is_planned, "recovery_s": one.seconds,
-                        "phases_s": one.phases_s(), "layers": one.layers} for one in done.recoveries],
+        "recoveries": [
+            {
+                "devices": list(one.devices),
+                "token": one.token,
+                "planned": one.is_planned,
+                "recovery_s": one.seconds,
+                "phases_s": one.phases_s(),
+                "layers": one.layers,
+            }
+            for one in done.recoveries
+        ],
         "tokens_per_s": _rates(done),
     }
 
@@ -127,8 +171,11 @@ def _print(done: Dropped | ExoDropped) -> None:
     """The answer for a terminal."""
     for one in done.recoveries:
         names = ", ".join(one.devices)
-        print(f"{names} taken in before a reply: its first token came {one.seconds:.2f} s after the request" if one.is_planned
-              else f"without {names} after token {one.token}: the next one came {one.seconds:.2f} s later")
+        print(
+            f"{names} taken in before a reply: its first token came {one.seconds:.2f} s after the request"
+            if one.is_planned
+            else f"without {names} after token {one.token}: the next one came {one.seconds:.2f} s later"
+        )
         for name, spent_s in one.phases_s().items():
             print(f"  {name:8} {spent_s:.3f} s")
     for name, rate in _rates(done).items():

@@ -27,9 +27,17 @@ def parse_pairs(pairs: list[str], option: str) -> dict[str, str]:
 
 
 def live_run(
-    scenario_path: Path, cluster: str, out: Path, *, record: Path | None = None, model_id: str | None = None,
-    device_map: Mapping[str, str] | None = None, power: Mapping[str, str] | None = None, allow_busy: bool = False,
-    reuse_instance: bool = False, say: Callable[[str], None] | None = None,
+    scenario_path: Path,
+    cluster: str,
+    out: Path,
+    *,
+    record: Path | None = None,
+    model_id: str | None = None,
+    device_map: Mapping[str, str] | None = None,
+    power: Mapping[str, str] | None = None,
+    allow_busy: bool = False,
+    reuse_instance: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Measure a scenario on an EXO cluster; the answer is fit for `--json` and `lines_of`.
 
@@ -43,21 +51,31 @@ def live_run(
         transport = stack.enter_context(_recording(record)) if record else None
         tell, count = stack.enter_context(_progress(scenario, say))
         options = MeasureOptions(
-            model_id=model_id, device_map=device_map or {}, power=power or {}, allow_busy=allow_busy,
-            reuse_instance=reuse_instance, say=tell, on_token=count,
-        )  # fmt: skip
+            model_id=model_id,
+            device_map=device_map or {},
+            power=power or {},
+            allow_busy=allow_busy,
+            reuse_instance=reuse_instance,
+            say=tell,
+            on_token=count,
+        )
         result = measure_exo(scenario, base_urls(cluster), out, options, transport=transport)
     steady = result.steady
     return {
-        "file": str(result.path), "runs_done": result.runs_done, "runs": scenario.workload.runs,
-        "failures": list(result.failures), "warnings": list(result.warnings),
+        "file": str(result.path),
+        "runs_done": result.runs_done,
+        "runs": scenario.workload.runs,
+        "failures": list(result.failures),
+        "warnings": list(result.warnings),
         "tokens_per_s": list(steady.per_request) if steady else [],
         "median_tokens_per_s": steady.median_tokens_per_s if steady else None,
         "exo_bench_tokens_per_s": steady.exo_bench_tokens_per_s if steady else None,
-    }  # fmt: skip
+    }
 
 
-def live_scenario(cluster: str, out: Path, *, model_id: str | None = None, name: str = "my-cluster") -> dict[str, Any]:
+def live_scenario(
+    cluster: str, out: Path, *, model_id: str | None = None, name: str = "my-cluster"
+) -> dict[str, Any]:
     """Write the running cluster as a scenario to `out`; the answer holds what was assumed.
 
     The model is that of the one running instance, with its placement, unless `model_id` names one.
@@ -73,11 +91,19 @@ def live_scenario(cluster: str, out: Path, *, model_id: str | None = None, name:
         found = ", ".join(one.model_id for one in running) or "none"
         raise LiveError(f"say --model ID: a scenario needs one model, and the instances running are: {found}")
     instance = running[0] if running else None
-    card: Mapping[str, Any] = instance.card if instance else client.template(
-        match_model(model_id or "", None, client.models())).card
+    card: Mapping[str, Any] = (
+        instance.card
+        if instance
+        else client.template(match_model(model_id or "", None, client.models())).card
+    )
     scenario, notes = scenario_of(state, card, name=name, instance=instance)
     dump(scenario, out, f"{scenario.question}\nWritten by `sim live scenario`.\n" + "\n".join(notes))
-    return {"file": str(out), "devices": list(scenario.devices), "model": scenario.model.name, "assumed": list(notes)}
+    return {
+        "file": str(out),
+        "devices": list(scenario.devices),
+        "model": scenario.model.name,
+        "assumed": list(notes),
+    }
 
 
 def _recording(path: Path) -> Any:
@@ -99,7 +125,9 @@ def _recording(path: Path) -> Any:
 
 
 def _progress(scenario: Scenario, say: Callable[[str], None] | None) -> Any:
-    """(say, count a token) as a context: a bar on a terminal, plain lines elsewhere; always on standard error."""
+    """(say, count a token) as a context: a bar on a terminal,
+    plain lines elsewhere; always on standard error.
+    """
     if say is not None:
         return nullcontext((say, None))
     if not sys.stderr.isatty():

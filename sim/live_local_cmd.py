@@ -1,4 +1,6 @@
-"""`sim live local`: a real llama.cpp RPC cluster on this machine; build it, give it a model, measure scenarios."""
+"""`sim live local`: a real llama.cpp RPC cluster on this
+machine; build it, give it a model, measure scenarios.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ import typer
 
 __all__ = ["app", "endpoints_of", "install", "model", "overhead", "run", "serve", "table"]
 
-app = typer.Typer(no_args_is_help=True, help="A real cluster on one machine: throttled devices, shaped links.")
+app = typer.Typer(
+    no_args_is_help=True, help="A real cluster on one machine: throttled devices, shaped links."
+)
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="threads of each device")]
 RPC_SCHEME = "llama-rpc://"
@@ -19,7 +23,9 @@ RPC_SCHEME = "llama-rpc://"
 
 @app.command()
 def install() -> None:
-    """Build llama-cpp-python with RPC (once, minutes; needs a C++ compiler) and install it into this Python."""
+    """Build llama-cpp-python with RPC (once, minutes; needs
+    a C++ compiler) and install it into this Python.
+    """
     from live.local.install import cached_wheel
     from live.local.install import install as install_wheel
 
@@ -40,11 +46,17 @@ def model(
     file = model_file(name, tell=_say)
     facts = catalog.from_gguf(file)
     numbers = {
-        "name": name, "quantisation": "Q4_K_M", "layers": facts.layers, "hidden": facts.hidden,
-        "layer_bytes": f"{facts.layer_bytes:.0f} B", "embedding_bytes": f"{facts.embedding_bytes:.0f} B",
-        "head_bytes": f"{facts.head_bytes:.0f} B", "layer_flops": round(facts.layer_flops_per_token),
+        "name": name,
+        "quantisation": "Q4_K_M",
+        "layers": facts.layers,
+        "hidden": facts.hidden,
+        "layer_bytes": f"{facts.layer_bytes:.0f} B",
+        "embedding_bytes": f"{facts.embedding_bytes:.0f} B",
+        "head_bytes": f"{facts.head_bytes:.0f} B",
+        "layer_flops": round(facts.layer_flops_per_token),
         "kv_bytes_per_token_per_layer": f"{facts.kv_bytes_per_token_per_layer:.0f} B",
-        "head_flops": round(facts.head_flops), "activation_bytes": f"{4 * facts.hidden} B",
+        "head_flops": round(facts.head_flops),
+        "activation_bytes": f"{4 * facts.hidden} B",
     }
     if as_json:
         sys.stdout.write(json.dumps({"file": str(file), "model": numbers}) + "\n")
@@ -55,9 +67,15 @@ def model(
 
 @app.command()
 def run(
-    scenario: Annotated[list[Path], typer.Argument(help="scenario files with engine llama-rpc; many are interleaved")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder, or a .jsonl file for one scenario")] = Path(),
-    rounds: Annotated[int | None, typer.Option("--rounds", min=1, max=100, help="visits to each scenario")] = None,
+    scenario: Annotated[
+        list[Path], typer.Argument(help="scenario files with engine llama-rpc; many are interleaved")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="folder, or a .jsonl file for one scenario")
+    ] = Path(),
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, max=100, help="visits to each scenario")
+    ] = None,
     cluster: Annotated[str, typer.Option("--cluster", help="local, or llama-rpc://host:port,...")] = "local",
     threads: Threads = 1,
     as_json: Json = False,
@@ -78,7 +96,9 @@ def run(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option("--host", help="address to listen on: there is no password")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option("--host", help="address to listen on: there is no password")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 50052,
     threads: Threads = 1,
 ) -> None:
@@ -92,18 +112,25 @@ def serve(
 
 
 @app.command()
-def overhead(count: Annotated[int, typer.Option("--count", min=10, max=100_000)] = 500, as_json: Json = False) -> None:
+def overhead(
+    count: Annotated[int, typer.Option("--count", min=10, max=100_000)] = 500, as_json: Json = False
+) -> None:
     """Measure what the relay itself adds to each message on this machine."""
     import numpy as np
 
     from live.local.overhead import relay_overhead_s
 
     added_s = relay_overhead_s(count)
-    found = {name: float(np.quantile(added_s, share)) for name, share in (("median", 0.5), ("p90", 0.9), ("p99", 0.99))}
+    found = {
+        name: float(np.quantile(added_s, share))
+        for name, share in (("median", 0.5), ("p90", 0.9), ("p99", 0.99))
+    }
     if as_json:
         sys.stdout.write(json.dumps({"relay_overhead_s": found, "messages": count}) + "\n")
     else:
-        sys.stdout.write(", ".join(f"{name} {value * 1e6:.0f} us" for name, value in found.items()) + " per message\n")
+        sys.stdout.write(
+            ", ".join(f"{name} {value * 1e6:.0f} us" for name, value in found.items()) + " per message\n"
+        )
 
 
 @app.command()
@@ -126,9 +153,16 @@ def endpoints_of(cluster: str) -> tuple[str, ...]:
     if cluster == "local":
         return ()
     addresses = tuple(part.strip() for part in cluster.removeprefix(RPC_SCHEME).split(",") if part.strip())
-    if not cluster.startswith(RPC_SCHEME) or not addresses or not all(_has_port(address) for address in addresses):
-        raise LiveError(f"--cluster is {cluster!r}; write local, or {RPC_SCHEME}host:port,host:port with one address "
-                        "for each device after the first (an EXO cluster, exo://host:52415, is measured by `sim live run`)")
+    if (
+        not cluster.startswith(RPC_SCHEME)
+        or not addresses
+        or not all(_has_port(address) for address in addresses)
+    ):
+        raise LiveError(
+            f"--cluster is {cluster!r}; write local, or {RPC_SCHEME}host:port,host:port with one address "
+            "for each device after the first (an EXO cluster, exo://host:52415, is measured by `sim live "
+            "run`)"
+        )
     return addresses
 
 

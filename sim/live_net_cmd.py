@@ -14,18 +14,26 @@ __all__ = ["agent", "discover", "doctor", "links"]
 
 PIPE_WIDTH = 240
 
-Hosts = Annotated[list[str] | None, typer.Option("--host", help="host or host:port of an EXO node; may be repeated")]
+Hosts = Annotated[
+    list[str] | None, typer.Option("--host", help="host or host:port of an EXO node; may be repeated")
+]
 Seconds = Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="how long to listen")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
-Namespace = Annotated[list[str] | None, typer.Option("--namespace", help="EXO's namespace, if it is not the default")]
-Sweep = Annotated[str, typer.Option("--sweep", help="ask every address of this network, for example 192.168.1.0/24")]
+Namespace = Annotated[
+    list[str] | None, typer.Option("--namespace", help="EXO's namespace, if it is not the default")
+]
+Sweep = Annotated[
+    str, typer.Option("--sweep", help="ask every address of this network, for example 192.168.1.0/24")
+]
 Token = Annotated[str, typer.Option("--token", envvar="LANSIM_TOKEN", help="pairing token of the agents")]
 Agents = Annotated[str, typer.Option("--agents", help="host:port of each agent, with commas between")]
 
 
 def discover(
     host: Hosts = None,
-    expect: Annotated[int | None, typer.Option("--expect", min=1, help="exit 1 if fewer devices are found")] = None,
+    expect: Annotated[
+        int | None, typer.Option("--expect", min=1, help="exit 1 if fewer devices are found")
+    ] = None,
     seconds: Seconds = 4.0,
     namespace: Namespace = None,
     sweep: Sweep = "",
@@ -51,7 +59,9 @@ def discover(
 
 def doctor(
     host: Hosts = None,
-    model: Annotated[str, typer.Option("--model", help="model that is to fit, as the catalogue or EXO names it")] = "",
+    model: Annotated[
+        str, typer.Option("--model", help="model that is to fit, as the catalogue or EXO names it")
+    ] = "",
     agents: Agents = "",
     token: Token = "",
     strict: Annotated[bool, typer.Option("--strict", help="exit 1 for warnings too")] = False,
@@ -74,15 +84,21 @@ def doctor(
 
 
 def agent(
-    listen: Annotated[str, typer.Option("--listen", help="address of this device to listen on")] = "127.0.0.1",
+    listen: Annotated[
+        str, typer.Option("--listen", help="address of this device to listen on")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535)] = 52425,
     name: Annotated[str, typer.Option("--name", help="how the others see this device")] = "",
     token: Token = "",
     token_file: Annotated[Path | None, typer.Option("--token-file", help="file that holds the token")] = None,
-    model_file: Annotated[Path | None, typer.Option("--model-file", help="file whose reading may be timed")] = None,
+    model_file: Annotated[
+        Path | None, typer.Option("--model-file", help="file whose reading may be timed")
+    ] = None,
     announce: Annotated[bool, typer.Option(help="announce this agent by mDNS")] = True,
 ) -> None:
-    """Run the agent on this device: it measures the device and its links when asked with the pairing token."""
+    """Run the agent on this device: it measures the device
+    and its links when asked with the pairing token.
+    """
     from live.agent.__main__ import run, token_from
     from live.agent.server import Settings
     from live.agent.wire import WireError
@@ -98,22 +114,37 @@ def agent(
 def links(
     agents: Agents = "",
     token: Token = "",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="measurement file; default links-TIME.jsonl")] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.05, max=3600, help="per link, size and load")] = 5.0,
-    size: Annotated[list[int] | None, typer.Option("--size", help="message size in bytes; may be repeated")] = None,
-    interval_ms: Annotated[float, typer.Option("--interval-ms", min=0, help="pause between round trips")] = 10.0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="measurement file; default links-TIME.jsonl")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.05, max=3600, help="per link, size and load")
+    ] = 5.0,
+    size: Annotated[
+        list[int] | None, typer.Option("--size", help="message size in bytes; may be repeated")
+    ] = None,
+    interval_ms: Annotated[
+        float, typer.Option("--interval-ms", min=0, help="pause between round trips")
+    ] = 10.0,
     loaded: Annotated[bool, typer.Option(help="measure again while the link is full")] = True,
     speed: Annotated[bool, typer.Option(help="let each device measure its memory and disk first")] = True,
     as_json: Json = False,
 ) -> None:
-    """Let the agents measure the links between them, show the matrix, and store the samples for the calibration."""
+    """Let the agents measure the links between them, show
+    the matrix, and store the samples for the calibration.
+    """
     from datetime import datetime
 
     from live.agent import matrix
     from live.agent.links import Plan, measure_links
 
     plan = Plan(
-        tuple(size or (4, 16_384)), seconds, interval_ms / 1e3, loaded, min(2.0, seconds), 2.0 if speed else 0.0
+        tuple(size or (4, 16_384)),
+        seconds,
+        interval_ms / 1e3,
+        loaded,
+        min(2.0, seconds),
+        2.0 if speed else 0.0,
     )
     target = out or Path(f"links-{datetime.now().astimezone():%Y%m%dT%H%M%S}.jsonl")
     found = measure_links(_addresses(agents) or _announced(), token, plan, target, _progress)
@@ -124,7 +155,9 @@ def links(
         sys.stdout.write(f"samples in {target}\n")
 
 
-def _options(host: list[str] | None, seconds: float, namespace: list[str] | None, sweep: str, token: str) -> Any:
+def _options(
+    host: list[str] | None, seconds: float, namespace: list[str] | None, sweep: str, token: str
+) -> Any:
     from live.discover import Options
     from live.discover.look import read_host
 

@@ -23,7 +23,10 @@ from simulator.errors import SimulatorError
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Predict and measure how fast a large language model decodes across the devices of one LAN.",
 )
 app.command("run")(run_cmd.run)
@@ -45,7 +48,9 @@ app.command("delays")(delays_cmd.delays)
 app.command("summary")(live_cmd.summary)
 app.add_typer(live_cmd.app, name="live")
 app.add_typer(calibrate_cmd.validate_app, name="validate")
-app.add_typer(catalog_cmd.app, name="catalog", help="List the devices, models, networks and engines that are known.")
+app.add_typer(
+    catalog_cmd.app, name="catalog", help="List the devices, models, networks and engines that are known."
+)
 
 
 def main() -> None:

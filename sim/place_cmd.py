@@ -24,9 +24,13 @@ STANDS_IN = {"p99": "mean time of a token", "first-token": "mean time of a promp
 def place(
     scenario: ScenarioFile,
     objective: Annotated[str, typer.Option(help="chat, users, slowest-stage, p99 or first-token.")] = "chat",
-    chats: Annotated[int | None, typer.Option(min=1, max=256, help="Chats at once; replaces the scenario's.")] = None,
+    chats: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Chats at once; replaces the scenario's.")
+    ] = None,
     as_json: Json = False,
-    out: Annotated[Path | None, typer.Option(help="Write the scenario with the best placement to this file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the scenario with the best placement to this file.")
+    ] = None,
     seed: Seed = None,
     replications: Replications = None,
 ) -> None:
@@ -55,16 +59,22 @@ def _write(asked: Scenario, answer: PlacementAnswer, out: Path) -> None:
     from simulator.plan.place_trial import manual
 
     assert answer.best.placement is not None
-    dump(asked.model_copy(update={"placement": manual(answer.best.placement)}), out,
-         f"{asked.question or asked.name}\nPlacement found by `sim place --objective {answer.objective}`.")
+    dump(
+        asked.model_copy(update={"placement": manual(answer.best.placement)}),
+        out,
+        f"{asked.question or asked.name}\nPlacement found by `sim place --objective {answer.objective}`.",
+    )
 
 
 def _print(answer: PlacementAnswer, out: Path | None) -> None:
     from rich.console import Console
 
     console = Console(soft_wrap=True)
-    console.print(f"[bold]{answer.scenario}[/bold] on {answer.engine}, {answer.chats} chat(s), objective "
-                  f"{answer.objective}: {answer.meaning}", highlight=False)
+    console.print(
+        f"[bold]{answer.scenario}[/bold] on {answer.engine}, {answer.chats} chat(s), objective "
+        f"{answer.objective}: {answer.meaning}",
+        highlight=False,
+    )
     console.print(_ring(answer))
     console.print(_table(answer))
     console.print(f"nobody can beat: {answer.bound.text()} {answer.bound_of}", highlight=False)
@@ -105,7 +115,15 @@ def _table(answer: PlacementAnswer) -> Any:
     from sim.report import interval_s
 
     table = Table(box=None, pad_edge=False)
-    for title in ("placement", "layers", "tokens/s", "all chats", "p99 between tokens", "first token", "cost / best"):
+    for title in (
+        "placement",
+        "layers",
+        "tokens/s",
+        "all chats",
+        "p99 between tokens",
+        "first token",
+        "cost / best",
+    ):
         table.add_column(title)
     for option in (answer.best, *answer.beside):
         if option.refused or option.placement is None:
@@ -115,9 +133,15 @@ def _table(answer: PlacementAnswer) -> Any:
         assert option.total_tokens_per_s is not None
         assert option.inter_token_p99_s is not None
         assert option.first_token_s is not None
-        table.add_row(option.name, _layers(option), option.tokens_per_s.text(), option.total_tokens_per_s.text(),
-                      interval_s(option.inter_token_p99_s), interval_s(option.first_token_s),
-                      option.gain.text() if option.gain else "-")
+        table.add_row(
+            option.name,
+            _layers(option),
+            option.tokens_per_s.text(),
+            option.total_tokens_per_s.text(),
+            interval_s(option.inter_token_p99_s),
+            interval_s(option.first_token_s),
+            option.gain.text() if option.gain else "-",
+        )
     return table
 
 
@@ -132,10 +156,16 @@ def _proof(answer: PlacementAnswer) -> str:
     assert best is not None
     stands_in = STANDS_IN.get(answer.objective)
     sure = "proven optimal" if proof.gap < ROUNDING else f"at most {proof.gap:.1%} above the least possible"
-    text = (f"searched all subsets, ring orders and layer counts: least {stands_in or 'mean cost'} {proof.value_s:.6g} s, "
-            f"{sure}; {proof.simulated} placements simulated")
+    text = (
+        f"searched all subsets, ring orders and layer counts: least {stands_in or 'mean cost'} "
+        f"{proof.value_s:.6g} s, "
+        f"{sure}; {proof.simulated} placements simulated"
+    )
     if stands_in:  # the objective itself has no closed form to prove anything about
-        text += f"; the proof is of that stand-in, not of the {answer.objective}, of which this is the best simulated"
+        text += (
+            f"; the proof is of that stand-in, not of the {answer.objective}, of which this is the best "
+            "simulated"
+        )
     if best.shards != means.shards:
         counts = " ".join(f"{name}:{count}" for name, count in means.layer_counts.items())
         text += f"; simulation prefers the answer above to the optimum of the means ({counts})"
@@ -148,11 +178,21 @@ def _print_forms(console: Any, answer: PlacementAnswer) -> None:
     ready = forms(answer)
     llama, exo = ready["llama_cpp"], ready["exo"]
     console.print(f"\nin a scenario:\n  {ready['scenario']}", highlight=False, markup=False)
-    console.print("EXO, POST /instance, by rank (template: GET /instance/placement):", highlight=False, markup=False)
+    console.print(
+        "EXO, POST /instance, by rank (template: GET /instance/placement):", highlight=False, markup=False
+    )
     for entry in exo:
-        console.print(f"  {entry['node']}: {json.dumps({'PipelineShardMetadata': entry['PipelineShardMetadata']})}",
-                      highlight=False, markup=False)
-    console.print(f"llama.cpp, client on {llama['client']}:\n  {llama['flags']}", highlight=False, markup=False)
+        console.print(
+            f"  {entry['node']}: {json.dumps({'PipelineShardMetadata': entry['PipelineShardMetadata']})}",
+            highlight=False,
+            markup=False,
+        )
+    console.print(
+        f"llama.cpp, client on {llama['client']}:\n  {llama['flags']}", highlight=False, markup=False
+    )
     if "with_client_gpu" in llama:
-        console.print(f"  or, with a graphics processor in the client: {llama['with_client_gpu']}",
-                      highlight=False, markup=False)
+        console.print(
+            f"  or, with a graphics processor in the client: {llama['with_client_gpu']}",
+            highlight=False,
+            markup=False,
+        )

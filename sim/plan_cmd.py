@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["cost", "plan"]
 
 JsonOnly = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Prices = Annotated[Path | None, typer.Option(help="YAML file with your own prices, watts and exchange rates.")]
+Prices = Annotated[
+    Path | None, typer.Option(help="YAML file with your own prices, watts and exchange rates.")
+]
 Hours = Annotated[float, typer.Option(min=0.1, max=24, help="Hours a day that the cluster is switched on.")]
 Years = Annotated[float, typer.Option(min=0.5, max=50, help="Years over which a purchase is written off.")]
 
@@ -30,12 +32,14 @@ def plan(
     budget: Annotated[str, typer.Option(help="What may be spent, with its currency: '800 EUR'.")],
     goal: Annotated[str | None, typer.Option(help="What one chat should reach: '8 tokens/s'.")] = None,
     own: Annotated[
-        str | None, typer.Option(help="Devices of the scenario that you own; default all. The others are for sale.")
+        str | None,
+        typer.Option(help="Devices of the scenario that you own; default all. The others are for sale."),
     ] = None,
     allow: Annotated[
         str | None,
         typer.Option(
-            help="Groups to choose from: macs,gpus,minipcs,pcs,network,memory,quantisation,model; default all."
+            help="Groups to choose from: macs,gpus,minipcs,pcs,network,memory,quantisation,model; default "
+            "all."
         ),
     ] = None,
     most_purchases: Annotated[int, typer.Option(min=0, max=4, help="Machines to buy at most.")] = 2,
@@ -43,7 +47,9 @@ def plan(
     hours_per_day: Hours = 8.0,
     years: Years = 4.0,
     as_json: Json = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for plan.json and a scenario file of each option.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for plan.json and a scenario file of each option.")
+    ] = None,
     seed: Seed = None,
     replications: Replications = None,
 ) -> None:
@@ -55,9 +61,15 @@ def plan(
 
     with progress_bar(quiet=as_json) as progress:
         found = find(
-            load_scenario(scenario, seed, replications), read_money(budget), _goal(goal),
-            own=None if own is None else _names(own), allow=read_allowed(allow), prices=_prices(prices),
-            usage=Usage(hours_per_day=hours_per_day, years=years), most_purchases=most_purchases, progress=progress,
+            load_scenario(scenario, seed, replications),
+            read_money(budget),
+            _goal(goal),
+            own=None if own is None else _names(own),
+            allow=read_allowed(allow),
+            prices=_prices(prices),
+            usage=Usage(hours_per_day=hours_per_day, years=years),
+            most_purchases=most_purchases,
+            progress=progress,
         )
     if out is not None:
         _write(found, out)
@@ -82,7 +94,9 @@ def cost(
     seed: Seed = None,
     replications: Replications = None,
 ) -> None:
-    """Cost per million tokens against cloud APIs, and the tokens per day from which the cluster is cheaper."""
+    """Cost per million tokens against cloud APIs, and the
+    tokens per day from which the cluster is cheaper.
+    """
     from simulator.plan.cost import Usage, cluster_cost
     from simulator.plan.cost_report import markdown
     from simulator.plan.purchase_prices import PriceBook
@@ -92,8 +106,16 @@ def cost(
     book, usage = PriceBook(currency, _prices(prices)), Usage(hours_per_day=hours_per_day, years=years)
     loaded = [load_scenario(path, seed, replications) for path in scenarios]
     mine = _names(own) if own else ()
-    costs = [cluster_cost(one, book, usage, own=[name for name in mine if name in one.devices or len(loaded) == 1],
-                          electricity=electricity) for one in loaded]
+    costs = [
+        cluster_cost(
+            one,
+            book,
+            usage,
+            own=[name for name in mine if name in one.devices or len(loaded) == 1],
+            electricity=electricity,
+        )
+        for one in loaded
+    ]
     if as_json:
         print(json.dumps([one.model_dump() for one in costs], indent=2))
     elif as_markdown:
@@ -143,10 +165,13 @@ def _print_plan(result: Plan, folder: Path | None) -> None:
 
     console, unit = console_here(), result.budget.currency
     goal = "" if result.goal_tokens_per_s is None else f", goal {result.goal_tokens_per_s:g} tokens/s"
-    console.print(f"[bold]{result.scenario}[/bold]  budget {result.budget.amount:,.10g} {unit}{goal}", highlight=False)
+    console.print(
+        f"[bold]{result.scenario}[/bold]  budget {result.budget.amount:,.10g} {unit}{goal}", highlight=False
+    )
     if result.as_it_is is not None:
         console.print(
-            f"as it is: {result.as_it_is.tokens_per_s.text('tokens/s')}; {result.as_it_is.reasons[0]}", highlight=False
+            f"as it is: {result.as_it_is.tokens_per_s.text('tokens/s')}; {result.as_it_is.reasons[0]}",
+            highlight=False,
         )
     _print_options(console, result)
     console.print(f"\n[bold]answer:[/bold] {result.answer}", highlight=False)
@@ -157,13 +182,16 @@ def _print_plan(result: Plan, folder: Path | None) -> None:
         console.print(f"[yellow]doubt:[/yellow] {doubt}", highlight=False)
     files = "" if folder is None else f"; files in {folder}"
     console.print(
-        f"\n{result.considered} mixes, {result.pruned} ruled out by a bound, {result.evaluated} evaluated{files}",
+        f"\n{result.considered} mixes, {result.pruned} ruled out by a bound, {result.evaluated} "
+        f"evaluated{files}",
         highlight=False,
     )
 
 
 def _print_options(console: Console, result: Plan) -> None:
-    """One group per model and quantisation, cheapest first in each: answers of different quality are not compared."""
+    """One group per model and quantisation, cheapest first
+    in each: answers of different quality are not compared.
+    """
     from sim.table import print_table
 
     unit = result.budget.currency
@@ -171,9 +199,16 @@ def _print_options(console: Console, result: Plan) -> None:
     for row in result.options:
         note = "" if row.is_asked_model else ", which answers worse"
         chance = () if row.goal_probability is None else (f"{row.goal_probability:.0%}",)
-        groups.setdefault(f"{row.model}{note}", []).append((
-            f"{row.price:,.0f}", row.tokens_per_s.text(), *chance, f"{row.busy_w:.0f}/{row.idle_w:.0f}",
-            f"{row.per_million.median:.3g}", ", ".join(row.actions) or "place the layers anew"))
+        groups.setdefault(f"{row.model}{note}", []).append(
+            (
+                f"{row.price:,.0f}",
+                row.tokens_per_s.text(),
+                *chance,
+                f"{row.busy_w:.0f}/{row.idle_w:.0f}",
+                f"{row.per_million.median:.3g}",
+                ", ".join(row.actions) or "place the layers anew",
+            )
+        )
     goal = () if result.goal_tokens_per_s is None else ("goal",)
     heads = (unit, "tokens/s", *goal, "W busy/idle", f"{unit} per million", "what to do")
     print_table(console, heads, groups, wraps=("what to do",), drops=heads[-2:-4:-1], right=(unit,))
@@ -201,15 +236,20 @@ def _print_cost(result: Cost) -> None:
         highlight=False,
     )
     for quote in result.devices:
-        console.print(f"  {quote.what}: {quote.amount:,.0f} {unit} ({quote.label}, {quote.as_of})", highlight=False)
+        console.print(
+            f"  {quote.what}: {quote.amount:,.0f} {unit} ({quote.label}, {quote.as_of})", highlight=False
+        )
     console.print(
-        f"  {result.power.busy_w:.0f} W while a chat runs, {result.power.idle_w:.0f} W idle; {result.electricity.what} "
-        f"{result.electricity.amount * 3.6e6:.3f} {unit}/kWh ({result.electricity.label}, {result.electricity.as_of})",
+        f"  {result.power.busy_w:.0f} W while a chat runs, {result.power.idle_w:.0f} W idle; "
+        f"{result.electricity.what} "
+        f"{result.electricity.amount * 3.6e6:.3f} {unit}/kWh ({result.electricity.label}, "
+        f"{result.electricity.as_of})",
         highlight=False,
     )
     console.print(
         f"[bold]{result.per_million.text(unit)} per million tokens[/bold] at full use "
-        f"({result.most_per_day.median:,.0f} tokens a day); {result.electricity_per_million.text(unit)} of it is "
+        f"({result.most_per_day.median:,.0f} tokens a day); {result.electricity_per_million.text(unit)} of "
+        "it is "
         "electricity for the work",
         highlight=False,
     )
@@ -217,7 +257,9 @@ def _print_cost(result: Cost) -> None:
     for title in ("API", "model", f"{unit} per million", "as of", "breaks even at tokens/day"):
         table.add_column(title)
     for row in result.cloud:
-        even = f"never: {row.why_never}" if row.break_even_per_day is None else f"{row.break_even_per_day:,.0f}"
+        even = (
+            f"never: {row.why_never}" if row.break_even_per_day is None else f"{row.break_even_per_day:,.0f}"
+        )
         table.add_row(row.provider, row.model, f"{row.per_million:.2f}", row.as_of, even)
     console.print(table)
     console.print(f"[bold]verdict:[/bold] {verdict(result)}", highlight=False)

@@ -1,4 +1,6 @@
-"""What a person sees on a terminal: the device table, the headline, the bottleneck, the what-ifs, the doubts."""
+"""What a person sees on a terminal: the device table, the
+headline, the bottleneck, the what-ifs, the doubts.
+"""
 
 from __future__ import annotations
 
@@ -25,30 +27,47 @@ def print_prediction(prediction: Prediction, folder: Path) -> None:
     console, scenario, summary = console_here(), prediction.scenario, prediction.summary
     model = scenario.model
     console.print(f"[bold]{scenario.name}[/bold]  {scenario.question}", highlight=False)
-    console.print(f"{model.name} {model.quantisation or ''} on {scenario.engine.name}, "
-                  f"{scenario.workload.prompt_tokens} + {scenario.workload.output_tokens} tokens, "
-                  f"{scenario.workload.concurrency} chat(s)", highlight=False)
+    console.print(
+        f"{model.name} {model.quantisation or ''} on {scenario.engine.name}, "
+        f"{scenario.workload.prompt_tokens} + {scenario.workload.output_tokens} tokens, "
+        f"{scenario.workload.concurrency} chat(s)",
+        highlight=False,
+    )
     _print_devices(console, prediction)
-    console.print(f"[bold]{summary.tokens_per_s.text('tokens/s')}[/bold]  median [5 %, 95 %], {summary.tokens_per_s.label}",
-                  highlight=False)
+    console.print(
+        f"[bold]{summary.tokens_per_s.text('tokens/s')}[/bold]  median [5 %, 95 %], "
+        f"{summary.tokens_per_s.label}",
+        highlight=False,
+    )
     if scenario.workload.concurrency > 1:
         console.print(f"all chats together {summary.total_tokens_per_s.text('tokens/s')}", highlight=False)
     console.print(f"first token {interval_s(summary.first_token_s)}", highlight=False)
-    console.print(f"inter-token p50 {interval_s(summary.inter_token_p50_s)}, "
-                  f"p90 {format_seconds(summary.inter_token_p90_s.median)}, "
-                  f"p99 {format_seconds(summary.inter_token_p99_s.median)}", highlight=False)
+    console.print(
+        f"inter-token p50 {interval_s(summary.inter_token_p50_s)}, "
+        f"p90 {format_seconds(summary.inter_token_p90_s.median)}, "
+        f"p99 {format_seconds(summary.inter_token_p99_s.median)}",
+        highlight=False,
+    )
     console.print(f"\nlimit: {prediction.bottleneck.sentence}", highlight=False)
     for what_if in prediction.what_ifs:
-        console.print(f"  {what_if.change}: {what_if.tokens_per_s.text('tokens/s')}, "
-                      f"better in {what_if.probability_better:.0%} of the cases", highlight=False)
+        console.print(
+            f"  {what_if.change}: {what_if.tokens_per_s.text('tokens/s')}, "
+            f"better in {what_if.probability_better:.0%} of the cases",
+            highlight=False,
+        )
     for warning in prediction.warnings:
         console.print(f"[yellow]doubt:[/yellow] {warning}", highlight=False)
-    console.print(f"\n{scenario.replications} replications of {scenario.workload.runs} runs, seed {scenario.seed}; "
-                  f"files in {folder}", highlight=False)
+    console.print(
+        f"\n{scenario.replications} replications of {scenario.workload.runs} runs, seed {scenario.seed}; "
+        f"files in {folder}",
+        highlight=False,
+    )
 
 
 def _print_devices(console: Console, prediction: Prediction) -> None:
-    """One line per device: what it holds, what it can hold, how long its stage takes; kind goes on a narrow terminal."""
+    """One line per device: what it holds, what it can hold,
+    how long its stage takes; kind goes on a narrow terminal.
+    """
     rows = []
     for row in prediction.document()["placement"]:
         layers = f"{row['first_layer']}-{row['last_layer']} ({row['layers']})" if row["layers"] else "none"
@@ -56,20 +75,38 @@ def _print_devices(console: Console, prediction: Prediction) -> None:
         stage = f"{row['stage_s'] * 1e3:.0f} [{low * 1e3:.0f}, {high * 1e3:.0f}]" if row["layers"] else "-"
         memory = f"{format_bytes(row['memory_bytes'])} / {format_bytes(row['cap_bytes'])}"
         rows.append((row["device"], row["kind"] or "-", layers, memory, stage, row["label"]))
-    print_table(console, ("device", "kind", "layers", "memory / cap", "ms per token", "label"), rows,
-                wraps=("device", "kind"), drops=("kind", "label", "memory / cap"), right=("memory / cap",))
+    print_table(
+        console,
+        ("device", "kind", "layers", "memory / cap", "ms per token", "label"),
+        rows,
+        wraps=("device", "kind"),
+        drops=("kind", "label", "memory / cap"),
+        right=("memory / cap",),
+    )
 
 
 def print_comparison(comparison: Comparison) -> None:
     """The ranked table, and what the device that was added would have to be."""
     console = console_here()
-    heads = ("rank", "scenario", "tokens/s median [5 %, 95 %]", f"difference to {comparison.reference}", "better")
+    heads = (
+        "rank",
+        "scenario",
+        "tokens/s median [5 %, 95 %]",
+        f"difference to {comparison.reference}",
+        "better",
+    )
     rows = []
     for rank, row in enumerate(comparison.ranking, 1):
         is_reference = row.scenario == comparison.reference
-        rows.append((str(rank), row.scenario, row.tokens_per_s.text(),
-                     "-" if is_reference else row.difference.text(),
-                     "-" if is_reference else f"{row.probability_better:.0%}"))
+        rows.append(
+            (
+                str(rank),
+                row.scenario,
+                row.tokens_per_s.text(),
+                "-" if is_reference else row.difference.text(),
+                "-" if is_reference else f"{row.probability_better:.0%}",
+            )
+        )
     print_table(console, heads, rows, wraps=("scenario",))
     for sentence in comparison.verdicts:
         console.print(sentence, highlight=False)

@@ -15,14 +15,21 @@ __all__ = ["compare", "init", "load_scenario", "progress_bar", "run", "schema"]
 
 ScenarioFile = Annotated[Path, typer.Argument(help="A scenario file, or the name of one in scenarios/.")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Replaces the scenario's seed.")]
-Replications = Annotated[int | None, typer.Option(min=1, max=100_000, help="Replaces the scenario's replications.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else; write files only with --out.")]
+Replications = Annotated[
+    int | None, typer.Option(min=1, max=100_000, help="Replaces the scenario's replications.")
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document and nothing else; write files only with --out."),
+]
 
 
 def run(
     scenario: ScenarioFile,
     as_json: Json = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results; default results/<scenario>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; default results/<scenario>.")
+    ] = None,
     seed: Seed = None,
     replications: Replications = None,
     calibration: Annotated[Path | None, typer.Option(help="A file of `sim calibrate`.")] = None,
@@ -59,7 +66,9 @@ def run(
 
 
 def compare(
-    scenarios: Annotated[list[Path], typer.Argument(help="Two or more scenarios; the first is the reference.")],
+    scenarios: Annotated[
+        list[Path], typer.Argument(help="Two or more scenarios; the first is the reference.")
+    ],
     as_json: Json = False,
     seed: Seed = None,
     replications: Replications = None,
@@ -109,7 +118,9 @@ def load_scenario(path: Path, seed: int | None = None, replications: int | None 
     from simulator.scenario import Scenario
 
     if not path.exists() and path.suffix == "" and path.parent == Path():
-        path = next((p for p in (Path("scenarios") / f"{path}.yaml", Path(f"{path}.yaml")) if p.exists()), path)
+        path = next(
+            (p for p in (Path("scenarios") / f"{path}.yaml", Path(f"{path}.yaml")) if p.exists()), path
+        )
     scenario = load(path, Scenario)
     changes: dict[str, Any] = {"seed": seed, "replications": replications}
     return scenario.model_copy(update={key: value for key, value in changes.items() if value is not None})

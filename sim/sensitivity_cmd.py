@@ -68,23 +68,31 @@ def _print(result: Sensitivity, folder: Path) -> None:
     console = console_here()
     unit = "tokens/s" if result.metric == "tokens_per_s" else "s to the first token"
     console.print(
-        f"[bold]{result.scenario}[/bold]  {result.base:.3g} {unit} with every input at its median", highlight=False
+        f"[bold]{result.scenario}[/bold]  {result.base:.3g} {unit} with every input at its median",
+        highlight=False,
     )
     rows = [row for row in result.influences if row.swing > 0]
     cells = [
-        (row.what, f"{row.factor_p05:.2f} .. {row.factor_p95:.2f}", f"{row.at_p05:.3g} .. {row.at_p95:.3g}",
-         f"{row.total_order:.1%}", f"{row.if_twice_as_good:+.1%}")
+        (
+            row.what,
+            f"{row.factor_p05:.2f} .. {row.factor_p95:.2f}",
+            f"{row.at_p05:.3g} .. {row.at_p95:.3g}",
+            f"{row.total_order:.1%}",
+            f"{row.if_twice_as_good:+.1%}",
+        )
         for row in rows[:SHOWN]
-    ]  # fmt: skip
+    ]
     heads = ("input", "factor 5 .. 95 %", f"{unit} there", "variance", "twice as good")
     if cells:
         print_table(console, heads, cells, wraps=("input",))
     if len(rows) > SHOWN:
         console.print(
-            f"and {len(rows) - SHOWN} inputs that move less; {len(result.influences) - len(rows)} move nothing",
+            f"and {len(rows) - SHOWN} inputs that move less; {len(result.influences) - len(rows)} move "
+            "nothing",
             highlight=False,
         )
     console.print(
-        f"\n{result.measure_next}\n{result.upgrade_next}\n{result.evaluations} evaluations; files in {folder}",
+        f"\n{result.measure_next}\n{result.upgrade_next}\n{result.evaluations} evaluations; files in "
+        f"{folder}",
         highlight=False,
     )

@@ -16,19 +16,32 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "sweep"]
 
-FirstToken = Annotated[str, typer.Option(help="Chats whose first token comes within this count, for example 10s.")]
+FirstToken = Annotated[
+    str, typer.Option(help="Chats whose first token comes within this count, for example 10s.")
+]
 Rate = Annotated[float, typer.Option(min=0, help="... and whose tokens then follow at this rate (tokens/s).")]
 Charts = Annotated[bool, typer.Option(help="Draw the charts.")]
 
 
 def sweep(
     scenario: ScenarioFile,
-    over: Annotated[list[str], typer.Option(
-        help="path=1,2,4 or path=1ms..60ms[:log][:steps], for example devices.phone.link.rtt=1ms..60ms; repeat it.")],
-    lhs: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="A Latin hypercube of so many points.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the sweep; default results/<scenario>-sweep.")] = None,
+    over: Annotated[
+        list[str],
+        typer.Option(
+            help="path=1,2,4 or path=1ms..60ms[:log][:steps], for example devices.phone.link.rtt=1ms..60ms; "
+            "repeat it."
+        ),
+    ],
+    lhs: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="A Latin hypercube of so many points.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the sweep; default results/<scenario>-sweep.")
+    ] = None,
     dask: Annotated[str | None, typer.Option(help="Use the Dask cluster at tcp://scheduler:8786.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Processes here; default: all cores.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Processes here; default: all cores.")
+    ] = None,
     first_token: FirstToken = "10s",
     tokens_per_s: Rate = 0.0,
     charts: Charts = True,
@@ -83,35 +96,52 @@ def _print_sweep(planned: Sweep, rows: list[Row], folder: Path) -> None:
     from rich.console import Console
 
     console, good = Console(soft_wrap=True), [at for at, row in enumerate(rows) if not row.get("error")]
-    console.print(f"[bold]{planned.scenario.name}[/bold]: {len(rows)} points over "
-                  f"{', '.join(axis.path for axis in planned.axes)}", highlight=False)
+    console.print(
+        f"[bold]{planned.scenario.name}[/bold]: {len(rows)} points over "
+        f"{', '.join(axis.path for axis in planned.axes)}",
+        highlight=False,
+    )
     good.sort(key=lambda at: -rows[at]["tokens_per_s_median"])
     for word, at in (("fastest", good[0]), ("slowest", good[-1])) if good else ():
         values = ", ".join(f"{path}={value}" for path, value in planned.points[at].values)
         row = rows[at]
-        console.print(f"{word}: {row['tokens_per_s_median']:.3g} [{row['tokens_per_s_p05']:.3g}, "
-                      f"{row['tokens_per_s_p95']:.3g}] tokens/s at {values}", highlight=False, markup=False)
+        console.print(
+            f"{word}: {row['tokens_per_s_median']:.3g} [{row['tokens_per_s_p05']:.3g}, "
+            f"{row['tokens_per_s_p95']:.3g}] tokens/s at {values}",
+            highlight=False,
+            markup=False,
+        )
     failed = [row["error"] for row in rows if row.get("error")]
     if failed:
-        console.print(f"{len(failed)} points have no result; the first: {failed[0]}", highlight=False, markup=False)
+        console.print(
+            f"{len(failed)} points have no result; the first: {failed[0]}", highlight=False, markup=False
+        )
     console.print(f"table {folder / 'sweep.parquet'}, charts {folder / 'charts.html'}", highlight=False)
 
 
 def load(
     scenario: ScenarioFile,
-    rates: Annotated[str, typer.Option(help="Poisson arrivals per hour: 5,20,60 or 5..200:log:8; '' takes the scenario's.")] = "",
+    rates: Annotated[
+        str, typer.Option(help="Poisson arrivals per hour: 5,20,60 or 5..200:log:8; '' takes the scenario's.")
+    ] = "",
     first_token: FirstToken = "10s",
     tokens_per_s: Rate = 0.0,
     at_once: Annotated[int, typer.Option(min=1, max=256, help="Chats let in at once; others wait.")] = 8,
     chats: Annotated[int, typer.Option(min=2, max=10_000, help="Chats that come at each rate.")] = 20,
-    most: Annotated[int, typer.Option(min=2, max=256, help="Chats at once up to which the crossover is drawn.")] = 16,
-    out: Annotated[Path | None, typer.Option(help="Folder for the charts; default results/<scenario>-load.")] = None,
+    most: Annotated[
+        int, typer.Option(min=2, max=256, help="Chats at once up to which the crossover is drawn.")
+    ] = 16,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the charts; default results/<scenario>-load.")
+    ] = None,
     charts: Charts = True,
     as_json: Json = False,
     seed: Seed = None,
     replications: Replications = 8,
 ) -> None:
-    """Several chats: who is served in time at which rate of arrivals, and from how many chats the slowest stage counts."""
+    """Several chats: who is served in time at which rate of
+    arrivals, and from how many chats the slowest stage counts.
+    """
     from simulator.plan.arrivals import crossover
 
     asked = load_scenario(scenario, seed, replications)
@@ -125,18 +155,30 @@ def load(
         from simulator.files import write_bytes_atomically
         from simulator.plan.sweep_charts import chart_files, crossover_chart, load_chart
 
-        specs = {"crossover": crossover_chart(found)} | ({"goodput": load_chart(points, bound)} if len(points) > 1 else {})
+        specs = {"crossover": crossover_chart(found)} | (
+            {"goodput": load_chart(points, bound)} if len(points) > 1 else {}
+        )
         (folder / "charts").mkdir(parents=True, exist_ok=True)
         for name, data in chart_files(specs, asked.name, asked.question).items():
             write_bytes_atomically(folder / name, data)
     if as_json:
-        print(json.dumps({"bound": bound.model_dump(), "load": [point.model_dump() for point in points],
-                          "crossover": found.model_dump()}, indent=2))
+        print(
+            json.dumps(
+                {
+                    "bound": bound.model_dump(),
+                    "load": [point.model_dump() for point in points],
+                    "crossover": found.model_dump(),
+                },
+                indent=2,
+            )
+        )
     else:
         _print_load(points, found)
 
 
-def _points(asked: Any, rates: str, bound: Any, at_once: int, chats: int, progress: Any) -> tuple[LoadPoint, ...]:
+def _points(
+    asked: Any, rates: str, bound: Any, at_once: int, chats: int, progress: Any
+) -> tuple[LoadPoint, ...]:
     """The scenario's own arrivals, or a curve over rates."""
     from simulator.errors import SimulatorError
     from simulator.plan.arrivals import load_curve, load_point
@@ -149,10 +191,14 @@ def _points(asked: Any, rates: str, bound: Any, at_once: int, chats: int, progre
     wanted = [number(value) for value in parse_axis(f"rates={rates or '5..120:log:4'}").values]
     wrong = [rate for rate in wanted if rate is not None and rate <= 0]
     if wrong:
-        raise SimulatorError(f"--rates: {wrong[0]:g} arrivals per hour cannot be; give numbers over 0, for example 5,20,60")
+        raise SimulatorError(
+            f"--rates: {wrong[0]:g} arrivals per hour cannot be; give numbers over 0, for example 5,20,60"
+        )
     spec = ArrivalSpec.model_construct(rate=1.0, times=None, chats=chats)
     workload = asked.workload.model_copy(update={"runs": 1, "concurrency": at_once, "arrivals": spec})
-    return load_curve(asked.model_copy(update={"workload": workload}), [rate for rate in wanted if rate], bound, progress)
+    return load_curve(
+        asked.model_copy(update={"workload": workload}), [rate for rate in wanted if rate], bound, progress
+    )
 
 
 def _print_load(points: tuple[LoadPoint, ...], found: Crossover) -> None:
@@ -162,17 +208,36 @@ def _print_load(points: tuple[LoadPoint, ...], found: Crossover) -> None:
     from sim.report import interval_s
 
     console, table = Console(soft_wrap=True), Table(box=None, pad_edge=False)
-    for title in ("arrivals/h", "met", "met chats/h", "tokens/s of a chat", "first token p50", "first token p95"):
+    for title in (
+        "arrivals/h",
+        "met",
+        "met chats/h",
+        "tokens/s of a chat",
+        "first token p50",
+        "first token p95",
+    ):
         table.add_column(title)
     for point in points:
-        table.add_row(f"{point.arrivals_per_hour:.4g}", f"{point.share_met.median:.0%}", point.goodput_per_hour.text(),
-                      point.tokens_per_s.text(), interval_s(point.first_token_p50_s), interval_s(point.first_token_p95_s))
+        table.add_row(
+            f"{point.arrivals_per_hour:.4g}",
+            f"{point.share_met.median:.0%}",
+            point.goodput_per_hour.text(),
+            point.tokens_per_s.text(),
+            interval_s(point.first_token_p50_s),
+            interval_s(point.first_token_p95_s),
+        )
     console.print(table)
     table = Table(box=None, pad_edge=False)
     for title in ("chats at once", "tokens/s of all", "bound by the sum", "bound by the slowest stage"):
         table.add_column(title)
     for row in found.rows:
-        table.add_row(str(row.chats), row.total_tokens_per_s.text(), f"{row.by_sum:.3g}", f"{row.by_slowest:.3g}")
+        table.add_row(
+            str(row.chats), row.total_tokens_per_s.text(), f"{row.by_sum:.3g}", f"{row.by_slowest:.3g}"
+        )
     console.print(table)
-    console.print(f"{found.engine} decodes all chats in step, so the sum of stages is the limit for any number of them"
-                  if found.in_step else f"beyond {found.at_chats:.2g} chats the slowest stage is the limit", highlight=False)
+    console.print(
+        f"{found.engine} decodes all chats in step, so the sum of stages is the limit for any number of them"
+        if found.in_step
+        else f"beyond {found.at_chats:.2g} chats the slowest stage is the limit",
+        highlight=False,
+    )

@@ -1,4 +1,6 @@
-"""Tables that fit the terminal: words stay whole, and the least wanted columns go where there is no room for all."""
+"""Tables that fit the terminal: words stay whole, and the
+least wanted columns go where there is no room for all.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +28,22 @@ def console_here() -> Console:
 
 
 def print_table(
-    console: Console, heads: Row, rows: Sequence[Row] | Mapping[str, Sequence[Row]], *,
-    wraps: Collection[str] = (), drops: Sequence[str] = (), right: Collection[str] = (),
+    console: Console,
+    heads: Row,
+    rows: Sequence[Row] | Mapping[str, Sequence[Row]],
+    *,
+    wraps: Collection[str] = (),
+    drops: Sequence[str] = (),
+    right: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Print rows, or groups of rows under their titles; returns the heads of the columns that were left out.
 
     Columns in `wraps` break between words; those in `drops` go, the first one first, until the rest has room.
     """
     groups = rows if isinstance(rows, Mapping) else {"": rows}
-    columns = dict(zip(heads, zip(*(row for group in groups.values() for row in group), strict=True), strict=True))
+    columns = dict(
+        zip(heads, zip(*(row for group in groups.values() for row in group), strict=True), strict=True)
+    )
     least = {head: _least(head, cells, head in wraps) for head, cells in columns.items()}
     full = {head: max(_longest_word(head), *map(len, cells)) for head, cells in columns.items()}
     left_out: list[str] = []
@@ -45,7 +54,13 @@ def print_table(
     for number, (title, group) in enumerate(groups.items()):
         if title:
             console.print(f"\n[bold]{title}[/bold]" if number else f"[bold]{title}[/bold]", highlight=False)
-        _print_group(console, [dict(zip(heads, row, strict=True)) for row in group], widths, right, with_heads=number == 0)
+        _print_group(
+            console,
+            [dict(zip(heads, row, strict=True)) for row in group],
+            widths,
+            right,
+            with_heads=number == 0,
+        )
     return tuple(left_out)
 
 
@@ -76,14 +91,21 @@ def _filled(least: dict[str, int], full: dict[str, int], room: int) -> dict[str,
 
 
 def _print_group(
-    console: Console, rows: Sequence[dict[str, str]], widths: dict[str, int], right: Collection[str], *, with_heads: bool
+    console: Console,
+    rows: Sequence[dict[str, str]],
+    widths: dict[str, int],
+    right: Collection[str],
+    *,
+    with_heads: bool,
 ) -> None:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, show_header=with_heads, padding=(0, GAP, 0, 0))
     for head, width in widths.items():
-        table.add_column(Text(head), width=width, justify="right" if head in right else "left", overflow="fold")
+        table.add_column(
+            Text(head), width=width, justify="right" if head in right else "left", overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(row[head]) for head in widths))
     console.print(table)

@@ -1,4 +1,5 @@
-"""From a scenario as written to a complete one: what the person left out comes from the catalogue, with its label.
+"""From a scenario as written to a complete one: what the
+person left out comes from the catalogue, with its label.
 
 A complete scenario runs again without the catalogue, so each results folder holds one.
 """
@@ -34,26 +35,34 @@ __all__ = ["complete"]
 def complete(scenario: Scenario) -> Scenario:
     """The same scenario with every number written out.
 
-    Raises CatalogError for names that the catalogue lacks, ScenarioError where it has no value and none was given.
+    Raises CatalogError for names that the catalogue lacks,
+    ScenarioError where it has no value and none was given.
     """
     engine_spec = _complete_engine(scenario.engine)
     scenario = scenario.model_copy(update={"engine": engine_spec})
-    return scenario.model_copy(update={
-        "model": _complete_model(scenario.model, engine_spec.name),
-        "devices": {name: _complete_device(scenario, name, device) for name, device in scenario.devices.items()},
-        "wires": tuple(_complete_wire(wire) for wire in scenario.wires),
-    })
+    return scenario.model_copy(
+        update={
+            "model": _complete_model(scenario.model, engine_spec.name),
+            "devices": {
+                name: _complete_device(scenario, name, device) for name, device in scenario.devices.items()
+            },
+            "wires": tuple(_complete_wire(wire) for wire in scenario.wires),
+        }
+    )
 
 
 def _complete_engine(spec: EngineSpec) -> EngineSpec:
     facts = catalog.engine_facts(spec.name)
     # an alias, 'llama.cpp', ends here: everything behind asks for the engine by its one name
-    return _filled(spec.model_copy(update={"name": facts.name}), {
-        "step_overhead": facts.step_overhead_s,
-        "hop_overhead": facts.hop_overhead_s,
-        "overhead_spread": facts.overhead_log_sd,
-        "memory_overhead": facts.memory_overhead_bytes,
-    })
+    return _filled(
+        spec.model_copy(update={"name": facts.name}),
+        {
+            "step_overhead": facts.step_overhead_s,
+            "hop_overhead": facts.hop_overhead_s,
+            "overhead_spread": facts.overhead_log_sd,
+            "memory_overhead": facts.memory_overhead_bytes,
+        },
+    )
 
 
 def _complete_model(spec: ModelSpec, engine_name: str) -> ModelSpec:
@@ -66,62 +75,83 @@ def _complete_model(spec: ModelSpec, engine_name: str) -> ModelSpec:
     elif spec.hf_config is not None:
         facts = catalog.from_hf_config(Path(spec.hf_config), bits_per_weight=spec.bits_per_weight)
     else:
-        facts = catalog.model(spec.name, spec.quantisation, None if spec.quantisation else engine_facts.default_format)
-    return _filled(spec, {
-        "quantisation": facts.quantisation,
-        "layers": facts.layers,
-        "hidden": facts.hidden,
-        "layer_bytes": facts.layer_bytes,
-        "active_layer_bytes": facts.active_layer_bytes,
-        "experts": facts.experts,
-        "experts_per_token": facts.experts_per_token,
-        "expert_layer_bytes": facts.expert_layer_bytes if facts.experts else 0.0,
-        "embedding_bytes": facts.embedding_bytes,
-        "head_bytes": facts.head_bytes,
-        "kv_bytes_per_token_per_layer": facts.kv_bytes_per_token_per_layer,
-        "layer_flops": facts.layer_flops_per_token,
-        "head_flops": facts.head_flops,
-        "activation_bytes": facts.hidden * engine_facts.activation_bytes_per_value,
-    })
+        facts = catalog.model(
+            spec.name, spec.quantisation, None if spec.quantisation else engine_facts.default_format
+        )
+    return _filled(
+        spec,
+        {
+            "quantisation": facts.quantisation,
+            "layers": facts.layers,
+            "hidden": facts.hidden,
+            "layer_bytes": facts.layer_bytes,
+            "active_layer_bytes": facts.active_layer_bytes,
+            "experts": facts.experts,
+            "experts_per_token": facts.experts_per_token,
+            "expert_layer_bytes": facts.expert_layer_bytes if facts.experts else 0.0,
+            "embedding_bytes": facts.embedding_bytes,
+            "head_bytes": facts.head_bytes,
+            "kv_bytes_per_token_per_layer": facts.kv_bytes_per_token_per_layer,
+            "layer_flops": facts.layer_flops_per_token,
+            "head_flops": facts.head_flops,
+            "activation_bytes": facts.hidden * engine_facts.activation_bytes_per_value,
+        },
+    )
 
 
 def _with_active(spec: ModelSpec) -> ModelSpec:
-    """What a person's own model may leave out: it is dense, without embedding, two operations per 4-bit weight."""
+    """What a person's own model may leave out: it is dense,
+    without embedding, two operations per 4-bit weight.
+    """
     assert spec.layer_bytes is not None
     hidden = spec.hidden or 1
-    return _filled(spec, {
-        "hidden": hidden,
-        "active_layer_bytes": spec.layer_bytes,
-        "experts": 0,
-        "experts_per_token": 0,
-        "expert_layer_bytes": 0.0,
-        "embedding_bytes": 0.0,
-        "head_bytes": 0.0,
-        "kv_bytes_per_token_per_layer": 0.0,
-        "layer_flops": 4 * spec.layer_bytes,
-        "head_flops": 4 * (spec.head_bytes or 0.0),
-        "activation_bytes": 2.0 * hidden,
-    })
+    return _filled(
+        spec,
+        {
+            "hidden": hidden,
+            "active_layer_bytes": spec.layer_bytes,
+            "experts": 0,
+            "experts_per_token": 0,
+            "expert_layer_bytes": 0.0,
+            "embedding_bytes": 0.0,
+            "head_bytes": 0.0,
+            "kv_bytes_per_token_per_layer": 0.0,
+            "layer_flops": 4 * spec.layer_bytes,
+            "head_flops": 4 * (spec.head_bytes or 0.0),
+            "activation_bytes": 2.0 * hidden,
+        },
+    )
 
 
 def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceSpec:
     if spec.kind is None:
         _must_say(name, spec)
         usable = spec.usable_memory or spec.memory
-        filled = _filled(spec, {"memory": usable, "usable_memory": usable, "platform": "unknown", "disk": 1e9,
-                                "noise": NoiseSpec(sigma=0.0)})
+        filled = _filled(
+            spec,
+            {
+                "memory": usable,
+                "usable_memory": usable,
+                "platform": "unknown",
+                "disk": 1e9,
+                "noise": NoiseSpec(sigma=0.0),
+            },
+        )
         default_link = None
     else:
         facts = catalog.device(spec.kind, spec.memory)
         platform = catalog.platform(spec.platform or facts.platform, _runtime(scenario))
         # people say 32 GB and mean the 32 GiB that are sold
-        filled = _filled(spec.model_copy(update={"kind": facts.name, "memory": facts.snap(spec.memory)}), {
-            "usable_memory": facts.usable_bytes(spec.memory),
-            "platform": platform.name,
-            "disk": facts.disk_bytes_per_s,
-            "speed": _catalogue_speed(facts, platform, catalog.engine_facts(scenario.engine.name)),
-            "noise": NoiseSpec(sigma=platform.noise_cv, correlation=0.0),
-        })
+        filled = _filled(
+            spec.model_copy(update={"kind": facts.name, "memory": facts.snap(spec.memory)}),
+            {
+                "usable_memory": facts.usable_bytes(spec.memory),
+                "platform": platform.name,
+                "disk": facts.disk_bytes_per_s,
+                "speed": _catalogue_speed(facts, platform, catalog.engine_facts(scenario.engine.name)),
+                "noise": NoiseSpec(sigma=platform.noise_cv, correlation=0.0),
+            },
+        )
         default_link = facts.network
     return filled.model_copy(update={"link": _complete_link(scenario, name, filled, default_link)})
 
@@ -135,8 +165,13 @@ def _must_say(name: str, spec: DeviceSpec) -> None:
     """A device that the catalogue does not know needs its own numbers."""
     faults = []
     if spec.speed is None:
-        faults.append(Fault(f"devices.{name}", "has neither kind nor speed; name a device of the catalogue "
-                            "(`sim catalog devices`) or give speed: {decode_bandwidth, prefill_flops}"))
+        faults.append(
+            Fault(
+                f"devices.{name}",
+                "has neither kind nor speed; name a device of the catalogue "
+                "(`sim catalog devices`) or give speed: {decode_bandwidth, prefill_flops}",
+            )
+        )
     if spec.memory is None and spec.usable_memory is None:
         faults.append(Fault(f"devices.{name}", "has neither kind nor memory; give one of them"))
     if faults:
@@ -171,26 +206,41 @@ def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_ki
     kind = spec.kind or default_kind
     if kind is None:
         if spec.delay is None or spec.rate is None:
-            reason = "has no kind; name a network of the catalogue (`sim catalog networks`) or give delay and rate"
+            reason = (
+                "has no kind; name a network of the catalogue (`sim catalog networks`) or give delay and rate"
+            )
             raise ScenarioError("scenario", [Fault(f"devices.{name}.link", reason)])
-        return _filled(spec, {"via": point, "delay_spread": 0.0, "rate_spread": 0.0, "shared": False,
-                              "vpn_delay": 0.0, "vpn_rate_share": 1.0, "power_save": False})
+        return _filled(
+            spec,
+            {
+                "via": point,
+                "delay_spread": 0.0,
+                "rate_spread": 0.0,
+                "shared": False,
+                "vpn_delay": 0.0,
+                "vpn_rate_share": 1.0,
+                "power_save": False,
+            },
+        )
     facts = catalog.network(kind)
     overlay = catalog.vpn(spec.vpn) if spec.vpn else None
     law = read_law(facts.delay)
     told = spec.rtt is not None or spec.delay is not None
     named = spec.model_copy(update={"kind": facts.name, "power_save": _power_save(spec.power_save, platform)})
-    return _filled(named, {
-        "via": point,
-        # a median round trip is two crossings of this side
-        "delay": law if spec.rtt is None else scaled(law, spec.rtt / (2 * median_s(law))),
-        "rate": facts.rate_bytes_per_s,
-        "delay_spread": 0.0 if told else facts.scale_log_sd,
-        "rate_spread": 0.0 if spec.rate is not None else facts.rate_log_sd,
-        "shared": facts.medium == "wifi",
-        "vpn_delay": overlay.added_delay_s / 2 if overlay else 0.0,
-        "vpn_rate_share": overlay.rate_share if overlay else 1.0,
-    })
+    return _filled(
+        named,
+        {
+            "via": point,
+            # a median round trip is two crossings of this side
+            "delay": law if spec.rtt is None else scaled(law, spec.rtt / (2 * median_s(law))),
+            "rate": facts.rate_bytes_per_s,
+            "delay_spread": 0.0 if told else facts.scale_log_sd,
+            "rate_spread": 0.0 if spec.rate is not None else facts.rate_log_sd,
+            "shared": facts.medium == "wifi",
+            "vpn_delay": overlay.added_delay_s / 2 if overlay else 0.0,
+            "vpn_rate_share": overlay.rate_share if overlay else 1.0,
+        },
+    )
 
 
 def _power_save(wanted: PowerSaveSpec | bool | None, platform: str) -> PowerSaveSpec | bool:
@@ -199,8 +249,10 @@ def _power_save(wanted: PowerSaveSpec | bool | None, platform: str) -> PowerSave
         return wanted or False
     facts = catalog.power_save(platform)
     if facts is None:
-        raise CatalogError(f"power_save: the catalogue knows no dozing radio for platform {platform!r}; "
-                           "give power_save: {awake, wake} or leave it out")
+        raise CatalogError(
+            f"power_save: the catalogue knows no dozing radio for platform {platform!r}; "
+            "give power_save: {awake, wake} or leave it out"
+        )
     return PowerSaveSpec.model_construct(awake=facts.awake_s, wake=read_law(facts.wake))
 
 
@@ -208,11 +260,20 @@ def _complete_wire(spec: WireSpec) -> WireSpec:
     if spec.delay is not None and spec.rate is not None:
         return _filled(spec, {"delay_spread": 0.0, "rate_spread": 0.0})
     if spec.kind is None:
-        reason = "has no kind; name a network of the catalogue (`sim catalog networks`) or give delay and rate"
+        reason = (
+            "has no kind; name a network of the catalogue (`sim catalog networks`) or give delay and rate"
+        )
         raise ScenarioError("scenario", [Fault(f"wires {' -- '.join(spec.between)}", reason)])
     facts = catalog.network(spec.kind)
-    return _filled(spec, {"delay": read_law(facts.delay), "rate": facts.rate_bytes_per_s,
-                          "delay_spread": facts.scale_log_sd, "rate_spread": facts.rate_log_sd})
+    return _filled(
+        spec,
+        {
+            "delay": read_law(facts.delay),
+            "rate": facts.rate_bytes_per_s,
+            "delay_spread": facts.scale_log_sd,
+            "rate_spread": facts.rate_log_sd,
+        },
+    )
 
 
 AnySpec = TypeVar("AnySpec", bound=Spec)

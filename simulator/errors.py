@@ -48,7 +48,9 @@ class SimulatorError(Exception):
 
 
 class UnitError(SimulatorError, ValueError):
-    """A quantity that cannot be read. A `ValueError` too, so that pydantic turns it into a fault of the field."""
+    """A quantity that cannot be read. A `ValueError` too, so
+    that pydantic turns it into a fault of the field.
+    """
 
     exit_code = 2
 
@@ -82,7 +84,10 @@ class ScenarioError(SimulatorError):
     def lines(self) -> list[str]:
         """One `file:line: path: reason` per fault, in the order of the file."""
         ordered = sorted(self.faults, key=lambda fault: fault.line or 0)
-        return [f"{self.file}:{fault.line}: {fault}" if fault.line else f"{self.file}: {fault}" for fault in ordered]
+        return [
+            f"{self.file}:{fault.line}: {fault}" if fault.line else f"{self.file}: {fault}"
+            for fault in ordered
+        ]
 
 
 class CatalogError(SimulatorError, ValueError):

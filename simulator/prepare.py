@@ -64,7 +64,16 @@ def prepare(scenario: Scenario) -> Prepared:
     _check_roles(flow, placement)
     if full.shared_host is not None:
         cluster = _crowded(cluster, full.shared_host.contention * (len(placement.shards) - 1))
-    job = Job(cluster, model, placement, _costs(full.engine), full.workload, full.seed, full.common_noise, full.posterior)
+    job = Job(
+        cluster,
+        model,
+        placement,
+        _costs(full.engine),
+        full.workload,
+        full.seed,
+        full.common_noise,
+        full.posterior,
+    )
     return Prepared(full, flow, job, memory, _warnings(full, flow, job, memory))
 
 
@@ -100,8 +109,14 @@ def _cluster(scenario: Scenario) -> Cluster:
     devices = tuple(_device(name, spec) for name, spec in scenario.devices.items())
     points = tuple(AccessPoint(name, point.background) for name, point in scenario.access_points.items())
     wires = tuple(
-        Wire(frozenset(wire.between), wire.kind or "cable", wire.delay or Constant(value=0.0), wire.rate or 1e12,
-             wire.delay_spread or 0.0, wire.rate_spread or 0.0)
+        Wire(
+            frozenset(wire.between),
+            wire.kind or "cable",
+            wire.delay or Constant(value=0.0),
+            wire.rate or 1e12,
+            wire.delay_spread or 0.0,
+            wire.rate_spread or 0.0,
+        )
         for wire in scenario.wires
     )
     return Cluster(devices, points, wires)
@@ -109,7 +124,9 @@ def _cluster(scenario: Scenario) -> Cluster:
 
 def _crowded(cluster: Cluster, contention: float) -> Cluster:
     """Every device slowed by the others of its ring, because one machine plays them all."""
-    return replace(cluster, devices=tuple(replace(device, contention=contention) for device in cluster.devices))
+    return replace(
+        cluster, devices=tuple(replace(device, contention=contention) for device in cluster.devices)
+    )
 
 
 def _device(name: str, spec: DeviceSpec) -> Device:
@@ -146,28 +163,40 @@ def _link(spec: LinkSpec) -> Link:
 
 
 def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -> PlacementRequest:
-    """What the placement rules may look at; memory for the KV cache is counted at the end of the longest chat."""
+    """What the placement rules may look at; memory for the
+    KV cache is counted at the end of the longest chat.
+    """
     choice, workload = scenario.placement, scenario.workload
     chats = min(workload.concurrency, flow.chats_at_once)
     context = workload.prompt_tokens + workload.output_tokens
     capacities = tuple(
         DeviceCapacity(
-            name=device.name, usable_bytes=device.usable_bytes, total_bytes=device.memory_bytes,
-            layers_per_s=1 / seconds_per_layer(device, model), role=choice.roles.get(device.name),
+            name=device.name,
+            usable_bytes=device.usable_bytes,
+            total_bytes=device.memory_bytes,
+            layers_per_s=1 / seconds_per_layer(device, model),
+            role=choice.roles.get(device.name),
         )
         for device in cluster.devices
     )
     pinned = [capacity for capacity in capacities if capacity.pinned]
     return PlacementRequest(
-        devices=capacities, n_layers=model.layers, layer_bytes=model.layer_bytes,
+        devices=capacities,
+        n_layers=model.layers,
+        layer_bytes=model.layer_bytes,
         # tied embeddings are stored once, but first and last rank both need them
         embedding_bytes=model.embedding_bytes or (model.head_bytes if flow.head_on == "last" else 0.0),
         head_bytes=model.head_bytes,
-        total_bytes=model.total_bytes, kv_bytes_per_layer=model.kv_bytes(1, context, chats),
+        total_bytes=model.total_bytes,
+        kv_bytes_per_layer=model.kv_bytes(1, context, chats),
         overhead_bytes=scenario.engine.memory_overhead or 0.0,
-        embedding_on="first" if flow.head_on == "last" else flow.head_on, head_on=flow.head_on,
-        order=choice.order, layers=choice.layers, may_page=True,
-        min_devices=choice.min_devices or (len(capacities) - len(pinned) if _rule(scenario, flow) == "exo" else None),
+        embedding_on="first" if flow.head_on == "last" else flow.head_on,
+        head_on=flow.head_on,
+        order=choice.order,
+        layers=choice.layers,
+        may_page=True,
+        min_devices=choice.min_devices
+        or (len(capacities) - len(pinned) if _rule(scenario, flow) == "exo" else None),
     )
 
 
@@ -177,15 +206,19 @@ def _check_memory(scenario: Scenario, flow: Engine, rule: str, memory: tuple[Mem
     if trouble is None:
         return
     if rule in ("exo", "exo-legacy"):
-        trouble += (f"\n{flow.name} itself would accept this placement, because it counts weights alone; use "
-                    "`placement: speed`, which counts everything, or allow_paging: true on the device to see the cost")
+        trouble += (
+            f"\n{flow.name} itself would accept this placement, because it counts weights alone; use "
+            "`placement: speed`, which counts everything, or allow_paging: true on the device to see the cost"
+        )
     raise PlacementError(trouble)
 
 
 def _check_roles(flow: Engine, placement: Placement) -> None:
     if placement.head is not None and flow.head_on == "all":
-        raise PlacementError(f"{placement.head} is pinned to the output head, but {flow.name} computes the head on every "
-                             "device; pin it with engine exo-legacy, or pin the embedding")
+        raise PlacementError(
+            f"{placement.head} is pinned to the output head, but {flow.name} computes the head on every "
+            "device; pin it with engine exo-legacy, or pin the embedding"
+        )
 
 
 def _misfits(flow: Engine, job: Job) -> list[str]:
@@ -197,8 +230,11 @@ def _misfits(flow: Engine, job: Job) -> list[str]:
         if reason:
             about, _, note = reason.partition(": ")
             reasons.setdefault(note, []).append((device.name, about.rpartition(" ")[2]))
-    return [f"{', '.join(name for name, _ in found)}: engine {flow.name} does not run on "
-            f"{' and '.join(dict.fromkeys(platform for _, platform in found))}: {note}" for note, found in reasons.items()]
+    return [
+        f"{', '.join(name for name, _ in found)}: engine {flow.name} does not run on "
+        f"{' and '.join(dict.fromkeys(platform for _, platform in found))}: {note}"
+        for note, found in reasons.items()
+    ]
 
 
 def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUse, ...]) -> tuple[str, ...]:
@@ -207,14 +243,25 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
     warnings += _misfits(flow, job)
     left_out = set(scenario.devices) - {device.name for device in job.ring}
     if left_out:
-        warnings.append(f"{', '.join(sorted(left_out))}: left out by the placement; it costs nothing and helps nothing")
+        warnings.append(
+            f"{', '.join(sorted(left_out))}: left out by the placement; it costs nothing and helps nothing"
+        )
     warnings += [
-        f"{row.device}: {format_bytes(row.total_bytes - row.cap_bytes)} of its shard are re-read from disk at each token"
-        for row in memory if not row.fits
+        f"{row.device}: {format_bytes(row.total_bytes - row.cap_bytes)} of its shard are re-read from disk "
+        "at each token"
+        for row in memory
+        if not row.fits
     ]
     for name, device in scenario.devices.items():
-        if device.kind and device.memory and not catalog.device(device.kind, device.memory).sold_with(device.memory):
-            warnings.append(f"{name}: the catalogue knows no {device.kind} with {format_bytes(device.memory)}; check its memory")
+        if (
+            device.kind
+            and device.memory
+            and not catalog.device(device.kind, device.memory).sold_with(device.memory)
+        ):
+            warnings.append(
+                f"{name}: the catalogue knows no {device.kind} with {format_bytes(device.memory)}; check its "
+                "memory"
+            )
     if scenario.events or any(device.heat for device in scenario.devices.values()):
         warnings.append("events and heat are not part of this prediction; `sim dropout` shows what they do")
     return tuple(warnings)

@@ -1,7 +1,8 @@
 """Scenario: everything that one run needs, as a person writes it.
 
-Only `model`, `devices` and where a device's link is unusual need saying; `resolve.complete` fills the rest from the
-catalogue, with the label *assumed*, and the completed scenario runs again anywhere, catalogue or not.
+Only `model`, `devices` and where a device's link is unusual need saying;
+`resolve.complete` fills the rest from the catalogue, with the label
+*assumed*, and the completed scenario runs again anywhere, catalogue or not.
 """
 
 from __future__ import annotations
@@ -55,25 +56,34 @@ class NoiseSpec(Spec):
     """Fast noise of a stage: its time is multiplied by `exp(x)`, x a first-order autoregression."""
 
     sigma: LogSd = Field(description="standard deviation of the logarithm of one token's stage time")
-    correlation: float = Field(default=0.0, ge=-0.99, le=0.99, description="of one token's noise with the next one's")
+    correlation: float = Field(
+        default=0.0, ge=-0.99, le=0.99, description="of one token's noise with the next one's"
+    )
     run_sigma: LogSd = Field(default=0.0, description="standard deviation of the logarithm from run to run")
-    session_sigma: LogSd = Field(default=0.0, description="the same from one start of the cluster to the next")
+    session_sigma: LogSd = Field(
+        default=0.0, description="the same from one start of the cluster to the next"
+    )
 
 
 class PosteriorSpec(Spec):
-    """Joint draws of what a calibration leaves uncertain, as factors; replication i takes draw `i modulo their number`.
+    """Joint draws of what a calibration leaves uncertain, as
+    factors; replication i takes draw `i modulo their number`.
 
     `names` are those of the simulator's world factors: `world/<device>/decode`, `world/engine/step`, ...
     """
 
     names: tuple[str, ...]
-    draws: tuple[tuple[Annotated[float, Field(gt=0, le=1e6)], ...], ...] = Field(min_length=1, max_length=2000)
+    draws: tuple[tuple[Annotated[float, Field(gt=0, le=1e6)], ...], ...] = Field(
+        min_length=1, max_length=2000
+    )
 
     @model_validator(mode="after")
     def _draws_are_complete(self) -> PosteriorSpec:
         for number, draw in enumerate(self.draws, 1):
             if len(draw) != len(self.names):
-                raise ValueError(f"draw {number} has {len(draw)} values for {len(self.names)} names; give one for each")
+                raise ValueError(
+                    f"draw {number} has {len(draw)} values for {len(self.names)} names; give one for each"
+                )
         return self
 
 
@@ -81,14 +91,28 @@ class SpeedSpec(Spec):
     """What a device really does with a model, after all inefficiency."""
 
     decode_bandwidth: PositiveRate = Field(description="weight and KV bytes read per second while decoding")
-    prefill_flops: PositiveFlops = Field(description="floating point operations per second while reading a prompt")
-    layer_overhead: Duration = Field(default=0.0, description="fixed time per layer and token (kernel launches)")
+    prefill_flops: PositiveFlops = Field(
+        description="floating point operations per second while reading a prompt"
+    )
+    layer_overhead: Duration = Field(
+        default=0.0, description="fixed time per layer and token (kernel launches)"
+    )
     stage_overhead: Duration = Field(default=0.0, description="fixed time per stage and token on this device")
-    context_cost: float = Field(default=1.0, ge=0, le=1e4, description="cost of reading KV bytes, in weight bytes")
-    mixture_cost: float = Field(default=1.0, ge=0.1, le=100, description="cost of expert weights, in dense weight bytes")
-    prefill_mixture_cost: float = Field(default=1.0, ge=0.1, le=100, description="the same for the flops of a prompt")
-    batch_cost: float = Field(default=0.0, ge=0, le=10, description="of each further chat in a batch, in first chats")
-    decode_spread: LogSd = Field(default=0.0, description="standard deviation of the logarithm: how sure this is")
+    context_cost: float = Field(
+        default=1.0, ge=0, le=1e4, description="cost of reading KV bytes, in weight bytes"
+    )
+    mixture_cost: float = Field(
+        default=1.0, ge=0.1, le=100, description="cost of expert weights, in dense weight bytes"
+    )
+    prefill_mixture_cost: float = Field(
+        default=1.0, ge=0.1, le=100, description="the same for the flops of a prompt"
+    )
+    batch_cost: float = Field(
+        default=0.0, ge=0, le=10, description="of each further chat in a batch, in first chats"
+    )
+    decode_spread: LogSd = Field(
+        default=0.0, description="standard deviation of the logarithm: how sure this is"
+    )
     prefill_spread: LogSd = Field(default=0.0, description="the same for the prompt")
     label: Label = "assumed"
 
@@ -108,15 +132,23 @@ class LinkSpec(Spec):
     rtt: Annotated[Seconds, Field(gt=0, le=60)] | None = Field(
         default=None, description="median round trip between the device and its access point or switch"
     )
-    delay: Law | None = Field(default=None, description="one-way delay between the device and its access point")
+    delay: Law | None = Field(
+        default=None, description="one-way delay between the device and its access point"
+    )
     rate: PositiveRate | None = Field(default=None, description="throughput of the link alone")
     vpn: str | None = Field(default=None, description="an overlay of the catalogue: tailscale, wireguard")
-    vpn_delay: Duration | None = Field(default=None, description="one-way delay that the overlay adds on this side")
+    vpn_delay: Duration | None = Field(
+        default=None, description="one-way delay that the overlay adds on this side"
+    )
     vpn_rate_share: Annotated[Share, Field(gt=0, le=1)] | None = None
-    delay_spread: LogSd | None = Field(default=None, description="home to home, of the logarithm of all delays")
+    delay_spread: LogSd | None = Field(
+        default=None, description="home to home, of the logarithm of all delays"
+    )
     rate_spread: LogSd | None = None
     power_save: PowerSaveSpec | bool | None = Field(default=None, description="true: the catalogue's figures")
-    shared: bool | None = Field(default=None, description="true: half duplex, the air is shared with the others there")
+    shared: bool | None = Field(
+        default=None, description="true: half duplex, the air is shared with the others there"
+    )
     label: Label = "assumed"
 
 
@@ -127,9 +159,13 @@ class AccessPointSpec(Spec):
 
 
 class SharedHostSpec(Spec):
-    """All devices are processes on one machine, as in a local cluster: those that wait slow the one that works."""
+    """All devices are processes on one machine, as in a
+    local cluster: those that wait slow the one that works.
+    """
 
-    contention: float = Field(default=0.0, ge=0, le=5, description="slow-down by each further device of the ring")
+    contention: float = Field(
+        default=0.0, ge=0, le=5, description="slow-down by each further device of the ring"
+    )
 
 
 class WireSpec(Spec):
@@ -137,7 +173,9 @@ class WireSpec(Spec):
 
     between: tuple[Name, Name]
     kind: str | None = "ethernet_10g"
-    delay: Law | None = Field(default=None, description="one-way delay of one end; a message passes both ends")
+    delay: Law | None = Field(
+        default=None, description="one-way delay of one end; a message passes both ends"
+    )
     rate: PositiveRate | None = None
     delay_spread: LogSd | None = None
     rate_spread: LogSd | None = None
@@ -146,16 +184,26 @@ class WireSpec(Spec):
 class DeviceSpec(Spec):
     """A machine; whatever is missing comes from the catalogue's entry for `kind`."""
 
-    kind: str | None = Field(default=None, description="a device of the catalogue; `sim catalog devices` lists them")
-    memory: PositiveBytes | None = Field(default=None, description="installed memory, which tells the variant")
+    kind: str | None = Field(
+        default=None, description="a device of the catalogue; `sim catalog devices` lists them"
+    )
+    memory: PositiveBytes | None = Field(
+        default=None, description="installed memory, which tells the variant"
+    )
     usable_memory: PositiveBytes | None = Field(default=None, description="what an engine may fill")
     platform: str | None = None
     speed: SpeedSpec | None = None
     noise: NoiseSpec | None = None
     disk: PositiveRate | None = Field(default=None, description="sequential read rate of the model's file")
-    background_load: Busy = Field(default=0.0, description="share of the device's speed that other work takes")
-    allow_paging: bool = Field(default=False, description="let a shard exceed the memory and be re-read from disk")
-    heat: HeatSpec | bool | None = Field(default=None, description="true: the catalogue's law for its kind of device")
+    background_load: Busy = Field(
+        default=0.0, description="share of the device's speed that other work takes"
+    )
+    allow_paging: bool = Field(
+        default=False, description="let a shard exceed the memory and be re-read from disk"
+    )
+    heat: HeatSpec | bool | None = Field(
+        default=None, description="true: the catalogue's law for its kind of device"
+    )
     link: LinkSpec = LinkSpec()
 
 
@@ -170,46 +218,67 @@ class ModelSpec(Spec):
     layers: int | None = Field(default=None, ge=1, le=1000)
     hidden: int | None = Field(default=None, ge=1, le=1_000_000)
     layer_bytes: PositiveBytes | None = None
-    active_layer_bytes: PositiveBytes | None = Field(default=None, description="read per token (mixture of experts)")
+    active_layer_bytes: PositiveBytes | None = Field(
+        default=None, description="read per token (mixture of experts)"
+    )
     experts: int | None = Field(default=None, ge=0, le=100_000)
     experts_per_token: int | None = Field(default=None, ge=0, le=100_000)
-    expert_layer_bytes: Annotated[Bytes, Field(ge=0)] | None = Field(default=None, description="of all experts")
+    expert_layer_bytes: Annotated[Bytes, Field(ge=0)] | None = Field(
+        default=None, description="of all experts"
+    )
     embedding_bytes: Annotated[Bytes, Field(ge=0)] | None = None
     head_bytes: Annotated[Bytes, Field(ge=0)] | None = None
     kv_bytes_per_token_per_layer: Annotated[Bytes, Field(ge=0)] | None = None
-    layer_flops: float | None = Field(default=None, gt=0, description="floating point operations per layer and token")
+    layer_flops: float | None = Field(
+        default=None, gt=0, description="floating point operations per layer and token"
+    )
     head_flops: float | None = Field(default=None, ge=0)
-    activation_bytes: PositiveBytes | None = Field(default=None, description="of the hidden state of one token")
+    activation_bytes: PositiveBytes | None = Field(
+        default=None, description="of the hidden state of one token"
+    )
 
 
 class EngineSpec(Spec):
     """The software that moves a token, and its own costs."""
 
     name: Name = "exo"
-    step_overhead: Duration | None = Field(default=None, description="host time per token on each rank: sampling, Python")
-    hop_overhead: Duration | None = Field(default=None, description="host time per message beyond the link's delay")
+    step_overhead: Duration | None = Field(
+        default=None, description="host time per token on each rank: sampling, Python"
+    )
+    hop_overhead: Duration | None = Field(
+        default=None, description="host time per message beyond the link's delay"
+    )
     overhead_spread: LogSd | None = None
-    memory_overhead: Annotated[Bytes, Field(ge=0)] | None = Field(default=None, description="per device, beside weights")
+    memory_overhead: Annotated[Bytes, Field(ge=0)] | None = Field(
+        default=None, description="per device, beside weights"
+    )
     label: Label = "assumed"
 
 
 class PlacementSpec(Spec):
     """Who holds which layers."""
 
-    rule: str | None = Field(default=None, description="exo, exo-legacy, speed, even or manual; default: the engine's")
+    rule: str | None = Field(
+        default=None, description="exo, exo-legacy, speed, even or manual; default: the engine's"
+    )
     layers: dict[Name, Annotated[int, Field(ge=0, le=1000)]] | None = Field(
         default=None, description="manual: layers of each device, in ring order"
     )
     order: tuple[Name, ...] | None = None
     roles: dict[Name, Literal["embedding", "head", "layers"]] = Field(
-        default_factory=dict, description="pin a device to a role; embedding and head hold no transformer layers"
+        default_factory=dict,
+        description="pin a device to a role; embedding and head hold no transformer layers",
     )
-    min_devices: int | None = Field(default=None, ge=1, le=1000, description="EXO's min_nodes; default: all devices")
+    min_devices: int | None = Field(
+        default=None, ge=1, le=1000, description="EXO's min_nodes; default: all devices"
+    )
 
     @model_validator(mode="after")
     def _layers_mean_manual(self) -> PlacementSpec:
         if self.layers is not None and self.rule not in (None, "manual"):
-            raise ValueError(f"layers are given, so the rule must be manual and is {self.rule!r}; remove one of them")
+            raise ValueError(
+                f"layers are given, so the rule must be manual and is {self.rule!r}; remove one of them"
+            )
         if self.layers is None and self.rule == "manual":
             raise ValueError("rule manual needs layers: {device: count, ...}")
         return self
@@ -218,14 +287,20 @@ class PlacementSpec(Spec):
 class ArrivalSpec(Spec):
     """When chats come, instead of all together: a Poisson process, or a trace."""
 
-    rate: Annotated[PerHour, Field(gt=0, le=1e6)] | None = Field(default=None, description="Poisson: chats per hour")
-    times: tuple[Duration, ...] | None = Field(default=None, max_length=10_000, description="trace: seconds after the start")
+    rate: Annotated[PerHour, Field(gt=0, le=1e6)] | None = Field(
+        default=None, description="Poisson: chats per hour"
+    )
+    times: tuple[Duration, ...] | None = Field(
+        default=None, max_length=10_000, description="trace: seconds after the start"
+    )
     chats: int = Field(default=40, ge=1, le=10_000, description="how many come, with a rate")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> ArrivalSpec:
         if (self.rate is None) == (self.times is None):
-            raise ValueError("arrivals need either a rate (20 /h) or times ([0 s, 12 s, ...]); give one of them")
+            raise ValueError(
+                "arrivals need either a rate (20 /h) or times ([0 s, 12 s, ...]); give one of them"
+            )
         if self.times is not None and (not self.times or list(self.times) != sorted(self.times)):
             raise ValueError("times must rise and hold one at least; sort them")
         return self
@@ -243,9 +318,15 @@ class WorkloadSpec(Spec):
     output_tokens: int = Field(default=256, ge=2, le=100_000)
     runs: int = Field(default=5, ge=1, le=1000)
     concurrency: int = Field(
-        default=1, ge=1, le=256,
-        description="chats at once, all started together; with arrivals the most that are let in, others wait")
-    arrivals: ArrivalSpec | None = Field(default=None, description="chats that come one by one; see `sim load`")
+        default=1,
+        ge=1,
+        le=256,
+        description="chats at once, all started together; with arrivals the most that are let in, others "
+        "wait",
+    )
+    arrivals: ArrivalSpec | None = Field(
+        default=None, description="chats that come one by one; see `sim load`"
+    )
 
 
 class Scenario(Spec):
@@ -254,18 +335,28 @@ class Scenario(Spec):
     name: Name
     question: str = ""
     model: Annotated[ModelSpec, _named("name")]
-    devices: dict[Name, DeviceSpec] = Field(min_length=1, max_length=64, description="in the order in which they join")
+    devices: dict[Name, DeviceSpec] = Field(
+        min_length=1, max_length=64, description="in the order in which they join"
+    )
     access_points: dict[Name, AccessPointSpec] = Field(default_factory=lambda: {"lan": AccessPointSpec()})
     wires: tuple[WireSpec, ...] = ()
     engine: Annotated[EngineSpec, _named("name")] = EngineSpec()
     placement: Annotated[PlacementSpec, _named("rule")] = PlacementSpec()
     workload: WorkloadSpec = WorkloadSpec()
-    shared_host: SharedHostSpec | None = Field(default=None, description="present when one machine plays all devices")
+    shared_host: SharedHostSpec | None = Field(
+        default=None, description="present when one machine plays all devices"
+    )
     common_noise: NoiseSpec = Field(
-        default=NoiseSpec(sigma=0.0), description="noise that all devices share: one machine, one room, one load")
+        default=NoiseSpec(sigma=0.0),
+        description="noise that all devices share: one machine, one room, one load",
+    )
     posterior: PosteriorSpec | None = Field(default=None, description="written by a calibration")
-    events: tuple[EventSpec, ...] = Field(default=(), max_length=1000, description="what changes; see `sim dropout`")
-    recovery: RecoverySpec | None = Field(default=None, description="what the client does when a reply breaks off")
+    events: tuple[EventSpec, ...] = Field(
+        default=(), max_length=1000, description="what changes; see `sim dropout`"
+    )
+    recovery: RecoverySpec | None = Field(
+        default=None, description="what the client does when a reply breaks off"
+    )
     seed: int = Field(default=1, ge=0, lt=2**63)
     replications: int = Field(default=200, ge=1, le=1_000_000)
 
@@ -291,8 +382,11 @@ class Scenario(Spec):
             via = device.link.via
             if via is not None and via not in self.access_points:
                 near = did_you_mean(via, list(self.access_points))
-                yield f"devices.{name}.link.via", f"{via!r} is no access point of this scenario; access points are " \
-                    f"{', '.join(self.access_points)}{near}"
+                yield (
+                    f"devices.{name}.link.via",
+                    f"{via!r} is no access point of this scenario; access points are "
+                    f"{', '.join(self.access_points)}{near}",
+                )
 
     def replace(self, **changes: Any) -> Scenario:
         """A copy with these fields changed, checked again."""

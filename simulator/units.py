@@ -53,8 +53,8 @@ _NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:[_ ]\d{3})*\.?\d*|\.\d+)(?:[eE][+-]?\d+
 def read_quantity(text: Any, units: Mapping[str, float], *, plain_is_base: bool = False) -> float:
     """The value of `text` in the base unit of `units`, for example '12 ms' -> 0.012.
 
-    A bare number is taken only where `plain_is_base` holds (or it is 0): the reader of a file must see the unit.
-    Raises UnitError for anything that is no number, not finite, or has an unknown unit.
+    A bare number is taken only where `plain_is_base` holds (or it is 0): the reader of a file must see the
+    unit. Raises UnitError for anything that is no number, not finite, or has an unknown unit.
     """
     allowed = ", ".join(unit for unit in units if unit and unit.isascii())
     if isinstance(text, bool) or not isinstance(text, (str, int, float)):
@@ -64,8 +64,11 @@ def read_quantity(text: Any, units: Mapping[str, float], *, plain_is_base: bool 
             raise UnitError(f"{text} is not finite")
         if text == 0 or plain_is_base or "" in units:
             return float(text)
-        raise UnitError(f"{text} has no unit; write for example '{text} {next(iter(units))}' (one of {allowed})")
-    match = _NUMBER.match(text) if len(text) <= 60 else None  # longer is no quantity, only work for the pattern
+        raise UnitError(
+            f"{text} has no unit; write for example '{text} {next(iter(units))}' (one of {allowed})"
+        )
+    # longer is no quantity, only work for the pattern
+    match = _NUMBER.match(text) if len(text) <= 60 else None
     if match is None or (match[2] or "") not in units:
         raise UnitError(f"{text[:60]!r} is not a quantity; write a number with one of {allowed}")
     value = float(match[1].replace("_", "").replace(" ", "")) * units[match[2] or ""]
@@ -75,9 +78,11 @@ def read_quantity(text: Any, units: Mapping[str, float], *, plain_is_base: bool 
 
 
 def Quantity(units: Mapping[str, float], *, plain_is_base: bool = False) -> Any:  # noqa: N802 (makes a type)
-    """A pydantic annotation that reads human units, writes the base unit, and documents both in the JSON schema.
+    """A pydantic annotation that reads human units, writes
+    the base unit, and documents both in the JSON schema.
 
-    In JSON a value leaves as `write_quantity` puts it, so that it can be read back; in Python it stays a float.
+    In JSON a value leaves as `write_quantity` puts it, so
+    that it can be read back; in Python it stays a float.
     """
 
     def read(value: Any) -> float:
@@ -96,7 +101,8 @@ def Quantity(units: Mapping[str, float], *, plain_is_base: bool = False) -> Any:
 
 
 def write_quantity(value: float, units: Mapping[str, float], *, plain_is_base: bool = False) -> str | float:
-    """`value` as `read_quantity` takes it, exactly: the base unit written out, or a number where that is allowed.
+    """`value` as `read_quantity` takes it, exactly: the base
+    unit written out, or a number where that is allowed.
 
     >>> write_quantity(0.012, TIME)
     '0.012 s'
@@ -105,7 +111,8 @@ def write_quantity(value: float, units: Mapping[str, float], *, plain_is_base: b
     if plain_is_base or "" in units or not math.isfinite(number):
         return number
     base = next(unit for unit, factor in units.items() if factor == 1.0)
-    # Below 1e15 a float that is whole prints exactly as an integer, and '24000000000 B' reads better than '2.4e10 B'.
+    # Below 1e15 a float that is whole prints exactly as an
+    # integer, and '24000000000 B' reads better than '2.4e10 B'.
     whole = number.is_integer() and abs(number) < 1e15
     return f"{int(number) if whole else repr(number)} {base}"
 
@@ -113,7 +120,9 @@ def write_quantity(value: float, units: Mapping[str, float], *, plain_is_base: b
 def _json_schema(units: Mapping[str, float], write: Callable[[float], str | float], plain: bool) -> Any:
     """Replace pydantic's plain `number` by what the file may really say."""
     names = [unit for unit in units if unit and unit.isascii()]
-    choices = "|".join(re.escape(unit) for unit in sorted((unit for unit in units if unit), key=len, reverse=True))
+    choices = "|".join(
+        re.escape(unit) for unit in sorted((unit for unit in units if unit), key=len, reverse=True)
+    )
     text = rf"^\s*[+-]?(\d[\d_ ]*\.?\d*|\.\d+)([eE][+-]?\d+)?\s*({choices}){'?' if plain else ''}\s*$"
     number: dict[str, Any] = {"type": "number"} if plain else {"const": 0}
 

@@ -27,7 +27,8 @@ from simulator.scenario import NoiseSpec, SpeedSpec, WorkloadSpec
 SMALL = Model("small", 24, 512, 12e6, 12e6, 0, 0, 0.0, 8e6, 8e6, 4096.0, 2.5e7, 1.6e7, 2048.0)
 """24 layers of 12 MB that move 12 GB/s: one millisecond a layer."""
 EXPERTS = replace(
-    SMALL, name="experts", active_layer_bytes=4e6, experts=8, experts_per_token=2, expert_layer_bytes=10e6)
+    SMALL, name="experts", active_layer_bytes=4e6, experts=8, experts_per_token=2, expert_layer_bytes=10e6
+)
 SPEED = SpeedSpec(decode_bandwidth="12 GB/s", prefill_flops="1000 TFLOPS", context_cost=0.0)
 INSTANT = 1e30  # bytes/s at which a message takes no time
 
@@ -44,17 +45,36 @@ def device(name: str, **changes: Any) -> Device:
     return replace(plain, **changes)
 
 
-def job(devices: Sequence[Device], engine_name: str = "exo", *, layers: Sequence[int] | None = None,
-        model: Model = SMALL, points: Iterable[AccessPoint] = (AccessPoint("lan", 0.0),), wires: Iterable[Wire] = (),
-        step_overhead_s: float = 0.0, hop_overhead_s: float = 0.0, overhead_log_sd: float = 0.0, seed: int = 1,
-        common_noise: NoiseSpec = NoiseSpec(sigma=0.0), **workload: Any) -> Job:
+def job(
+    devices: Sequence[Device],
+    engine_name: str = "exo",
+    *,
+    layers: Sequence[int] | None = None,
+    model: Model = SMALL,
+    points: Iterable[AccessPoint] = (AccessPoint("lan", 0.0),),
+    wires: Iterable[Wire] = (),
+    step_overhead_s: float = 0.0,
+    hop_overhead_s: float = 0.0,
+    overhead_log_sd: float = 0.0,
+    seed: int = 1,
+    common_noise: NoiseSpec = NoiseSpec(sigma=0.0),
+    **workload: Any,
+) -> Job:
     """A job on these devices in ring order; layers are shared out evenly unless given."""
     count, size = len(devices), model.layers
     shares = layers or [size // count + (i < size % count) for i in range(count)]
     placement = Placement.from_layers([(d.name, n) for d, n in zip(devices, shares, strict=True)], "manual")
     costs = EngineCosts(engine_name, step_overhead_s, hop_overhead_s, overhead_log_sd, 0.0)
     asked = WorkloadSpec(**({"prompt_tokens": 8, "output_tokens": 12, "runs": 1} | workload))
-    return Job(Cluster(tuple(devices), tuple(points), tuple(wires)), model, placement, costs, asked, seed, common_noise)
+    return Job(
+        Cluster(tuple(devices), tuple(points), tuple(wires)),
+        model,
+        placement,
+        costs,
+        asked,
+        seed,
+        common_noise,
+    )
 
 
 def ring(count: int, delay_s: Law | float = 0.0, engine_name: str = "exo", **changes: Any) -> Job:
@@ -119,13 +139,21 @@ SIMPLE_LAWS: tuple[Law, ...] = (
     Gamma(mean="5 ms", shape=2.5),
     Weibull(scale="2 ms", shape=0.7, shift="0.5 ms"),
 )
-WIFI = Mixture(parts=(Part(weight=0.9, of=Lognormal(median="2 ms", sigma=0.5)),
-                      Part(weight=0.1, of=Gamma(mean="50 ms", shape=3.0))))
+WIFI = Mixture(
+    parts=(
+        Part(weight=0.9, of=Lognormal(median="2 ms", sigma=0.5)),
+        Part(weight=0.1, of=Gamma(mean="50 ms", shape=3.0)),
+    )
+)
 
 
 noises = st.builds(
-    NoiseSpec, sigma=st.sampled_from([0.0, 0.1]), correlation=st.sampled_from([0.0, 0.6]),
-    run_sigma=st.sampled_from([0.0, 0.05]), session_sigma=st.sampled_from([0.0, 0.05]))
+    NoiseSpec,
+    sigma=st.sampled_from([0.0, 0.1]),
+    correlation=st.sampled_from([0.0, 0.6]),
+    run_sigma=st.sampled_from([0.0, 0.05]),
+    session_sigma=st.sampled_from([0.0, 0.05]),
+)
 
 
 @st.composite
@@ -133,10 +161,15 @@ def links(draw: st.DrawFn, *, doze: bool = False) -> Link:
     """Any link; with `doze` some radios sleep."""
     sleepy = doze and draw(st.booleans())
     return Link(
-        kind="test", via=draw(st.sampled_from(["home", "attic"])), delay=draw(st.sampled_from((*SIMPLE_LAWS, WIFI))),
-        rate_bytes_per_s=draw(st.sampled_from([1e5, 5e6, 1e9])), shared=draw(st.booleans()),
-        delay_log_sd=draw(st.sampled_from([0.0, 0.4])), rate_log_sd=draw(st.sampled_from([0.0, 0.3])),
-        vpn_delay_s=draw(st.sampled_from([0.0, 0.002])), label="assumed",
+        kind="test",
+        via=draw(st.sampled_from(["home", "attic"])),
+        delay=draw(st.sampled_from((*SIMPLE_LAWS, WIFI))),
+        rate_bytes_per_s=draw(st.sampled_from([1e5, 5e6, 1e9])),
+        shared=draw(st.booleans()),
+        delay_log_sd=draw(st.sampled_from([0.0, 0.4])),
+        rate_log_sd=draw(st.sampled_from([0.0, 0.3])),
+        vpn_delay_s=draw(st.sampled_from([0.0, 0.002])),
+        label="assumed",
         power_save=PowerSave(0.01, Exponential(mean="50 ms")) if sleepy else None,
     )
 
@@ -147,11 +180,25 @@ def devices(draw: st.DrawFn, name: str, *, doze: bool = False) -> Device:
     speed = SpeedSpec(
         decode_bandwidth=f"{draw(st.floats(2, 200))!r} GB/s",
         prefill_flops=f"{draw(st.floats(0.01, 10))!r} TFLOPS",
-        layer_overhead=draw(st.sampled_from(["0 s", "100 us"])), stage_overhead=draw(st.sampled_from(["0 s", "3 ms"])),
-        batch_cost=draw(st.sampled_from([0.0, 0.5])), decode_spread=draw(st.sampled_from([0.0, 0.2])),
-        prefill_spread=draw(st.sampled_from([0.0, 0.3])))
-    return Device(name, "test", "unknown", 1e9, draw(st.sampled_from([5e7, 60e9])), speed, draw(noises), 2e9,
-                  draw(st.sampled_from([0.0, 0.3])), True, draw(links(doze=doze)))
+        layer_overhead=draw(st.sampled_from(["0 s", "100 us"])),
+        stage_overhead=draw(st.sampled_from(["0 s", "3 ms"])),
+        batch_cost=draw(st.sampled_from([0.0, 0.5])),
+        decode_spread=draw(st.sampled_from([0.0, 0.2])),
+        prefill_spread=draw(st.sampled_from([0.0, 0.3])),
+    )
+    return Device(
+        name,
+        "test",
+        "unknown",
+        1e9,
+        draw(st.sampled_from([5e7, 60e9])),
+        speed,
+        draw(noises),
+        2e9,
+        draw(st.sampled_from([0.0, 0.3])),
+        True,
+        draw(links(doze=doze)),
+    )
 
 
 @st.composite
@@ -159,12 +206,22 @@ def jobs(draw: st.DrawFn, engine_name: str, *, doze: bool = False, chats: int = 
     """Any job for that engine on 1 to 6 devices around two access points, some with a cable between them."""
     names = [f"d{i}" for i in range(draw(st.integers(1, 6)))]
     ends = [pair for pair in pairwise(names) if draw(st.integers(0, 3)) == 0]
-    cables = [Wire(frozenset(pair), "cable", draw(st.sampled_from(SIMPLE_LAWS)), 1e8, 0.2, 0.1) for pair in ends]
+    cables = [
+        Wire(frozenset(pair), "cable", draw(st.sampled_from(SIMPLE_LAWS)), 1e8, 0.2, 0.1) for pair in ends
+    ]
     return job(
-        [draw(devices(name, doze=doze)) for name in names], engine_name,
-        points=(AccessPoint("home", draw(st.sampled_from([0.0, 0.5]))), AccessPoint("attic", 0.0)), wires=cables,
-        step_overhead_s=draw(st.sampled_from([0.0, 2e-3])), hop_overhead_s=draw(st.sampled_from([0.0, 1e-4])),
-        overhead_log_sd=draw(st.sampled_from([0.0, 0.3])), seed=draw(st.integers(0, 2**40)),
-        common_noise=draw(noises), model=draw(st.sampled_from([SMALL, EXPERTS])),
-        prompt_tokens=draw(st.integers(1, prompts)), output_tokens=draw(st.integers(2, 9)),
-        runs=draw(st.integers(1, 3)), concurrency=draw(st.integers(1, chats)))
+        [draw(devices(name, doze=doze)) for name in names],
+        engine_name,
+        points=(AccessPoint("home", draw(st.sampled_from([0.0, 0.5]))), AccessPoint("attic", 0.0)),
+        wires=cables,
+        step_overhead_s=draw(st.sampled_from([0.0, 2e-3])),
+        hop_overhead_s=draw(st.sampled_from([0.0, 1e-4])),
+        overhead_log_sd=draw(st.sampled_from([0.0, 0.3])),
+        seed=draw(st.integers(0, 2**40)),
+        common_noise=draw(noises),
+        model=draw(st.sampled_from([SMALL, EXPERTS])),
+        prompt_tokens=draw(st.integers(1, prompts)),
+        output_tokens=draw(st.integers(2, 9)),
+        runs=draw(st.integers(1, 3)),
+        concurrency=draw(st.integers(1, chats)),
+    )

@@ -12,8 +12,20 @@ import pytest
 from sim.main import main
 
 ROOT = Path(__file__).parents[1]
-KEYS = {"scenario", "engine", "tokens_per_s", "first_token_s", "inter_token_s", "placement", "bottleneck", "what_if",
-        "warnings", "seed", "replications", "version"}
+KEYS = {
+    "scenario",
+    "engine",
+    "tokens_per_s",
+    "first_token_s",
+    "inter_token_s",
+    "placement",
+    "bottleneck",
+    "what_if",
+    "warnings",
+    "seed",
+    "replications",
+    "version",
+}
 FURTHER = {"question", "model", "total_tokens_per_s", "inter_token_interval_s", "where_time_goes", "runs"}
 PLACEMENT = {"device", "first_layer", "last_layer", "memory_bytes", "cap_bytes", "stage_s"}
 SMALL = """# How fast is a small ring?
@@ -82,8 +94,11 @@ def test_run_prints_one_document_with_the_promised_keys(sim: Any, tmp_path: Path
 
 
 def test_the_same_seed_gives_the_same_bytes_and_options_count(sim: Any) -> None:
-    first, again, other = sim("run", "small.yaml", "--json"), sim("run", "small.yaml", "--json"), sim(
-        "run", "small.yaml", "--json", "--seed", "2", "--replications", "5", "--evaluator", "simpy")
+    first, again, other = (
+        sim("run", "small.yaml", "--json"),
+        sim("run", "small.yaml", "--json"),
+        sim("run", "small.yaml", "--json", "--seed", "2", "--replications", "5", "--evaluator", "simpy"),
+    )
     assert first.out == again.out
     document = json.loads(other.out)
     assert (document["seed"], document["replications"]) == (2, 5)
@@ -93,7 +108,15 @@ def test_the_same_seed_gives_the_same_bytes_and_options_count(sim: Any) -> None:
 def test_run_prints_the_answer_and_writes_its_folder(sim: Any, tmp_path: Path) -> None:
     done = sim("run", "small.yaml", "--no-charts")
     assert done.code == 0
-    for word in ("small", "How fast is a small ring?", "tokens/s", "first token", "inter-token", "limit:", "layers"):
+    for word in (
+        "small",
+        "How fast is a small ring?",
+        "tokens/s",
+        "first token",
+        "inter-token",
+        "limit:",
+        "layers",
+    ):
         assert word in done.out
     folder = tmp_path / "results" / "small"
     summary = json.loads((folder / "summary.json").read_text())
@@ -103,9 +126,13 @@ def test_run_prints_the_answer_and_writes_its_folder(sim: Any, tmp_path: Path) -
 
 
 def test_compare_ranks_and_finds_the_break_even(sim: Any, tmp_path: Path) -> None:
-    third = SMALL.replace("name: small", "name: three").replace("placement", (
-        "  c: {memory: 1 GB, speed: {decode_bandwidth: 1 GB/s, prefill_flops: 1 TFLOPS}, "
-        "link: {delay: {law: constant, value: 9 ms}, rate: 100 MB/s}}\nplacement"))
+    third = SMALL.replace("name: small", "name: three").replace(
+        "placement",
+        (
+            "  c: {memory: 1 GB, speed: {decode_bandwidth: 1 GB/s, prefill_flops: 1 TFLOPS}, "
+            "link: {delay: {law: constant, value: 9 ms}, rate: 100 MB/s}}\nplacement"
+        ),
+    )
     (tmp_path / "three.yaml").write_text(third)
     done = sim("compare", "small.yaml", "three.yaml", "--json")
     document = json.loads(done.out)
@@ -130,7 +157,12 @@ def test_init_writes_a_scenario_that_runs_and_replaces_none(sim: Any, tmp_path: 
     assert sim("init").code == 0
     text = (tmp_path / "my_scenario.yaml").read_text()
     assert text.startswith("#")
-    assert json.loads(sim("run", "my_scenario.yaml", "--json", "--replications", "5").out)["tokens_per_s"]["median"] > 0
+    assert (
+        json.loads(sim("run", "my_scenario.yaml", "--json", "--replications", "5").out)["tokens_per_s"][
+            "median"
+        ]
+        > 0
+    )
     (tmp_path / "my_scenario.yaml").write_text("mine")
     assert_refused(sim("init"), "my_scenario.yaml exists", "--force", code=1)
     assert (tmp_path / "my_scenario.yaml").read_text() == "mine"
@@ -163,9 +195,16 @@ FAULTS = {
     "negative": ("prompt_tokens: 16", "prompt_tokens: -16", "workload.prompt_tokens"),
     "unknown engine": ("placement: speed", "placement: speed\nengine: exxo", "exxo"),
     "unknown device kind": ("a: {memory", "a: {kind: MacBok Air M4, memory", "MacBok"),
-    "unknown access point": ("link: {delay: {law: constant", "link: {via: attic, delay: {law: constant", "attic"),
-    "unknown model": ("model: {name: tiny, layers: 12, layer_bytes: 20 MB, hidden: 256, head_bytes: 10 MB}",
-                      "model: Lama-3.3-70B", "Lama-3.3-70B"),
+    "unknown access point": (
+        "link: {delay: {law: constant",
+        "link: {via: attic, delay: {law: constant",
+        "attic",
+    ),
+    "unknown model": (
+        "model: {name: tiny, layers: 12, layer_bytes: 20 MB, hidden: 256, head_bytes: 10 MB}",
+        "model: Lama-3.3-70B",
+        "Lama-3.3-70B",
+    ),
     "law with a missing part": ("{law: constant, value: 2 ms}", "{law: constant}", "devices.a.link.delay"),
     "not a number": ("replications: 10", "replications: .nan", "replications"),
     "huge": ("output_tokens: 16", "output_tokens: 1e30", "workload.output_tokens"),
@@ -196,21 +235,26 @@ def test_names_in_the_folder_scenarios_are_found(sim: Any, monkeypatch: pytest.M
     assert_refused(done, "EXO would refuse", code=3)
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (("load", "small.yaml", "--rates=-5"), "cannot be; give numbers over 0"),
-    (("sweep", "small.yaml", "--over", "devices.fone.link.rtt=1ms"), "there is no 'fone'"),
-    (("dropout", "small.yaml"), "has no events"),
-    (("summary", "small.yaml"), "not JSON"),
-    (("calibrate", "small.yaml"), "no usable measurement"),
-    (("calibrate", "absent.jsonl", "-o", "small.yaml"), "exists and is no calibration; it is kept"),
-    (("predict", "small.yaml", "-o", "small.yaml"), "exists and is no prediction; it is kept"),
-    (("validate", "absent.json", "absent.jsonl"), "cannot be read"),
-    (("validate", "study", ".", "--train", "nope"), "no scenario nope"),
-    (("ledger", "--ledger-file", "."), "no ledger there"),
-    (("live", "run", "small.yaml", "--cluster", "ftp://x"), "write local, or llama-rpc://"),
-    (("live", "scenario", "--cluster", "exo://127.0.0.1:9"), "Connection refused"),
-])
-def test_each_command_says_what_was_wrong_in_one_message(sim: Any, words: tuple[str, ...], message: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("load", "small.yaml", "--rates=-5"), "cannot be; give numbers over 0"),
+        (("sweep", "small.yaml", "--over", "devices.fone.link.rtt=1ms"), "there is no 'fone'"),
+        (("dropout", "small.yaml"), "has no events"),
+        (("summary", "small.yaml"), "not JSON"),
+        (("calibrate", "small.yaml"), "no usable measurement"),
+        (("calibrate", "absent.jsonl", "-o", "small.yaml"), "exists and is no calibration; it is kept"),
+        (("predict", "small.yaml", "-o", "small.yaml"), "exists and is no prediction; it is kept"),
+        (("validate", "absent.json", "absent.jsonl"), "cannot be read"),
+        (("validate", "study", ".", "--train", "nope"), "no scenario nope"),
+        (("ledger", "--ledger-file", "."), "no ledger there"),
+        (("live", "run", "small.yaml", "--cluster", "ftp://x"), "write local, or llama-rpc://"),
+        (("live", "scenario", "--cluster", "exo://127.0.0.1:9"), "Connection refused"),
+    ],
+)
+def test_each_command_says_what_was_wrong_in_one_message(
+    sim: Any, words: tuple[str, ...], message: str
+) -> None:
     done = sim(*words)
     assert done.code != 0
     assert message in done.err

@@ -11,8 +11,16 @@ from simulator.scenario import Scenario
 from tests.make_golden import GOLDEN, SCENARIOS, golden_file, golden_text
 
 each = pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
-WANTED = {"four_devices", "five_devices", "wired_laptop", "wifi5_contended", "phone_pinned", "thunderbolt_macs",
-          "oversize", "legacy_phones"}
+WANTED = {
+    "four_devices",
+    "five_devices",
+    "wired_laptop",
+    "wifi5_contended",
+    "phone_pinned",
+    "thunderbolt_macs",
+    "oversize",
+    "legacy_phones",
+}
 
 
 def test_the_promised_scenarios_are_there() -> None:

@@ -34,16 +34,22 @@ def module_names() -> list[str]:
 
 
 def python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True, check=False
+    )
 
 
 def test_no_module_needs_another_to_be_imported_first() -> None:
     """Imports at the top of modules form no circle, so that each can be imported alone, and all can in any order."""
     names = set(module_names())
     graph = {name: imported_at_the_top(name, names) - {name} for name in names}
-    assert len(list(TopologicalSorter(graph).static_order())) == len(names)  # raises CycleError with the circle
+    assert len(list(TopologicalSorter(graph).static_order())) == len(
+        names
+    )  # raises CycleError with the circle
     for order in (sorted(names), sorted(names, reverse=True)):
-        done = python("import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)", *order)
+        done = python(
+            "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)", *order
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -91,9 +97,13 @@ def _is_imported(module: str, name: str) -> bool:
 
 @cache
 def _imports() -> set[tuple[str, str]]:
-    return {(node.module, alias.name) for path in python_files()
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.ImportFrom) and node.module for alias in node.names}
+    return {
+        (node.module, alias.name)
+        for path in python_files()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
 
 
 def python_files() -> Iterator[Path]:
@@ -126,40 +136,64 @@ def public_definitions(tree: ast.Module | ast.ClassDef) -> Iterator[Definition]:
 
 def test_nobody_uses_global_random_numbers() -> None:
     """Random numbers come from named streams: neither `random` nor NumPy's global generator is used to simulate."""
-    legacy = {"seed", "rand", "randn", "randint", "random", "choice", "normal", "exponential", "shuffle", "uniform"}
+    legacy = {
+        "seed",
+        "rand",
+        "randn",
+        "randint",
+        "random",
+        "choice",
+        "normal",
+        "exponential",
+        "shuffle",
+        "uniform",
+    }
     found = []
-    for path in (path for package in SIMULATING for path in sorted((ROOT / "simulator" / package).rglob("*.py"))):
+    for path in (
+        path for package in SIMULATING for path in sorted((ROOT / "simulator" / package).rglob("*.py"))
+    ):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
-            if isinstance(node, ast.Import) and any(alias.name in ("random", "secrets") for alias in node.names):
+            if isinstance(node, ast.Import) and any(
+                alias.name in ("random", "secrets") for alias in node.names
+            ):
                 found.append(f"{where} imports random")
             if isinstance(node, ast.ImportFrom) and node.module in ("random", "numpy.random"):
                 found.append(f"{where} imports from {node.module}")
-            if (isinstance(node, ast.Attribute) and node.attr in legacy
-                    and ast.unparse(node.value) in ("np.random", "random")):
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr in legacy
+                and ast.unparse(node.value) in ("np.random", "random")
+            ):
                 found.append(f"{where} {ast.unparse(node)}")
     assert found == []
 
 
 def test_directions_of_imports() -> None:
-    linter = shutil.which("lint-imports", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    linter = shutil.which(
+        "lint-imports", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
     assert linter is not None, "import-linter is part of the extra `test`"
     done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = ("import sys; sys.argv = ['sim', '--help']\nfrom sim.main import main\n"
-            "try: main()\nexcept SystemExit: pass\n"
-            f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)")
+    code = (
+        "import sys; sys.argv = ['sim', '--help']\nfrom sim.main import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
     done = python(code)
     assert done.stderr.strip() == "[]"
     assert "compare" in done.stdout
 
 
 def test_the_simulator_opens_no_socket_when_imported() -> None:
-    code = ("import socket, sys\n"
-            "def refuse(*args, **kwargs): raise AssertionError('a socket was opened')\n"
-            "socket.socket.connect = socket.socket.bind = refuse\n"
-            "import simulator.run.predict, simulator.run.compare, sim.main")
+    code = (
+        "import socket, sys\n"
+        "def refuse(*args, **kwargs): raise AssertionError('a socket was opened')\n"
+        "socket.socket.connect = socket.socket.bind = refuse\n"
+        "import simulator.run.predict, simulator.run.compare, sim.main"
+    )
     assert python(code).returncode == 0

@@ -5,7 +5,10 @@ from rich.console import Console
 from sim.table import print_table
 
 HEADS = ("device", "kind", "ms per token")
-ROWS = (("macbook", "MacBook Air M4", "177 [108, 214]"), ("laptop", "Linux laptop dual channel", "328 [221, 448]"))
+ROWS = (
+    ("macbook", "MacBook Air M4", "177 [108, 214]"),
+    ("laptop", "Linux laptop dual channel", "328 [221, 448]"),
+)
 
 
 def printed(width, rows=ROWS):
@@ -35,5 +38,10 @@ def test_a_column_shrinks_before_it_goes():
 def test_groups_share_their_columns():
     text, _ = printed(60, {"as asked": ROWS[:1], "lesser": ROWS[1:]})
     lines = text.splitlines()
-    assert [line.strip() for line in lines if line.strip() in ("as asked", "lesser")] == ["as asked", "lesser"]
-    assert next(line for line in lines if "177" in line).index("177") == next(x for x in lines if "328" in x).index("328")
+    assert [line.strip() for line in lines if line.strip() in ("as asked", "lesser")] == [
+        "as asked",
+        "lesser",
+    ]
+    assert next(line for line in lines if "177" in line).index("177") == next(
+        x for x in lines if "328" in x
+    ).index("328")

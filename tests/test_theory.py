@@ -51,6 +51,7 @@ RING_TURNS = Path(__file__).parent / "data" / "exo" / "ring_turns.csv"
 
 # --- constant laws ----------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("ranks", range(1, 7))
 @pytest.mark.parametrize("delay_s", [0.0, 0.0005, 0.001])
 def test_exo_hop_delay_counts_twice_per_neighbour(ranks: int, delay_s: float) -> None:
@@ -110,8 +111,15 @@ def test_legacy_token_costs_one_hop_per_rank(ranks: int, monkeypatch: pytest.Mon
 @settings(max_examples=60, deadline=None)
 def test_legacy_chats_reach_the_asymptotic_bound(layers: list[int], delay_s: float, chats: int) -> None:
     """Constant laws: chats fall into step, so tokens/s is `min(N / (sum + hops), 1 / max)` of the ring."""
-    a_job = ring(len(layers), delay_s, "exo-legacy", layers=layers, prompt_tokens=1, output_tokens=120,
-                 concurrency=chats)
+    a_job = ring(
+        len(layers),
+        delay_s,
+        "exo-legacy",
+        layers=layers,
+        prompt_tokens=1,
+        output_tokens=120,
+        concurrency=chats,
+    )
     times = by_simpy(a_job)
     stages = [n * LAYER_S for n in layers]
     stages[-1] += HEAD_S
@@ -126,8 +134,17 @@ def prompt_s(ranks: int, prompt_tokens: int, concurrency: int = 1) -> tuple[floa
     model = SMALL.__class__(**{name: getattr(SMALL, name) for name in SMALL.__slots__} | {"hidden": 0})
     slow = SPEED.model_copy(update={"prefill_flops": 1e12})
     devices = [device(f"d{i}", speed=slow) for i in range(ranks)]
-    recorder = simulate(job(devices, model=model, layers=[24 // ranks] * ranks, prompt_tokens=prompt_tokens,
-                            output_tokens=2, concurrency=concurrency), spans=True)
+    recorder = simulate(
+        job(
+            devices,
+            model=model,
+            layers=[24 // ranks] * ranks,
+            prompt_tokens=prompt_tokens,
+            output_tokens=2,
+            concurrency=concurrency,
+        ),
+        spans=True,
+    )
     spans = [span for span in recorder.spans if span.kind == "prefill"]
     return max(s.end_s for s in spans) - min(s.start_s for s in spans), spans
 
@@ -161,6 +178,7 @@ def test_eight_requests_share_a_batch_and_the_ninth_waits() -> None:
 
 # --- what real clusters did ---------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_imposed_delays_cost_what_real_exo_rings_lost_to_them(rank: int) -> None:
     """A rank's recorded turn, less the delay that our ring puts into it, is its own work: the same at every delay.
@@ -184,6 +202,7 @@ def test_imposed_delays_cost_what_real_exo_rings_lost_to_them(rank: int) -> None
 
 def delay_in_turn_s(rank: int, delay_s: float) -> float:
     """What the delay adds to a turn of a simulated ring of two: from the other rank's send to its own next send."""
+
     def turn_s(delay: float) -> float:
         spans = simulate(ring(2, delay), spans=True).spans
         sent = [[s.end_s for s in spans if s.kind == "compute" and s.where == name] for name in ("d0", "d1")]
@@ -194,24 +213,30 @@ def delay_in_turn_s(rank: int, delay_s: float) -> float:
 
 # --- exponential rings: exact mean value analysis -----------------------------------------------------------------
 
+
 @pytest.mark.parametrize("chats", [1, 2, 4, 8])
 def test_exponential_ring_meets_mean_value_analysis(chats: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Legacy EXO with several chats is a closed network: devices are queues, hops are delays of a known mean."""
     services_s, tokens, rows = (0.010, 0.006, 0.003), 220, 20
 
     def exponential_stages(self: LegacyRing, chat: int) -> Floats:
-        draws = [Streams(9, self.draws.first, 1).draws(f"{chat}/{rank}", Exponential(mean=f"{mean!r} s"), tokens)
-                 for rank, mean in enumerate(services_s)]
+        draws = [
+            Streams(9, self.draws.first, 1).draws(f"{chat}/{rank}", Exponential(mean=f"{mean!r} s"), tokens)
+            for rank, mean in enumerate(services_s)
+        ]
         return np.stack(draws, axis=1)
 
     monkeypatch.setattr(LegacyRing, "stage_s", exponential_stages)
     a_job = ring(3, Exponential(mean="2 ms"), "exo-legacy", output_tokens=tokens, concurrency=chats)
     theory = mean_value_analysis(services_s, delay_s=3 * 0.004, customers=chats)
-    gaps = [np.mean(times[:, 160] - times[:, 30]) / 130 for times in (by_simpy(a_job, row) for row in range(rows))]
+    gaps = [
+        np.mean(times[:, 160] - times[:, 30]) / 130 for times in (by_simpy(a_job, row) for row in range(rows))
+    ]
     agrees(np.array(gaps), theory.cycle_s)
 
 
 # --- open queues: ports, and the air of an access point ------------------------------------------------------------
+
 
 def sojourns_s(sizes: Floats, arrivals_s: Floats, *, shared: bool) -> Floats:
     """Time from send to arrival of messages that queue for one port, or for the air of one access point."""
@@ -243,7 +268,9 @@ def test_open_queue(kind: str, shared: bool) -> None:
     for row in range(20):
         streams = Streams(11, row)
         arrivals_s = np.cumsum(streams.draws("arrivals", Exponential(mean="2 s"), 4000)[:, 0])
-        sizes = streams.draws("sizes", Exponential(mean="1 s"), 4000)[:, 0] if kind == "M/M/1" else np.ones(4000)
+        sizes = (
+            streams.draws("sizes", Exponential(mean="1 s"), 4000)[:, 0] if kind == "M/M/1" else np.ones(4000)
+        )
         means.append(sojourns_s(sizes, arrivals_s, shared=shared)[200:].mean())
     agrees(np.array(means), mm1_sojourn_s(0.5, 1.0) if kind == "M/M/1" else md1_sojourn_s(0.5, 1.0))
 
@@ -255,13 +282,16 @@ def test_no_steady_state_at_full_load() -> None:
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=5), st.floats(0, 1), st.integers(1, 30))
 @settings(deadline=None)
-def test_mean_value_analysis_obeys_littles_law_and_the_bounds(services: list[float], delay_s: float, n: int) -> None:
+def test_mean_value_analysis_obeys_littles_law_and_the_bounds(
+    services: list[float], delay_s: float, n: int
+) -> None:
     network = mean_value_analysis(services, delay_s, n)
     assert sum(network.queue_lengths) + network.throughput_per_s * delay_s == pytest.approx(n)
     assert network.throughput_per_s <= ring_tokens_per_s_bound(services, delay_s, n) * (1 + 1e-12)
 
 
 # --- Little's law on every trace -----------------------------------------------------------------------------------
+
 
 @given(jobs("exo-legacy", chats=5))
 @settings(max_examples=40, deadline=None)

@@ -1,7 +1,7 @@
 """Delay laws: from measured delays to one law with its uncertainty, ranked against the others.
 
-`fit_laws` ranks candidates for one-way delays, `fit_round_trips` for round trips (two crossings), `choose` takes one,
-`table` prints the ranking, `hop_delays_s` and `link_rtts_s` read the samples out of a Measurement.
+`fit_laws` ranks candidates for one-way delays, `fit_round_trips` for round trips (two crossings), `choose`
+takes one, `table` prints the ranking, `hop_delays_s` and `link_rtts_s` read the samples out of a Measurement.
 """
 
 from calibrate.delays.assess import choose

@@ -40,7 +40,9 @@ class Fitted:
 
 
 def assess(fitted: Fitted, sample: Sample, notes: tuple[str, ...]) -> LawFit:
-    """The LawFit of one law: `AIC = 2 p - 2 ln L`, `BIC = p ln n - 2 ln L`; `notes` hold for the whole sample."""
+    """The LawFit of one law: `AIC = 2 p - 2 ln L`, `BIC = p
+    ln n - 2 ln L`; `notes` hold for the whole sample.
+    """
     n_effective = sample.n * sample.effective_share
     error = fitted.p99_s / sample.p99_s - 1
     beyond = float(np.mean(sample.x > fitted.p99_s))
@@ -57,7 +59,9 @@ def assess(fitted: Fitted, sample: Sample, notes: tuple[str, ...]) -> LawFit:
     return LawFit(
         name=fitted.name,
         law=fitted.law,
-        parameters=tuple(Parameter(name=key, value=at, stderr=fitted.errors.get(key)) for key, at in values.items()),
+        parameters=tuple(
+            Parameter(name=key, value=at, stderr=fitted.errors.get(key)) for key, at in values.items()
+        ),
         n=sample.n,
         n_effective=n_effective,
         log_likelihood=fitted.log_likelihood,
@@ -85,9 +89,9 @@ def best_first(fits: Iterable[LawFit]) -> tuple[LawFit, ...]:
 def choose(fits: Iterable[LawFit]) -> LawFit:
     """The law to use: smallest BIC among those whose 99th percentile holds, the simpler within a BIC of 2.
 
-    A 99th percentile holds when it is off by less than 20 %, or by no more than chance explains. When it holds for
-    none with a likelihood, the empirical law is taken if the sample is large enough for its own p99 (500 independent
-    samples), else the smallest BIC.
+    A 99th percentile holds when it is off by less than 20 %, or by no more than chance explains. When it
+    holds for none with a likelihood, the empirical law is taken if the sample is large enough for its own p99
+    (500 independent samples), else the smallest BIC.
 
     Raises ValueError for no fits.
     """

@@ -17,13 +17,17 @@ from simulator.laws.law import Floats
 __all__ = ["Grid", "search"]
 
 BINS = 1 << 12
-"""Bins of the grid; four times as many move p50 and p99 of a crossing by under 0.2 % on the sets of the tests."""
+"""Bins of the grid; four times as many move p50 and p99 of a
+crossing by under 0.2 % on the sets of the tests.
+"""
 LEAST_MASS = 1e-12
 """Probability given to a bin that a law cannot reach, so that the search sees a slope, not a wall."""
 HEAD_ROOM = 1.02
 """The grid ends 2 % above the largest round trip."""
 TIMES_S = (1e-10, 1e6)
-"""Where medians, means and scales are looked for: a tenth of the shortest delay to the longest a law accepts."""
+"""Where medians, means and scales are looked for: a tenth of
+the shortest delay to the longest a law accepts.
+"""
 MOST_STEPS = 400
 NO_SHIFT = 1e-3
 """A shift under this share of the largest possible is none."""
@@ -46,7 +50,9 @@ class Grid:
         return cls(width_s, seen, counts.astype(np.float64))
 
     def masses(self, law: Law) -> Floats:
-        """Probability of each bin for the sum of two draws: `sum_j m_j m_(i-j)`, m the law's own bin masses."""
+        """Probability of each bin for the sum of two draws:
+        `sum_j m_j m_(i-j)`, m the law's own bin masses.
+        """
         edges = np.maximum((np.arange(BINS + 1) - 0.5) * self.width_s, 0.0)
         one = np.diff(density.cumulative(law, edges))
         return np.maximum(np.fft.irfft(np.fft.rfft(one, 2 * BINS) ** 2)[:BINS], 0.0)
@@ -68,8 +74,9 @@ class Grid:
 def search(start: Law, grid: Grid, most_shift_s: float) -> Law:
     """The law of highest likelihood near `start`, by Nelder and Mead's simplex.
 
-    A shift above 0 is searched up to `most_shift_s`, without a gap: densities of bins have no poles. Times and shapes
-    are searched as logarithms and clipped to what laws accept, weights and shifts as logits: every point is a law.
+    A shift above 0 is searched up to `most_shift_s`, without a gap: densities of
+    bins have no poles. Times and shapes are searched as logarithms and clipped to
+    what laws accept, weights and shifts as logits: every point is a law.
     """
     from scipy.optimize import minimize
 

@@ -17,7 +17,9 @@ TAIL_TOLERANCE = 0.2
 
 
 def _in_scipy(law: Law) -> tuple[Any, tuple[float, ...]]:
-    """The family in `scipy.stats` and its arguments; not frozen there, which would take longer than a density."""
+    """The family in `scipy.stats` and its arguments; not
+    frozen there, which would take longer than a density.
+    """
     from scipy import stats
 
     if isinstance(law, Exponential):
@@ -54,7 +56,9 @@ def cumulative(law: Law, x: Floats) -> Floats:
 
 
 def quantile_s(law: Law, u: float) -> float:
-    """Quantile (s) of `law` at u; of a mixture the root of its distribution function between those of its parts."""
+    """Quantile (s) of `law` at u; of a mixture the root of
+    its distribution function between those of its parts.
+    """
     if not isinstance(law, Mixture):
         return float(law.quantile(np.array([u]))[0])
     from scipy.optimize import brentq
@@ -76,7 +80,9 @@ def distances(law: Law, x: Floats) -> tuple[float, float | None]:
 
 
 def ks(reached: Floats) -> float:
-    """Kolmogorov-Smirnov distance from the law's distribution function at the sorted samples: `max |F_n - F|`."""
+    """Kolmogorov-Smirnov distance from the law's distribution
+    function at the sorted samples: `max |F_n - F|`.
+    """
     n = reached.size
     steps = np.arange(n + 1) / n
     return float(max(np.max(steps[1:] - reached), np.max(reached - steps[:-1])))
@@ -94,8 +100,8 @@ def anderson_darling(reached: Floats) -> float | None:
 def tail_verdict(share_beyond: float, n_effective: float, error: float) -> Tail:
     """Whether chance explains how many samples lie beyond the law's 99th percentile.
 
-    Of n independent samples `Binomial(n, 0.01)` do. Light or heavy is said only where the percentile is off by more
-    than 20 % as well: on a million samples any error is beyond chance.
+    Of n independent samples `Binomial(n, 0.01)` do. Light or heavy is said only where the percentile is off
+    by more than 20 % as well: on a million samples any error is beyond chance.
     """
     from scipy.stats import binom
 

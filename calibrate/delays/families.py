@@ -1,4 +1,6 @@
-"""Maximum likelihood of one family: given its shift in closed form or by one root, the shift by profile likelihood."""
+"""Maximum likelihood of one family: given its shift in
+closed form or by one root, the shift by profile likelihood.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ SIGMA = (1e-9, 5.0)
 GAMMA_SHAPE = (0.05, 1e6)
 WEIBULL_SHAPE = (0.2, 100.0)
 GRID = 16
-"""Shifts tried before the best is refined: a profile likelihood may have two hills, one of them at the bound."""
+"""Shifts tried before the best is refined: a profile
+likelihood may have two hills, one of them at the bound.
+"""
 EMPIRICAL_POINTS = 2_001
 """An empirical law keeps every two-thousandth quantile: enough for p99, small enough for a file."""
 
@@ -61,7 +65,9 @@ def exponential(y: Floats) -> Exponential:
 
 
 def gamma(y: Floats) -> Gamma:
-    """`mean = mean(y)`; the shape k is the root of `ln k - digamma(k) = ln mean(y) - mean(ln y)`, by scipy.stats."""
+    """`mean = mean(y)`; the shape k is the root of `ln k -
+    digamma(k) = ln mean(y) - mean(ln y)`, by scipy.stats.
+    """
     from scipy.special import digamma
     from scipy.stats import gamma as scipy_gamma
 
@@ -79,8 +85,9 @@ def gamma(y: Floats) -> Gamma:
 def weibull(y: Floats) -> Weibull:
     """The shape k is the root of `sum y^k ln y / sum y^k - 1/k = mean(ln y)`; `scale = mean(y^k)^(1/k)`.
 
-    Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions 1 (1994), chapter 21. `scipy.stats` searches
-    both parameters blindly instead, four times slower, and the profile over the shift needs some thirty of these.
+    Johnson, Kotz and Balakrishnan, Continuous Univariate Distributions 1 (1994),
+    chapter 21. `scipy.stats` searches both parameters blindly instead, four times
+    slower, and the profile over the shift needs some thirty of these.
     """
     from scipy.optimize import brentq
 
@@ -135,7 +142,11 @@ def _at(family: Family, x: Floats, shift_s: float) -> Simple:
 
 def at_bounds(law: Law) -> tuple[tuple[str, float], ...]:
     """A shape that sits at the end of what the law accepts, by name."""
-    bounds = {"lognormal": ("sigma", SIGMA), "gamma": ("shape", GAMMA_SHAPE), "weibull": ("shape", WEIBULL_SHAPE)}
+    bounds = {
+        "lognormal": ("sigma", SIGMA),
+        "gamma": ("shape", GAMMA_SHAPE),
+        "weibull": ("shape", WEIBULL_SHAPE),
+    }
     if law.law not in bounds:
         return ()
     name, ends = bounds[law.law]

@@ -41,13 +41,14 @@ def fit_laws(
 ) -> tuple[LawFit, ...]:
     """Every candidate law by maximum likelihood, best BIC first; those without a likelihood last.
 
-    `samples_s` are delays (s) in the order in which they were measured: drift and autocorrelation are looked for.
-    `candidates` are names of `CANDIDATES`, all by default. A candidate with p parameters needs more than 2 p samples
-    and more than p different values, else it is left out, which the other fits' warnings say. Constant and empirical
-    laws have no density; a constant is first when all samples are equal, where no density exists.
+    `samples_s` are delays (s) in the order in which they were measured: drift and
+    autocorrelation are looked for. `candidates` are names of `CANDIDATES`, all by default. A
+    candidate with p parameters needs more than 2 p samples and more than p different values,
+    else it is left out, which the other fits' warnings say. Constant and empirical laws have no
+    density; a constant is first when all samples are equal, where no density exists.
 
-    Raises CalibrationError for an unknown candidate, a sample that is no delay (see `sample.take`), and when no
-    candidate is left.
+    Raises CalibrationError for an unknown candidate, a sample that
+    is no delay (see `sample.take`), and when no candidate is left.
     """
     wanted = _known(candidates)
     sample = take(samples_s)
@@ -61,7 +62,8 @@ def fit_laws(
     notes = sample.notes
     if left_out:
         notes += (f"left out for {sample.n} samples, {sample.distinct} different: {', '.join(left_out)}",)
-    with np.errstate(all="ignore"):  # far tails underflow, and a law that cannot hold a sample has likelihood 0
+    # far tails underflow, and a law that cannot hold a sample has likelihood 0
+    with np.errstate(all="ignore"):
         return best_first(_fit(name, sample, notes) for name in possible)
 
 

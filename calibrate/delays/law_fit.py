@@ -13,7 +13,9 @@ Tail = Literal["ok", "too light", "too heavy", "unknown"]
 
 
 class Parameter(Spec):
-    """A parameter under the name that the law gives it (times in s); `stderr` is None where it sits at a bound."""
+    """A parameter under the name that the law gives it
+    (times in s); `stderr` is None where it sits at a bound.
+    """
 
     name: str
     value: float
@@ -23,8 +25,9 @@ class Parameter(Spec):
 class LawFit(Spec):
     """One candidate after fitting.
 
-    A law without a density (empirical; constant unless all samples are equal) has no likelihood, hence no AIC or BIC.
-    `log_likelihood` sums natural logarithms of densities in 1/s, so only differences on one sample mean anything.
+    A law without a density (empirical; constant unless all samples are equal) has no
+    likelihood, hence no AIC or BIC. `log_likelihood` sums natural logarithms of
+    densities in 1/s, so only differences on one sample mean anything.
     """
 
     name: str
@@ -33,7 +36,9 @@ class LawFit(Spec):
     n: int
     """Samples that were fitted."""
     n_effective: float
-    """Independent samples that would say as much: smaller where neighbours are alike; the standard errors use it."""
+    """Independent samples that would say as much: smaller
+    where neighbours are alike; the standard errors use it.
+    """
     log_likelihood: float | None
     aic: float | None
     bic: float | None

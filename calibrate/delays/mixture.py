@@ -15,18 +15,22 @@ STARTS = (0.5, 0.8, 0.95)
 """Shares of the samples that start as the fast part: an even split, a shoulder, a rare stall."""
 TRIAL_STEPS, MOST_STEPS = 30, 1_000
 GAINED_ENOUGH = 1e-3
-"""Log-likelihood per step below which a start is done; a BIC difference of 2 is the least that means anything."""
+"""Log-likelihood per step below which a start is done; a BIC
+difference of 2 is the least that means anything.
+"""
 
 State = tuple[Floats, Floats, Floats]
 """Weights, means and variances of the logarithms, shape (2,) each."""
 
 
 def lognormal_mixture(sample: Sample) -> Mixture:
-    """`w LN(median_1, sigma_1) + (1 - w) LN(median_2, sigma_2)` of highest penalised likelihood, faster part first.
+    """`w LN(median_1, sigma_1) + (1 - w) LN(median_2, sigma_2)`
+    of highest penalised likelihood, faster part first.
 
-    A component that closes in on one sample has infinite likelihood. So each variance is penalised as if 2/sqrt(n)
-    samples with the whole sample's variance had been added (Chen, Tan and Zhang, Statistica Sinica 18, 2008: the
-    estimate stays consistent), and no component is narrower than the rounding of the clock, `resolution / sqrt(12)`.
+    A component that closes in on one sample has infinite likelihood. So each variance is
+    penalised as if 2/sqrt(n) samples with the whole sample's variance had been added (Chen,
+    Tan and Zhang, Statistica Sinica 18, 2008: the estimate stays consistent), and no component
+    is narrower than the rounding of the clock, `resolution / sqrt(12)`.
     """
     z = np.log(sample.x)
     tried = [_climb(z, _start(z, share), sample.resolution_s, TRIAL_STEPS) for share in STARTS]
@@ -72,6 +76,8 @@ def _climb(z: Floats, state: State, resolution_s: float, steps: int) -> tuple[St
         means = share @ z / mass
         squares = (share * (z - means[:, None]) ** 2).sum(axis=1)
         narrowest = (resolution_s / np.exp(means)) ** 2 / 12
-        variances = np.maximum((squares + penalty * whole) / (mass + penalty), np.maximum(narrowest, SIGMA[0] ** 2))
+        variances = np.maximum(
+            (squares + penalty * whole) / (mass + penalty), np.maximum(narrowest, SIGMA[0] ** 2)
+        )
         state = np.clip(mass / n, 1e-9, 1.0), means, variances
     return state, reached

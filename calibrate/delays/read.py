@@ -30,8 +30,8 @@ class Route:
 def hop_delays_s(measurement: Measurement) -> dict[Route, Floats]:
     """One-way delays (s) that a relay imposed, in the order of the file.
 
-    Sizes stay apart: a short message right behind a long one waits for it, so its delay is not a draw of its own.
-    Raises MeasurementError for an event without its fields.
+    Sizes stay apart: a short message right behind a long one waits for it, so its delay is not a draw of its
+    own. Raises MeasurementError for an event without its fields.
     """
     return _collect(measurement, "hop", "imposed_ns")
 
@@ -51,11 +51,14 @@ def _collect(measurement: Measurement, kind: str, field: str) -> dict[Route, Flo
         if field not in event and kind == "link":  # a rate of the same link
             continue
         try:
-            route = Route(event["source"], event["sink"], int(event["size_bytes"]), bool(event.get("loaded", False)))
+            route = Route(
+                event["source"], event["sink"], int(event["size_bytes"]), bool(event.get("loaded", False))
+            )
             found[route].append(float(event[field]) / 1e9)
         except (KeyError, TypeError, ValueError) as error:
             where = measurement.path or measurement.provenance.name
             raise MeasurementError(
-                f"{where}: a '{kind}' event without a usable {error}; it needs source, sink, size_bytes and {field}"
+                f"{where}: a '{kind}' event without a usable {error}; it needs source, sink, size_bytes and "
+                f"{field}"
             ) from error
     return {route: np.asarray(values) for route, values in sorted(found.items())}

@@ -1,7 +1,7 @@
 """From round trips to the law of one crossing: maximum likelihood through the twofold convolution.
 
-A round trip is two crossings, taken as independent draws of one law. That is the approximation: an uneven link still
-gets the right mean and the right round trips, but its two directions share one law.
+A round trip is two crossings, taken as independent draws of one law. That is the approximation: an uneven
+link still gets the right mean and the right round trips, but its two directions share one law.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ ROUND_TRIP_CANDIDATES = (*SIMPLE, *(f"shifted {name}" for name in SIMPLE), "logn
 def law_from_rtt(rtt_s: Iterable[float] | ArrayLike) -> LawFit:
     """The one-way law whose sum of two independent draws matches the measured round trips (s), by `choose`.
 
-    `law` and `parameters` are of one crossing; likelihood, distances and p99 compare the sum of two draws with the
-    sample. Raises CalibrationError as `fit_round_trips` does.
+    `law` and `parameters` are of one crossing; likelihood, distances and p99 compare the sum of two draws
+    with the sample. Raises CalibrationError as `fit_round_trips` does.
     """
     return choose(fit_round_trips(rtt_s))
 
@@ -49,8 +49,8 @@ def fit_round_trips(
 ) -> tuple[LawFit, ...]:
     """One-way laws by maximum likelihood of the round trips (s, in measured order), best BIC first.
 
-    Fewer than 11 samples, or fewer than 6 different ones, get a constant of half their mean. Raises CalibrationError
-    for a sample that is no delay (see `sample.take`) and for an unknown candidate.
+    Fewer than 11 samples, or fewer than 6 different ones, get a constant of half their mean. Raises
+    CalibrationError for a sample that is no delay (see `sample.take`) and for an unknown candidate.
     """
     for name in candidates:
         if name not in ROUND_TRIP_CANDIDATES:
@@ -132,7 +132,8 @@ def _wider(law: families.Simple) -> families.Simple:
 
 
 def _unstalled(half: Mixture) -> Mixture:
-    """From fast and stalled halves to one crossing: a stalled round trip is one stalled and one fast crossing.
+    """From fast and stalled halves to one crossing: a
+    stalled round trip is one stalled and one fast crossing.
 
     If a share q of crossings stalls, `(1 - q)**2` of round trips have no stall.
     """

@@ -1,4 +1,6 @@
-"""The samples before any law: what is refused, what is set aside, what is doubtful about their order and clock."""
+"""The samples before any law: what is refused, what is set
+aside, what is doubtful about their order and clock.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ LONGEST_S = 1e6
 FITTED_AT_MOST = 20_000
 """At 20,000 samples the standard error of a scale is under 1 % of the spread; more only costs time."""
 TIED_SHARE = 0.01
-"""From this share of repeated values on the steps of the clock are looked for: continuous delays do not repeat."""
+"""From this share of repeated values on the steps of the
+clock are looked for: continuous delays do not repeat.
+"""
 COARSE = 0.05
 """A step this large against the interquartile range shows in every distance, so it is reported."""
 DRIFT = 0.05
@@ -52,11 +56,13 @@ class Sample:
 
     @property
     def closest_shift_s(self) -> float:
-        """Least distance between a law's shift and the smallest sample: `max(resolution / 2, (median - min) / n)`.
+        """Least distance between a law's shift and the smallest
+        sample: `max(resolution / 2, (median - min) / n)`.
 
-        Nearer, the likelihood of a shifted law with a pole at its shift (lognormal, and gamma and Weibull with a shape
-        under 1) grows without bound while nothing is learnt. (median - min) / n is about the distance at which the
-        smallest of n samples lies above the shift, exactly `ln 2` of it for an exponential.
+        Nearer, the likelihood of a shifted law with a pole at its shift (lognormal, and
+        gamma and Weibull with a shape under 1) grows without bound while nothing is
+        learnt. (median - min) / n is about the distance at which the smallest of n
+        samples lies above the shift, exactly `ln 2` of it for an exponential.
         """
         return max(self.resolution_s / 2, (float(np.median(self.x)) - float(self.x[0])) / self.n)
 
@@ -64,7 +70,8 @@ class Sample:
 def take(samples_s: Iterable[float] | ArrayLike) -> Sample:
     """Check delays (s, in the order in which they were measured), thin them out and look for doubts.
 
-    Raises CalibrationError for an empty sample, and for a value that is not a number or outside 1 ns to 1e6 s.
+    Raises CalibrationError for an empty sample, and for a
+    value that is not a number or outside 1 ns to 1e6 s.
     """
     ordered = _numbers(samples_s)
     _refuse(ordered)
@@ -83,11 +90,17 @@ def _numbers(samples_s: Iterable[float] | ArrayLike) -> Floats:
         raw = samples_s if isinstance(samples_s, np.ndarray) else list(samples_s)  # type: ignore[arg-type]
         values = np.asarray(raw, dtype=np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise CalibrationError(f"delays must be numbers of seconds: {error}; give one number per sample") from error
+        raise CalibrationError(
+            f"delays must be numbers of seconds: {error}; give one number per sample"
+        ) from error
     if values.ndim != 1:
-        raise CalibrationError(f"delays have {values.ndim} dimensions, the rule is one row; give one link at a time")
+        raise CalibrationError(
+            f"delays have {values.ndim} dimensions, the rule is one row; give one link at a time"
+        )
     if not values.size:
-        raise CalibrationError("no delays at all, and a law needs at least one; measure the link, or name another one")
+        raise CalibrationError(
+            "no delays at all, and a law needs at least one; measure the link, or name another one"
+        )
     return values
 
 
@@ -102,9 +115,14 @@ def _refuse(values: Floats) -> None:
     if not np.isfinite(value):
         way_out = "drop samples that were lost, and count them as losses"
     elif value == 0:
-        way_out = "a clock of coarse steps reads 0: add half of its step to every sample, or measure with a finer clock"
+        way_out = (
+            "a clock of coarse steps reads 0: add half of its step to every sample, or measure with a "
+            "finer clock"
+        )
     elif value < 0:
-        way_out = "the clocks of the two ends differ or one jumped: measure round trips on one monotonic clock"
+        way_out = (
+            "the clocks of the two ends differ or one jumped: measure round trips on one monotonic clock"
+        )
     else:
         way_out = "check the unit: samples are seconds"
     raise CalibrationError(f"{place} is {value:g} s{more}; a delay lies between 1 ns and 1e6 s; {way_out}")
@@ -120,12 +138,16 @@ def _clock(values: Floats, notes: list[str]) -> float:
     step_s = max(SHORTEST_S, float(f"{np.diff(distinct).min():.3g}"))
     low, high = np.quantile(values, [0.25, 0.75])
     if step_s > COARSE * (high - low):
-        notes.append(f"duplicates: clock resolution {format_seconds(step_s)}, {tied:.0%} of samples repeat another")
+        notes.append(
+            f"duplicates: clock resolution {format_seconds(step_s)}, {tied:.0%} of samples repeat another"
+        )
     return step_s
 
 
 def _drift(values: Floats, notes: list[str]) -> None:
-    """Note when the first and the last third are not one law: Kolmogorov-Smirnov at 0.1 %, medians 5 % apart."""
+    """Note when the first and the last third are not one
+    law: Kolmogorov-Smirnov at 0.1 %, medians 5 % apart.
+    """
     from scipy.stats import ks_2samp
 
     third = values.size // 3
@@ -149,7 +171,8 @@ def _effective_share(values: Floats, notes: list[str]) -> float:
     ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable") - (n - 1) / 2
     spectrum = np.fft.rfft(ranks, 2 * n)
     rho = np.fft.irfft(np.abs(spectrum) ** 2)[1 : n // 4 + 1] / float(ranks @ ranks)
-    if rho[0] < 3 / np.sqrt(n):  # three standard errors of white noise: else every third sample would raise a doubt
+    # three standard errors of white noise: else every third sample would raise a doubt
+    if rho[0] < 3 / np.sqrt(n):
         return 1.0
     lost = np.flatnonzero(rho < 2 / np.sqrt(n))
     share = 1 / (1 + 2 * float(rho[: lost[0] if lost.size else rho.size].sum()))
@@ -158,7 +181,9 @@ def _effective_share(values: Floats, notes: list[str]) -> float:
 
 
 def _thinned(values: Floats, notes: list[str]) -> Floats:
-    """At most 20,000 of the samples, drawn with a fixed seed; every k-th would alias with the beacons of Wi-Fi."""
+    """At most 20,000 of the samples, drawn with a fixed
+    seed; every k-th would alias with the beacons of Wi-Fi.
+    """
     if values.size <= FITTED_AT_MOST:
         return values
     notes.append(f"fitted to {FITTED_AT_MOST} of {values.size} samples, drawn evenly with a fixed seed")

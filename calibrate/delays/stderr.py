@@ -15,7 +15,9 @@ from simulator.units import format_seconds
 __all__ = ["Evidence", "parameters_of", "standard_errors", "uncertainty", "with_parameter"]
 
 STEP = 1e-4
-"""Relative step of the numerical derivatives: cube root of the rounding error of a double, within a factor of 20."""
+"""Relative step of the numerical derivatives: cube root of
+the rounding error of a double, within a factor of 20.
+"""
 SEPARABLE = 1e-10
 """Least ratio of the eigenvalues of the information at which its inverse still means something."""
 
@@ -38,7 +40,10 @@ def with_parameter(law: Law, name: str, value: float) -> Law:
     if not isinstance(law, Mixture):
         return law.model_copy(update={name: value})
     if name == "weight":
-        parts = [part.model_copy(update={"weight": w}) for part, w in zip(law.parts, (value, 1 - value), strict=True)]
+        parts = [
+            part.model_copy(update={"weight": w})
+            for part, w in zip(law.parts, (value, 1 - value), strict=True)
+        ]
     else:
         inner, number = name.rsplit("_", 1)
         parts = list(law.parts)
@@ -66,9 +71,9 @@ class Evidence:
 def uncertainty(name: str, law: Law, evidence: Evidence) -> tuple[dict[str, float | None], tuple[str, ...]]:
     """Standard errors by parameter, and doubts about parameters; nothing for laws without a density.
 
-    Errors are widened by the square root of samples per independent sample. A parameter at a bound is left out of the
-    information, for the likelihood has a slope there; it has no error, but for a shift just under the smallest sample,
-    whose error is `closest_shift_s`.
+    Errors are widened by the square root of samples per independent sample. A parameter at a bound is left
+    out of the information, for the likelihood has a slope there; it has no error, but for a shift just under
+    the smallest sample, whose error is `closest_shift_s`.
     """
     if isinstance(law, Constant | Empirical):
         return {}, ()
@@ -79,22 +84,26 @@ def uncertainty(name: str, law: Law, evidence: Evidence) -> tuple[dict[str, floa
     if name.startswith("shifted") and not shift_s:
         doubts += ("shift at the bound 0: the family without a shift says the same",)
     if at_top:
-        doubts += (f"shift at the bound: {format_seconds(evidence.closest_shift_s)} under the smallest sample",)
+        doubts += (
+            f"shift at the bound: {format_seconds(evidence.closest_shift_s)} under the smallest sample",
+        )
     bounded |= {"shift": 0.0} if at_top or not shift_s else {}
     free = tuple(key for key in parameters_of(law) if key not in bounded)
     errors = standard_errors(law, free, evidence)
     if None in errors.values():
         doubts += ("these samples cannot tell its parameters apart",)
-    widened = {key: None if each is None else each / evidence.effective_share**0.5 for key, each in errors.items()}
+    widened = {
+        key: None if each is None else each / evidence.effective_share**0.5 for key, each in errors.items()
+    }
     return (widened | {"shift": evidence.closest_shift_s} if at_top else widened), doubts
 
 
 def standard_errors(law: Law, free: tuple[str, ...], evidence: Evidence) -> dict[str, float | None]:
     """Standard error of each parameter in `free`, from the inverse of the observed information.
 
-    The information is the sum of outer products of the scores, `sum_i s_i s_i'`, `s_i = d ln f(x_i) / d parameter`
-    (Berndt, Hall, Hall and Hausman 1974): never negative, where a numerical Hessian at a bound is. A value is None
-    where the samples cannot tell the parameters apart.
+    The information is the sum of outer products of the scores, `sum_i s_i s_i'`, `s_i = d ln f(x_i) / d
+    parameter` (Berndt, Hall, Hall and Hausman 1974): never negative, where a numerical Hessian at a bound is.
+    A value is None where the samples cannot tell the parameters apart.
     """
     if not free:
         return {}

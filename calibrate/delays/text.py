@@ -1,4 +1,6 @@
-"""The ranking as text, in the manner of a model comparison table: differences, distances, a column of doubts."""
+"""The ranking as text, in the manner of a model comparison
+table: differences, distances, a column of doubts.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ LEFT = ("law", "parameters", "doubts")
 def table(fits: Sequence[LawFit]) -> str:
     """One line per fit in the order given, columns aligned.
 
-    `p` free parameters; `dBIC`, `dAIC` differences to the smallest, `-` without a likelihood; `KS` and `A2` distances
-    of Kolmogorov-Smirnov and Anderson-Darling; `p99 error` of the law against the samples; parameters with standard
-    errors. Doubts that hold for every fit stand once, below.
+    `p` free parameters; `dBIC`, `dAIC` differences to the smallest, `-` without a likelihood; `KS` and `A2`
+    distances of Kolmogorov-Smirnov and Anderson-Darling; `p99 error` of the law against the samples;
+    parameters with standard errors. Doubts that hold for every fit stand once, below.
     """
     if not fits:
         return "no laws fitted"
@@ -35,7 +37,9 @@ def table(fits: Sequence[LawFit]) -> str:
 
 
 def parameters_text(fit: LawFit) -> str:
-    """'median 8.35 ms +/- 0.11 ms, sigma 0.598 +/- 0.0095'; an empirical law says how many points it keeps."""
+    """'median 8.35 ms +/- 0.11 ms, sigma 0.598 +/- 0.0095';
+    an empirical law says how many points it keeps.
+    """
     if fit.law.law == "empirical":
         return f"{len(fit.law.samples)} points"
     return ", ".join(_parameter(each) for each in fit.parameters)
@@ -55,10 +59,18 @@ def _row(rank: int, fit: LawFit, least_aic: float | None, common: Sequence[str])
     free = "-" if fit.law.law == "empirical" else str(len(fit.parameters))
     doubts = "; ".join(doubt for doubt in fit.warnings if doubt not in common) or "-"
     return (
-        str(rank), fit.name, free, _number(fit.delta_bic, ".1f"), _number(delta_aic, ".1f"), f"{fit.ks:.3f}",
-        _number(fit.anderson_darling, ".3g"), f"{fit.tail_error_p99:+.1%}", format_seconds(fit.law.mean_s),
-        parameters_text(fit), doubts,
-    )  # fmt: skip
+        str(rank),
+        fit.name,
+        free,
+        _number(fit.delta_bic, ".1f"),
+        _number(delta_aic, ".1f"),
+        f"{fit.ks:.3f}",
+        _number(fit.anderson_darling, ".3g"),
+        f"{fit.tail_error_p99:+.1%}",
+        format_seconds(fit.law.mean_s),
+        parameters_text(fit),
+        doubts,
+    )
 
 
 def _number(value: float | None, form: str) -> str:

@@ -21,10 +21,14 @@ __all__ = ["main", "run"]
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and serve until interrupted; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m live.agent", description=run.__doc__)
-    parser.add_argument("--listen", default="127.0.0.1", help="address of this device to listen on (default: loopback)")
+    parser.add_argument(
+        "--listen", default="127.0.0.1", help="address of this device to listen on (default: loopback)"
+    )
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     parser.add_argument("--name", default=platform.node() or "unnamed", help="how the others see this device")
-    parser.add_argument("--token", default="", help="better in LANSIM_TOKEN or --token-file: others see a command line")
+    parser.add_argument(
+        "--token", default="", help="better in LANSIM_TOKEN or --token-file: others see a command line"
+    )
     parser.add_argument("--token-file", type=Path)
     parser.add_argument("--model-file", type=Path, help="a model file whose read rate may be measured")
     parser.add_argument("--no-announce", action="store_true", help="do not announce this agent by mDNS")
@@ -40,7 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def token_from(token: str, file: Path | None) -> str:
-    """The token of the option, of the file, of LANSIM_TOKEN, or an empty string; raises WireError for a bad file."""
+    """The token of the option, of the file, of LANSIM_TOKEN,
+    or an empty string; raises WireError for a bad file.
+    """
     if token:
         return token
     if file is None:
@@ -48,7 +54,9 @@ def token_from(token: str, file: Path | None) -> str:
     try:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise WireError(f"{file}: cannot be read: {error}; write the token into it, alone on one line") from error
+        raise WireError(
+            f"{file}: cannot be read: {error}; write the token into it, alone on one line"
+        ) from error
 
 
 def run(settings: Settings, *, announce: bool = True) -> None:
@@ -57,14 +65,20 @@ def run(settings: Settings, *, announce: bool = True) -> None:
     Without a token a fresh one is made and printed. Raises WireError when it cannot listen or announce.
     """
     token = settings.token or new_token()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the announcement is withdrawn then too
+    # so that the announcement is withdrawn then too
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Agent(replace(settings, token=token)) as agent:
         host, port = agent.address
         reach = "this machine only; --listen ADDRESS opens it to the LAN" if is_loopback(host) else "the LAN"
         _say(f"agent {settings.name!r} listens on {host}:{port} ({reach})")
         if not settings.token:
-            _say(f"pairing token: {token}\ngive it to every other agent and to `sim live links` in LANSIM_TOKEN")
-        announcing: AbstractContextManager[None] = announced(settings.name, host, port) if announce else nullcontext()
+            _say(
+                f"pairing token: {token}\ngive it to every other agent and to `sim live links` in "
+                "LANSIM_TOKEN"
+            )
+        announcing: AbstractContextManager[None] = (
+            announced(settings.name, host, port) if announce else nullcontext()
+        )
         try:
             with announcing:
                 agent.wait()

@@ -17,8 +17,8 @@ __all__ = ["announced"]
 def announced(name: str, listen: str, port: int) -> Iterator[None]:
     """Announce `name` at `listen`:`port` while the block runs, on that address's network only.
 
-    The record holds the name of the agent, its address, its port and the version of the protocol; what the device is
-    needs the token. Raises WireError when multicast is not possible here.
+    The record holds the name of the agent, its address, its port and the version of the protocol; what the
+    device is needs the token. Raises WireError when multicast is not possible here.
     """
     from zeroconf import Error, InterfaceChoice, IPVersion, ServiceInfo, Zeroconf
 
@@ -31,8 +31,10 @@ def announced(name: str, listen: str, port: int) -> Iterator[None]:
             ip_version=IPVersion.V6Only if six else IPVersion.V4Only,
         )
     except (OSError, Error) as error:
-        raise WireError(f"cannot announce on {listen}: {error}; start with --no-announce and name this agent to "
-                        "`sim live links --agents`") from error  # fmt: skip
+        raise WireError(
+            f"cannot announce on {listen}: {error}; start with --no-announce and name this agent to "
+            "`sim live links --agents`"
+        ) from error
     info = ServiceInfo(
         SERVICE,
         f"{_label(name)}.{SERVICE}",
@@ -53,10 +55,14 @@ def announced(name: str, listen: str, port: int) -> Iterator[None]:
 
 def _label(name: str) -> str:
     """A DNS label of at most 63 bytes, without dots."""
-    cleaned = "".join(character if character.isprintable() and character != "." else "-" for character in name)
+    cleaned = "".join(
+        character if character.isprintable() and character != "." else "-" for character in name
+    )
     return cleaned.encode()[:50].decode(errors="ignore") or socket.gethostname()[:50]
 
 
 def _reachable() -> list[str]:
     """Own IPv4 addresses that others can reach."""
-    return [address for _, address, _ in own_addresses() if ":" not in address and not address.startswith("127.")]
+    return [
+        address for _, address, _ in own_addresses() if ":" not in address and not address.startswith("127.")
+    ]

@@ -27,7 +27,9 @@ TOOL_TIMEOUT_S = 8.0  # system_profiler takes several seconds on a cold start
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """The two ways to learn something here, replaceable in tests: the output of a tool, the content of a file."""
+    """The two ways to learn something here, replaceable in
+    tests: the output of a tool, the content of a file.
+    """
 
     run: Callable[..., str]
     read: Callable[[str], str]
@@ -36,8 +38,15 @@ class Reader:
 
 def _run(*command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False,
-                              stdin=subprocess.DEVNULL, errors="replace")  # fmt: skip
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=TOOL_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            errors="replace",
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout
@@ -86,7 +95,9 @@ class Facts:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Facts:
-        """Read what another agent sent; unknown keys are left out. Raises ValueError for what cannot be facts."""
+        """Read what another agent sent; unknown keys are
+        left out. Raises ValueError for what cannot be facts.
+        """
         known = {key: value for key, value in values.items() if key in {item.name for item in fields(cls)}}
         try:
             if isinstance(known.get("wifi"), dict):
@@ -173,7 +184,9 @@ def _linux(source: Reader, found: Facts) -> Facts:
     entries = source.list(f"/sys/class/net/{interface}") if interface else ()
     kind = link_kind_of(interface, wireless=bool({"wireless", "phy80211"} & set(entries)))
     total, free = readings.meminfo(source.read("/proc/meminfo"))
-    model = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", source.read("/proc/cpuinfo"), re.MULTILINE)
+    model = re.search(
+        r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", source.read("/proc/cpuinfo"), re.MULTILINE
+    )
     return replace(
         found,
         chip=model[1].strip() if model else platform.machine(),
@@ -190,16 +203,22 @@ def _linux(source: Reader, found: Facts) -> Facts:
 def _linux_wifi(source: Reader, interface: str) -> Wifi:
     tools = (
         readings.wifi_iw(source.run("iw", "dev", interface, "link"), interface)
-        or readings.wifi_nmcli(source.run("nmcli", "-t", "-f", "IN-USE,FREQ,RATE,SIGNAL", "device", "wifi"), interface)
+        or readings.wifi_nmcli(
+            source.run("nmcli", "-t", "-f", "IN-USE,FREQ,RATE,SIGNAL", "device", "wifi"), interface
+        )
         or readings.wifi_proc(source.read("/proc/net/wireless"), interface)
         or Wifi(interface)
     )
-    return replace(tools, power_save=readings.power_save_iw(source.run("iw", "dev", interface, "get", "power_save")))
+    return replace(
+        tools, power_save=readings.power_save_iw(source.run("iw", "dev", interface, "get", "power_save"))
+    )
 
 
 def _linux_power(source: Reader) -> Power:
     root = "/sys/class/power_supply"
-    batteries = [name for name in source.list(root) if source.read(f"{root}/{name}/type").strip() == "Battery"]
+    batteries = [
+        name for name in source.list(root) if source.read(f"{root}/{name}/type").strip() == "Battery"
+    ]
     profile = source.run("powerprofilesctl", "get") or source.read("/sys/firmware/acpi/platform_profile")
     saver = profile.strip() in ("power-saver", "low-power") if profile.strip() else None
     if not batteries:
@@ -254,8 +273,13 @@ def _android(source: Reader, found: Facts) -> Facts:
     power, battery_c = readings.battery_termux(source.run("termux-battery-status"))
     low_power = source.run("settings", "get", "global", "low_power").strip()
     saver = low_power == "1" if low_power in ("0", "1") else None
-    # Without the Termux:API app the radio stays silent, but an address on wlan0 still tells that it is in use.
-    interface = wifi.interface if wifi else next((name for name, *_ in found.addresses if name.startswith("wlan")), "")
+    # Without the Termux:API app the radio stays silent, but
+    # an address on wlan0 still tells that it is in use.
+    interface = (
+        wifi.interface
+        if wifi
+        else next((name for name, *_ in found.addresses if name.startswith("wlan")), "")
+    )
     return replace(
         found,
         chip=" ".join(part for part in (product, chip) if part) or platform.machine(),

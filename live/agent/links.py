@@ -1,9 +1,8 @@
 """The asking side: every agent measures its link to every other one; the samples go into a Measurement file.
 
-Each `link` event holds `source sink size_bytes rtt_ns loaded`: the time for `size_bytes` to go and as many to come
-back.
-Each `link_rate` event holds `source sink bytes_per_s seconds`: what the receiver counted. Each `speed` event holds
-`device memory_bytes_per_s disk_bytes_per_s`, as far as the agent could measure them.
+Each `link` event holds `source sink size_bytes rtt_ns loaded`: the time for `size_bytes` to go and as many to
+come back. Each `link_rate` event holds `source sink bytes_per_s seconds`: what the receiver counted. Each
+`speed` event holds `device memory_bytes_per_s disk_bytes_per_s`, as far as the agent could measure them.
 """
 
 from __future__ import annotations
@@ -32,7 +31,9 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured on each directed link; 16,384 bytes are one token's hidden state of a 70B Llama in 16 bits."""
+    """What is measured on each directed link; 16,384 bytes
+    are one token's hidden state of a 70B Llama in 16 bits.
+    """
 
     sizes_bytes: tuple[int, ...] = (4, 16_384)
     seconds: float = 5.0
@@ -63,7 +64,9 @@ class Peer:
 
 @dataclass(slots=True)
 class Links:
-    """What was measured: round trips (ns) by (source, sink, size, loaded), and rates (bytes/s) by (source, sink)."""
+    """What was measured: round trips (ns) by (source, sink,
+    size, loaded), and rates (bytes/s) by (source, sink).
+    """
 
     peers: tuple[Peer, ...]
     rtt_ns: dict[tuple[str, str, int, bool], list[int]] = field(default_factory=dict)
@@ -88,8 +91,10 @@ def _key(token: str) -> bytes:
     try:
         return check_token(token)
     except WireError as error:
-        raise LiveError(f"{error}: agents answer only to their pairing token; put the one that `sim live agent` "
-                        "printed, the same for all agents, into LANSIM_TOKEN or --token") from error  # fmt: skip
+        raise LiveError(
+            f"{error}: agents answer only to their pairing token; put the one that `sim live agent` "
+            "printed, the same for all agents, into LANSIM_TOKEN or --token"
+        ) from error
 
 
 def ask_facts(address: Address, token: str) -> Facts:
@@ -100,10 +105,14 @@ def ask_facts(address: Address, token: str) -> Facts:
             session.send({"op": "facts"})
             return Facts.from_dict(session.receive(ANSWER_S).get("facts") or {})
     except WireError as error:
-        raise Unreachable(f"no agent at {where}: {error}; start `sim live agent --listen ADDRESS` there with the same "
-                          "token, and let the firewall pass its port") from error  # fmt: skip
+        raise Unreachable(
+            f"no agent at {where}: {error}; start `sim live agent --listen ADDRESS` there with the same "
+            "token, and let the firewall pass its port"
+        ) from error
     except ValueError as error:
-        raise LiveError(f"the agent at {where} sends unknown facts: {error}; use one version everywhere") from error
+        raise LiveError(
+            f"the agent at {where} sends unknown facts: {error}; use one version everywhere"
+        ) from error
 
 
 def _peers(addresses: Sequence[Address], token: str, links_warnings: list[str]) -> tuple[Peer, ...]:
@@ -128,8 +137,11 @@ def _peers(addresses: Sequence[Address], token: str, links_warnings: list[str]) 
 
 def _too_few(count: int, any_known: bool) -> str:
     cause = "" if any_known else "none was named with --agents, and none announced itself by mDNS; "
-    return (f"{count} agents answer; a link needs two: {cause}start `sim live agent --listen ADDRESS` with the same "
-            "LANSIM_TOKEN on two devices or more, then name them: --agents HOST:PORT,HOST:PORT")  # fmt: skip
+    return (
+        f"{count} agents answer; a link needs two: {cause}start `sim live agent --listen ADDRESS` with the "
+        "same "
+        "LANSIM_TOKEN on two devices or more, then name them: --agents HOST:PORT,HOST:PORT"
+    )
 
 
 def _names(name: str) -> Iterator[str]:
@@ -138,16 +150,13 @@ def _names(name: str) -> Iterator[str]:
 
 
 def measure_links(
-    addresses: Sequence[Address],
-    token: str,
-    plan: Plan,
-    out: Path,
-    progress: Progress = lambda text: None,
+    addresses: Sequence[Address], token: str, plan: Plan, out: Path, progress: Progress = lambda text: None
 ) -> Links:
-    """Measure every directed link, one after the other so that none disturbs another, and store the samples in `out`.
+    """Measure every directed link, one after the other so that
+    none disturbs another, and store the samples in `out`.
 
-    Samples are on disk as soon as they arrive. A link that fails is a warning, not the end. Raises Unreachable when
-    fewer than two agents answer, LiveError for a token that is too short.
+    Samples are on disk as soon as they arrive. A link that fails is a warning, not the end. Raises
+    Unreachable when fewer than two agents answer, LiveError for a token that is too short.
     """
     warnings: list[str] = []
     links = Links(_peers(addresses, token, warnings), warnings=warnings)
@@ -170,7 +179,10 @@ def measure_links(
     return links
 
 
-SPEEDS = (("memory", "all_threads_bytes_per_s", "memory_bytes_per_s"), ("disk", "bytes_per_s", "disk_bytes_per_s"))
+SPEEDS = (
+    ("memory", "all_threads_bytes_per_s", "memory_bytes_per_s"),
+    ("disk", "bytes_per_s", "disk_bytes_per_s"),
+)
 
 
 def _speed(peer: Peer, token: str, seconds: float) -> dict[str, float]:
@@ -184,7 +196,13 @@ def _speed(peer: Peer, token: str, seconds: float) -> dict[str, float]:
 
 
 def _measure_link(
-    session: Session, source: Peer, sink: Peer, plan: Plan, links: Links, file: MeasurementWriter, progress: Progress
+    session: Session,
+    source: Peer,
+    sink: Peer,
+    plan: Plan,
+    links: Links,
+    file: MeasurementWriter,
+    progress: Progress,
 ) -> None:
     """All sizes idle, then the rate, then all sizes again while the link is full."""
     host, port = sink.address
@@ -208,13 +226,17 @@ def _measure_link(
     answer = _answer(session.receive(plan.rate_seconds + ANSWER_S), "bytes", "seconds")
     if answer["seconds"] > 0:
         links.bytes_per_s[source.name, sink.name] = rate = answer["bytes"] / answer["seconds"]
-        file.write("link_rate", source=source.name, sink=sink.name, bytes_per_s=rate, seconds=answer["seconds"])
+        file.write(
+            "link_rate", source=source.name, sink=sink.name, bytes_per_s=rate, seconds=answer["seconds"]
+        )
     if plan.loaded:
         trips(loaded=True)
 
 
 def _answer(message: dict[str, object], *keys: str) -> dict[str, float]:
-    """The numbers of a message; raises WireError with the agent's own words where it refused, or without `keys`."""
+    """The numbers of a message; raises WireError with the
+    agent's own words where it refused, or without `keys`.
+    """
     if "error" in message:
         raise WireError(_printable(str(message["error"]))[:300])
     numbers = {key: float(value) for key, value in message.items() if isinstance(value, int | float)}
@@ -255,10 +277,26 @@ def _provenance(peers: tuple[Peer, ...], plan: Plan) -> Provenance:
     )
     # No model runs: the fields of a token measurement are empty here.
     return Provenance(
-        name="links", created=datetime.now(UTC).isoformat(timespec="seconds"), source="agent", engine="links",
-        engine_version=str(VERSION), model="none", model_layers=0, devices=devices, placement=(), prompt_tokens=0,
-        output_tokens=0, runs=1, warm_up_requests=WARM_UP,
+        name="links",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        source="agent",
+        engine="links",
+        engine_version=str(VERSION),
+        model="none",
+        model_layers=0,
+        devices=devices,
+        placement=(),
+        prompt_tokens=0,
+        output_tokens=0,
+        runs=1,
+        warm_up_requests=WARM_UP,
         clock=f"monotonic, of the source agent ({time.get_clock_info('perf_counter').implementation} here)",
-        cluster={"links": {"sizes_bytes": list(plan.sizes_bytes), "seconds": plan.seconds,
-                           "interval_s": plan.interval_s, "loaded": plan.loaded}},
-    )  # fmt: skip
+        cluster={
+            "links": {
+                "sizes_bytes": list(plan.sizes_bytes),
+                "seconds": plan.seconds,
+                "interval_s": plan.interval_s,
+                "loaded": plan.loaded,
+            }
+        },
+    )

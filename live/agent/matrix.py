@@ -40,7 +40,9 @@ def rows(links: Links) -> tuple[Row, ...]:
     found = []
     for (source, sink, size, loaded), samples in links.rtt_ns.items():
         if samples:
-            median, p95, p99 = (float(value) for value in np.quantile(np.asarray(samples) / 1e9, [0.5, 0.95, 0.99]))
+            median, p95, p99 = (
+                float(value) for value in np.quantile(np.asarray(samples) / 1e9, [0.5, 0.95, 0.99])
+            )
             rate = links.bytes_per_s.get((source, sink))
             found.append(Row(source, sink, size, loaded, len(samples), median, p95, p99, rate))
     return tuple(found)
@@ -57,12 +59,16 @@ def render(links: Links) -> RenderableType:
     measured = rows(links)
     parts: list[RenderableType] = [_devices(links)]
     for size, loaded in dict.fromkeys((row.size_bytes, row.loaded) for row in measured):
-        chosen = {(row.source, row.sink): row for row in measured if (row.size_bytes, row.loaded) == (size, loaded)}
+        chosen = {
+            (row.source, row.sink): row for row in measured if (row.size_bytes, row.loaded) == (size, loaded)
+        }
         parts.append(_matrix([peer.name for peer in links.peers], chosen, size, loaded=loaded))
     worst = slowest(measured)
     if worst:
         time = f"{format_seconds(worst.median_s)} median round trip of {format_bytes(worst.size_bytes)}"
-        parts.append(Text(f"slowest link: {worst.source} -> {worst.sink}, {time} (measured, {worst.samples} samples)"))
+        parts.append(
+            Text(f"slowest link: {worst.source} -> {worst.sink}, {time} (measured, {worst.samples} samples)")
+        )
     parts.extend(Text(f"warning: {text}") for text in (*links.warnings, *_doubts(measured)))
     return Group(*parts)
 
@@ -93,7 +99,9 @@ def _or_unknown(value: float | None, show: Callable[[float], str]) -> str:
 
 
 def _matrix(names: list[str], chosen: dict[tuple[str, str], Row], size: int, *, loaded: bool) -> Table:
-    title = f"round trip of {format_bytes(size)}, {'link full' if loaded else 'idle'}: median / p95 / p99, rate"
+    title = (
+        f"round trip of {format_bytes(size)}, {'link full' if loaded else 'idle'}: median / p95 / p99, rate"
+    )
     # Escaped: a device may be called "[red]".
     table = Table("from", *(f"to {escape(name)}" for name in names), title=title, title_justify="left")
     for source in names:
@@ -113,8 +121,11 @@ def _doubts(measured: tuple[Row, ...]) -> list[str]:
     few = [row for row in measured if row.samples < FEW]
     if not few:
         return []
-    return [f"{len(few)} of {len(measured)} figures rest on fewer than {FEW} round trips, so their p99 is a guess; "
-            "measure longer with --seconds"]  # fmt: skip
+    return [
+        f"{len(few)} of {len(measured)} figures rest on fewer than {FEW} round trips, so their p99 is a "
+        "guess; "
+        "measure longer with --seconds"
+    ]
 
 
 def as_json(links: Links) -> dict[str, Any]:
@@ -132,7 +143,9 @@ def as_json(links: Links) -> dict[str, Any]:
             for peer in links.peers
         ],
         "links": [{name: getattr(row, name) for name in Row.__slots__} for row in measured],
-        "slowest": {"source": worst.source, "sink": worst.sink, "median_s": worst.median_s} if worst else None,
+        "slowest": {"source": worst.source, "sink": worst.sink, "median_s": worst.median_s}
+        if worst
+        else None,
         "warnings": [*links.warnings, *_doubts(measured)],
     }
 

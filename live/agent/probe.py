@@ -27,9 +27,9 @@ def round_trips(
 ) -> Iterator[list[int]]:
     """Batches of round-trip times (ns): `size_bytes` go, and the same number comes back, every `interval_s`.
 
-    rtt = 2 * (one-way delay + size_bytes / rate) + turn-around of the far side. The pause between trips matters: a
-    radio that sleeps between the messages of a decoding ring shows it only when it is given time to fall asleep.
-    Raises WireError when the far side does not answer within 10 s.
+    rtt = 2 * (one-way delay + size_bytes / rate) + turn-around of the far side. The pause between trips
+    matters: a radio that sleeps between the messages of a decoding ring shows it only when it is given time
+    to fall asleep. Raises WireError when the far side does not answer within 10 s.
     """
     payload = bytes(size_bytes)
     for _ in range(WARM_UP):
@@ -59,7 +59,9 @@ def _trip(connection: socket.socket, payload: bytes) -> None:
 
 
 def echo(connection: socket.socket, size_bytes: int, limit_s: float) -> None:
-    """Send each `size_bytes` back as soon as they are complete, until the asker closes or `limit_s` is over."""
+    """Send each `size_bytes` back as soon as they are
+    complete, until the asker closes or `limit_s` is over.
+    """
     end_s = time.monotonic() + limit_s
     buffer = bytearray(size_bytes)
     view = memoryview(buffer)
@@ -75,7 +77,9 @@ def echo(connection: socket.socket, size_bytes: int, limit_s: float) -> None:
 
 
 def push(connection: socket.socket, seconds: float, stopped: Callable[[], bool] = lambda: False) -> int:
-    """Send as fast as the link takes it for `seconds`, then say that it is over; the bytes handed to the system."""
+    """Send as fast as the link takes it for `seconds`, then
+    say that it is over; the bytes handed to the system.
+    """
     block, sent = bytes(BLOCK_BYTES), 0
     end_s = time.monotonic() + seconds
     connection.settimeout(ANSWER_S)
@@ -92,7 +96,8 @@ def push(connection: socket.socket, seconds: float, stopped: Callable[[], bool] 
 def sink(connection: socket.socket, limit_s: float) -> None:
     """Swallow what `push` sends; answer with the bytes and the ns between the first and the last of them.
 
-    The clock of the receiver counts: the sender's stops when its buffer is filled, not when the link has delivered.
+    The clock of the receiver counts: the sender's stops when
+    its buffer is filled, not when the link has delivered.
     """
     view = memoryview(bytearray(BLOCK_BYTES))
     end_s = time.monotonic() + limit_s

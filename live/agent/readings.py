@@ -61,7 +61,8 @@ def _mega(value: float | None) -> float | None:
 
 
 def channel_mhz(channel: int, band_ghz: float | None = None) -> float:
-    """Centre frequency (MHz) of a Wi-Fi channel, IEEE 802.11-2020 annex E; channels up to 14 are 2.4 GHz unless told.
+    """Centre frequency (MHz) of a Wi-Fi channel, IEEE 802.11-2020
+    annex E; channels up to 14 are 2.4 GHz unless told.
 
     >>> channel_mhz(1), channel_mhz(149), channel_mhz(37, 6)
     (2412.0, 5745.0, 6135.0)
@@ -125,7 +126,9 @@ def wifi_airport(text: str, interface: str = "") -> Wifi | None:
 
 
 def wifi_system_profiler(text: str, interface: str = "") -> Wifi | None:
-    """`system_profiler SPAirPortDataType`: the part on the current network, not the neighbours that follow it."""
+    """`system_profiler SPAirPortDataType`: the part on the
+    current network, not the neighbours that follow it.
+    """
     _, found, current = text.partition("Current Network Information:")
     current = current.partition("Other Local Wi-Fi Networks:")[0]
     channel = re.search(r"Channel: (\d+)(?: \((\d)(?:\.\d)?GHz)?", current)
@@ -158,7 +161,9 @@ def wifi_termux(text: str, interface: str = "wlan0") -> Wifi | None:
     if frequency is None or frequency <= 0:
         return None
     speed = _float(answer.get("link_speed_mbps"))
-    return Wifi(interface, frequency, _float(answer.get("rssi")), _mega(speed if speed and speed > 0 else None))
+    return Wifi(
+        interface, frequency, _float(answer.get("rssi")), _mega(speed if speed and speed > 0 else None)
+    )
 
 
 def battery_termux(text: str) -> tuple[Power, float | None]:
@@ -204,5 +209,9 @@ def vm_stat_free_bytes(text: str) -> float | None:
 def default_interface_linux(text: str) -> str:
     """`/proc/net/route`: the interface of the default route with the lowest metric, or an empty string."""
     rows = [line.split() for line in text.splitlines()[1:]]
-    default = [(int(row[6]), row[0]) for row in rows if len(row) > 7 and row[1] == "00000000" and row[7] == "00000000"]
+    default = [
+        (int(row[6]), row[0])
+        for row in rows
+        if len(row) > 7 and row[1] == "00000000" and row[7] == "00000000"
+    ]
     return min(default)[1] if default else ""

@@ -64,7 +64,8 @@ class Agent:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        # Closing alone does not wake a thread that waits in accept on Linux; shutting down does, where it is allowed.
+        # Closing alone does not wake a thread that waits in accept
+        # on Linux; shutting down does, where it is allowed.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -140,7 +141,9 @@ def _listen(address: str, port: int) -> socket.socket:
         family, _, _, _, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise WireError(f"{address}:{port} cannot be used: {error}; name an address of this device") from error
+        raise WireError(
+            f"{address}:{port} cannot be used: {error}; name an address of this device"
+        ) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(target)
@@ -148,6 +151,8 @@ def _listen(address: str, port: int) -> socket.socket:
         listener.settimeout(1.0)  # so that closing is noticed on every platform
     except OSError as error:
         listener.close()
-        raise WireError(f"{address}:{port} cannot be used: {error.strerror}; another agent may have the port, "
-                        "or the address is none of this device") from error  # fmt: skip
+        raise WireError(
+            f"{address}:{port} cannot be used: {error.strerror}; another agent may have the port, "
+            "or the address is none of this device"
+        ) from error
     return listener

@@ -11,17 +11,20 @@ from pathlib import Path
 
 __all__ = ["disk_read", "memory_copy"]
 
-COPY_BYTES = 32 << 20  # two of them per thread: more than the caches of phones and laptops, at most 512 MiB in all
+# two of them per thread: more than the caches of phones and laptops, at most 512 MiB in all
+COPY_BYTES = 32 << 20
 READ_BLOCK_BYTES = 4 << 20
 READ_LIMIT_BYTES = 2 << 30
 F_NOCACHE = 48  # fcntl command of macOS (sys/fcntl.h); the fcntl module does not name it
 
 
-def memory_copy(seconds: float = 2.0, threads: int | None = None, size_bytes: int = COPY_BYTES) -> dict[str, float]:
+def memory_copy(
+    seconds: float = 2.0, threads: int | None = None, size_bytes: int = COPY_BYTES
+) -> dict[str, float]:
     """Memory bandwidth (bytes/s) by copying blocks, read and write counted, as STREAM's copy counts.
 
-    bandwidth = 2 * bytes copied / time; once with one thread, once with all (at most 8). It is a lower bound of what
-    a GPU sees: CPU cores alone seldom reach the limit of the memory of an Apple chip.
+    bandwidth = 2 * bytes copied / time; once with one thread, once with all (at most 8). It is a lower bound
+    of what a GPU sees: CPU cores alone seldom reach the limit of the memory of an Apple chip.
     """
     count = min(threads or os.cpu_count() or 1, 8)
     return {
@@ -42,7 +45,8 @@ def _copy_rate(threads: int, seconds: float, size_bytes: int) -> float:
         start.wait()
         begin_s, rounds = time.perf_counter(), 0
         while time.perf_counter() - begin_s < seconds:
-            ctypes.memmove(target, source, size_bytes)  # ctypes lets go of the interpreter lock, bytes slices do not
+            # ctypes lets go of the interpreter lock, bytes slices do not
+            ctypes.memmove(target, source, size_bytes)
             rounds += 1
         moved[index] = 2.0 * rounds * size_bytes / (time.perf_counter() - begin_s)
 
@@ -58,8 +62,8 @@ def _copy_rate(threads: int, seconds: float, size_bytes: int) -> float:
 def disk_read(path: Path, seconds: float = 5.0) -> dict[str, float | bool]:
     """Sequential read rate (bytes/s) of a file, past the page cache where the system lets us.
 
-    rate = bytes read / time, over at most 2 GiB or `seconds`. `uncached` says whether the cache was really avoided.
-    Raises OSError when the file cannot be read.
+    rate = bytes read / time, over at most 2 GiB or `seconds`. `uncached` says whether the cache was really
+    avoided. Raises OSError when the file cannot be read.
     """
     view = memoryview(bytearray(READ_BLOCK_BYTES))
     with path.open("rb", buffering=0) as file:
@@ -76,7 +80,9 @@ def disk_read(path: Path, seconds: float = 5.0) -> dict[str, float | bool]:
 
 
 def _avoid_cache(descriptor: int) -> bool:
-    """Drop the file from the page cache (Linux, Android) or read past it (macOS); whether that was possible."""
+    """Drop the file from the page cache (Linux, Android) or
+    read past it (macOS); whether that was possible.
+    """
     try:
         if sys.platform == "darwin":
             import fcntl  # not on every platform

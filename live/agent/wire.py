@@ -1,4 +1,5 @@
-"""How two agents talk: a token that never crosses the wire, then JSON messages that cannot be forged or replayed.
+"""How two agents talk: a token that never crosses the wire,
+then JSON messages that cannot be forged or replayed.
 
 Handshake (A asks, B answers; N random bytes, H = HMAC-SHA256 with the token as key)::
 
@@ -6,9 +7,9 @@ Handshake (A asks, B answers; N random bytes, H = HMAC-SHA256 with the token as 
     B -> A   Nb  H("agent" Na Nb)            A learns that B has the token
     A -> B   H("asker" Na Nb)                B learns that A has it now, not in an old recording
 
-Both sides then use the key K = H("key" Na Nb). A message is `length(4) JSON HMAC(K, direction counter JSON)`: a message
-of another session, direction or place in the order does not verify. Nothing is encrypted: whoever listens on the LAN
-can read the figures, but neither ask for them nor change them.
+Both sides then use the key K = H("key" Na Nb). A message is `length(4) JSON HMAC(K, direction counter JSON)`:
+a message of another session, direction or place in the order does not verify. Nothing is encrypted: whoever
+listens on the LAN can read the figures, but neither ask for them nor change them.
 """
 
 from __future__ import annotations
@@ -39,13 +40,15 @@ __all__ = [
 
 SERVICE = "_lansim-agent._tcp.local."
 VERSION = 1
-DEFAULT_PORT = 52425  # ten above EXO's API, so that it is easy to remember and clashes with none of EXO's ports
+# ten above EXO's API, so that it is easy to remember and clashes with none of EXO's ports
+DEFAULT_PORT = 52425
 MAGIC = b"LSA1"
 NONCE_BYTES = MAC_BYTES = 32
 KNOCK_BYTES = len(MAGIC) + NONCE_BYTES + MAC_BYTES
 REQUEST_LIMIT_BYTES = 64 << 10
 REPLY_LIMIT_BYTES = 1 << 20
-MIN_TOKEN_CHARS = 16  # a recorded knock can be guessed at offline, so a token must be long enough to make that hopeless
+# a recorded knock can be guessed at offline, so a token must be long enough to make that hopeless
+MIN_TOKEN_CHARS = 16
 HANDSHAKE_S = 3.0
 
 
@@ -75,7 +78,9 @@ def _mac(key: bytes, *parts: bytes) -> bytes:
 
 
 def recv_exact(connection: socket.socket, size_bytes: int, deadline_s: float) -> bytes:
-    """Read exactly `size_bytes`, at the latest at `deadline_s` on the monotonic clock; raises WireError otherwise."""
+    """Read exactly `size_bytes`, at the latest at `deadline_s`
+    on the monotonic clock; raises WireError otherwise.
+    """
     buffer = bytearray(size_bytes)
     view, filled = memoryview(buffer), 0
     while filled < size_bytes:
@@ -102,7 +107,9 @@ def _send(connection: socket.socket, data: bytes, timeout_s: float) -> None:
 
 
 class Session:
-    """An authenticated connection: numbered messages both ways, each with its code; a context manager that closes."""
+    """An authenticated connection: numbered messages both
+    ways, each with its code; a context manager that closes.
+    """
 
     def __init__(self, connection: socket.socket, key: bytes, *, asking: bool) -> None:
         self.connection = connection
@@ -126,7 +133,9 @@ class Session:
             raise WireError(f"a message of {length} bytes; at most {self._limit_bytes} are taken")
         payload = recv_exact(self.connection, length, deadline_s)
         code = recv_exact(self.connection, MAC_BYTES, deadline_s)
-        if not hmac.compare_digest(code, _mac(self._key, self._in, struct.pack(">Q", self._received), payload)):
+        if not hmac.compare_digest(
+            code, _mac(self._key, self._in, struct.pack(">Q", self._received), payload)
+        ):
             raise WireError("a message that was changed on the way or replayed")
         self._received += 1
         try:
@@ -144,7 +153,9 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -173,7 +184,9 @@ def ask(host: str, port: int, token: bytes, timeout_s: float = 5.0) -> Session:
 
 
 def answer(connection: socket.socket, token: bytes, seen: Seen, timeout_s: float = HANDSHAKE_S) -> Session:
-    """The listening side of `ask`; raises WireError, before a byte was sent, unless the knock shows the token."""
+    """The listening side of `ask`; raises WireError, before
+    a byte was sent, unless the knock shows the token.
+    """
     deadline_s = time.monotonic() + timeout_s
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     knock = recv_exact(connection, KNOCK_BYTES, deadline_s)
@@ -191,7 +204,9 @@ def answer(connection: socket.socket, token: bytes, seen: Seen, timeout_s: float
 
 
 class Seen:
-    """The last knocks, so that a replayed one is not even answered; only right knocks get here, so 4096 are plenty."""
+    """The last knocks, so that a replayed one is not even
+    answered; only right knocks get here, so 4096 are plenty.
+    """
 
     def __init__(self, size: int = 4096) -> None:
         self._nonces: dict[bytes, None] = {}

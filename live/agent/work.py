@@ -1,17 +1,21 @@
 """What an agent does when an asker with the token wants something: one function per operation.
 
-==========  ====================================================  ===============================================
-operation   asks                                                  answers
-==========  ====================================================  ===============================================
+==========  ====================================================
+=============================================== operation   asks
+answers ==========  ====================================================
+===============================================
 `facts`     -                                                     one message: `Facts` and the agent's version
 `memory`    `seconds`                                             copy bandwidth, see `speed.memory_copy`
-`disk`      `seconds`                                             read rate of the file named on the command line
-`echo`      `size_bytes`, `seconds`                               `{"ready"}`, then every payload back as it came
-`sink`      `seconds`                                             `{"ready"}`, then swallows; count and time at the end
-`trips`     `host`, `port`, `size_bytes`, `seconds`,              `{"rtt_ns": [...]}` as they are measured, then
-            `interval_s`, `loaded`                                `{"done"}`
-`rate`      `host`, `port`, `seconds`                             `{"bytes", "seconds"}`
-==========  ====================================================  ===============================================
+`disk`      `seconds`
+            read rate of the file named on the command line
+`echo`      `size_bytes`, `seconds`
+            `{"ready"}`, then every payload back as it came
+`sink`      `seconds`
+            `{"ready"}`, then swallows; count and time at the end
+`trips`     `host`, `port`, `size_bytes`, `seconds`,              `{"rtt_ns": [...]}` as they are measured,
+            then `interval_s`, `loaded`                                `{"done"}`
+`rate`      `host`, `port`, `seconds`                             `{"bytes", "seconds"}` ==========
+====================================================  ===============================================
 """
 
 from __future__ import annotations
@@ -49,7 +53,12 @@ class Duties:
 def number(request: dict[str, Any], key: str, default: float, low: float, high: float) -> float:
     """A finite number of the request within [low, high]; raises Refused for anything else."""
     value = request.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or not low <= value <= high:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not isfinite(value)
+        or not low <= value <= high
+    ):
         raise Refused(f"{key}={value!r:.40} must be a number from {low:g} to {high:g}")
     return float(value)
 
@@ -146,7 +155,9 @@ def _load(duties: Duties, request: dict[str, Any], seconds: float) -> Iterator[N
     """Fill the link to the peer while the caller measures; what bufferbloat does to a token is to be seen."""
     over = threading.Event()
     with _open(duties, request, {"op": "sink", "seconds": seconds}) as peer:
-        worker = threading.Thread(target=_push_quietly, args=(peer, seconds + probe.ANSWER_S, over), daemon=True)
+        worker = threading.Thread(
+            target=_push_quietly, args=(peer, seconds + probe.ANSWER_S, over), daemon=True
+        )
         worker.start()
         try:
             yield

@@ -15,7 +15,9 @@ __all__ = ["with_facts"]
 
 
 def with_facts(rows: tuple[Found, ...], token: str) -> tuple[Found, ...]:
-    """The rows with chip, memory and link kind from their agents; a row whose agent does not answer gets a note."""
+    """The rows with chip, memory and link kind from their
+    agents; a row whose agent does not answer gets a note.
+    """
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="facts") as pool:
         return tuple(pool.map(lambda row: _asked(row, token) if row.agent else row, rows))
 
@@ -33,6 +35,8 @@ def _completed(row: Found, facts: Facts) -> Found:
         row,
         chip=row.chip or clean(facts.chip),
         memory_total_bytes=row.memory_total_bytes or facts.memory_total_bytes,
-        memory_free_bytes=row.memory_free_bytes if row.memory_free_bytes is not None else facts.memory_free_bytes,
+        memory_free_bytes=row.memory_free_bytes
+        if row.memory_free_bytes is not None
+        else facts.memory_free_bytes,
         link_kind=clean(facts.link_kind) if row.link_kind == "unknown" else row.link_kind,
     )

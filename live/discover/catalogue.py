@@ -16,7 +16,9 @@ NOISE = re.compile(r"\b(nvidia|geforce|amd|intel|radeon graphics|laptop gpu|\(r\
 
 
 def known_device(chip: str, memory_bytes: float | None) -> DeviceFacts | None:
-    """The device of the catalogue with this chip, of several the one sold with so much memory; None without one."""
+    """The device of the catalogue with this chip, of several
+    the one sold with so much memory; None without one.
+    """
     for name in dict.fromkeys((chip, " ".join(NOISE.sub(" ", chip).split()))):
         try:
             return device(name, memory_bytes) if name else None
@@ -26,7 +28,9 @@ def known_device(chip: str, memory_bytes: float | None) -> DeviceFacts | None:
 
 
 def with_speed(found: Found) -> Found:
-    """The row with flop/s and memory bytes/s where the catalogue knows the chip; what a node reported itself stays."""
+    """The row with flop/s and memory bytes/s where the
+    catalogue knows the chip; what a node reported itself stays.
+    """
     facts = known_device(found.chip, found.memory_total_bytes)
     if facts is None:
         return found

@@ -1,9 +1,9 @@
 """EXO since June 2026 finds its peers by its own UDP protocol on an IPv6 multicast group, once per second.
 
-Hello (20 bytes): 'EXO' 0, nonce (8), namespace (8: the start of BLAKE3 of its name). WhatsUp (30 bytes, unicast back):
-'EXO' 1, the same nonce, zenoh id (16, little-endian; the node id is this number in hex), TCP port (2, little-endian).
-Only nodes of the same namespace answer, so we listen for the namespaces in use and greet each of them.
-Facts: recordings of EXO at b5375f8ce.
+Hello (20 bytes): 'EXO' 0, nonce (8), namespace (8: the start of BLAKE3 of its name). WhatsUp (30 bytes,
+unicast back): 'EXO' 1, the same nonce, zenoh id (16, little-endian; the node id is this number in hex), TCP
+port (2, little-endian). Only nodes of the same namespace answer, so we listen for the namespaces in use and
+greet each of them. Facts: recordings of EXO at b5375f8ce.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class WhatsUp:
 
 @dataclass(slots=True)
 class Heard:
-    """What came in: answers by node id, addresses that said hello by themselves, and the namespaces in use."""
+    """What came in: answers by node id, addresses that said
+    hello by themselves, and the namespaces in use.
+    """
 
     answers: dict[str, tuple[str, int]] = field(default_factory=dict)
     hellos: dict[str, bytes] = field(default_factory=dict)
@@ -72,7 +74,9 @@ class Heard:
     """hellos that left this machine"""
 
     def found(self) -> tuple[Found, ...]:
-        """Rows of the table. Neither packet names the HTTP port, and its addresses are IPv6 link-local ones."""
+        """Rows of the table. Neither packet names the HTTP
+        port, and its addresses are IPv6 link-local ones.
+        """
         return tuple(
             Found(node_id=node_id, generation=ZENOH, addresses=(address,), seen_by=(SOURCE,))
             for node_id, (address, _) in self.answers.items()
@@ -80,11 +84,15 @@ class Heard:
 
 
 def namespace_of(text: str) -> bytes:
-    """The eight bytes that stand for a namespace in a packet; raises LiveError for a text of more than 64 bytes."""
+    """The eight bytes that stand for a namespace in a packet;
+    raises LiveError for a text of more than 64 bytes.
+    """
     try:
         return blake3_block(text.encode())[:8]
     except ValueError as error:
-        raise LiveError(f"namespace {text!r:.80}: {error}; leave it away, it is learnt from what is heard") from error
+        raise LiveError(
+            f"namespace {text!r:.80}: {error}; leave it away, it is learnt from what is heard"
+        ) from error
 
 
 def hello(nonce: bytes, namespace: bytes) -> bytes:
@@ -98,7 +106,9 @@ def parse(packet: bytes) -> Hello | WhatsUp | None:
         return Hello(packet[4:12], packet[12:20])
     if packet[:4] == b"EXO\x01" and len(packet) == 30:
         number = int.from_bytes(packet[12:28], "little")
-        return WhatsUp(packet[4:12], f"{number:x}", int.from_bytes(packet[28:30], "little")) if number else None
+        return (
+            WhatsUp(packet[4:12], f"{number:x}", int.from_bytes(packet[28:30], "little")) if number else None
+        )
     return None
 
 
@@ -113,8 +123,8 @@ def interfaces() -> tuple[int, ...]:
 def listen_socket(interface: int, group: str = GROUP, port: int = PORT) -> socket.socket:
     """A socket that hears the group on one interface; raises OSError.
 
-    It is bound to the group's address, not to all: a node on this machine shares the port, and the answers that are
-    sent to that node must not land here.
+    It is bound to the group's address, not to all: a node on this machine shares the port, and the answers
+    that are sent to that node must not land here.
     """
     listener = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     try:

@@ -48,10 +48,11 @@ def clean(text: object, limit: int = 60) -> str:
 
 
 def is_local(address: str) -> bool:
-    """Whether an address belongs to a LAN, this machine or a Tailscale network, so that asking it leaves no doubt.
+    """Whether an address belongs to a LAN, this machine or a
+    Tailscale network, so that asking it leaves no doubt.
 
-    Announcements are unsigned; without this rule anybody on the LAN could send us to any host of the internet.
-    100.64.0.0/10 (RFC 6598) is where Tailscale lives.
+    Announcements are unsigned; without this rule anybody on the LAN could send us to any host of the
+    internet. 100.64.0.0/10 (RFC 6598) is where Tailscale lives.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
@@ -66,8 +67,8 @@ def is_local(address: str) -> bool:
 def merge(sightings: Iterable[Found]) -> tuple[Found, ...]:
     """One row per device: same node id, else an address that belongs to exactly one row so far.
 
-    Addresses of bridges and loopback occur on many devices, so an address that two rows share decides nothing.
-    Sightings that know a node id come first: they are the rows that the others join.
+    Addresses of bridges and loopback occur on many devices, so an address that two rows share decides
+    nothing. Sightings that know a node id come first: they are the rows that the others join.
     """
     rows: list[Found] = []
     for sighting in sorted(sightings, key=lambda found: (not found.node_id, not found.name)):
@@ -84,7 +85,9 @@ def _row_of(sighting: Found, rows: list[Found]) -> int | None:
         same = [index for index, row in enumerate(rows) if row.node_id == sighting.node_id]
         return same[0] if same else None
     wanted = {_plain(address) for address in sighting.addresses}
-    owners = [index for index, row in enumerate(rows) if wanted & {_plain(address) for address in row.addresses}]
+    owners = [
+        index for index, row in enumerate(rows) if wanted & {_plain(address) for address in row.addresses}
+    ]
     return owners[0] if len(owners) == 1 else None
 
 

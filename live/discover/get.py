@@ -1,7 +1,7 @@
 """One bounded HTTP GET: a deadline for the whole answer, a limit on its size, no redirects, no proxy.
 
-Discovery asks hosts that may be anything, so the answer is read with the standard library from a socket that counts
-bytes and seconds; whatever a broken or hostile server does ends within the deadline.
+Discovery asks hosts that may be anything, so the answer is read with the standard library from a socket that
+counts bytes and seconds; whatever a broken or hostile server does ends within the deadline.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from simulator.errors import ApiChanged, Unreachable
 __all__ = ["Refused", "Reply", "Silent", "get"]
 
 DEADLINE_S = 5.0
-LIMIT_BYTES = 4 << 20  # JSON of this size takes at most about 90 MB as Python objects; a /state has some 100 kB
+# JSON of this size takes at most about 90 MB as Python objects; a /state has some 100 kB
+LIMIT_BYTES = 4 << 20
 
 PIECE_BYTES = 64 << 10
 
@@ -56,7 +57,8 @@ class Reply:
 
     @property
     def clock_offset_s(self) -> float | None:
-        """How far the server's clock is ahead of ours (s), by its Date header: whole seconds, so right within 1 s.
+        """How far the server's clock is ahead of ours (s), by
+        its Date header: whole seconds, so right within 1 s.
 
         offset = Date + 0.5 - (sent + received) / 2, since Date is cut to full seconds.
         """
@@ -108,8 +110,8 @@ def get(
 ) -> Reply:
     """`GET http://host:port/path`, at most `limit_bytes` within `deadline_s`; the status is not judged.
 
-    Raises Refused when nothing listens, Silent when no complete answer comes in time, ApiChanged when it is not HTTP
-    or too long.
+    Raises Refused when nothing listens, Silent when no complete
+    answer comes in time, ApiChanged when it is not HTTP or too long.
     """
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
     end_s, sent_s = time.monotonic() + deadline_s, time.time()
@@ -127,7 +129,9 @@ def get(
         except (TimeoutError, ConnectionError, OSError) as error:
             raise Silent(f"{where}: {error}") from error
         except http.client.HTTPException as error:
-            raise ApiChanged(f"{where}: not an HTTP answer: {str(error) or type(error).__name__:.60}") from error
+            raise ApiChanged(
+                f"{where}: not an HTTP answer: {str(error) or type(error).__name__:.60}"
+            ) from error
         except ApiChanged as error:
             raise ApiChanged(f"{where}: {error}") from error
     return Reply(status, headers, body, sent_s, time.time())
@@ -135,7 +139,14 @@ def get(
 
 def _request(host: str, port: int, path: str) -> bytes:
     name = f"[{host}]" if ":" in host else host
-    lines = (f"GET {path} HTTP/1.1", f"Host: {name}:{port}", "Accept: application/json", "Connection: close", "", "")
+    lines = (
+        f"GET {path} HTTP/1.1",
+        f"Host: {name}:{port}",
+        "Accept: application/json",
+        "Connection: close",
+        "",
+        "",
+    )
     return "\r\n".join(lines).encode("ascii", errors="replace")
 
 

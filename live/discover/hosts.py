@@ -1,4 +1,6 @@
-"""Ask one host over HTTP which EXO it is and whom it knows; nothing but GET, nothing that changes a cluster."""
+"""Ask one host over HTTP which EXO it is and whom it knows;
+nothing but GET, nothing that changes a cluster.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def probe(host: str, port: int = API_PORT, get: Get = get) -> Probe:
 
 
 def _node_id(reply: Reply) -> str:
-    """The id that `/node_id` gives, empty when this is not EXO 1.x (legacy nodes answer 404, or their web page)."""
+    """The id that `/node_id` gives, empty when this is not
+    EXO 1.x (legacy nodes answer 404, or their web page).
+    """
     if reply.status != 200:
         return ""
     try:
@@ -85,7 +89,9 @@ def _exo(host: str, port: int, node_id: str, reply: Reply, get: Get) -> Probe:
     state = _state(host, port, get)
     nodes = [_here(node, node_id, host, port) for node in nodes_of_state(state, generation, version)]
     if node_id not in {node.node_id for node in nodes}:  # it has just started and does not know itself yet
-        unknown = Found(name=host, node_id=node_id, generation=generation, version=version, seen_by=("EXO state",))
+        unknown = Found(
+            name=host, node_id=node_id, generation=generation, version=version, seen_by=("EXO state",)
+        )
         nodes.append(_here(unknown, node_id, host, port))
     names = {node.node_id: node.name for node in nodes}
     blind = tuple((names.get(a, a), names.get(b, b)) for a, b in one_way(state))
@@ -102,7 +108,9 @@ def _here(node: Found, node_id: str, host: str, port: int) -> Found:
 
 
 def _version(host: str, port: int, get: Get) -> tuple[str, str]:
-    """Generation and version by the paths that exist: the number in pyproject is the same in old and new ones."""
+    """Generation and version by the paths that exist: the
+    number in pyproject is the same in old and new ones.
+    """
     try:
         paths = field_of(get(host, port, "/openapi.json").json(), "paths")
     except LiveError:
@@ -138,7 +146,9 @@ def _legacy(host: str, port: int, get: Get) -> Probe:
     return Probe(host, port, "legacy", "", nodes, LEGACY, version, topology.clock_offset_s)
 
 
-def probe_all(hosts: Sequence[tuple[str, int]], probe: Callable[[str, int], Probe] = probe) -> tuple[Probe, ...]:
+def probe_all(
+    hosts: Sequence[tuple[str, int]], probe: Callable[[str, int], Probe] = probe
+) -> tuple[Probe, ...]:
     """All hosts at the same time, answers in the order of `hosts`."""
     unique = list(dict.fromkeys(hosts))
     if not unique:

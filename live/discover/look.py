@@ -81,18 +81,24 @@ def read_host(text: str) -> Host:
         host, port = rest, ""
     named = 0 < len(host) <= 253 and not any(character.isspace() or character in "/@?#" for character in host)
     if not named or (port and not (port.isdecimal() and 0 < int(port[:6]) < 65536)):
-        raise LiveError(f"{text!r:.80} is no host; write host, host:port or http://host:port (EXO: port {API_PORT})")
+        raise LiveError(
+            f"{text!r:.80} is no host; write host, host:port or http://host:port (EXO: port {API_PORT})"
+        )
     return host, int(port) if port else API_PORT
 
 
 def sweep(network: str, port: int = API_PORT, timeout_s: float = SWEEP_TIMEOUT_S) -> tuple[str, ...]:
-    """Addresses of a local network on which something listens on `port`; raises LiveError for a wrong network."""
+    """Addresses of a local network on which something
+    listens on `port`; raises LiveError for a wrong network.
+    """
     try:
         parsed = ipaddress.ip_network(network, strict=False)
     except ValueError as error:
         raise LiveError(f"{network!r:.60} is no network; write for example 192.168.1.0/24") from error
     if parsed.num_addresses > SWEEP_LIMIT or not is_local(str(parsed.network_address + 1)):
-        raise LiveError(f"{network}: only local networks of at most {SWEEP_LIMIT} addresses are swept; name hosts")
+        raise LiveError(
+            f"{network}: only local networks of at most {SWEEP_LIMIT} addresses are swept; name hosts"
+        )
 
     def open_port(address: str) -> bool:
         try:
@@ -110,13 +116,16 @@ def sweep(network: str, port: int = API_PORT, timeout_s: float = SWEEP_TIMEOUT_S
 def discover(options: Options = Options(), sources: Sources = Sources()) -> Discovery:
     """Look for devices with all sources at once; takes `options.seconds` and what the asked hosts need.
 
-    Only hosts that the user named, this machine, and local addresses that announced themselves are asked. A source
-    that fails is a fault in the result, not the end. Raises LiveError for a wrong sweep or namespace.
+    Only hosts that the user named, this machine, and local addresses that announced themselves are asked. A
+    source that fails is a fault in the result, not the end. Raises LiveError for a wrong sweep or namespace.
     """
     faults: list[str] = []
     for namespace in options.namespaces:
         exo_udp.namespace_of(namespace)  # wrong ones are refused before anything is sent
-    named = [*options.hosts, *((address, API_PORT) for address in (sweep(options.sweep) if options.sweep else ()))]
+    named = [
+        *options.hosts,
+        *((address, API_PORT) for address in (sweep(options.sweep) if options.sweep else ())),
+    ]
     own = [("127.0.0.1", API_PORT)] if options.this_machine else []
     with ThreadPoolExecutor(max_workers=4, thread_name_prefix="discover") as pool:
         multicast = pool.submit(sources.multicast, options.seconds, options.namespaces)
@@ -152,7 +161,9 @@ def _result(get: Callable[[], Value], default: Value, what: str, faults: list[st
 
 
 def _further(rows: Sequence[Found], asked: Sequence[Probe]) -> list[Host]:
-    """The first IPv4 addresses of devices whose HTTP interface has not answered yet; EXO listens on IPv4 only."""
+    """The first IPv4 addresses of devices whose HTTP
+    interface has not answered yet; EXO listens on IPv4 only.
+    """
     answered = {row.node_id for answer in asked for row in answer.found if row.api and row.node_id}
     done = {answer.host for answer in asked}
     hosts: list[Host] = []

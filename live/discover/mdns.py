@@ -17,7 +17,9 @@ __all__ = ["LIBP2P_SERVICE", "Announced", "browse", "parse_dnsaddr", "parse_text
 LIBP2P_SERVICE = "_p2p._udp.local."
 MAX_NAMES = 256
 BASE58 = "[1-9A-HJ-NP-Za-km-z]"
-DNSADDR = re.compile(rf"dnsaddr=/ip([46])/([0-9a-fA-F:.]{{2,45}})/(?:tcp|udp)/(\d{{1,5}})\S*?/p2p/({BASE58}{{20,80}})")
+DNSADDR = re.compile(
+    rf"dnsaddr=/ip([46])/([0-9a-fA-F:.]{{2,45}})/(?:tcp|udp)/(\d{{1,5}})\S*?/p2p/({BASE58}{{20,80}})"
+)
 
 
 @dataclass(slots=True)
@@ -32,7 +34,8 @@ class Announced:
 def parse_dnsaddr(text: str) -> tuple[str, int, str] | None:
     """Address, port and peer id of one TXT string of libp2p's mDNS, or None.
 
-    >>> parse_dnsaddr("dnsaddr=/ip4/10.0.0.5/tcp/4001/p2p/12D3KooWE3AwZFT9zEWDUxhya62hmvEbRxYBWaosn7Kiqw5wsu73")[:2]
+    >>>
+    parse_dnsaddr("dnsaddr=/ip4/10.0.0.5/tcp/4001/p2p/12D3KooWE3AwZFT9zEWDUxhya62hmvEbRxYBWaosn7Kiqw5wsu73")[:2]
     ('10.0.0.5', 4001)
     """
     match = DNSADDR.match(text)
@@ -46,7 +49,9 @@ def parse_dnsaddr(text: str) -> tuple[str, int, str] | None:
 
 
 def parse_texts(record: bytes) -> tuple[str, ...]:
-    """The strings of a TXT record (RFC 1035, 3.3.14: each with its length before it); a cut off one is left out."""
+    """The strings of a TXT record (RFC 1035, 3.3.14: each
+    with its length before it); a cut off one is left out.
+    """
     texts: list[str] = []
     place = 0
     while place < len(record) and len(texts) < 64:
@@ -59,7 +64,9 @@ def parse_texts(record: bytes) -> tuple[str, ...]:
 
 
 def libp2p_peers(records: Sequence[bytes]) -> tuple[Found, ...]:
-    """Rows by peer id; on these versions the peer id is the EXO node id. Addresses outside the LAN are left out."""
+    """Rows by peer id; on these versions the peer id is the
+    EXO node id. Addresses outside the LAN are left out.
+    """
     addresses: dict[str, list[str]] = {}
     for record in records:
         for text in parse_texts(record):
@@ -67,7 +74,12 @@ def libp2p_peers(records: Sequence[bytes]) -> tuple[Found, ...]:
             if peer and is_local(peer[0]) and (peer[2] in addresses or len(addresses) < MAX_NAMES):
                 addresses.setdefault(peer[2], []).append(peer[0])
     return tuple(
-        Found(node_id=peer_id, generation=LIBP2P, addresses=tuple(dict.fromkeys(own[:16])), seen_by=("libp2p mDNS",))
+        Found(
+            node_id=peer_id,
+            generation=LIBP2P,
+            addresses=tuple(dict.fromkeys(own[:16])),
+            seen_by=("libp2p mDNS",),
+        )
         for peer_id, own in addresses.items()
     )
 
@@ -104,7 +116,9 @@ def browse(seconds: float, interfaces: Sequence[str] | None = None) -> Announced
         ServiceBrowser(zeroconf, list(names.names), listener=names)  # type: ignore[arg-type]
         time.sleep(seconds)
         agents = [_agent(zeroconf, name) for name in sorted(names.names[SERVICE])]
-        records = [record for name in sorted(names.names[LIBP2P_SERVICE]) for record in _texts(zeroconf, name)]
+        records = [
+            record for name in sorted(names.names[LIBP2P_SERVICE]) for record in _texts(zeroconf, name)
+        ]
     finally:
         zeroconf.close()
     return Announced(tuple(agent for agent in agents if agent), libp2p_peers(records))
@@ -112,7 +126,9 @@ def browse(seconds: float, interfaces: Sequence[str] | None = None) -> Announced
 
 def _agent(zeroconf: Any, name: str) -> Found | None:
     info = zeroconf.get_service_info(SERVICE, name, timeout=1000)
-    addresses = tuple(address for address in info.parsed_scoped_addresses() if is_local(address))[:16] if info else ()
+    addresses = (
+        tuple(address for address in info.parsed_scoped_addresses() if is_local(address))[:16] if info else ()
+    )
     if not addresses or not info.port:
         return None
     host = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
@@ -126,7 +142,9 @@ def _agent(zeroconf: Any, name: str) -> Found | None:
 
 
 def _texts(zeroconf: Any, name: str) -> list[bytes]:
-    """TXT records of a libp2p service. It has no SRV record, so zeroconf never calls it complete: read the cache."""
+    """TXT records of a libp2p service. It has no SRV record,
+    so zeroconf never calls it complete: read the cache.
+    """
     from zeroconf import DNSText  # type: ignore[attr-defined]
 
     return [record.text for record in zeroconf.cache.entries_with_name(name) if isinstance(record, DNSText)]

@@ -1,8 +1,8 @@
 """EXO's `/state` (1.0.60 to HEAD) and legacy `/topology` as rows of the table.
 
 Three shapes of `/state` are known. Since 1.0.62 or so facts stand in one table per kind (`nodeIdentities`,
-`nodeMemory`, `nodeNetwork`); before, all in `nodeProfiles`. `topology.nodes` holds ids, or objects with an id, and
-`connections` is a nested table by source and sink, or a list. Names come in camelCase or snake_case.
+`nodeMemory`, `nodeNetwork`); before, all in `nodeProfiles`. `topology.nodes` holds ids, or objects with an
+id, and `connections` is a nested table by source and sink, or a list. Names come in camelCase or snake_case.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ Edge = tuple[str, str, str]
 
 
 def field_of(table: object, name: str) -> Any:
-    """The value of camelCase `name` in a JSON object, also when it is written in snake_case; None without one."""
+    """The value of camelCase `name` in a JSON object, also
+    when it is written in snake_case; None without one.
+    """
     if not isinstance(table, dict):
         return None
     if name in table:
@@ -87,13 +89,17 @@ def one_way(state: object) -> tuple[tuple[str, str], ...]:
 
 
 def departed(state: object) -> tuple[str, ...]:
-    """Names of nodes that the cluster remembers but that no longer live, unless they are back with a new id."""
+    """Names of nodes that the cluster remembers but that no
+    longer live, unless they are back with a new id.
+    """
     living = set(_topology_ids(state))
     identities = field_of(state, "nodeIdentities") or field_of(state, "nodeProfiles")
     listed = list(identities.items())[:MAX_NODES] if isinstance(identities, dict) else []
     names = {node_id: _known(field_of(identity, "friendlyName")) for node_id, identity in listed}
     present = {name for node_id, name in names.items() if node_id in living}
-    return tuple(dict.fromkeys(n for node_id, n in names.items() if node_id not in living and n and n not in present))
+    return tuple(
+        dict.fromkeys(n for node_id, n in names.items() if node_id not in living and n and n not in present)
+    )
 
 
 def nodes_of_state(state: object, generation: str, version: str) -> tuple[Found, ...]:
@@ -109,7 +115,9 @@ def _node(state: object, node_id: str, reached: tuple[Edge, ...], generation: st
     network = field_of(field_of(state, "nodeNetwork"), node_id)
     interfaces = field_of(network, "interfaces") or field_of(profile, "networkInterfaces") or []
     kinds = {
-        clean(field_of(interface, "ipAddress")): KINDS.get(str(field_of(interface, "interfaceType")), "unknown")
+        clean(field_of(interface, "ipAddress")): KINDS.get(
+            str(field_of(interface, "interfaceType")), "unknown"
+        )
         for interface in (interfaces if isinstance(interfaces, list) else [])[:64]
     }
     used = [address for _, sink, address in reached if sink == node_id and address]
@@ -131,11 +139,15 @@ def _node(state: object, node_id: str, reached: tuple[Edge, ...], generation: st
 def _addresses(used: list[str], kinds: dict[str, str]) -> tuple[str, ...]:
     """Addresses that peers use come first; loopback ones say nothing and are left out."""
     every = dict.fromkeys((*used, *kinds))
-    return tuple(address for address in every if address and not address.startswith("127.") and address != "::1")
+    return tuple(
+        address for address in every if address and not address.startswith("127.") and address != "::1"
+    )
 
 
 def nodes_of_topology(topology: object, version: str) -> tuple[Found, ...]:
-    """One row per node of a legacy cluster; the kind of link stands in the description that peers give of it."""
+    """One row per node of a legacy cluster; the kind of link
+    stands in the description that peers give of it.
+    """
     nodes, peers = field_of(topology, "nodes"), field_of(topology, "peer_graph")
     listed = list(nodes.items())[:MAX_NODES] if isinstance(nodes, dict) else []
     return tuple(
@@ -153,7 +165,11 @@ def nodes_of_topology(topology: object, version: str) -> tuple[Found, ...]:
 
 
 def _legacy_kind(node_id: str, peers: object) -> str:
-    rows = [row for rows in peers.values() if isinstance(rows, list) for row in rows] if isinstance(peers, dict) else []
+    rows = (
+        [row for rows in peers.values() if isinstance(rows, list) for row in rows]
+        if isinstance(peers, dict)
+        else []
+    )
     for row in rows:
         words = re.findall(r"[a-z]+", str(field_of(row, "description")).lower()[:80])
         if field_of(row, "to_id") == node_id and words:

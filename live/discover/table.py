@@ -25,8 +25,12 @@ def _gigabytes(value: float | None) -> str:
 
 
 def _row(found: Found) -> list[str]:
-    program = "no EXO seen" if found.generation in ("", AGENT) else f"{found.generation} {found.version}".strip()
-    shown = [address for address in found.addresses if not address.lower().startswith("fe80")] or found.addresses
+    program = (
+        "no EXO seen" if found.generation in ("", AGENT) else f"{found.generation} {found.version}".strip()
+    )
+    shown = [
+        address for address in found.addresses if not address.lower().startswith("fe80")
+    ] or found.addresses
     return [
         found.name or found.node_id[:12] or "?",
         found.chip or "?",
@@ -42,7 +46,9 @@ def _row(found: Found) -> list[str]:
 
 def render(discovery: Discovery, complaints: Sequence[str] = ()) -> RenderableType:
     """One table for people, the faults of the sources, and `complaints` about what is missing."""
-    table = Table(*COLUMNS, title=f"{len(discovery.found)} devices", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        *COLUMNS, title=f"{len(discovery.found)} devices", title_justify="left", box=None, pad_edge=False
+    )
     for found in sorted(discovery.found, key=lambda row: (row.generation in ("", AGENT), row.name)):
         table.add_row(*(escape(cell) for cell in _row(found)))
     notes = [f"note: {fault}" for fault in discovery.faults]
@@ -59,17 +65,25 @@ def _unconfirmed(discovery: Discovery) -> list[str]:
     notes = []
     if others:
         addresses = " ".join(address for peer in others for address in peer.addresses[:1])
-        notes.append(f"{len(others)} libp2p programs that do not answer as EXO (IPFS and others use the same name, "
-                     f"and EXO's port may be closed): {addresses}")  # fmt: skip
-    nameless = [found for found in discovery.found if found.generation == ZENOH and not found.memory_total_bytes]
+        notes.append(
+            f"{len(others)} libp2p programs that do not answer as EXO (IPFS and others use the same name, "
+            f"and EXO's port may be closed): {addresses}"
+        )
+    nameless = [
+        found for found in discovery.found if found.generation == ZENOH and not found.memory_total_bytes
+    ]
     if nameless:
-        notes.append(f"{len(nameless)} EXO nodes answer by multicast, but their HTTP address is not known; name one "
-                     "machine with --host and the rest follows, or look for it with --sweep NETWORK")  # fmt: skip
+        notes.append(
+            f"{len(nameless)} EXO nodes answer by multicast, but their HTTP address is not known; name one "
+            "machine with --host and the rest follows, or look for it with --sweep NETWORK"
+        )
     return notes
 
 
 def missing(discovery: Discovery, expect: int, named: Sequence[tuple[str, int]] = ()) -> list[str]:
-    """Which of `expect` devices are missing and the likely causes, in lines; nothing when there are enough."""
+    """Which of `expect` devices are missing and the likely
+    causes, in lines; nothing when there are enough.
+    """
     count = len(discovery.found)
     if count >= expect:
         return []
@@ -85,17 +99,23 @@ def nothing(discovery: Discovery, named: Sequence[tuple[str, int]] = ()) -> list
         "found no devices",
         *_which(discovery, named),
         *_causes(discovery),
-        "way out: start EXO on a device (docs/live-setup.md) and name it with --host ADDRESS, or look for it with "
+        "way out: start EXO on a device (docs/live-setup.md) and name it with --host ADDRESS, or look for it "
+        "with "
         "--sweep 192.168.1.0/24",
         "way out: on a device without EXO start `sim live agent --listen ADDRESS`; it announces itself",
     ]
 
 
 def _which(discovery: Discovery, named: Sequence[tuple[str, int]]) -> list[str]:
-    lines = [f"missing: {probe.where} ({probe.outcome}: {probe.detail})" for probe in discovery.probes
-             if (probe.host, probe.port) in named and not probe.found]  # fmt: skip
+    lines = [
+        f"missing: {probe.where} ({probe.outcome}: {probe.detail})"
+        for probe in discovery.probes
+        if (probe.host, probe.port) in named and not probe.found
+    ]
     gone = dict.fromkeys(name for probe in discovery.probes for name in probe.departed)
-    lines.extend(f"missing: {name} was in this cluster and has left it; is EXO still running there?" for name in gone)
+    lines.extend(
+        f"missing: {name} was in this cluster and has left it; is EXO still running there?" for name in gone
+    )
     answered = {address.partition("%")[0] for found in discovery.found for address in found.addresses}
     silent = [address for address in discovery.heard.hellos if address.partition("%")[0] not in answered]
     lines.extend(f"missing: {address} says hello by multicast but does not answer us" for address in silent)
@@ -108,23 +128,33 @@ def _causes(discovery: Discovery) -> list[str]:
     heard = discovery.heard.answers or discovery.heard.hellos or discovery.announced.libp2p
     causes = []
     if not discovery.found and not {"refused", "silent"} & outcomes:
-        causes.append("EXO and our agent run on none of the devices, this machine included, or are still starting")
+        causes.append(
+            "EXO and our agent run on none of the devices, this machine included, or are still starting"
+        )
     if "refused" in outcomes:
-        causes.append("EXO does not run on a host that is up, or uses another --api-port: start it, or name host:port")
+        causes.append(
+            "EXO does not run on a host that is up, or uses another --api-port: start it, or name host:port"
+        )
     if "silent" in outcomes:
         causes.append("a host is off, on another subnet or guest Wi-Fi, or its firewall drops TCP 52415")
     if not heard:
-        causes.append("no announcement was heard at all: multicast is blocked (client isolation, guest Wi-Fi, VLAN, "
-                      "VPN), or the devices are on another network")  # fmt: skip
+        causes.append(
+            "no announcement was heard at all: multicast is blocked (client isolation, guest Wi-Fi, VLAN, "
+            "VPN), or the devices are on another network"
+        )
     else:
         causes.append("the missing device is asleep, on another SSID or VLAN, or has not started EXO yet")
-    causes.append("mixed EXO versions do not see each other; name each device with --host and run `sim live doctor`")
+    causes.append(
+        "mixed EXO versions do not see each other; name each device with --host and run `sim live doctor`"
+    )
     return [f"likely cause: {cause}" for cause in causes]
 
 
 def as_json(discovery: Discovery, complaints: Sequence[str] = ()) -> dict[str, Any]:
     """The same for programs; bytes, bytes/s, flop/s."""
-    hosts = [{"host": probe.where, "outcome": probe.outcome, "detail": probe.detail} for probe in discovery.probes]
+    hosts = [
+        {"host": probe.where, "outcome": probe.outcome, "detail": probe.detail} for probe in discovery.probes
+    ]
     return {
         "devices": [asdict(found) for found in discovery.found],
         "hosts": hosts,

@@ -24,37 +24,57 @@ def exo_missing(seen: Surroundings) -> Iterator[Finding]:
     """Hosts that live without EXO, and a network without any."""
     for probe in seen.discovery.probes:
         if probe.outcome == "refused":
-            yield problem(f"EXO does not run on {probe.host}", f"{probe.where} refuses the connection",
-                          "EXO's HTTP interface listens on port 52415 of every device",
-                          "start EXO there (docs/live-setup.md), or name its --api-port as host:port")  # fmt: skip
+            yield problem(
+                f"EXO does not run on {probe.host}",
+                f"{probe.where} refuses the connection",
+                "EXO's HTTP interface listens on port 52415 of every device",
+                "start EXO there (docs/live-setup.md), or name its --api-port as host:port",
+            )
         elif probe.outcome == "other":
-            yield problem(f"{probe.where} is no EXO", probe.detail, "port 52415 belongs to EXO",
-                          "stop the other program, or name EXO's port as host:port")  # fmt: skip
+            yield problem(
+                f"{probe.where} is no EXO",
+                probe.detail,
+                "port 52415 belongs to EXO",
+                "stop the other program, or name EXO's port as host:port",
+            )
     for found in seen.discovery.found:
         if found.agent and not found.generation.startswith("exo"):
-            yield warning(f"{found.name} runs our agent but no EXO", found.agent,
-                          "only devices with EXO hold layers", "start EXO there if it is to take part; phones cannot, "
-                          "see docs/live-setup.md for llama.cpp")  # fmt: skip
+            yield warning(
+                f"{found.name} runs our agent but no EXO",
+                found.agent,
+                "only devices with EXO hold layers",
+                "start EXO there if it is to take part; phones cannot, see docs/live-setup.md for llama.cpp",
+            )
     if not exo_nodes(seen):
-        yield problem("no EXO anywhere", f"{len(seen.discovery.probes)} hosts asked", "a cluster needs a node at least",
-                      "start EXO, then name one of its machines with --host")  # fmt: skip
+        yield problem(
+            "no EXO anywhere",
+            f"{len(seen.discovery.probes)} hosts asked",
+            "a cluster needs a node at least",
+            "start EXO, then name one of its machines with --host",
+        )
 
 
 def ports(seen: Surroundings) -> Iterator[Finding]:
     """Hosts that say nothing: closed ports and firewalls."""
     for probe in seen.discovery.probes:
         if probe.outcome == "silent":
-            yield problem(f"{probe.where} does not answer", probe.detail, "TCP 52415 must be open between all devices",
-                          "let the firewall pass it (macOS: System Settings, Network, Firewall; Linux: "
-                          "`sudo ufw allow 52415/tcp`), or wake the device")  # fmt: skip
+            yield problem(
+                f"{probe.where} does not answer",
+                probe.detail,
+                "TCP 52415 must be open between all devices",
+                "let the firewall pass it (macOS: System Settings, Network, Firewall; Linux: "
+                "`sudo ufw allow 52415/tcp`), or wake the device",
+            )
 
 
 def versions(seen: Surroundings) -> Iterator[Finding]:
     """Programs of different generations, versions or namespaces do not form one cluster."""
     rule = "all devices run the same EXO: generations, versions and namespaces do not see each other"
     nodes = exo_nodes(seen)
-    kinds = {found.generation: [n.name or n.node_id[:12] for n in nodes if n.generation == found.generation]
-             for found in nodes}  # fmt: skip
+    kinds = {
+        found.generation: [n.name or n.node_id[:12] for n in nodes if n.generation == found.generation]
+        for found in nodes
+    }
     if len(kinds) > 1:
         value = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items())
         yield problem("several generations of EXO", value, rule, "install one version everywhere")
@@ -62,11 +82,17 @@ def versions(seen: Surroundings) -> Iterator[Finding]:
     for kind in kinds:
         told = {found.version for found in nodes if found.generation == kind and found.version}
         if len(told) > 1:
-            yield problem(f"several versions of {kind}", "; ".join(sorted(told)), rule, "install one everywhere")
+            yield problem(
+                f"several versions of {kind}", "; ".join(sorted(told)), rule, "install one everywhere"
+            )
     spaces = {space.hex() for space in seen.discovery.heard.hellos.values()}
     if len(spaces) > 1:
-        yield problem("several EXO namespaces on this network", ", ".join(sorted(spaces)), rule,
-                      "set the same EXO_LIBP2P_NAMESPACE (or none) and the same version everywhere")  # fmt: skip
+        yield problem(
+            "several EXO namespaces on this network",
+            ", ".join(sorted(spaces)),
+            rule,
+            "set the same EXO_LIBP2P_NAMESPACE (or none) and the same version everywhere",
+        )
 
 
 def _old(nodes: list[Found]) -> Iterator[Finding]:
@@ -77,11 +103,16 @@ def _old(nodes: list[Found]) -> Iterator[Finding]:
         "1.0.68": "requests cannot be cancelled by name",
     }
     for found in nodes:
-        what = lacks.get(found.version) or ("max_tokens is ignored and no placement can be chosen"
-                                            if found.generation == LEGACY else "")  # fmt: skip
+        what = lacks.get(found.version) or (
+            "max_tokens is ignored and no placement can be chosen" if found.generation == LEGACY else ""
+        )
         if what:
-            yield warning(f"{found.name} runs an old EXO", f"{found.generation} {found.version}".strip(), what,
-                          "update it everywhere, or measure without that")  # fmt: skip
+            yield warning(
+                f"{found.name} runs an old EXO",
+                f"{found.generation} {found.version}".strip(),
+                what,
+                "update it everywhere, or measure without that",
+            )
 
 
 def memory(seen: Surroundings) -> Iterator[Finding]:
@@ -91,23 +122,40 @@ def memory(seen: Surroundings) -> Iterator[Finding]:
         yield unknown("whether a model fits", "name it with --model")
         return
     if need.total_bytes is None:
-        yield problem(f"unknown model {need.model!r}", need.source, "the model must be listed by EXO or the catalogue",
-                      "write it as `sim catalog models` or EXO's GET /models does")  # fmt: skip
+        yield problem(
+            f"unknown model {need.model!r}",
+            need.source,
+            "the model must be listed by EXO or the catalogue",
+            "write it as `sim catalog models` or EXO's GET /models does",
+        )
         return
     nodes = exo_nodes(seen)
     told = [found.memory_free_bytes for found in nodes if found.memory_free_bytes is not None]
     if not told:
-        yield unknown("free memory", "legacy EXO reports only the total, and without any EXO nothing is known")
+        yield unknown(
+            "free memory", "legacy EXO reports only the total, and without any EXO nothing is known"
+        )
         return
     free = sum(told)
-    each = ", ".join(f"{n.name} {format_bytes(n.memory_free_bytes)}" for n in nodes if n.memory_free_bytes is not None)
-    value = f"{format_bytes(free)} free ({each}); {need.model} takes {format_bytes(need.total_bytes)} by {need.source}"
+    each = ", ".join(
+        f"{n.name} {format_bytes(n.memory_free_bytes)}" for n in nodes if n.memory_free_bytes is not None
+    )
+    value = (
+        f"{format_bytes(free)} free ({each}); {need.model} takes {format_bytes(need.total_bytes)} "
+        f"by {need.source}"
+    )
     way_out = "close other programs and old instances, take a smaller model or fewer bits, or add a device"
     if free < need.total_bytes:
-        yield problem("too little free memory for the model", value, "sum of free memory >= size of the model", way_out)
+        yield problem(
+            "too little free memory for the model", value, "sum of free memory >= size of the model", way_out
+        )
     elif free < 1.2 * need.total_bytes:
-        yield warning("hardly enough free memory", value, "EXO counts neither the KV cache nor head room; leave 20 %",
-                      way_out)  # fmt: skip
+        yield warning(
+            "hardly enough free memory",
+            value,
+            "EXO counts neither the KV cache nor head room; leave 20 %",
+            way_out,
+        )
 
 
 def clocks(seen: Surroundings) -> Iterator[Finding]:
@@ -119,6 +167,9 @@ def clocks(seen: Surroundings) -> Iterator[Finding]:
             continue
         if abs(offset) >= SKEW_WARNING_S:
             make = problem if abs(offset) >= SKEW_PROBLEM_S else warning
-            yield make(f"the clock of {where} is {'ahead' if offset > 0 else 'behind'}", f"{offset:+.0f} s",
-                       f"within {SKEW_WARNING_S:g} s of this machine; EXO drops nodes by time stamps 30 s old",
-                       "switch automatic time on (macOS: Date & Time; Linux: timedatectl set-ntp true)")  # fmt: skip
+            yield make(
+                f"the clock of {where} is {'ahead' if offset > 0 else 'behind'}",
+                f"{offset:+.0f} s",
+                f"within {SKEW_WARNING_S:g} s of this machine; EXO drops nodes by time stamps 30 s old",
+                "switch automatic time on (macOS: Date & Time; Linux: timedatectl set-ntp true)",
+            )

@@ -14,8 +14,8 @@ Level = Literal["ok", "unknown", "warning", "problem"]
 class Finding:
     """What was found, the value that shows it, the rule that it breaks, and the way out.
 
-    `problem` keeps the cluster from working or falsifies what is measured, `warning` makes it slow or doubtful,
-    `unknown` could not be looked at.
+    `problem` keeps the cluster from working or falsifies what is measured, `warning` makes it slow or
+    doubtful, `unknown` could not be looked at.
     """
 
     level: Level

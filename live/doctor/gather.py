@@ -1,4 +1,6 @@
-"""Collect once what the checks look at: the discovery, the devices' own facts, the routes, the model's size."""
+"""Collect once what the checks look at: the discovery, the
+devices' own facts, the routes, the model's size.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class Surroundings:
 
 
 def route_interface(address: str, facts: Facts) -> str:
-    """The own interface that packets to `address` leave by, empty where that cannot be told; sends nothing."""
+    """The own interface that packets to `address` leave by,
+    empty where that cannot be told; sends nothing.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -65,7 +69,9 @@ def route_interface(address: str, facts: Facts) -> str:
 
 
 def model_need(model: str, probes: Sequence[Probe], get: Callable[[str, int, str], Reply] = get) -> Need:
-    """The size of `model`: as a running EXO lists it, which is what EXO itself compares, else by the catalogue."""
+    """The size of `model`: as a running EXO lists it, which
+    is what EXO itself compares, else by the catalogue.
+    """
     for probe in probes:
         if probe.outcome != "exo":
             continue
@@ -115,8 +121,12 @@ def gather(
         except LiveError as error:
             silent.append((address, str(error)))
     targets = [probe.host for probe in discovery.probes if probe.found] + [address for address, _ in agents]
-    targets += [address for found in discovery.found for address in found.addresses if ":" not in address][:32]
-    routes = [(target, route_interface(target, here)) for target in dict.fromkeys(targets) if target[:1].isdigit()]
+    targets += [address for found in discovery.found for address in found.addresses if ":" not in address][
+        :32
+    ]
+    routes = [
+        (target, route_interface(target, here)) for target in dict.fromkeys(targets) if target[:1].isdigit()
+    ]
     return Surroundings(
         discovery=discovery,
         facts=tuple(facts),

@@ -14,9 +14,22 @@ from live.doctor.gather import Surroundings
 from live.doctor.network import HEARD_BY, on_lan
 
 __all__ = [
-    "addresses", "answering", "clocks", "devices", "links", "memories", "nodes", "pairs", "ports", "radios", "savers",
-    "senders", "temperatures", "versions", "visited",
-]  # fmt: skip
+    "addresses",
+    "answering",
+    "clocks",
+    "devices",
+    "links",
+    "memories",
+    "nodes",
+    "pairs",
+    "ports",
+    "radios",
+    "savers",
+    "senders",
+    "temperatures",
+    "versions",
+    "visited",
+]
 
 
 def _label(found: Found) -> str:
@@ -26,8 +39,11 @@ def _label(found: Found) -> str:
 def _others(seen: Surroundings) -> list[Found]:
     """Found devices without this machine: what it hears from itself shows nothing about the network."""
     own = {address for _, address, _ in seen.facts[0].addresses if not is_loopback(address)}
-    return [found for found in seen.discovery.found
-            if not own & set(found.addresses) and not is_loopback(found.api.rpartition(":")[0].strip("[]"))]  # fmt: skip
+    return [
+        found
+        for found in seen.discovery.found
+        if not own & set(found.addresses) and not is_loopback(found.api.rpartition(":")[0].strip("[]"))
+    ]
 
 
 def nodes(seen: Surroundings) -> Iterator[str]:
@@ -44,7 +60,9 @@ def ports(seen: Surroundings) -> Iterator[str]:
 def devices(seen: Surroundings) -> Iterator[str]:
     """Other devices whose IPv4 address is known."""
     yield from (_label(found) for found in _others(seen) if on_lan(found.addresses))
-    yield from (facts.name for facts in seen.facts[1:] if on_lan(tuple(address for _, address, _ in facts.addresses)))
+    yield from (
+        facts.name for facts in seen.facts[1:] if on_lan(tuple(address for _, address, _ in facts.addresses))
+    )
 
 
 def senders(seen: Surroundings) -> Iterator[str]:
@@ -53,8 +71,12 @@ def senders(seen: Surroundings) -> Iterator[str]:
 
 
 def pairs(seen: Surroundings) -> Iterator[str]:
-    """Topologies of two nodes or more, by the node that gave them; legacy EXO does not tell who reaches whom."""
-    yield from (probe.where for probe in seen.discovery.probes if probe.outcome == "exo" and len(probe.found) > 1)
+    """Topologies of two nodes or more, by the node that gave
+    them; legacy EXO does not tell who reaches whom.
+    """
+    yield from (
+        probe.where for probe in seen.discovery.probes if probe.outcome == "exo" and len(probe.found) > 1
+    )
 
 
 def versions(seen: Surroundings) -> Iterator[str]:

@@ -14,8 +14,9 @@ __all__ = ["HEARD_BY", "different_networks", "hotspot", "mesh", "multicast", "on
 
 SHARED = ipaddress.ip_network("100.64.0.0/10")  # RFC 6598; Tailscale gives every device an address in it
 
-# Networks that phones open as hotspots. iOS: 172.20.10.0/28, which no router uses. Android: the prefixes of tethering
-# in AOSP (frameworks/base, Tethering: USB 42, Wi-Fi 43, Bluetooth 44, Wi-Fi direct 49); Windows: 137.
+# Networks that phones open as hotspots. iOS: 172.20.10.0/28, which no router
+# uses. Android: the prefixes of tethering in AOSP (frameworks/base,
+# Tethering: USB 42, Wi-Fi 43, Bluetooth 44, Wi-Fi direct 49); Windows: 137.
 HOTSPOTS = (
     ("172.20.10.0/28", "an iPhone's hotspot", True),
     ("192.168.42.0/24", "an Android phone's USB tethering", False),
@@ -27,7 +28,8 @@ HOTSPOTS = (
 BAND_LIMIT_MHZ = 2500.0  # 2.4 GHz channels end at 2.4835 GHz
 WEAK_DBM = -70.0  # below about -70 dBm radios fall back to slow and repeated transmissions
 
-HEARD_BY = {"EXO multicast", "libp2p mDNS", "legacy broadcast"}  # sources of a row that need announcements to arrive
+# sources of a row that need announcements to arrive
+HEARD_BY = {"EXO multicast", "libp2p mDNS", "legacy broadcast"}
 
 Network = ipaddress.IPv4Network
 
@@ -70,30 +72,45 @@ def different_networks(seen: Surroundings) -> Iterator[Finding]:
                 f"{name} is in another subnet or VLAN",
                 f"{' '.join(map(str, reachable[:3]))}, this machine is in {' '.join(map(str, mine))}",
                 "EXO's discovery never crosses a router, so all devices must share one subnet",
-                "join the same SSID (not the guest one) or switch; else Tailscale with subnet routes, and --host names",
+                "join the same SSID (not the guest one) or switch; else Tailscale with subnet routes, and "
+                "--host names",
             )
 
 
 def multicast(seen: Surroundings) -> Iterator[Finding]:
     """Devices that answer by HTTP but cannot be heard: multicast, mDNS or broadcast is blocked on the way."""
-    way_out = ("switch off client (AP) isolation and IGMP snooping without a querier, leave the guest Wi-Fi, let the "
-               "firewall pass UDP 52413 (EXO), 5353 (mDNS), 5678 (legacy)")  # fmt: skip
+    way_out = (
+        "switch off client (AP) isolation and IGMP snooping without a querier, leave the guest Wi-Fi, let "
+        "the "
+        "firewall pass UDP 52413 (EXO), 5353 (mDNS), 5678 (legacy)"
+    )
     if seen.discovery.heard.faults and not seen.discovery.heard.greeted:
-        yield problem("multicast cannot be sent from here", seen.discovery.heard.faults[0],
-                      "discovery needs IPv6 multicast on the LAN", "switch IPv6 on for this interface")  # fmt: skip
+        yield problem(
+            "multicast cannot be sent from here",
+            seen.discovery.heard.faults[0],
+            "discovery needs IPv6 multicast on the LAN",
+            "switch IPv6 on for this interface",
+        )
     for found in seen.discovery.found:
         elsewhere = found.api and not found.api.startswith(("127.", "localhost", "[::1]"))
         heard = HEARD_BY & set(found.seen_by)
         if elsewhere and found.generation in (ZENOH, LIBP2P, LEGACY) and not heard:
-            yield problem(f"{found.name} cannot be heard", f"answers at {found.api}, but no announcement arrived",
-                          "the devices find each other by multicast, mDNS or broadcast only", way_out)  # fmt: skip
+            yield problem(
+                f"{found.name} cannot be heard",
+                f"answers at {found.api}, but no announcement arrived",
+                "the devices find each other by multicast, mDNS or broadcast only",
+                way_out,
+            )
     announced = {address for found in seen.discovery.announced.agents for address in found.addresses}
     for host, port in seen.answering_agents:
         address = _v4(host)
         if address and not address.is_loopback and host not in announced:
-            yield warning(f"the agent at {host}:{port} cannot be heard by mDNS", "it answers when asked by address",
-                          "agents announce themselves on 224.0.0.251:5353, unless told --no-announce",
-                          way_out)  # fmt: skip
+            yield warning(
+                f"the agent at {host}:{port} cannot be heard by mDNS",
+                "it answers when asked by address",
+                "agents announce themselves on 224.0.0.251:5353, unless told --no-announce",
+                way_out,
+            )
 
 
 def wifi(seen: Surroundings) -> Iterator[Finding]:
@@ -101,21 +118,36 @@ def wifi(seen: Surroundings) -> Iterator[Finding]:
     radios = [(facts.name, facts.wifi) for facts in seen.facts if facts.wifi]
     for name, radio in radios:
         if radio.frequency_mhz is not None and radio.frequency_mhz < BAND_LIMIT_MHZ:
-            yield warning(f"{name} is on 2.4 GHz Wi-Fi", f"{radio.frequency_mhz:g} MHz",
-                          "a token crosses every hop; 2.4 GHz is slow and shared with the neighbours",
-                          "join the 5 or 6 GHz network of the same router, or use a cable")  # fmt: skip
+            yield warning(
+                f"{name} is on 2.4 GHz Wi-Fi",
+                f"{radio.frequency_mhz:g} MHz",
+                "a token crosses every hop; 2.4 GHz is slow and shared with the neighbours",
+                "join the 5 or 6 GHz network of the same router, or use a cable",
+            )
         if radio.power_save:
-            yield warning(f"{name} lets its radio sleep", "power save: on",
-                          "a sleeping radio is woken at the beacon, up to 100 ms later, at each token",
-                          f"sudo iw dev {radio.interface or 'wlan0'} set power_save off")  # fmt: skip
+            yield warning(
+                f"{name} lets its radio sleep",
+                "power save: on",
+                "a sleeping radio is woken at the beacon, up to 100 ms later, at each token",
+                f"sudo iw dev {radio.interface or 'wlan0'} set power_save off",
+            )
         if radio.signal_dbm is not None and radio.signal_dbm < WEAK_DBM:
-            yield warning(f"{name} has a weak signal", f"{radio.signal_dbm:g} dBm", f"at least {WEAK_DBM:g} dBm",
-                          "bring it nearer to the access point, or use a cable")  # fmt: skip
-    untold = [facts.name for facts in seen.facts if facts.link_kind == "wifi"
-              and (facts.wifi is None or facts.wifi.frequency_mhz is None)]  # fmt: skip
+            yield warning(
+                f"{name} has a weak signal",
+                f"{radio.signal_dbm:g} dBm",
+                f"at least {WEAK_DBM:g} dBm",
+                "bring it nearer to the access point, or use a cable",
+            )
+    untold = [
+        facts.name
+        for facts in seen.facts
+        if facts.link_kind == "wifi" and (facts.wifi is None or facts.wifi.frequency_mhz is None)
+    ]
     if untold:
-        yield unknown(f"Wi-Fi band of {', '.join(untold)}",
-                      "install iw (Linux) or the Termux:API app and package (Android)")  # fmt: skip
+        yield unknown(
+            f"Wi-Fi band of {', '.join(untold)}",
+            "install iw (Linux) or the Termux:API app and package (Android)",
+        )
 
 
 def hotspot(seen: Surroundings) -> Iterator[Finding]:
@@ -129,7 +161,8 @@ def hotspot(seen: Surroundings) -> Iterator[Finding]:
                 yield warning(
                     f"{name} is {'' if certain else 'probably '}on {what}",
                     f"{hits[0]} is in {network}",
-                    "a phone as access point adds tens of ms, sleeps between tokens and often isolates its clients",
+                    "a phone as access point adds tens of ms, sleeps between tokens and often isolates its "
+                    "clients",
                     "join all devices to one router's Wi-Fi, or a cable",
                 )
 
@@ -139,14 +172,22 @@ def vpn(seen: Surroundings) -> Iterator[Finding]:
     way_out = "switch the VPN off, or allow local network access in it; on a LAN no VPN is needed"
     for facts in seen.facts:
         if facts.link_kind == "vpn":
-            yield warning(f"{facts.name} sends everything through a VPN", facts.interface,
-                          "a VPN adds delay to each hop and mostly drops multicast", way_out)  # fmt: skip
+            yield warning(
+                f"{facts.name} sends everything through a VPN",
+                facts.interface,
+                "a VPN adds delay to each hop and mostly drops multicast",
+                way_out,
+            )
     for address, interface in seen.routes:
         parsed = _v4(address)
         if link_kind_of(interface) == "vpn" or (parsed and parsed in SHARED):
             where = f"{address} by {interface or 'unknown interface'}"
-            yield warning("the way to a device leads through a VPN", where,
-                          "a VPN adds delay to each hop and mostly drops multicast", way_out)  # fmt: skip
+            yield warning(
+                "the way to a device leads through a VPN",
+                where,
+                "a VPN adds delay to each hop and mostly drops multicast",
+                way_out,
+            )
 
 
 def mesh(seen: Surroundings) -> Iterator[Finding]:

@@ -20,7 +20,9 @@ NAMES_SHOWN = 6
 
 
 class Check(NamedTuple):
-    """A check: `find` gives what is wrong, `looked_at` what it could look at, `needs` what would let it look."""
+    """A check: `find` gives what is wrong, `looked_at` what
+    it could look at, `needs` what would let it look.
+    """
 
     name: str
     find: Callable[[Surroundings], Iterator[Finding]]
@@ -34,26 +36,46 @@ CHECKS: tuple[Check, ...] = (
     Check("EXO is there", cluster.exo_missing, looked.nodes, ASK),
     Check("ports are open", cluster.ports, looked.ports, f"{ASK}, by its address in the LAN"),
     Check("one subnet", network.different_networks, looked.devices, f"{ASK}; or {AGENT}"),
-    Check("multicast works", network.multicast, looked.senders, "another device with EXO or our agent must announce "
-          f"itself: {ASK}"),
-    Check("every node reaches every other", network.mesh, looked.pairs, f"two EXO nodes at least, not legacy: {ASK}"),
+    Check(
+        "multicast works",
+        network.multicast,
+        looked.senders,
+        f"another device with EXO or our agent must announce itself: {ASK}",
+    ),
+    Check(
+        "every node reaches every other",
+        network.mesh,
+        looked.pairs,
+        f"two EXO nodes at least, not legacy: {ASK}",
+    ),
     Check("one EXO version", cluster.versions, looked.versions, ASK),
     Check("no VPN", network.vpn, looked.links, AGENT),
     Check("no phone as access point", network.hotspot, looked.addresses, AGENT),
-    Check("Wi-Fi is fast and awake", network.wifi, looked.radios, f"no Wi-Fi was seen; unless all are on cables, {AGENT}"),
+    Check(
+        "Wi-Fi is fast and awake",
+        network.wifi,
+        looked.radios,
+        f"no Wi-Fi was seen; unless all are on cables, {AGENT}",
+    ),
     Check("the model fits", cluster.memory, looked.memories, ASK),
     Check("clocks agree", cluster.clocks, looked.clocks, ASK),
-    Check("no battery saver", device.power, looked.savers, f"no device told whether it saves energy; {AGENT}"),
+    Check(
+        "no battery saver", device.power, looked.savers, f"no device told whether it saves energy; {AGENT}"
+    ),
     Check("devices are cool", device.heat, looked.temperatures, f"no device told its temperature; {AGENT}"),
     Check("agents answer", device.agents, looked.answering, AGENT),
     Check("every device was looked at", device.unseen, looked.visited, f"no other device was found; {ASK}"),
-)  # fmt: skip
+)
 COLOURS = {"ok": "green", "unknown": "cyan", "warning": "yellow", "problem": "red"}
 
 
 def examine(seen: Surroundings) -> tuple[Finding, ...]:
-    """The findings of all checks; without any, a check says ok if it had something to look at, else unknown."""
-    return tuple(finding for check in CHECKS for finding in tuple(check.find(seen)) or (_silence(check, seen),))
+    """The findings of all checks; without any, a check says
+    ok if it had something to look at, else unknown.
+    """
+    return tuple(
+        finding for check in CHECKS for finding in tuple(check.find(seen)) or (_silence(check, seen),)
+    )
 
 
 def _silence(check: Check, seen: Surroundings) -> Finding:

@@ -17,7 +17,9 @@ class GivenUp(Exception):
 
 @dataclass
 class Bounds:
-    """The end of a recovery's time (`time.monotonic_ns`), the switch that calls it off, and what it waits for."""
+    """The end of a recovery's time (`time.monotonic_ns`),
+    the switch that calls it off, and what it waits for.
+    """
 
     until_ns: int
     give_up_s: float
@@ -29,5 +31,7 @@ class Bounds:
         if self.abort.wait(seconds):
             raise Aborted
         if time.monotonic_ns() > self.until_ns:
-            raise GivenUp(f"given up after {self.give_up_s:g} s without a token, waiting for {self.waiting_for}; "
-                          "recovery.give_up sets how long")
+            raise GivenUp(
+                f"given up after {self.give_up_s:g} s without a token, waiting for {self.waiting_for}; "
+                "recovery.give_up sets how long"
+            )

@@ -1,8 +1,9 @@
 """Build an instance with layers and ring order of our choice, in the words of the cluster at hand.
 
-EXO takes a posted instance as given and forbids unknown fields, so the form follows a template that this very cluster
-made (`GET /instance/placement`) and the model card is handed back untouched. EXO checks nothing: an address that a
-neighbour cannot reach, or a port in use, would show as runners that connect for ever, so we check what can be checked.
+EXO takes a posted instance as given and forbids unknown fields, so the form follows a template
+that this very cluster made (`GET /instance/placement`) and the model card is handed back
+untouched. EXO checks nothing: an address that a neighbour cannot reach, or a port in use, would
+show as runners that connect for ever, so we check what can be checked.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ NodeLayers = tuple[str, int, int]
 
 # EXO's order of preference (exo-explore/exo, src/exo/master/placement_utils.py)
 KINDS = ("thunderbolt", "maybe_ethernet", "ethernet", "wifi", "unknown")
-NOBODY = {"ip": "198.51.100.1", "port": 0}  # TEST-NET-2 (RFC 5737): EXO's filler for ranks that are no neighbour
+# TEST-NET-2 (RFC 5737): EXO's filler for ranks that are no neighbour
+NOBODY = {"ip": "198.51.100.1", "port": 0}
 PORTS = (49153, 65535)  # EXO's own range, its API port excepted (placement.py, random_ephemeral_port)
 EXO_PORTS = range(52413, 52417)
 
@@ -30,8 +32,8 @@ EXO_PORTS = range(52413, 52417)
 def build_instance(template: Instance, state: ClusterState, layers: Sequence[NodeLayers]) -> dict[str, Any]:
     """The instance that puts `layers` on these nodes, in this ring order, ready for `POST /instance`.
 
-    Raises PlacementRefused when layers do not tile the model, a node is unknown or appears twice, or two neighbours in
-    the ring have no address for each other.
+    Raises PlacementRefused when layers do not tile the model, a node is unknown or appears twice, or two
+    neighbours in the ring have no address for each other.
     """
     n_layers = template.shards[0].n_layers
     _check(layers, n_layers, state)
@@ -73,11 +75,14 @@ def _hosts(
 ) -> dict[str, Any]:
     """Who reaches whom where: per node since 1.0.61, one list for all before."""
     if "hosts" in body:
-        return {"hosts": [
-            {"ip": ring_address(state, nodes[rank - 1], node), "port": _free_port()} if len(nodes) > 1
-            else {"ip": "0.0.0.0", "port": port}  # EXO binds, not we
-            for rank, node in enumerate(nodes)
-        ]}  # fmt: skip
+        return {
+            "hosts": [
+                {"ip": ring_address(state, nodes[rank - 1], node), "port": _free_port()}
+                if len(nodes) > 1
+                else {"ip": "0.0.0.0", "port": port}  # EXO binds, not we
+                for rank, node in enumerate(nodes)
+            ]
+        }
     table = {node: _row(rank, nodes, state, port) for rank, node in enumerate(nodes)}
     return {_key("hosts_by_node", camel): table, _key("ephemeral_port", camel): port}
 
@@ -100,7 +105,8 @@ def ring_address(state: ClusterState, source: str, sink: str) -> str:
     found = state.addresses(source, sink)
     if not found:
         raise PlacementRefused(
-            f"{state.name_of(source)} has not reached {state.name_of(sink)} yet, so they cannot be neighbours in the "
+            f"{state.name_of(source)} has not reached {state.name_of(sink)} yet, so they cannot be "
+            "neighbours in the "
             "ring; wait half a minute after a start, check the network between them, or choose another order"
         )
 
@@ -119,20 +125,27 @@ def _check(layers: Sequence[NodeLayers], n_layers: int, state: ClusterState) -> 
             known = ", ".join(f"{other.name} ({other.node_id[:8]})" for other in state.nodes)
             raise PlacementRefused(f"no node {node!r} in the cluster; nodes are {known}")
         if node in seen:
-            raise PlacementRefused(f"{state.name_of(node)} appears twice in the ring; give it one run of layers")
+            raise PlacementRefused(
+                f"{state.name_of(node)} appears twice in the ring; give it one run of layers"
+            )
         if start != expected or end <= start:
             raise PlacementRefused(
-                f"{state.name_of(node)} holds layers {start} to {end}, but layer {expected} comes next; the ranges "
+                f"{state.name_of(node)} holds layers {start} to {end}, but layer {expected} comes next; the "
+                "ranges "
                 f"must tile 0 to {n_layers} in ring order, each with at least one layer"
             )
         seen.add(node)
         expected = end
     if expected != n_layers:
-        raise PlacementRefused(f"the ranges end at layer {expected}, the model has {n_layers}; tile all of it")
+        raise PlacementRefused(
+            f"the ranges end at layer {expected}, the model has {n_layers}; tile all of it"
+        )
 
 
 def _free_port() -> int:
-    """A random port of EXO's range: we cannot see which are in use on the nodes, and neither does EXO look."""
+    """A random port of EXO's range: we cannot see which are
+    in use on the nodes, and neither does EXO look.
+    """
     generator = random.SystemRandom()
     return generator.choice([port for port in range(*PORTS) if port not in EXO_PORTS])
 

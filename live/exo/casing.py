@@ -7,7 +7,8 @@ from typing import Any
 
 __all__ = ["snake"]
 
-# A camelCase word. Ids (hex, UUIDs with dashes, libp2p's "12D3..."), model names and tags ("RunnerReady") are not one.
+# A camelCase word. Ids (hex, UUIDs with dashes, libp2p's
+# "12D3..."), model names and tags ("RunnerReady") are not one.
 CAMEL = re.compile(r"[a-z]+[0-9]*(?:[A-Z][a-z0-9]*)+")
 HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
 

@@ -34,11 +34,13 @@ __all__ = ["Timeouts", "stream_reply"]
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. A silence is looked into after `first_token_s` or `idle_s`, and ends the reply unless all seems well.
+    """Seconds. A silence is looked into after `first_token_s`
+    or `idle_s`, and ends the reply unless all seems well.
 
-    `idle_s` is the least; with slow tokens it grows to 30 mean gaps. While the state shows a healthy cluster, a silence
-    may last `patience` times as long: another request's prefill stops everybody's decoding, and that can take minutes.
-    A client that mends replies (`RecoverySpec`) looks earlier, so that it acts as soon as the state shows a loss.
+    `idle_s` is the least; with slow tokens it grows to 30 mean gaps. While the state shows a
+    healthy cluster, a silence may last `patience` times as long: another request's prefill
+    stops everybody's decoding, and that can take minutes. A client that mends replies
+    (`RecoverySpec`) looks earlier, so that it acts as soon as the state shows a loss.
     """
 
     connect_s: float = 5.0
@@ -47,7 +49,8 @@ class Timeouts:
     idle_s: float = 10.0  # EXO's own keep-alives come every 10 s
     idle_most_s: float = 120.0
     patience: int = 6
-    look_again_s: float = 3.0  # a living master numbers several events per second; two looks tell a frozen state
+    # a living master numbers several events per second; two looks tell a frozen state
+    look_again_s: float = 3.0
     report_s: float = 1.0  # a living node reports about once per second
     finish_s: float = 5.0
     bench_s: float = 3600.0
@@ -60,20 +63,30 @@ class _Supervisor:
     """Decides how long to wait for the next sign of life of one stream."""
 
     def __init__(
-        self, watch: Watch, reply: Reply, timeouts: Timeouts, why: Callable[[], Diagnosis] | None, *,
-        client: RecoverySpec | None, again_s: float | None,
+        self,
+        watch: Watch,
+        reply: Reply,
+        timeouts: Timeouts,
+        why: Callable[[], Diagnosis] | None,
+        *,
+        client: RecoverySpec | None,
+        again_s: float | None,
     ) -> None:
         self.watch, self.reply, self.timeouts, self.why = watch, reply, timeouts, why
         self.client, self.again_s = client, again_s
         self.pace = Pace(timeouts.idle_s, timeouts.idle_most_s)
-        self.allowed_s = min(timeouts.first_token_s, client.time_out_most if client else timeouts.first_token_s)
+        self.allowed_s = min(
+            timeouts.first_token_s, client.time_out_most if client else timeouts.first_token_s
+        )
         self.most_s = timeouts.patience * self.allowed_s
         self.heard_ns = time.monotonic_ns()
         watch.on_deadline = self.on_silence
         watch.extend(self.allowed_s)
 
     def progress(self, kind: str) -> None:
-        """A token, a piece of prefill or the end came: the clock starts again. Keep-alives are no progress."""
+        """A token, a piece of prefill or the end came: the
+        clock starts again. Keep-alives are no progress.
+        """
         self.heard_ns = time.monotonic_ns()
         if kind == "token":
             self.allowed_s = idle_s = self.pace.note(self.reply.sent_ns + self.reply.tokens[-1].t_ns)
@@ -94,19 +107,30 @@ class _Supervisor:
             return self.allowed_s if self.again_s is None else max(self.again_s, silent_s / 10)
         kind = MasterLost if found.master_lost else StreamStalled
         what = "no token came" if not self.reply.tokens else "tokens stopped"
-        raise kind(f"{what} for {silent_s:.3g} s ({self.reply.keep_alives} keep-alives), {found.text}", self.reply)
+        raise kind(
+            f"{what} for {silent_s:.3g} s ({self.reply.keep_alives} keep-alives), {found.text}", self.reply
+        )
 
 
 def stream_reply(
-    http: Http, path: str, body: Mapping[str, Any], rules: StreamRules, timeouts: Timeouts, *,
-    why: Callable[[], Diagnosis] | None = None, again_s: float | None = None, client: RecoverySpec | None = None,
-    abort: threading.Event | None = None, on_token: OnToken | None = None, into: Reply | None = None,
+    http: Http,
+    path: str,
+    body: Mapping[str, Any],
+    rules: StreamRules,
+    timeouts: Timeouts,
+    *,
+    why: Callable[[], Diagnosis] | None = None,
+    again_s: float | None = None,
+    client: RecoverySpec | None = None,
+    abort: threading.Event | None = None,
+    on_token: OnToken | None = None,
+    into: Reply | None = None,
 ) -> Reply:
     """Send a chat and read its stream to the end.
 
-    `why` is asked about silences, first as `timeouts` or `client` say, then every `again_s` (None: as late as the first
-    time); `into` is the reply to fill. Raises Refused, NotStreamed, Unreachable or ApiChanged before the stream, a
-    BrokenReply with the tokens so far in it.
+    `why` is asked about silences, first as `timeouts` or `client` say, then every `again_s` (None: as late as
+    the first time); `into` is the reply to fill. Raises Refused, NotStreamed, Unreachable or ApiChanged
+    before the stream, a BrokenReply with the tokens so far in it.
     """
     reply = Reply() if into is None else into
     watch = Watch(timeouts.first_token_s, abort)
@@ -119,14 +143,18 @@ def stream_reply(
             _check_stream(http, response)
             with _stream_errors(reply, watch):
                 chunks = stamp.note(response.iter_bytes())
-                read_reply(reply, chunks, rules, now_ns=stamp, on_token=on_token, on_progress=supervisor.progress)
+                read_reply(
+                    reply, chunks, rules, now_ns=stamp, on_token=on_token, on_progress=supervisor.progress
+                )
     except Aborted:
         raise StreamAborted("the reply was called off", reply) from None
     return reply
 
 
 class _Stamp:
-    """When the bytes at hand arrived: at the socket where the watch saw them, else when they were handed out."""
+    """When the bytes at hand arrived: at the socket where
+    the watch saw them, else when they were handed out.
+    """
 
     def __init__(self, watch: Watch) -> None:
         self._watch, self._handed_ns = watch, 0

@@ -1,4 +1,5 @@
-"""Talk to an EXO 1.x cluster, from 1.0.60 to the HEAD of 2026-06, by what it offers and not by its version number.
+"""Talk to an EXO 1.x cluster, from 1.0.60 to the HEAD of
+2026-06, by what it offers and not by its version number.
 
 >>> # with ExoClient("http://10.0.0.7:52415") as exo:
 >>> #     instance = exo.create_instance(exo.placement("mlx-community/Llama-3.2-1B-Instruct-4bit").raw)
@@ -37,7 +38,9 @@ LOOKS = 3  # looks at a silent cluster until one that stands still is told
 
 
 class BenchReply(dict[str, Any]):
-    """EXO's answer to a benchmark, keys in snake_case: `generation_stats`, `power_usage`, `choices`, `elapsed_s`."""
+    """EXO's answer to a benchmark, keys in snake_case:
+    `generation_stats`, `power_usage`, `choices`, `elapsed_s`.
+    """
 
     @property
     def generation_tokens_per_s(self) -> float | None:
@@ -49,7 +52,8 @@ class BenchReply(dict[str, Any]):
 class ExoClient(ExoReader):
     """A reader that also places models and asks them; thread-safe.
 
-    `transport` replaces the network. Every method raises Unreachable, ApiChanged or Refused where that is what happens.
+    `transport` replaces the network. Every method raises
+    Unreachable, ApiChanged or Refused where that is what happens.
     """
 
     def __init__(
@@ -62,7 +66,9 @@ class ExoClient(ExoReader):
         self.owned.watch_signals()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         try:
             self.owned.release()
         except LiveError as left:
@@ -87,7 +93,9 @@ class ExoClient(ExoReader):
         return build_instance(self.template(model_id), self.state(), layers)
 
     def create_instance(self, raw: Mapping[str, Any]) -> Instance:
-        """Post an instance: one from `placement`, `previews` or `instance_with`. It is ours: we delete it when done."""
+        """Post an instance: one from `placement`, `previews`
+        or `instance_with`. It is ours: we delete it when done.
+        """
         instance = parse_instance(raw)
         self.owned.add(instance.instance_id)  # before posting: an interrupt may come in between
         try:
@@ -95,7 +103,9 @@ class ExoClient(ExoReader):
         except Refused as error:
             self.owned.forget(instance.instance_id)
             raise PlacementRefused(f"EXO refuses the instance: {error}") from None
-        self._wait_for(lambda state: state.instances.get(instance.instance_id), f"instance {instance.instance_id}")
+        self._wait_for(
+            lambda state: state.instances.get(instance.instance_id), f"instance {instance.instance_id}"
+        )
         return instance
 
     def place_instance(
@@ -103,8 +113,9 @@ class ExoClient(ExoReader):
     ) -> Instance:
         """Let EXO place the model.
 
-        EXO keeps errors of `POST /place_instance` to its log, so its placement is asked for first. EXO does not say
-        which instance it made; when others place the same model at the same moment none is taken for ours.
+        EXO keeps errors of `POST /place_instance` to its log, so its placement
+        is asked for first. EXO does not say which instance it made; when
+        others place the same model at the same moment none is taken for ours.
         """
         self.placement(model_id, min_nodes=min_nodes, sharding=sharding, meta=meta)
         before = set(self.state().instances)
@@ -113,13 +124,16 @@ class ExoClient(ExoReader):
         self.http.json("POST", "/place_instance", within_s=self.timeouts.answer_s, body=body)
 
         def new(state: ClusterState) -> list[Instance]:
-            return [one for key, one in state.instances.items() if key not in before and one.model_id == model_id]
+            return [
+                one for key, one in state.instances.items() if key not in before and one.model_id == model_id
+            ]
 
         found: list[Instance] = self._wait_for(new, f"an instance of {model_id}")
         self.owned.expect(None, set())
         if len(found) > 1:
             raise PlacementRefused(
-                f"{len(found)} instances of {model_id} appeared at once: somebody else places the same model; none is "
+                f"{len(found)} instances of {model_id} appeared at once: somebody else places the same "
+                "model; none is "
                 f"taken for ours: delete what is not needed of {', '.join(one.instance_id for one in found)}"
             )
         self.owned.add(found[0].instance_id)
@@ -134,17 +148,21 @@ class ExoClient(ExoReader):
                 return found
             if time.monotonic() > deadline:
                 raise PlacementRefused(
-                    f"{what} did not appear within {self.timeouts.appear_s:g} s; EXO logs the reason on the master only"
+                    f"{what} did not appear within {self.timeouts.appear_s:g} s; EXO logs the reason on the "
+                    "master only"
                 )
             time.sleep(self.timeouts.poll_s)
 
     def wait_ready(
-        self, instance: Instance | str, within_s: float | None = None, on_change: Callable[[str], None] | None = None
+        self,
+        instance: Instance | str,
+        within_s: float | None = None,
+        on_change: Callable[[str], None] | None = None,
     ) -> ClusterState:
         """Wait until every runner is ready or running, and return that state.
 
-        Raises InstanceFailed when a runner fails, the instance vanishes or `within_s` (default `timeouts.ready_s`)
-        pass; `on_change` hears of each new set of states of the runners.
+        Raises InstanceFailed when a runner fails, the instance vanishes or `within_s` (default
+        `timeouts.ready_s`) pass; `on_change` hears of each new set of states of the runners.
         """
         instance_id = instance if isinstance(instance, str) else instance.instance_id
         limit_s = self.timeouts.ready_s if within_s is None else within_s
@@ -154,7 +172,8 @@ class ExoClient(ExoReader):
             found = state.instances.get(instance_id)
             if found is None:
                 raise InstanceFailed(
-                    f"instance {instance_id} vanished; EXO deletes one whose node left or whose runners failed 5 times"
+                    f"instance {instance_id} vanished; EXO deletes one whose node left or whose runners "
+                    "failed 5 times"
                 )
             now = _describe(state, found)
             if state.is_ready(found):
@@ -165,7 +184,8 @@ class ExoClient(ExoReader):
             self._raise_failed(state, found)
             if time.monotonic() > deadline:
                 raise InstanceFailed(
-                    f"not ready after {limit_s:g} s: {now}; 'Connecting' for long means that the nodes cannot reach "
+                    f"not ready after {limit_s:g} s: {now}; 'Connecting' for long means that the nodes "
+                    "cannot reach "
                     "each other at the addresses in the instance, or that the port is in use"
                 )
             time.sleep(self.timeouts.poll_s)
@@ -180,7 +200,9 @@ class ExoClient(ExoReader):
         """Delete an instance that this client made; raises LiveError for any other."""
         instance_id = instance if isinstance(instance, str) else instance.instance_id
         if not self.owned.has(instance_id):
-            raise LiveError(f"instance {instance_id} was not made by this run, so it is not deleted; its owner may")
+            raise LiveError(
+                f"instance {instance_id} was not made by this run, so it is not deleted; its owner may"
+            )
         self.owned.delete(instance_id)
         deadline = time.monotonic() + self.timeouts.appear_s
         while instance_id in self.state().instances and time.monotonic() < deadline:
@@ -189,48 +211,88 @@ class ExoClient(ExoReader):
     # Generating
 
     def chat(
-        self, model_id: str, prompt: str, *, max_tokens: int, instance_id: str | None = None, bench: bool = False,
-        temperature: float | None = None, seed: int | None = None, abort: threading.Event | None = None,
-        on_token: OnToken | None = None, received: str = "", client: RecoverySpec | None = None,
+        self,
+        model_id: str,
+        prompt: str,
+        *,
+        max_tokens: int,
+        instance_id: str | None = None,
+        bench: bool = False,
+        temperature: float | None = None,
+        seed: int | None = None,
+        abort: threading.Event | None = None,
+        on_token: OnToken | None = None,
+        received: str = "",
+        client: RecoverySpec | None = None,
         into: Reply | None = None,
     ) -> Reply:
         """One streamed reply with the arrival time of every token.
 
-        `bench` asks for exactly `max_tokens` tokens and no prefix cache (HEAD streams from its benchmark endpoint;
-        where a version does not, NotStreamed or NotOffered is raised). `instance_id` helps to say why tokens stop.
-        The reply goes on behind the text `received`: EXO leaves a last turn of the assistant open (exo-explore/exo,
-        utils_mlx.py: assistant prefilling). `client` says when to look into silences, default: `timeouts` alone.
-        Raises a BrokenReply with the tokens so far when the stream ends early.
+        `bench` asks for exactly `max_tokens` tokens and no prefix cache (HEAD streams from its benchmark
+        endpoint; where a version does not, NotStreamed or NotOffered is raised). `instance_id` helps to say
+        why tokens stop. The reply goes on behind the text `received`: EXO leaves a last turn of the assistant
+        open (exo-explore/exo, utils_mlx.py: assistant prefilling). `client` says when to look into silences,
+        default: `timeouts` alone. Raises a BrokenReply with the tokens so far when the stream ends early.
         """
         before = self._last_state or self.state()
         turns = [{"role": "user", "content": prompt}]
         turns += [{"role": "assistant", "content": received}] if received else []
-        body: dict[str, Any] = {"model": model_id, "messages": turns, "max_tokens": max_tokens, "stream": True}
-        body |= {key: value for key, value in (("temperature", temperature), ("seed", seed)) if value is not None}
+        body: dict[str, Any] = {
+            "model": model_id,
+            "messages": turns,
+            "max_tokens": max_tokens,
+            "stream": True,
+        }
+        body |= {
+            key: value for key, value in (("temperature", temperature), ("seed", seed)) if value is not None
+        }
         if bench:
             body["use_prefix_cache"] = False
         of_model = (one.instance_id for one in before.instances.values() if one.model_id == model_id)
         silent_s = client.probe + self.timeouts.report_s if client else SILENT_S
-        inquiry = Inquiry(self.state, before, instance_id or next(of_model, None), self.timeouts.look_again_s, silent_s)
+        inquiry = Inquiry(
+            self.state, before, instance_id or next(of_model, None), self.timeouts.look_again_s, silent_s
+        )
         path = "/bench/chat/completions" if bench else "/v1/chat/completions"
-        return stream_reply(self.http, path, body, StreamRules(max_tokens), self.timeouts, why=inquiry.look,
-                            again_s=self.timeouts.look_again_s / LOOKS, client=client, abort=abort, on_token=on_token,
-                            into=into)
+        return stream_reply(
+            self.http,
+            path,
+            body,
+            StreamRules(max_tokens),
+            self.timeouts,
+            why=inquiry.look,
+            again_s=self.timeouts.look_again_s / LOOKS,
+            client=client,
+            abort=abort,
+            on_token=on_token,
+            into=into,
+        )
 
-    def bench(self, model_id: str, prompt: str, *, max_tokens: int, use_prefix_cache: bool = False) -> BenchReply:
-        """EXO's own benchmark: exactly `max_tokens` tokens, its rates, no token times; NotOffered before 1.0.64."""
+    def bench(
+        self, model_id: str, prompt: str, *, max_tokens: int, use_prefix_cache: bool = False
+    ) -> BenchReply:
+        """EXO's own benchmark: exactly `max_tokens` tokens,
+        its rates, no token times; NotOffered before 1.0.64.
+        """
         body = {
-            "model": model_id, "messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens,
-            "stream": False, "use_prefix_cache": use_prefix_cache,
-        }  # fmt: skip
+            "model": model_id,
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": max_tokens,
+            "stream": False,
+            "use_prefix_cache": use_prefix_cache,
+        }
         started = time.monotonic()
-        answer = snake(self.http.json("POST", "/bench/chat/completions", within_s=self.timeouts.bench_s, body=body))
+        answer = snake(
+            self.http.json("POST", "/bench/chat/completions", within_s=self.timeouts.bench_s, body=body)
+        )
         if not isinstance(answer, dict):
             raise ApiChanged(f"{self.base_url}/bench/chat/completions answers no object")
         return BenchReply(answer, elapsed_s=time.monotonic() - started)
 
     def cancel(self, command_id: str) -> bool:
-        """Cancel a generation; False when it is over, or the version cannot (closing its connection then has to do)."""
+        """Cancel a generation; False when it is over, or the
+        version cannot (closing its connection then has to do).
+        """
         try:
             self.http.json("POST", f"/v1/cancel/{command_id}", within_s=self.timeouts.answer_s)
         except Refused as error:

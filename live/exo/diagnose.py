@@ -1,7 +1,7 @@
 """Why did the tokens stop? Look at the state of the cluster, as the stream itself never says.
 
-Recorded with EXO of 2026-06: after the loss of a node the stream sends keep-alives for 40 to 51 s and then just ends;
-after the loss of the master it sends them for ever. The state gives both away within 5 to 10 s.
+Recorded with EXO of 2026-06: after the loss of a node the stream sends keep-alives for 40 to 51 s and then
+just ends; after the loss of the master it sends them for ever. The state gives both away within 5 to 10 s.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Inquiry:
         if now.event_index != self._index:
             self._index, self._since_s = now.event_index, time.monotonic()
         elif time.monotonic() - self._since_s >= self.standing_s:
-            return Diagnosis(False, True, f"and the state stands still at event {now.event_index}: the master is lost")
+            return Diagnosis(
+                False, True, f"and the state stands still at event {now.event_index}: the master is lost"
+            )
         return Diagnosis(True, False, "although the state shows nothing wrong")
 
 
@@ -70,25 +72,31 @@ def compare(
     """
     if now.event_index < before.event_index:
         return Diagnosis(
-            False, True,
-            f"because the master was lost: the state began anew (event {now.event_index} after {before.event_index}) "
+            False,
+            True,
+            f"because the master was lost: the state began anew (event {now.event_index} after "
+            f"{before.event_index}) "
             "and all instances are gone; place the model again",
         )
     instance = now.instances.get(instance_id or "") or (before.instances.get(instance_id or ""))
     if instance is None:
         return None
     if instance.instance_id not in now.instances:
-        # EXO ends the streams of an instance that it deletes, so one that goes on belongs to a state that is no more.
+        # EXO ends the streams of an instance that it deletes, so
+        # one that goes on belongs to a state that is no more.
         return Diagnosis(
-            False, True,
-            "because the instance is gone while its stream was left open: the master was lost and the cluster began "
+            False,
+            True,
+            "because the instance is gone while its stream was left open: the master was lost and the "
+            "cluster began "
             "anew, or somebody deleted it; place the model again",
         )
     lost = _lost_nodes(now, before, instance, silent_s)
     if lost:
         return Diagnosis(False, False, f"because {'; '.join(lost)}", is_node_lost=True)
     failed = [
-        f"the runner on {now.name_of(shard.node_id)} says {runner.status}{f': {runner.error}' if runner.error else ''}"
+        f"the runner on {now.name_of(shard.node_id)} says "
+        f"{runner.status}{f': {runner.error}' if runner.error else ''}"
         for shard, runner in now.runners_of(instance)
         if runner.status in ("RunnerFailed", "RunnerShutdown", "RunnerShuttingDown")
     ]

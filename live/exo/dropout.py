@@ -1,7 +1,9 @@
-"""Dropout on an EXO cluster: one reply, a device taken away in the middle of it, and what each phase of the recovery took.
+"""Dropout on an EXO cluster: one reply, a device taken away
+in the middle of it, and what each phase of the recovery took.
 
-Who takes it away is the user: by a command of theirs, or by hand when asked. When exactly it goes cannot be known from here, so
-the fault is taken to be at the last token that came: `detect` then holds the time from that token until the client knew.
+Who takes it away is the user: by a command of theirs, or by hand when asked. When exactly it
+goes cannot be known from here, so the fault is taken to be at the last token that came:
+`detect` then holds the time from that token until the client knew.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from simulator.scenario import Scenario
 
 __all__ = ["ExoDropped", "exo_dropout"]
 
-COMMAND_S = 60.0  # an `ssh` to a device that is busy takes seconds; a command that never ends must not hold the watch
+# an `ssh` to a device that is busy takes seconds; a command that never ends must not hold the watch
+COMMAND_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +59,24 @@ class ExoDropped:
 
 
 def exo_dropout(
-    scenario: Scenario, cluster_urls: Sequence[str], device: str, at_token: int, out: str | Path, *,
-    command: str | None = None, say: Callable[[str], None] = lambda text: None, options: MeasureOptions | None = None,
-    transport: httpx.BaseTransport | None = None, timeouts: Timeouts | None = None,
+    scenario: Scenario,
+    cluster_urls: Sequence[str],
+    device: str,
+    at_token: int,
+    out: str | Path,
+    *,
+    command: str | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    options: MeasureOptions | None = None,
+    transport: httpx.BaseTransport | None = None,
+    timeouts: Timeouts | None = None,
 ) -> ExoDropped:
     """Place the scenario's model, make one reply, and have `device` taken away when it has `at_token` tokens.
 
-    With `command` that line is run in a shell, else `say` asks for the device to be taken away by hand. The Measurement at
-    `out` holds a `phase` line for each phase of the recovery. Raises LiveError where the reply could not be mended, where
-    nothing broke, and for a device or token that makes no sense; what `measure_exo` raises besides.
+    With `command` that line is run in a shell, else `say` asks for the device to be taken
+    away by hand. The Measurement at `out` holds a `phase` line for each phase of the
+    recovery. Raises LiveError where the reply could not be mended, where nothing broke, and
+    for a device or token that makes no sense; what `measure_exo` raises besides.
     """
     _check(scenario, device, at_token)
     chosen = options or MeasureOptions()
@@ -73,17 +85,24 @@ def exo_dropout(
     work = scenario.workload.model_copy(update={"runs": 1, "concurrency": 1})
     fault = {"device": device, "at_token": at_token, "how": command or "by hand, when asked"}
     done = measure_exo(
-        scenario.model_copy(update={"workload": work}), cluster_urls, out,
-        replace(chosen, say=say, on_token=plug.hear, extra={**chosen.extra, "fault": fault}, remarks=plug.told),
-        transport=transport, timeouts=timeouts,
-    )  # fmt: skip
+        scenario.model_copy(update={"workload": work}),
+        cluster_urls,
+        out,
+        replace(
+            chosen, say=say, on_token=plug.hear, extra={**chosen.extra, "fault": fault}, remarks=plug.told
+        ),
+        transport=transport,
+        timeouts=timeouts,
+    )
     if done.failures:
         raise LiveError(f"{done.failures[0]}; what came is in {done.path}")
     found = read_measurement(out)
     if not done.recoveries:
         held = ", ".join(shard.device for shard in found.provenance.placement)
-        raise LiveError(f"nothing broke: the whole reply came ({'; '.join(plug.told())}). Layers were on {held}. Raise "
-                        f"workload.output_tokens for more time, and see that {device} really goes; the reply is in {out}")
+        raise LiveError(
+            f"nothing broke: the whole reply came ({'; '.join(plug.told())}). Layers were on {held}. Raise "
+            f"workload.output_tokens for more time, and see that {device} really goes; the reply is in {out}"
+        )
     times_ns = tuple(event["t_ns"] for event in found.of("token"))
     return ExoDropped(done.path, times_ns, done.recoveries, done.warnings)
 
@@ -91,20 +110,28 @@ def exo_dropout(
 def _check(scenario: Scenario, device: str, at_token: int) -> None:
     if device not in scenario.devices:
         hint = did_you_mean(device, list(scenario.devices))
-        raise LiveError(f"no device {device!r} in the scenario{hint}; its devices are {', '.join(scenario.devices)}")
+        raise LiveError(
+            f"no device {device!r} in the scenario{hint}; its devices are {', '.join(scenario.devices)}"
+        )
     require_inside(at_token, scenario.workload.output_tokens)
 
 
 def _check_cluster(
-    urls: Sequence[str], device: str, options: MeasureOptions, transport: httpx.BaseTransport | None,
+    urls: Sequence[str],
+    device: str,
+    options: MeasureOptions,
+    transport: httpx.BaseTransport | None,
     timeouts: Timeouts | None,
 ) -> None:
     """The device is there, and is not the only one that we could talk to."""
     client, state = connect(urls, transport, timeouts)
     node_id = match_devices([device], state, options.device_map)[device]
     if node_id == client.node_id() and len(urls) == 1:
-        raise LiveError(f"{device} is the node at {client.base_url}, the only address given: without it nobody would be left to "
-                        "ask; give the address of another device first, and this one after a comma if at all")
+        raise LiveError(
+            f"{device} is the node at {client.base_url}, the only address given: without it nobody would be "
+            "left to "
+            "ask; give the address of another device first, and this one after a comma if at all"
+        )
 
 
 @dataclass
@@ -134,15 +161,25 @@ class _Plug:
     def _run(self, command: str) -> None:
         """Run the user's own command line, as their shell would."""
         try:
-            done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=COMMAND_S, check=False,
-                                  stdin=subprocess.DEVNULL)
+            done = subprocess.run(
+                command,
+                shell=True,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_S,
+                check=False,
+                stdin=subprocess.DEVNULL,
+            )
         except subprocess.TimeoutExpired:
             end = f"did not end within {COMMAND_S:g} s and was killed"
         else:
             end = f"ended with exit code {done.returncode}"
             if done.returncode:
                 end += f": {' '.join((done.stderr or done.stdout).split())[:300] or 'it says nothing'}"
-        self._story = f"`{command}` {end} {(time.monotonic_ns() - self._asked_ns) / 1e9:.2f} s after token {self.at_token}"
+        self._story = (
+            f"`{command}` {end} {(time.monotonic_ns() - self._asked_ns) / 1e9:.2f} s after token "
+            f"{self.at_token}"
+        )
         self.say(self._story)
 
     def told(self) -> tuple[str, ...]:
@@ -153,6 +190,9 @@ class _Plug:
             self._thread.join(COMMAND_S)
         where = "the fault is taken to be at the last token before the silence"
         if self.command is None:
-            return (f"{self.device} was to be taken away by hand at token {self.at_token}; {where}, so detect holds no time of "
-                    "the operator",)
+            return (
+                f"{self.device} was to be taken away by hand at token {self.at_token}; {where}, so detect "
+                "holds no time of "
+                "the operator",
+            )
         return (f"{self._story or f'`{self.command}` has not ended'}; {where}",)

@@ -38,7 +38,8 @@ def _plain(name: str) -> str:
 def match_devices(
     devices: Sequence[str], state: ClusterState, given: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The node id of each device of a scenario: as `given` (device -> name or id of a node), else by equal names.
+    """The node id of each device of a scenario: as `given`
+    (device -> name or id of a node), else by equal names.
 
     Raises LiveError that lists what is left over on both sides.
     """
@@ -47,17 +48,20 @@ def match_devices(
     for device in devices:
         wanted = (given or {}).get(device, device)
         hits = [
-            node.node_id for node in state.nodes
-            if normalise(wanted) in (normalise(node.name), normalise(names[node.node_id])) or node.node_id == wanted
+            node.node_id
+            for node in state.nodes
+            if normalise(wanted) in (normalise(node.name), normalise(names[node.node_id]))
+            or node.node_id == wanted
             or (len(wanted) >= 6 and node.node_id.startswith(wanted))
-        ]  # fmt: skip
+        ]
         if len(hits) == 1:
             found[device] = hits[0]
     missing = [device for device in devices if device not in found]
     if missing or len(set(found.values())) < len(found):
         nodes = ", ".join(f"{names[node.node_id]} ({node.node_id[:8]}, {node.chip})" for node in state.nodes)
         raise LiveError(
-            f"no node of the cluster could be told for {', '.join(missing) or 'each device alone'}; nodes are {nodes}. "
+            f"no node of the cluster could be told for {', '.join(missing) or 'each device alone'}; nodes "
+            f"are {nodes}. "
             "Name the devices of the scenario like the nodes, or say --map device=node"
         )
     return found
@@ -72,19 +76,25 @@ def match_model(name: str, quantisation: str | None, cards: Sequence[Mapping[str
     for card, model_id in zip(cards, ids, strict=True):
         if name in (model_id, str(card.get("id"))):
             return model_id
-    plain, bits = normalise(name), normalise(quantisation or "4bit")  # 4 bits: what people run when they do not say
+    # 4 bits: what people run when they do not say
+    plain, bits = normalise(name), normalise(quantisation or "4bit")
     hits = [
-        model_id for card, model_id in zip(cards, ids, strict=True)
+        model_id
+        for card, model_id in zip(cards, ids, strict=True)
         if plain in _names(card, model_id) and normalise(str(card.get("quantization") or bits)) == bits
-    ]  # fmt: skip
+    ]
     if len(hits) == 1:
         return hits[0]
     near = did_you_mean(name, ids) or (f"; several fit: {', '.join(hits)}" if hits else "")
-    raise LiveError(f"no model {name!r} in {bits} among the {len(ids)} that the cluster knows{near}; say --model ID")
+    raise LiveError(
+        f"no model {name!r} in {bits} among the {len(ids)} that the cluster knows{near}; say --model ID"
+    )
 
 
 def _names(card: Mapping[str, Any], model_id: str) -> set[str]:
-    """What a card may be called: its base model, and its name with and without quantisation and 'Instruct'."""
+    """What a card may be called: its base model, and its
+    name with and without quantisation and 'Instruct'.
+    """
     tail = normalise(model_id.rpartition("/")[2])
     bits = normalise(str(card.get("quantization") or ""))
     base = tail.removesuffix(bits)

@@ -1,10 +1,13 @@
-"""A client that loses no token: it notices a stalled or broken reply, has the model placed again, and goes on behind what it has.
+"""A client that loses no token: it notices a stalled or broken
+reply, has the model placed again, and goes on behind what it has.
 
-The prompt and all text received are sent again. EXO leaves a last turn of the assistant open (exo-explore/exo, utils_mlx.py:
-assistant prefilling), so the model continues it; versions before that begin a new turn. The text is tokenised anew, so the
-boundary of a token may differ from the first time. Thinking text cannot be given back: a reply that holds some is not mended.
+The prompt and all text received are sent again. EXO leaves a last turn of the assistant open
+(exo-explore/exo, utils_mlx.py: assistant prefilling), so the model continues it; versions before that begin a
+new turn. The text is tokenised anew, so the boundary of a token may differ from the first time. Thinking text
+cannot be given back: a reply that holds some is not mended.
 
-Phases of a recovery: detect, release, decide, start, load, warm up, prefill, resume, as the simulator has them.
+Phases of a recovery: detect, release, decide, start, load,
+warm up, prefill, resume, as the simulator has them.
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ class Mended:
     """A whole reply, and what had to be mended for it."""
 
     reply: Reply
-    """Of several parts where it broke: times count from the first request, and the engine's own figures are left out."""
+    """Of several parts where it broke: times count from the
+    first request, and the engine's own figures are left out.
+    """
     recoveries: tuple[Recovery, ...]
 
 
@@ -63,7 +68,8 @@ class _Talk:
 
     def begin(self) -> str:
         """A new request: what it has to give back to the engine."""
-        while self.reply.tokens and not self.reply.tokens[-1].text:  # a part of a character, which no text can hold
+        # a part of a character, which no text can hold
+        while self.reply.tokens and not self.reply.tokens[-1].text:
             self.reply.tokens.pop()
         self.part = Reply()
         return self.reply.text
@@ -107,8 +113,13 @@ class Mender:
     """Chats with one instance at a time; thread-safe, and what broke for several chats is mended once."""
 
     def __init__(
-        self, client: ExoClient, scenario: Scenario, instance: Instance,
-        names: Callable[[ClusterState], Mapping[str, str]], *, urls: Sequence[str] = (),
+        self,
+        client: ExoClient,
+        scenario: Scenario,
+        instance: Instance,
+        names: Callable[[ClusterState], Mapping[str, str]],
+        *,
+        urls: Sequence[str] = (),
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`names` tells what to call each node, `urls` are further addresses of the cluster."""
@@ -116,7 +127,9 @@ class Mender:
         self._moving = Moving(client, scenario, instance, names, urls, say)
         self._lock = threading.Lock()
         self._mended: list[Recovery] = []
-        """All recoveries up to a ready instance; their number tells a chat whether its break is mended already."""
+        """All recoveries up to a ready instance; their number
+        tells a chat whether its break is mended already.
+        """
 
     @property
     def instance(self) -> Instance:
@@ -129,13 +142,19 @@ class Mender:
         return self._moving.layers()
 
     def chat(
-        self, prompt: str, max_tokens: int, *, bench: bool = False, temperature: float | None = None,
-        abort: threading.Event | None = None, on_token: OnToken | None = None,
+        self,
+        prompt: str,
+        max_tokens: int,
+        *,
+        bench: bool = False,
+        temperature: float | None = None,
+        abort: threading.Event | None = None,
+        on_token: OnToken | None = None,
     ) -> Mended:
         """One whole reply, whatever is lost meanwhile.
 
-        Raises NotMended where that is not possible, another BrokenReply where going on would make no sense, with all that
-        came, and what `ExoClient.chat` raises before the first stream.
+        Raises NotMended where that is not possible, another BrokenReply where going on would make no sense,
+        with all that came, and what `ExoClient.chat` raises before the first stream.
         """
         talk = _Talk(max_tokens, on_token)
         try:
@@ -145,7 +164,9 @@ class Mender:
             raise
         return Mended(talk.reply, tuple(talk.recoveries))
 
-    def _hold(self, talk: _Talk, prompt: str, bench: bool, temperature: float | None, off: threading.Event) -> None:
+    def _hold(
+        self, talk: _Talk, prompt: str, bench: bool, temperature: float | None, off: threading.Event
+    ) -> None:
         """Ask until the reply is whole."""
         while True:
             known = len(self._mended)
@@ -169,10 +190,18 @@ class Mender:
         received = talk.begin()
         try:
             self.client.chat(
-                self.instance.model_id, prompt, max_tokens=talk.wanted - len(talk.reply.tokens), bench=bench,
-                instance_id=self.instance.instance_id, temperature=temperature, abort=off, on_token=talk.hear,
-                received=received, client=self.spec, into=talk.part,
-            )  # fmt: skip
+                self.instance.model_id,
+                prompt,
+                max_tokens=talk.wanted - len(talk.reply.tokens),
+                bench=bench,
+                instance_id=self.instance.instance_id,
+                temperature=temperature,
+                abort=off,
+                on_token=talk.hear,
+                received=received,
+                client=self.spec,
+                into=talk.part,
+            )
         except BrokenReply as error:
             talk.join()
             error.reply, error.tokens_received = talk.reply, talk.heard
@@ -187,7 +216,9 @@ class Mender:
         self.say(f"token {talk.heard}: {cause}")
         try:
             if any(token.is_thinking for token in talk.reply.tokens):
-                raise LiveError("thinking text cannot be given back to the engine, so this reply cannot go on")
+                raise LiveError(
+                    "thinking text cannot be given back to the engine, so this reply cannot go on"
+                )
             if sum(phase == "detect" for phase, _ in recovery.marks) > MOST_ATTEMPTS:
                 raise LiveError(f"no token came in {MOST_ATTEMPTS} attempts")
             bounds = Bounds(recovery.fault_ns + int(self.spec.give_up * 1e9), self.spec.give_up, off)

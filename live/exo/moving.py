@@ -1,8 +1,10 @@
-"""Take a model to the devices that are left: what lies between a broken reply and an instance that takes requests again.
+"""Take a model to the devices that are left: what lies between
+a broken reply and an instance that takes requests again.
 
-EXO restarts runners by itself where their nodes live; after the loss of a node or of the master it never places again, so we
-do: delete our old instance, listen who still reports, place the layers on those by the scenario's own rule (as the simulator
-does, `simulator.churn.placing`), and wait until every runner is ready. Whatever is lost meanwhile, it begins again.
+EXO restarts runners by itself where their nodes live; after the loss of a node or of the master it never
+places again, so we do: delete our old instance, listen who still reports, place the layers on those by the
+scenario's own rule (as the simulator does, `simulator.churn.placing`), and wait until every runner is ready.
+Whatever is lost meanwhile, it begins again.
 """
 
 from __future__ import annotations
@@ -29,8 +31,15 @@ from simulator.scenario import Scenario
 __all__ = ["MOST_ATTEMPTS", "Moving"]
 
 MOST_ATTEMPTS = 5  # EXO itself deletes an instance whose runners failed so often
-STAGES = ("RunnerIdle", "RunnerConnecting", "RunnerConnected", "RunnerLoading", "RunnerLoaded", "RunnerWarmingUp",
-          "RunnerReady")  # fmt: skip
+STAGES = (
+    "RunnerIdle",
+    "RunnerConnecting",
+    "RunnerConnected",
+    "RunnerLoading",
+    "RunnerLoaded",
+    "RunnerWarmingUp",
+    "RunnerReady",
+)
 PHASES = (("start", "RunnerConnected"), ("load", "RunnerWarmingUp"), ("warm up", "RunnerReady"))
 """Phases and the stage that every runner has reached at their end."""
 
@@ -66,8 +75,8 @@ class Moving:
     def recover(self, recovery: Recovery, cause: LiveError, bounds: Bounds) -> None:
         """Make an instance that takes requests again, and note in `recovery` what took how long.
 
-        Raises PlacementError where the survivors cannot hold the model, InstanceFailed where no instance becomes ready,
-        GivenUp and Aborted.
+        Raises PlacementError where the survivors cannot hold the model,
+        InstanceFailed where no instance becomes ready, GivenUp and Aborted.
         """
         self.trouble = ""
         is_restarting = self._restarts_by_itself(recovery, cause, bounds)
@@ -81,7 +90,9 @@ class Moving:
                 return
             recovery.end("detect")
             is_restarting = False
-        raise InstanceFailed(f"no instance became ready in {MOST_ATTEMPTS} attempts; the last trouble was: {self.trouble}")
+        raise InstanceFailed(
+            f"no instance became ready in {MOST_ATTEMPTS} attempts; the last trouble was: {self.trouble}"
+        )
 
     # What happened
 
@@ -98,7 +109,9 @@ class Moving:
             bounds.pause(self.client.timeouts.poll_s)
 
     def _restarts_by_itself(self, recovery: Recovery, cause: LiveError, bounds: Bounds) -> bool:
-        """Whether all nodes of the instance live, so that EXO mends it, or nothing is broken but the one reply."""
+        """Whether all nodes of the instance live, so that
+        EXO mends it, or nothing is broken but the one reply.
+        """
         found = compare(self._look(bounds), self.before, self.instance.instance_id, self.quiet_s)
         if found is not None and (found.is_node_lost or found.master_lost):
             return False
@@ -108,8 +121,14 @@ class Moving:
             return False
         if state.is_ready(self.instance):  # a ring that hangs although everybody lives must be made anew
             return not isinstance(cause, StreamStalled)
-        self._blame(recovery, [shard.node_id for shard, runner in state.runners_of(self.instance)
-                               if runner.status not in ("RunnerReady", "RunnerRunning")])
+        self._blame(
+            recovery,
+            [
+                shard.node_id
+                for shard, runner in state.runners_of(self.instance)
+                if runner.status not in ("RunnerReady", "RunnerRunning")
+            ],
+        )
         self.say("the engine restarts its runners")
         return True
 
@@ -128,9 +147,13 @@ class Moving:
             bounds.pause(self.client.timeouts.poll_s)
 
     def _names(self) -> dict[str, str]:
-        """What to call the nodes of the instance; others may bear their names, such as one that has restarted."""
+        """What to call the nodes of the instance; others may
+        bear their names, such as one that has restarted.
+        """
         mine = self._nodes()
-        known = self.names(replace(self.before, nodes=tuple(n for n in self.before.nodes if n.node_id in mine)))
+        known = self.names(
+            replace(self.before, nodes=tuple(n for n in self.before.nodes if n.node_id in mine))
+        )
         return {node: node[:8] for node in mine} | dict(known)
 
     def _blame(self, recovery: Recovery, nodes: Sequence[str]) -> None:
@@ -169,7 +192,9 @@ class Moving:
             if old.instance_id in state.instances:
                 self._delete(state)
                 bounds.waiting_for = f"EXO to delete instance {old.instance_id}"
-            elif (raw := self._proposal(state, alive, bounds)) is not None and (made := self._create(raw, bounds)):
+            elif (raw := self._proposal(state, alive, bounds)) is not None and (
+                made := self._create(raw, bounds)
+            ):
                 self._blame(recovery, [shard.node_id for shard in old.shards if shard.node_id not in alive])
                 self.client.owned.forget(old.instance_id)
                 self.instance, self.before = made, state
@@ -182,7 +207,11 @@ class Moving:
         """The instance to ask for, None as long as there is none to be had; raises PlacementError."""
         here = replace(state, nodes=tuple(node for node in state.nodes if node.node_id in alive))
         names = self.names(here)
-        devices = {names[node.node_id]: node.node_id for node in here.nodes if names[node.node_id] in self.scenario.devices}
+        devices = {
+            names[node.node_id]: node.node_id
+            for node in here.nodes
+            if names[node.node_id] in self.scenario.devices
+        }
         if not devices:
             bounds.waiting_for = "a device of the scenario to report"
             return None
@@ -190,14 +219,19 @@ class Moving:
         try:
             if placed is None:
                 return self._exos_own(alive, bounds)
-            layers = [(devices[shard.device], shard.start_layer, shard.end_layer) for shard in placed.job.shards]
+            layers = [
+                (devices[shard.device], shard.start_layer, shard.end_layer) for shard in placed.job.shards
+            ]
             return build_instance(self._template(), here, layers)
-        except PlacementRefused as error:  # two neighbours have not found each other yet, or memory is not free yet
+        # two neighbours have not found each other yet, or memory is not free yet
+        except PlacementRefused as error:
             self._note_refusal(error, bounds)
             return None
 
     def _placed(self, devices: tuple[str, ...]) -> Placed | None:
-        """The simulator's placement, None where it knows too little of the scenario; raises PlacementError."""
+        """The simulator's placement, None where it knows too
+        little of the scenario; raises PlacementError.
+        """
         try:
             placed = self._placer.place(devices)
         except (ScenarioError, CatalogError):
@@ -216,7 +250,9 @@ class Moving:
         found = self.client.placement(self.instance.model_id)
         if {shard.node_id for shard in found.shards} <= alive:
             return dict(found.raw)
-        bounds.waiting_for = "EXO to notice the loss; a scenario that says all of its devices and model spares that"
+        bounds.waiting_for = (
+            "EXO to notice the loss; a scenario that says all of its devices and model spares that"
+        )
         return None
 
     def _create(self, raw: Mapping[str, Any], bounds: Bounds) -> Instance | None:
@@ -230,7 +266,9 @@ class Moving:
         return None
 
     def _note_refusal(self, error: PlacementRefused, bounds: Bounds) -> None:
-        """Refusals for want of free memory pass once the old runners are gone; raises those that stay, but for links."""
+        """Refusals for want of free memory pass once the old
+        runners are gone; raises those that stay, but for links.
+        """
         bounds.waiting_for = str(error)
         now_s = time.monotonic()
         if "has not reached" in str(error):  # EXO probes its links every 10 s
@@ -242,8 +280,11 @@ class Moving:
     # Getting ready
 
     def _follow(self, recovery: Recovery, bounds: Bounds) -> bool:
-        """Wait until every runner is ready, noting the phases; False where the instance or one of its nodes is lost."""
-        presence, phases = Presence(2 * self.quiet_s), list(PHASES)  # nodes that load a model report late (2.5 s recorded)
+        """Wait until every runner is ready, noting the phases;
+        False where the instance or one of its nodes is lost.
+        """
+        # nodes that load a model report late (2.5 s recorded)
+        presence, phases = Presence(2 * self.quiet_s), list(PHASES)
         while True:
             state = self._look(bounds)
             presence.note(state)

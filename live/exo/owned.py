@@ -14,7 +14,8 @@ from live.exo.reader import ExoReader
 
 __all__ = ["Owned"]
 
-IN_FLIGHT_S = 3.0  # a new instance is in the state 0.02 to 0.2 s after the request (recordings); an election pauses 3 s
+# a new instance is in the state 0.02 to 0.2 s after the request (recordings); an election pauses 3 s
+IN_FLIGHT_S = 3.0
 DELETE_S = 5.0
 
 
@@ -46,7 +47,8 @@ class Owned:
     def delete(self, instance_id: str) -> None:
         """Delete one of ours.
 
-        A 404 right after creation may mean that the creation is still on its way, so it is asked again for a while.
+        A 404 right after creation may mean that the creation
+        is still on its way, so it is asked again for a while.
         """
         deadline = self._ids[instance_id] + IN_FLIGHT_S
         while True:
@@ -73,10 +75,14 @@ class Owned:
                 left.append(f"{instance_id} ({error})")
         self._restore_signals()
         if left:
-            raise LiveError(f"could not delete what this run made: {'; '.join(left)}; delete it in EXO's dashboard")
+            raise LiveError(
+                f"could not delete what this run made: {'; '.join(left)}; delete it in EXO's dashboard"
+            )
 
     def _adopt_expected(self) -> None:
-        """An interrupt came between asking EXO to place and seeing the instance: the one new one must be ours."""
+        """An interrupt came between asking EXO to place and
+        seeing the instance: the one new one must be ours.
+        """
         if self._expected is None:
             return
         model_id, before = self._expected
@@ -93,7 +99,9 @@ class Owned:
                 time.sleep(0.1)
 
     def watch_signals(self) -> None:
-        """Turn SIGTERM and SIGHUP into KeyboardInterrupt; only the main thread may, elsewhere nothing happens."""
+        """Turn SIGTERM and SIGHUP into KeyboardInterrupt;
+        only the main thread may, elsewhere nothing happens.
+        """
         if threading.current_thread() is not threading.main_thread():
             return
         for name in ("SIGTERM", "SIGHUP"):

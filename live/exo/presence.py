@@ -1,7 +1,7 @@
 """Who is there, told from how the state changes: a node that lives reports, and its `lastSeen` moves on.
 
-One state proves nothing: a dead node stays in the topology for 30 to 41 s, and after the loss of the master the state stands
-still, with everybody in it (recordings).
+One state proves nothing: a dead node stays in the topology for 30 to 41 s, and after the loss of the master
+the state stands still, with everybody in it (recordings).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ __all__ = ["Presence"]
 
 @dataclass(slots=True)
 class _Seen:
-    """The last report of one node: when it was by the cluster's clock, and when we learnt of it (s, monotonic)."""
+    """The last report of one node: when it was by the
+    cluster's clock, and when we learnt of it (s, monotonic).
+    """
 
     report: datetime | None
     learnt_s: float
@@ -60,15 +62,21 @@ class Presence:
                 self._seen[node.node_id] = _Seen(node.last_seen, now_s, is_heard=True)
 
     def alive(self, state: ClusterState) -> tuple[Node, ...]:
-        """The nodes of the state that report; where a version tells no reports, all, as long as the state moves on."""
+        """The nodes of the state that report; where a version
+        tells no reports, all, as long as the state moves on.
+        """
         now_s = time.monotonic()
         if not any(node.last_seen for node in state.nodes):
             return state.nodes if self._moved_s is not None and now_s - self._moved_s <= self.quiet_s else ()
         seen = ((node, self._seen.get(node.node_id)) for node in state.nodes)
-        return tuple(node for node, one in seen if one and one.is_heard and now_s - one.learnt_s <= self.quiet_s)
+        return tuple(
+            node for node, one in seen if one and one.is_heard and now_s - one.learnt_s <= self.quiet_s
+        )
 
     def is_settled(self, state: ClusterState) -> bool:
-        """Whether there is no more to wait for: all that may be alive have reported, or have had the time to."""
+        """Whether there is no more to wait for: all that may
+        be alive have reported, or have had the time to.
+        """
         if time.monotonic() - self._began_s > self.quiet_s:
             return True
         alive = {node.node_id for node in self.alive(state)}
@@ -78,7 +86,9 @@ class Presence:
         """Nodes that may be alive: their last report is not older than that of the others by `quiet_s`."""
         newest = max((node.last_seen for node in state.nodes if node.last_seen), default=None)
         return {
-            node.node_id for node in state.nodes
-            if newest is None or self._stood
+            node.node_id
+            for node in state.nodes
+            if newest is None
+            or self._stood
             or (node.last_seen and (newest - node.last_seen).total_seconds() <= self.quiet_s)
-        }  # fmt: skip
+        }

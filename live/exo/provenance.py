@@ -19,10 +19,19 @@ __all__ = ["provenance_of", "trimmed"]
 
 
 def provenance_of(
-    scenario: Scenario, state: ClusterState, instance: Instance, names: Mapping[str, str], *, features: tuple[str, ...],
-    warm_up_requests: int, power: Mapping[str, str], extra: Mapping[str, Any],
+    scenario: Scenario,
+    state: ClusterState,
+    instance: Instance,
+    names: Mapping[str, str],
+    *,
+    features: tuple[str, ...],
+    warm_up_requests: int,
+    power: Mapping[str, str],
+    extra: Mapping[str, Any],
 ) -> Provenance:
-    """The header of a measurement of `instance`; `names` gives each node id the name under which it is reported."""
+    """The header of a measurement of `instance`; `names`
+    gives each node id the name under which it is reported.
+    """
     size = instance.card.get("storage_size")
     return Provenance(
         name=scenario.name,
@@ -34,10 +43,13 @@ def provenance_of(
         model_layers=instance.shards[0].n_layers,
         model_bytes=float(size["in_bytes"]) if isinstance(size, dict) and "in_bytes" in size else None,
         devices=tuple(
-            _device(state.node(shard.node_id), names[shard.node_id], state, power) for shard in instance.shards
+            _device(state.node(shard.node_id), names[shard.node_id], state, power)
+            for shard in instance.shards
         ),
         placement=tuple(
-            ShardProvenance(device=names[shard.node_id], start_layer=shard.start_layer, end_layer=shard.end_layer)
+            ShardProvenance(
+                device=names[shard.node_id], start_layer=shard.start_layer, end_layer=shard.end_layer
+            )
             for shard in instance.shards
         ),
         prompt_tokens=scenario.workload.prompt_tokens,
@@ -49,27 +61,49 @@ def provenance_of(
         scenario_sha256=sha256(dumps(scenario).encode()).hexdigest(),
         scenario=scenario.model_dump(mode="json", exclude_none=True),
         cluster={
-            "state": trimmed(state), "instance": instance.instance_id, "sharding": instance.shards[0].sharding,
-            "transport": instance.meta, "model_card": dict(instance.card), "client_load_1min": _load(), **extra,
+            "state": trimmed(state),
+            "instance": instance.instance_id,
+            "sharding": instance.shards[0].sharding,
+            "transport": instance.meta,
+            "model_card": dict(instance.card),
+            "client_load_1min": _load(),
+            **extra,
         },
-        software={"httpx": version("httpx"), "python": platform.python_version(), "client_os": platform.platform()},
-    )  # fmt: skip
+        software={
+            "httpx": version("httpx"),
+            "python": platform.python_version(),
+            "client_os": platform.platform(),
+        },
+    )
 
 
 def _device(node: Node | None, name: str, state: ClusterState, power: Mapping[str, str]) -> DeviceProvenance:
     if node is None:
         return DeviceProvenance(name=name, chip="unknown", os="unknown")
-    kinds = {kind for source in state.nodes for _, kind in state.addresses(source.node_id, node.node_id)} - {"unknown"}
+    kinds = {kind for source in state.nodes for _, kind in state.addresses(source.node_id, node.node_id)} - {
+        "unknown"
+    }
     return DeviceProvenance(
-        name=name, chip=node.chip, os=node.os, memory_bytes=node.memory_bytes,
-        link_kind="+".join(sorted(kinds)) or "unknown", power_source=power.get(name, "unknown"),
-        details={"node_id": node.node_id, "machine": node.model, "free_bytes": node.free_bytes,
-                 "backends": list(node.backends), "system": dict(node.system)},
-    )  # fmt: skip
+        name=name,
+        chip=node.chip,
+        os=node.os,
+        memory_bytes=node.memory_bytes,
+        link_kind="+".join(sorted(kinds)) or "unknown",
+        power_source=power.get(name, "unknown"),
+        details={
+            "node_id": node.node_id,
+            "machine": node.model,
+            "free_bytes": node.free_bytes,
+            "backends": list(node.backends),
+            "system": dict(node.system),
+        },
+    )
 
 
 def trimmed(state: ClusterState) -> dict[str, Any]:
-    """The state without what grows for ever and tells nothing: downloads, finished tasks, dead runners, cards."""
+    """The state without what grows for ever and tells
+    nothing: downloads, finished tasks, dead runners, cards.
+    """
     dropped = {"downloads", "tasks", "runners", "instances", "custom_model_cards", "node_profiles"}
     kept = {key: value for key, value in state.raw.items() if key not in dropped}
     kept["instances"] = {

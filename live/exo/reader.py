@@ -17,13 +17,16 @@ __all__ = ["ExoReader", "Preview"]
 
 
 class Preview(dict[str, Any]):
-    """One way in which EXO would place a model: `sharding`, `instance_meta`, `error`, and `instance` as it said it."""
+    """One way in which EXO would place a model: `sharding`,
+    `instance_meta`, `error`, and `instance` as it said it.
+    """
 
 
 class ExoReader:
     """Reads from one node, which speaks for its whole cluster; thread-safe.
 
-    `transport` replaces the network. Every method raises Unreachable, ApiChanged or Refused where that is what happens.
+    `transport` replaces the network. Every method raises
+    Unreachable, ApiChanged or Refused where that is what happens.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class ExoReader:
         """The id of the node asked (not of the master)."""
         answer = self._get("/node_id")
         if not isinstance(answer, str) or not answer:
-            raise ApiChanged(f"{self.base_url}/node_id answers {str(answer)[:60]!r}, no id; is EXO 1.x there?")
+            raise ApiChanged(
+                f"{self.base_url}/node_id answers {str(answer)[:60]!r}, no id; is EXO 1.x there?"
+            )
         return answer
 
     def state(self) -> ClusterState:
@@ -68,10 +73,14 @@ class ExoReader:
         return tuple(card for card in cards if isinstance(card, dict))
 
     def features(self) -> tuple[str, ...]:
-        """Which of the endpoints that came with later versions exist, by asking for them with harmless requests."""
+        """Which of the endpoints that came with later versions
+        exist, by asking for them with harmless requests.
+        """
         probes = {
-            "state_path": "/state/topology", "traces": "/v1/traces", "feature_flags": "/v1/feature-flags",
-        }  # fmt: skip
+            "state_path": "/state/topology",
+            "traces": "/v1/traces",
+            "feature_flags": "/v1/feature-flags",
+        }
         return tuple(name for name, path in probes.items() if self._offers(path))
 
     def _offers(self, path: str) -> bool:
@@ -84,16 +93,30 @@ class ExoReader:
     def placement(
         self, model_id: str, *, min_nodes: int = 1, sharding: str = "Pipeline", meta: str = "MlxRing"
     ) -> Instance:
-        """The instance that EXO would make now; raises PlacementRefused with EXO's reason when it would make none."""
+        """The instance that EXO would make now; raises
+        PlacementRefused with EXO's reason when it would make none.
+        """
         try:
-            return parse_instance(self._get(
-                "/instance/placement", model_id=model_id, sharding=sharding, instance_meta=meta, min_nodes=min_nodes
-            ))  # fmt: skip
+            return parse_instance(
+                self._get(
+                    "/instance/placement",
+                    model_id=model_id,
+                    sharding=sharding,
+                    instance_meta=meta,
+                    min_nodes=min_nodes,
+                )
+            )
         except Refused as error:
             if error.status in (404, 405):  # no such endpoint, or taken for the id of an instance
                 return self._placement_of_previews(model_id, min_nodes, sharding, meta)
-            hint = "; is the model's id right, and can the cluster reach the model hub?" if error.status == 500 else ""
-            raise PlacementRefused(f"EXO cannot place {model_id} on {min_nodes} or more nodes: {error}{hint}") from None
+            hint = (
+                "; is the model's id right, and can the cluster reach the model hub?"
+                if error.status == 500
+                else ""
+            )
+            raise PlacementRefused(
+                f"EXO cannot place {model_id} on {min_nodes} or more nodes: {error}{hint}"
+            ) from None
 
     def _placement_of_previews(self, model_id: str, min_nodes: int, sharding: str, meta: str) -> Instance:
         """The same from `/instance/previews`, for a version without `/instance/placement`."""
@@ -107,7 +130,9 @@ class ExoReader:
                 found = parse_instance(preview["instance"])
                 if len(found.shards) >= min_nodes:
                     return found
-        raise PlacementRefused(f"EXO cannot place {model_id} on {min_nodes} or more nodes: {'; '.join(reasons)[:500]}")
+        raise PlacementRefused(
+            f"EXO cannot place {model_id} on {min_nodes} or more nodes: {'; '.join(reasons)[:500]}"
+        )
 
     def previews(self, model_id: str) -> tuple[Preview, ...]:
         """All ways in which EXO would place the model, and its reasons where it would not."""
@@ -117,7 +142,12 @@ class ExoReader:
             raise ApiChanged(f"{self.base_url}/instance/previews answers no list")
         # The instance keeps its casing: it may be posted back.
         return tuple(
-            Preview({**snake({key: value for key, value in entry.items() if key != "instance"}),
-                     "instance": entry.get("instance")})
-            for entry in found if isinstance(entry, dict)
-        )  # fmt: skip
+            Preview(
+                {
+                    **snake({key: value for key, value in entry.items() if key != "instance"}),
+                    "instance": entry.get("instance"),
+                }
+            )
+            for entry in found
+            if isinstance(entry, dict)
+        )

@@ -16,19 +16,30 @@ from simulator.scenario import DeviceSpec, EngineSpec, LinkSpec, ModelSpec, Plac
 
 __all__ = ["catalogue_device", "scenario_of"]
 
-# What EXO calls an interface, as a network of the catalogue. It does not tell generations apart, so the usual one.
-LINKS = {"wifi": "wifi6", "ethernet": "ethernet_1g", "maybe_ethernet": "ethernet_1g", "thunderbolt": "thunderbolt4"}
+# What EXO calls an interface, as a network of the catalogue.
+# It does not tell generations apart, so the usual one.
+LINKS = {
+    "wifi": "wifi6",
+    "ethernet": "ethernet_1g",
+    "maybe_ethernet": "ethernet_1g",
+    "thunderbolt": "thunderbolt4",
+}
 CPU_DEVICE = "Linux laptop LPDDR5/DDR5-4800 dual channel"  # EXO says nothing of a machine that is no Mac
 CUDA_DEVICE = "RTX 4060 Laptop"
 ORDER = ("thunderbolt", "maybe_ethernet", "ethernet", "wifi")  # EXO's order of preference
 
 
 def scenario_of(
-    state: ClusterState, card: Mapping[str, Any], *, name: str = "my-cluster", instance: Instance | None = None
+    state: ClusterState,
+    card: Mapping[str, Any],
+    *,
+    name: str = "my-cluster",
+    instance: Instance | None = None,
 ) -> tuple[Scenario, tuple[str, ...]]:
     """The cluster as a scenario for the model of `card`, and what was assumed, one sentence each.
 
-    With `instance` its layers and ring order are taken over, else EXO's rule decides. Raises LiveError without nodes.
+    With `instance` its layers and ring order are taken over,
+    else EXO's rule decides. Raises LiveError without nodes.
     """
     if not state.nodes:
         raise LiveError("the cluster has no nodes yet; wait some seconds after EXO's start")
@@ -39,10 +50,13 @@ def scenario_of(
     if instance is not None:
         layers = {names[s.node_id]: s.end_layer - s.start_layer for s in instance.shards}
         placement = PlacementSpec(layers=layers, min_devices=len(layers))
-        specs = {key: specs[key] for key in sorted(specs, key=lambda key: key not in (placement.layers or {}))}
+        specs = {
+            key: specs[key] for key in sorted(specs, key=lambda key: key not in (placement.layers or {}))
+        }
     made = Scenario(
         name=name,
-        question=f"How fast does {card.get('base_model') or card.get('model_id') or 'the model'} run on this cluster?",
+        question=f"How fast does {card.get('base_model') or card.get('model_id') or 'the model'} run on this "
+        "cluster?",
         model=_model(card, notes),
         devices=specs,
         wires=tuple(_wires(state, names)),
@@ -53,7 +67,9 @@ def scenario_of(
 
 
 def catalogue_device(node: Node) -> DeviceFacts | None:
-    """The catalogue's device for a Mac's model ('MacBook Pro'), chip ('Apple M4 Max') and memory; None without one."""
+    """The catalogue's device for a Mac's model ('MacBook
+    Pro'), chip ('Apple M4 Max') and memory; None without one.
+    """
     for wanted in (f"{node.model} {node.chip.removeprefix('Apple ')}", node.chip):
         try:
             return device(wanted, node.memory_bytes)
@@ -75,14 +91,22 @@ def _device(node: Node, name: str, state: ClusterState, notes: list[str]) -> Dev
     if facts is None:
         generic = CUDA_DEVICE if "MlxCuda" in node.backends else CPU_DEVICE
         facts = device(generic)
-        notes.append(f"{name}: chip {node.chip!r} is not in the catalogue, {generic!r} stands in for it; set its kind")
+        notes.append(
+            f"{name}: chip {node.chip!r} is not in the catalogue, {generic!r} stands in for it; set its kind"
+        )
     link = _link(node, state)
     if link is None:
-        notes.append(f"{name}: EXO does not say how it is connected, {facts.network} is assumed; set its link")
-    return DeviceSpec.model_validate({
-        "kind": facts.name, "memory": _bytes(node.memory_bytes), "usable_memory": _bytes(node.free_bytes),
-        "link": LinkSpec(kind=link),
-    })  # fmt: skip
+        notes.append(
+            f"{name}: EXO does not say how it is connected, {facts.network} is assumed; set its link"
+        )
+    return DeviceSpec.model_validate(
+        {
+            "kind": facts.name,
+            "memory": _bytes(node.memory_bytes),
+            "usable_memory": _bytes(node.free_bytes),
+            "link": LinkSpec(kind=link),
+        }
+    )
 
 
 def _bytes(value: float | None) -> str | None:
@@ -91,7 +115,9 @@ def _bytes(value: float | None) -> str | None:
 
 
 def _link(node: Node, state: ClusterState) -> str | None:
-    """How the others reach the node through the LAN: the interface that EXO would prefer, cables between two aside."""
+    """How the others reach the node through the LAN: the
+    interface that EXO would prefer, cables between two aside.
+    """
     kinds = {kind for source in state.nodes for _, kind in state.addresses(source.node_id, node.node_id)}
     if not kinds and len(state.nodes) == 1:
         kinds = {interface.kind for interface in node.interfaces}
@@ -104,7 +130,10 @@ def _wires(state: ClusterState, names: Mapping[str, str]) -> list[WireSpec]:
     for i, one in enumerate(state.nodes):
         for other in state.nodes[i + 1 :]:
             ends = (one.node_id, other.node_id)
-            if all(any(kind == "thunderbolt" for _, kind in state.addresses(*pair)) for pair in (ends, ends[::-1])):
+            if all(
+                any(kind == "thunderbolt" for _, kind in state.addresses(*pair))
+                for pair in (ends, ends[::-1])
+            ):
                 found.append(WireSpec(between=(names[ends[0]], names[ends[1]]), kind=LINKS["thunderbolt"]))
     return found
 
@@ -131,9 +160,17 @@ def _model_of_card(card: Mapping[str, Any], card_id: str, notes: list[str]) -> M
     layers, hidden, size = card.get("n_layers"), card.get("hidden_size"), card.get("storage_size")
     total = size.get("in_bytes") if isinstance(size, dict) else None
     if not (isinstance(layers, int) and isinstance(total, int) and layers > 0):
-        raise LiveError(f"model {card_id!r} is not in the catalogue, and EXO's card lacks layers or size; name another")
-    notes.append(f"model: {card_id} is not in the catalogue; its whole size is taken for layers; add its other numbers")
-    return ModelSpec.model_validate({
-        "name": card_id, "layers": layers, "hidden": hidden if isinstance(hidden, int) else None,
-        "layer_bytes": _bytes(total / layers),
-    })  # fmt: skip
+        raise LiveError(
+            f"model {card_id!r} is not in the catalogue, and EXO's card lacks layers or size; name another"
+        )
+    notes.append(
+        f"model: {card_id} is not in the catalogue; its whole size is taken for layers; add its other numbers"
+    )
+    return ModelSpec.model_validate(
+        {
+            "name": card_id,
+            "layers": layers,
+            "hidden": hidden if isinstance(hidden, int) else None,
+            "layer_bytes": _bytes(total / layers),
+        }
+    )

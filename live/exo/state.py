@@ -1,8 +1,8 @@
 """EXO's `/state` as typed, frozen views; unknown fields and both casings are fine, whatever the version.
 
-Versions up to 1.0.63 keep everything of a node in `node_profiles` and edges in a list; later ones have one mapping per
-aspect and edges by source and sink. Runners, tasks and identities of dead things stay in the state for ever, so views
-start from `instances` and `topology`.
+Versions up to 1.0.63 keep everything of a node in `node_profiles` and edges in a list; later ones have one
+mapping per aspect and edges by source and sink. Runners, tasks and identities of dead things stay in the
+state for ever, so views start from `instances` and `topology`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,21 @@ from live.errors import ApiChanged
 from live.exo.casing import snake
 
 __all__ = [
-    "ClusterState", "Edge", "Instance", "Interface", "Node", "NodeShard", "Runner", "parse_instance", "parse_state",
-]  # fmt: skip
+    "ClusterState",
+    "Edge",
+    "Instance",
+    "Interface",
+    "Node",
+    "NodeShard",
+    "Runner",
+    "parse_instance",
+    "parse_state",
+]
 
 READY = ("RunnerReady", "RunnerRunning")
 ENDED_TASKS = ("Complete", "TimedOut", "Failed", "Cancelled")
-GENERATION_TASKS = ("TextGeneration", "ChatCompletion", "ImageGeneration", "ImageEdits")  # ChatCompletion: <= 1.0.66
+# ChatCompletion: <= 1.0.66
+GENERATION_TASKS = ("TextGeneration", "ChatCompletion", "ImageGeneration", "ImageEdits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +131,9 @@ class ClusterState:
 
     def runners_of(self, instance: Instance) -> tuple[tuple[NodeShard, Runner], ...]:
         """Each shard with what its runner says; a runner that is not there yet is 'absent'."""
-        return tuple((shard, self.runners.get(shard.runner_id, Runner("absent"))) for shard in instance.shards)
+        return tuple(
+            (shard, self.runners.get(shard.runner_id, Runner("absent"))) for shard in instance.shards
+        )
 
     def is_ready(self, instance: Instance) -> bool:
         """Every runner is ready or running."""
@@ -144,12 +155,16 @@ def parse_state(raw: Any) -> ClusterState:
     """The answer of `GET /state`; raises ApiChanged when it is none."""
     state = snake(raw)
     if not isinstance(state, dict) or not isinstance(state.get("instances"), dict) or "topology" not in state:
-        raise ApiChanged("/state holds no instances and topology: is this EXO 1.x? (legacy EXO has no /state)")
+        raise ApiChanged(
+            "/state holds no instances and topology: is this EXO 1.x? (legacy EXO has no /state)"
+        )
     index = state.get("last_event_applied_idx")
     return ClusterState(
         nodes=tuple(_nodes(state)),
         edges=tuple(_edges(_dict(state, "topology").get("connections"))),
-        instances={found.instance_id: found for found in map(parse_instance, _dict(raw, "instances").values())},
+        instances={
+            found.instance_id: found for found in map(parse_instance, _dict(raw, "instances").values())
+        },
         runners={key: _runner(value) for key, value in _dict(state, "runners").items()},
         busy_tasks=tuple(_busy(_dict(state, "tasks"))),
         event_index=index if isinstance(index, int) else -1,
@@ -183,8 +198,12 @@ def _card(shard: Any) -> Mapping[str, Any]:
 
 def _shard(node_id: str, runner_id: str, raw: Any) -> NodeShard:
     tag, body = _tagged(raw)
-    rank, start, end, total = (body.get(key) for key in ("device_rank", "start_layer", "end_layer", "n_layers"))
-    if not (isinstance(rank, int) and isinstance(start, int) and isinstance(end, int) and isinstance(total, int)):
+    rank, start, end, total = (
+        body.get(key) for key in ("device_rank", "start_layer", "end_layer", "n_layers")
+    )
+    if not (
+        isinstance(rank, int) and isinstance(start, int) and isinstance(end, int) and isinstance(total, int)
+    ):
         raise ApiChanged(f"a shard without rank and layers: {str(raw)[:200]}")
     return NodeShard(node_id, str(runner_id), rank, start, end, total, tag.removesuffix("ShardMetadata"))
 
@@ -272,7 +291,9 @@ def _tagged(raw: Any) -> tuple[str, dict[str, Any]]:
     if isinstance(raw, dict) and len(raw) == 1:
         tag, body = next(iter(raw.items()))
         return tag, body if isinstance(body, dict) else {}
-    raise ApiChanged(f"a tagged object was expected, as {{'RunnerReady': {{}}}}, and came as {str(raw)[:120]}")
+    raise ApiChanged(
+        f"a tagged object was expected, as {{'RunnerReady': {{}}}}, and came as {str(raw)[:120]}"
+    )
 
 
 def _dict(raw: Any, key: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Talk to a legacy EXO cluster (0.0.x, before the rewrite): topology, streamed chats, and who works when.
 
-It offers less than EXO 1.x: the client chooses neither layers nor order (a rule over the memories does), `max_tokens`
-is ignored, a hanging-up client cancels nothing, and after a lost node a request hangs for ever. There are calls that
-stop a node or remove a model; this client has none of them.
+It offers less than EXO 1.x: the client chooses neither layers nor order (a rule over the memories does),
+`max_tokens` is ignored, a hanging-up client cancels nothing, and after a lost node a request hangs for ever.
+There are calls that stop a node or remove a model; this client has none of them.
 """
 
 from __future__ import annotations
@@ -86,16 +86,21 @@ class LegacyClient:
         raw = self._get("/topology")
         nodes, graph = (raw.get("nodes"), raw.get("peer_graph")) if isinstance(raw, dict) else (None, None)
         if not isinstance(nodes, dict) or not isinstance(graph, dict):
-            raise ApiChanged(f"{self.base_url}/topology holds no nodes and peer_graph; is this legacy EXO (0.0.x)?")
+            raise ApiChanged(
+                f"{self.base_url}/topology holds no nodes and peer_graph; is this legacy EXO (0.0.x)?"
+            )
         active = raw.get("active_node_id")
         return LegacyTopology(
             nodes=tuple(_node(node_id, node) for node_id, node in nodes.items()),
             edges=tuple(
                 (str(edge.get("from_id")), str(edge.get("to_id")), str(edge.get("description") or ""))
-                for edges in graph.values() if isinstance(edges, list) for edge in edges if isinstance(edge, dict)
+                for edges in graph.values()
+                if isinstance(edges, list)
+                for edge in edges
+                if isinstance(edge, dict)
             ),
             active_node_id=str(active) if active else None,
-        )  # fmt: skip
+        )
 
     def models(self) -> tuple[str, ...]:
         """Ids of all models that this version knows; that says nothing about downloads."""
@@ -125,7 +130,9 @@ class LegacyClient:
 
     @property
     def sends_fillers(self) -> bool:
-        """True up to 0.0.12, which has no `/v1/topology`: its streams hold events without text that are no tokens."""
+        """True up to 0.0.12, which has no `/v1/topology`: its
+        streams hold events without text that are no tokens.
+        """
         if self._sends_fillers is None:
             try:
                 self._get("/v1/topology")
@@ -135,22 +142,37 @@ class LegacyClient:
         return self._sends_fillers
 
     def chat(
-        self, model_id: str, prompt: str, *, abort: threading.Event | None = None, on_token: OnToken | None = None
+        self,
+        model_id: str,
+        prompt: str,
+        *,
+        abort: threading.Event | None = None,
+        on_token: OnToken | None = None,
     ) -> Reply:
         """One streamed reply, as long as the cluster likes (`max_tokens` is ignored there).
 
-        Hanging up would not stop the cluster, so replies are read to their end. Raises a BrokenReply with the tokens so
-        far when the stream ends early, and ModelSubstituted when another model answered.
+        Hanging up would not stop the cluster, so replies are read to their end. Raises a BrokenReply with the
+        tokens so far when the stream ends early, and ModelSubstituted when another model answered.
         """
         before = self.topology()
         known = self.models()
         if model_id not in known:
             hint = did_you_mean(model_id, known)
-            raise LiveError(f"this cluster has no model {model_id!r}{hint}; it would silently take another instead")
+            raise LiveError(
+                f"this cluster has no model {model_id!r}{hint}; it would silently take another instead"
+            )
         body = {"model": model_id, "messages": [{"role": "user", "content": prompt}], "stream": True}
         rules = StreamRules(MOST_TOKENS, empty_is_token=not self.sends_fillers)
-        reply = stream_reply(self.http, "/v1/chat/completions", body, rules, self.timeouts,
-                             why=lambda: self._why(before), abort=abort, on_token=on_token)  # fmt: skip
+        reply = stream_reply(
+            self.http,
+            "/v1/chat/completions",
+            body,
+            rules,
+            self.timeouts,
+            why=lambda: self._why(before),
+            abort=abort,
+            on_token=on_token,
+        )
         if reply.model not in (None, model_id):
             raise ModelSubstituted(f"{model_id} was asked for, and {reply.model} answered", reply)
         return reply
@@ -162,7 +184,8 @@ class LegacyClient:
         except LiveError as error:
             return Diagnosis(False, False, f"and the node asked does not answer any more: {error}")
         gone = {node.node_id for node in before.nodes} - {node.node_id for node in now.nodes}
-        cut = {sink for _, sink, _ in before.edges} - {sink for _, sink, _ in now.edges}  # precedes leaving by seconds
+        # precedes leaving by seconds
+        cut = {sink for _, sink, _ in before.edges} - {sink for _, sink, _ in now.edges}
         if gone or cut:
             lost = ", ".join(sorted(gone or cut))
             return Diagnosis(False, False, f"because {lost} left the cluster; send the request again")

@@ -1,8 +1,8 @@
 """How long each node works on each token, from outside: legacy EXO up to 0.0.12 tells who is active.
 
-`active_node_id` in the topology changes for every token on every node there; later versions show it during prefill
-only. Asked 100 to 150 times per second it gives the time on each node (which holds the delay of the news itself) and
-the time between nodes.
+`active_node_id` in the topology changes for every token on every node there; later versions show it during
+prefill only. Asked 100 to 150 times per second it gives the time on each node (which holds the delay of the
+news itself) and the time between nodes.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def dwell_times_s(changes: Sequence[Change]) -> dict[str | None, tuple[float, ..
 class DwellPoller:
     """Asks for the active node in the background while the block runs; `changes` holds what was seen.
 
-    A change is stamped with the middle between asking and hearing, so it is known to half a round trip. Errors of
-    single questions are counted in `failures`.
+    A change is stamped with the middle between asking and hearing, so it is known to half a round trip.
+    Errors of single questions are counted in `failures`.
     """
 
     def __init__(self, client: LegacyClient, per_s: float = 120.0) -> None:
@@ -53,7 +53,9 @@ class DwellPoller:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         self._stop.set()
         self._thread.join(self._client.timeouts.answer_s)
 
@@ -73,4 +75,3 @@ class DwellPoller:
     def _note(self, t_ns: int, active: str | None) -> None:
         if not self.changes or self.changes[-1][1] != active:
             self.changes.append((t_ns, active))
-

@@ -1,8 +1,9 @@
-"""Breaking: a local cluster that loses devices in the middle of a reply, and a client that starts again without them.
+"""Breaking: a local cluster that loses devices in the middle
+of a reply, and a client that starts again without them.
 
-A device goes in one of three ways. `kill`: kill -9 of its server, so the relay sees the connection closed and closes the
-client's. `hang`: SIGSTOP, so the connection stays open and nobody answers. `dark`: its relay passes nothing on any more,
-in neither direction, and closes nothing, as when a radio link is lost.
+A device goes in one of three ways. `kill`: kill -9 of its server, so the relay sees the connection closed and
+closes the client's. `hang`: SIGSTOP, so the connection stays open and nobody answers. `dark`: its relay
+passes nothing on any more, in neither direction, and closes nothing, as when a radio link is lost.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ __all__ = ["MODES", "BreakableCluster", "Mode", "answers"]
 
 Mode = Literal["kill", "hang", "dark"]
 MODES: tuple[Mode, ...] = ("kill", "hang", "dark")
-# what a client says first: command 14, 24 bytes of its abilities, none set; captured from llama-cpp-python 0.3.36
+# what a client says first: command 14, 24 bytes of its
+# abilities, none set; captured from llama-cpp-python 0.3.36
 HELLO = bytes([14]) + (24).to_bytes(8, "little") + bytes(24)
 REPLY_HEADER_BYTES = 8
 PROCESS_S = 30.0
@@ -63,7 +65,11 @@ class BreakableCluster(LocalCluster):
 
     def obituary(self, names: Sequence[str]) -> str:
         """How the servers of these devices ended, as far as this machine knows; for a message."""
-        ended = [(name, self._servers[name]) for name in names if name in self._servers and self._servers[name].has_ended()]
+        ended = [
+            (name, self._servers[name])
+            for name in names
+            if name in self._servers and self._servers[name].has_ended()
+        ]
         return "; ".join(f"{name} {server.how_it_ended()}{self._why(name, server)}" for name, server in ended)
 
     def endpoint(self, name: str) -> str:
@@ -71,11 +77,15 @@ class BreakableCluster(LocalCluster):
         return self.endpoints[[device.name for device in self.plan.devices[1:]].index(name)]
 
     def lose(self, name: str, mode: Mode) -> int:
-        """Take a device away; returns when (`time.monotonic_ns`). Raises LiveError for one that has no server."""
+        """Take a device away; returns when (`time.monotonic_ns`).
+        Raises LiveError for one that has no server.
+        """
         if name not in self._servers:
             known = ", ".join(self._servers)
-            raise LiveError(f"{name} cannot be taken away: only servers can ({known}); without the client, "
-                            f"{self.plan.devices[0].name}, nobody would be left to go on")
+            raise LiveError(
+                f"{name} cannot be taken away: only servers can ({known}); without the client, "
+                f"{self.plan.devices[0].name}, nobody would be left to go on"
+            )
         server = self._servers[name]
         if mode == "hang":
             self._stand_still(name)
@@ -90,14 +100,18 @@ class BreakableCluster(LocalCluster):
         return at_ns
 
     def _stand_still(self, name: str) -> None:
-        """The guard slows devices down by stopping and continuing them; it must not continue this one again."""
+        """The guard slows devices down by stopping and
+        continuing them; it must not continue this one again.
+        """
         assert self._guard is not None
         self._guard.ask("hold", "noted", pid=self._servers[name].pid)
 
     def revive(self, name: str) -> None:
         """A device that was killed starts again, with nothing in memory; it answers once it listens."""
         device, port = next(one for one in self.plan.devices if one.name == name), free_port()
-        server = self._child(name, "server", "--port", str(port), "--threads", str(device.threads), "--supervised")
+        server = self._child(
+            name, "server", "--port", str(port), "--threads", str(device.threads), "--supervised"
+        )
         self._servers[name] = server
         self.lost.discard(name)
         self._relay.ask("lead", "led", port=int(self.endpoint(name).rpartition(":")[2]), to=port)
@@ -118,7 +132,9 @@ class BreakableCluster(LocalCluster):
             self._children.remove(self._client)
 
     def answering(self, timeout_s: float, asked: Sequence[str] | None = None) -> tuple[str, ...]:
-        """The client and whoever of the servers `asked` (all) answers, in the order of the plan; all are asked at once."""
+        """The client and whoever of the servers `asked` (all)
+        answers, in the order of the plan; all are asked at once.
+        """
         client, *servers = [device.name for device in self.plan.devices]
         names = [name for name in servers if asked is None or name in asked]
         with ThreadPoolExecutor(max_workers=len(names) + 1) as pool:
@@ -137,22 +153,40 @@ class BreakableCluster(LocalCluster):
 
         Raises LiveError when one of them leaves meanwhile; `waiting` is called now and then.
         """
+
         def watch() -> None:
             self.watch_relay()
             waiting()
 
         client = self.plan.devices[0]
-        self._client.command("load", model=str(self.plan.model), endpoints=[self.endpoint(name) for name, _ in layers],
-                             layers=[count for _, count in layers], threads=client.threads,
-                             context=self.plan.context_tokens)
+        self._client.command(
+            "load",
+            model=str(self.plan.model),
+            endpoints=[self.endpoint(name) for name, _ in layers],
+            layers=[count for _, count in layers],
+            threads=client.threads,
+            context=self.plan.context_tokens,
+        )
         self._client.wait_for("loaded", LOAD_S, watch)
 
     def ask_reply(
-        self, prompt_tokens: int, output_tokens: int, seed: int, received: Sequence[int], *, exact: bool = False,
+        self,
+        prompt_tokens: int,
+        output_tokens: int,
+        seed: int,
+        received: Sequence[int],
+        *,
+        exact: bool = False,
     ) -> None:
         """Ask for a reply behind the tokens `received` so far; `exact` reads them one by one."""
-        self._client.command("generate", prompt_tokens=prompt_tokens, output_tokens=output_tokens, seed=seed,
-                             received=list(received), exact=exact)
+        self._client.command(
+            "generate",
+            prompt_tokens=prompt_tokens,
+            output_tokens=output_tokens,
+            seed=seed,
+            received=list(received),
+            exact=exact,
+        )
 
     def next_event(self, timeout_s: float, waiting: Callable[[], None] = lambda: None) -> Event:
         """What the client says next; raises LiveError when it ends or says nothing for so long."""

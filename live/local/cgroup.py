@@ -1,7 +1,7 @@
 """Control groups of Linux, version 1 and 2: what may be asked of the kernel without being the administrator.
 
-A limit is tried at this process's own group first and then further up; the first place that lets us make a folder
-with the wanted file wins. None where nothing does: the caller falls back and says so.
+A limit is tried at this process's own group first and then further up; the first place that lets us make a
+folder with the wanted file wins. None where nothing does: the caller falls back and says so.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """The folders that limit one device: one in version 2, one per resource in version 1, none without permission."""
+    """The folders that limit one device: one in version 2,
+    one per resource in version 1, none without permission.
+    """
 
     folders: tuple[Path, ...]
 
@@ -36,9 +38,9 @@ class Groups:
     def limit_cpu(self, cores: float) -> bool:
         """Let the processes have `cores` cores; False where that is not permitted.
 
-        The period is as short as the kernel allows, `MIN_US / cores` us: a device computes in bursts of milliseconds,
-        and a longer period would let it save up while it waits and then run at full speed. The kernel looks at its tick
-        only (every 4 ms at 250 Hz), so a shorter burst may get through.
+        The period is as short as the kernel allows, `MIN_US / cores` us: a device computes in bursts of
+        milliseconds, and a longer period would let it save up while it waits and then run at full speed. The
+        kernel looks at its tick only (every 4 ms at 250 Hz), so a shorter burst may get through.
         """
         period_us = max(MIN_US, round(MIN_US / cores))
         quota_us = max(MIN_US, round(cores * period_us))

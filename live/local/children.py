@@ -1,7 +1,8 @@
 """Child processes that never outlive the command: both ends of the pipe between `sim` and its workers.
 
-Parent and child speak JSON lines over the child's standard input and output. The input doubles as a lifeline: when
-the parent is gone, however it went, the child reads its end and leaves at once; on Linux the kernel kills it as well.
+Parent and child speak JSON lines over the child's standard input and output. The
+input doubles as a lifeline: when the parent is gone, however it went, the child
+reads its end and leaves at once; on Linux the kernel kills it as well.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ ENVIRONMENT = {"GGML_NO_BACKTRACE": "1"}  # else an abort of llama.cpp starts a 
 
 
 def die_with_parent() -> None:
-    """Ask the Linux kernel to kill this process when its parent thread ends; elsewhere the lifeline alone must do."""
+    """Ask the Linux kernel to kill this process when its
+    parent thread ends; elsewhere the lifeline alone must do.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
@@ -49,7 +52,9 @@ def be_punctual() -> None:
 
 
 class Lifeline:
-    """The child's end: tells events to the parent, hands its commands to a function, dies when the pipe ends."""
+    """The child's end: tells events to the parent, hands its
+    commands to a function, dies when the pipe ends.
+    """
 
     def __init__(self) -> None:
         die_with_parent()
@@ -62,7 +67,9 @@ class Lifeline:
         self._out.write(json.dumps({"event": event, **fields}, separators=(",", ":")) + "\n")
 
     def obey(self, handle: Callable[[Event], None]) -> None:
-        """Handle commands until the pipe ends, then leave; call it in the main thread or through `obey_aside`."""
+        """Handle commands until the pipe ends, then leave;
+        call it in the main thread or through `obey_aside`.
+        """
         for line in sys.stdin:
             handle(json.loads(line))
         os._exit(0)
@@ -80,8 +87,13 @@ class Child:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (no name, so nothing is left behind; closed by `end`)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], env=os.environ | ENVIRONMENT,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True)
+            [sys.executable, "-m", module, *arguments],
+            env=os.environ | ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,
+        )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -122,8 +134,10 @@ class Child:
             watch()
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                raise LiveError(f"{self.name} (process {self.pid}) has said nothing for {timeout_s:.0f} s"
-                                f"{self.last_words()}")
+                raise LiveError(
+                    f"{self.name} (process {self.pid}) has said nothing for {timeout_s:.0f} s"
+                    f"{self.last_words()}"
+                )
             try:
                 event = self._events.get(timeout=min(0.2, left_s))
             except queue.Empty:
@@ -133,7 +147,9 @@ class Child:
                 watch()  # the true cause may be another process
                 raise LiveError(f"{self.name} {self.how_it_ended()}{self.last_words()}")
             if event["event"] == "error":
-                raise LiveError(f"{self.name}: {event['text']}{self.last_words() if event.get('see_log') else ''}")
+                raise LiveError(
+                    f"{self.name}: {event['text']}{self.last_words() if event.get('see_log') else ''}"
+                )
             return event
 
     def ask(self, do: str, event: str, timeout_s: float = 10.0, **fields: Any) -> Event:

@@ -1,7 +1,7 @@
 """The client: loads the model over the servers and makes tokens, `python -m live.local.client`.
 
-A process of its own, because llama.cpp aborts it when a server dies. The client stands for the first device: it
-holds the embedding, runs the first layers itself, and drives the servers. Commands: `load`, `generate`.
+A process of its own, because llama.cpp aborts it when a server dies. The client stands for the first device:
+it holds the embedding, runs the first layers itself, and drives the servers. Commands: `load`, `generate`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ BYTE_TOKENS = 256
 class Generator:
     """A loaded model on its devices; one chat at a time, always the likeliest token, no end of text."""
 
-    def __init__(self, model: str, endpoints: list[str], layers: list[int], context: int, threads: int) -> None:
-        """Load `model`, the last layers on the servers at `endpoints`, `layers` of them on each; raises LiveError."""
+    def __init__(
+        self, model: str, endpoints: list[str], layers: list[int], context: int, threads: int
+    ) -> None:
+        """Load `model`, the last layers on the servers at
+        `endpoints`, `layers` of them on each; raises LiveError.
+        """
         self._llama: Any = library.llama()
         self._llama.llama_backend_init()
         devices = [library.rpc_device(endpoint) for endpoint in endpoints]
@@ -40,14 +44,17 @@ class Generator:
         counts = [*layers[:-1], layers[-1] + 1] if layers else []
         self._split = (ctypes.c_float * self._llama.llama_max_devices())(*counts)
         params.tensor_split = self._split
-        # weights repacked for one processor exist in the client only: without them all devices run the same code
+        # weights repacked for one processor exist in the client
+        # only: without them all devices run the same code
         params.use_extra_bufts = False
         self._model = self._llama.llama_model_load_from_file(model.encode(), params)
         if not self._model:
             raise LiveError(f"llama.cpp could not load {model}")
         self._context = self._llama.llama_init_from_model(self._model, self._context_params(context, threads))
         if not self._context:
-            raise LiveError(f"llama.cpp could not make a context of {context} tokens; is there memory for its cache?")
+            raise LiveError(
+                f"llama.cpp could not make a context of {context} tokens; is there memory for its cache?"
+            )
         vocabulary = self._llama.llama_model_get_vocab(self._model)
         self.vocabulary: int = self._llama.llama_vocab_n_tokens(vocabulary)
 
@@ -66,7 +73,9 @@ class Generator:
         for start in range(0, len(tokens), BATCH_TOKENS):
             part = tokens[start : start + BATCH_TOKENS]
             array = (ctypes.c_int32 * len(part))(*part)
-            status = self._llama.llama_decode(self._context, self._llama.llama_batch_get_one(array, len(part)))
+            status = self._llama.llama_decode(
+                self._context, self._llama.llama_batch_get_one(array, len(part))
+            )
             if status:
                 raise LiveError(f"llama.cpp refused to decode (status {status}); is the context too short?")
         logits = self._llama.llama_get_logits_ith(self._context, -1)
@@ -80,7 +89,9 @@ def prompt(length: int, seed: int) -> list[int]:
 
 
 def _generate(lifeline: Lifeline, generator: Generator, command: Event) -> None:
-    """One chat, behind tokens `received` before: tells when it was sent, each token and when it was there (monotonic ns)."""
+    """One chat, behind tokens `received` before: tells when it
+    was sent, each token and when it was there (monotonic ns).
+    """
     generator.forget()
     tokens, received = prompt(command["prompt_tokens"], command["seed"]), command.get("received", [])
     lifeline.tell("request", sent_ns=time.monotonic_ns(), busy_ns=time.process_time_ns())
@@ -104,8 +115,13 @@ def main() -> None:
         while True:
             command = commands.get()
             if command["do"] == "load":
-                generator = Generator(command["model"], command["endpoints"], command["layers"], command["context"],
-                                      command["threads"])
+                generator = Generator(
+                    command["model"],
+                    command["endpoints"],
+                    command["layers"],
+                    command["context"],
+                    command["threads"],
+                )
                 lifeline.tell("loaded", vocabulary=generator.vocabulary)
             elif command["do"] == "generate" and generator is not None:
                 _generate(lifeline, generator, command)

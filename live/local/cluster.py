@@ -31,7 +31,8 @@ LOAD_S = 300.0
 CONNECT_S = 5.0
 SILENCE_S = 120.0  # longest wait for one token, a long prompt on a slow device included
 PORT_TRIES = 3
-QUOTA_FROM_S = 0.012  # the kernel enforces a quota at its tick, 4 ms at 250 Hz: shorter stages would slip through
+# the kernel enforces a quota at its tick, 4 ms at 250 Hz: shorter stages would slip through
+QUOTA_FROM_S = 0.012
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,15 @@ class LocalCluster:
     """A running cluster; a context manager that leaves nothing behind."""
 
     def __init__(self, plan: Plan, endpoints: tuple[str, ...] = ()) -> None:
-        """Of `plan`; with `endpoints` (host:port of servers that already run) nothing is relayed or slowed down."""
+        """Of `plan`; with `endpoints` (host:port of servers
+        that already run) nothing is relayed or slowed down.
+        """
         library.require()
         if endpoints and len(endpoints) != len(plan.links):
-            raise LiveError(f"{plan.scenario.name} needs {len(plan.links)} servers beside the client "
-                            f"{plan.devices[0].name}, and {len(endpoints)} addresses are given; give one per device")
+            raise LiveError(
+                f"{plan.scenario.name} needs {len(plan.links)} servers beside the client "
+                f"{plan.devices[0].name}, and {len(endpoints)} addresses are given; give one per device"
+            )
         self.plan, self.endpoints = plan, endpoints
         self.throttled_by: dict[str, str] = {}
         self.capped_by: dict[str, str] = {}
@@ -77,7 +82,9 @@ class LocalCluster:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         self.stop()
 
     def _child(self, name: str, module: str, *arguments: str) -> Child:
@@ -98,13 +105,21 @@ class LocalCluster:
         if not self.endpoints:
             ports = [self._start_server(device.name, device.threads) for device in plan.devices[1:]]
             self._relay = self._child("relay", "relay")
-            self.endpoints = tuple(self._open_link(shape, port) for shape, port in zip(plan.links, ports, strict=True))
+            self.endpoints = tuple(
+                self._open_link(shape, port) for shape, port in zip(plan.links, ports, strict=True)
+            )
         else:
             self._require_servers()
         self._client = self._child(client.name, "client")
         self._limit()
-        self._client.command("load", model=str(plan.model), endpoints=list(self.endpoints), threads=client.threads,
-                             layers=[device.layers for device in plan.devices[1:]], context=plan.context_tokens)
+        self._client.command(
+            "load",
+            model=str(plan.model),
+            endpoints=list(self.endpoints),
+            threads=client.threads,
+            layers=[device.layers for device in plan.devices[1:]],
+            context=plan.context_tokens,
+        )
         self._client.wait_for("loaded", LOAD_S, self.watch)
         if self._servers or not plan.links:
             self._slow_down()
@@ -115,7 +130,9 @@ class LocalCluster:
         """Start one server on a free port; another program may take the port first, so try again."""
         for tries_left in reversed(range(PORT_TRIES)):
             port = free_port()
-            server = self._child(name, "server", "--port", str(port), "--threads", str(threads), "--supervised")
+            server = self._child(
+                name, "server", "--port", str(port), "--threads", str(threads), "--supervised"
+            )
             try:
                 self._await_port(server, port)
             except LiveError:
@@ -139,7 +156,9 @@ class LocalCluster:
                 time.sleep(0.02)
             else:
                 return
-        raise LiveError(f"the server of {server.name} did not listen within {START_S:.0f} s{server.last_words()}")
+        raise LiveError(
+            f"the server of {server.name} did not listen within {START_S:.0f} s{server.last_words()}"
+        )
 
     def _require_servers(self) -> None:
         """Servers that were named must answer now: the engine would abort without a word that helps."""
@@ -149,8 +168,10 @@ class LocalCluster:
                 socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
             except OSError as error:
                 raise Unreachable(
-                    f"{device.name}: nothing answers at {endpoint} ({error.strerror or error}); start `sim live local "
-                    f"serve --host ADDRESS --port {port}` there, and mind its firewall") from error
+                    f"{device.name}: nothing answers at {endpoint} ({error.strerror or error}); start `sim "
+                    "live local "
+                    f"serve --host ADDRESS --port {port}` there, and mind its firewall"
+                ) from error
 
     def _open_link(self, shape: LinkShape, port: int) -> str:
         full = shape.model_copy(update={"target": ("127.0.0.1", port)})
@@ -162,9 +183,13 @@ class LocalCluster:
         return {self.plan.devices[0].name: self._client, **self._servers}
 
     def _limit(self) -> None:
-        """Put each device into groups of its own, and cap its memory where the scenario states what is usable."""
+        """Put each device into groups of its own, and cap
+        its memory where the scenario states what is usable.
+        """
         for device in self.plan.devices:
-            if device.name not in self._processes() or (device.share == 1 and device.memory_cap_bytes is None):
+            if device.name not in self._processes() or (
+                device.share == 1 and device.memory_cap_bytes is None
+            ):
                 continue
             groups = self._groups[device.name] = make_groups(device.name)
             self._keep(folders=[str(folder) for folder in groups.folders])
@@ -174,7 +199,9 @@ class LocalCluster:
                 self.capped_by[device.name] = "cgroup" if permitted else "not permitted"
 
     def _slow_down(self) -> None:
-        """Slow devices down to their share: by quota where permitted and precise, else by stopping and continuing."""
+        """Slow devices down to their share: by quota where
+        permitted and precise, else by stopping and continuing.
+        """
         for device in self.plan.devices:
             if device.share == 1:
                 continue
@@ -195,7 +222,9 @@ class LocalCluster:
         self.watch_relay()
 
     def watch_relay(self) -> None:
-        """Raise LiveError when the relay has ended; what becomes of a server a client that mends finds out by itself."""
+        """Raise LiveError when the relay has ended; what becomes
+        of a server a client that mends finds out by itself.
+        """
         if self._servers and self._relay.has_ended():
             raise LiveError(f"the relay {self._relay.how_it_ended()}{self._relay.last_words()}")
 
@@ -227,19 +256,28 @@ class LocalCluster:
         self.flights()
         return self.busy_ns()
 
-    def end_watch(self, before: dict[str, int], sent_ns: int, token_ns: tuple[int, ...], client_busy_ns: int) -> Run:
+    def end_watch(
+        self, before: dict[str, int], sent_ns: int, token_ns: tuple[int, ...], client_busy_ns: int
+    ) -> Run:
         """The chat since `begin_watch`, with what was imposed on its messages and how busy everybody was."""
         flights, after = self.flights(), self.busy_ns()
         busy_s = {self._client.name: client_busy_ns / 1e9}
         busy_s |= {name: (after[name] - before[name]) / 1e9 for name in after}
-        return Run(sent_ns, token_ns, tuple(flights), busy_s, self._service_s((token_ns[-1] - sent_ns) / 1e9, flights))
+        return Run(
+            sent_ns,
+            token_ns,
+            tuple(flights),
+            busy_s,
+            self._service_s((token_ns[-1] - sent_ns) / 1e9, flights),
+        )
 
     def flights(self) -> list[Event]:
         """What the relay has imposed since the last call."""
         return list(self._relay.ask("collect", "flights", timeout_s=60.0)["flights"]) if self._servers else []
 
     def _service_s(self, wall_s: float, flights: list[Event]) -> dict[str, float]:
-        """How long each device had work, told from the flights: from a delivered request to the begin of its reply.
+        """How long each device had work, told from the flights:
+        from a delivered request to the begin of its reply.
 
         The client has the rest: what no request or reply was under way for. Prompts that overlap make this an
         overestimate for servers and an underestimate for the client.

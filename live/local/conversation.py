@@ -1,9 +1,10 @@
 """Conversation: a client that loses no token: it goes on without whom it lost, and says what that took.
 
-The client takes a stream for broken when its connection fails, or after the silence that `RecoverySpec` permits at the
-rate observed. It then ends its process, asks every server whether it is there, places the layers on those that answer by
-the scenario's own rule (as the simulator does, `simulator.churn.placing`), starts again on them, sends prompt and received
-tokens, and goes on; whoever leaves meanwhile makes it begin again. Before the next reply it takes in who has come back.
+The client takes a stream for broken when its connection fails, or after the silence that `RecoverySpec`
+permits at the rate observed. It then ends its process, asks every server whether it is there, places the
+layers on those that answer by the scenario's own rule (as the simulator does, `simulator.churn.placing`),
+starts again on them, sends prompt and received tokens, and goes on; whoever leaves meanwhile makes it begin
+again. Before the next reply it takes in who has come back.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class Pace:
         self.last_ns = None
 
     def patience_s(self) -> float:
-        """How long the client still waits: `last token + time-out at this rate`; as long as it may before a first token."""
+        """How long the client still waits: `last token + time-out
+        at this rate`; as long as it may before a first token.
+        """
         if self.mean_s is None or self.last_ns is None:
             return self.leniency * self.client.time_out_most
         since_s = (time.monotonic_ns() - self.last_ns) / 1e9
@@ -114,8 +117,8 @@ class Conversation:
     def reply(self, reply: Reply, seed: int) -> Reply:
         """Make the whole reply.
 
-        Raises PlacementError where the survivors cannot hold the model, and LiveError where a stream breaks for a reason that
-        is no loss; `reply` then holds what came.
+        Raises PlacementError where the survivors cannot hold the model, and LiveError where a stream breaks
+        for a reason that is no loss; `reply` then holds what came.
         """
         pace = Pace(self.client)
         self._take_in(reply, pace)
@@ -123,12 +126,15 @@ class Conversation:
             self._mend(reply, pace)
         return reply
 
-    # --- making tokens ---------------------------------------------------------------------------------------------
+    # --- making tokens
+    # ---------------------------------------------------------------------------------------------
 
     def _listen(self, reply: Reply, pace: Pace, seed: int) -> bool:
         """Receive tokens until the reply is complete; False where the stream broke or stalled."""
         prompt_tokens, begun_ns = self.plan.scenario.workload.prompt_tokens, 0
-        self.cluster.ask_reply(prompt_tokens, reply.wanted - reply.count, seed, reply.tokens, exact=self.exact)
+        self.cluster.ask_reply(
+            prompt_tokens, reply.wanted - reply.count, seed, reply.tokens, exact=self.exact
+        )
         while True:
             try:
                 event = self.cluster.next_event(pace.patience_s(), self.ears.waiting)
@@ -175,15 +181,20 @@ class Conversation:
         self.tell(f"token {reply.count}: the stream broke off ({error})")
 
     def _is_hopeless(self, recovery: Recovery, has_new_loss: bool) -> bool:
-        """Broken again before a token: with everybody there no loss explains that, and patience ends some time."""
+        """Broken again before a token: with everybody there
+        no loss explains that, and patience ends some time.
+        """
         if (time.monotonic_ns() - recovery.fault_ns) / 1e9 > self.client.give_up:
             return True
         return not has_new_loss and not recovery.devices
 
-    # --- mending ---------------------------------------------------------------------------------------------------
+    # --- mending
+    # ---------------------------------------------------------------------------------------------------
 
     def _mend(self, reply: Reply, pace: Pace) -> None:
-        """From a broken stream to a client that is ready on the survivors; whoever leaves meanwhile makes it begin again."""
+        """From a broken stream to a client that is ready on the
+        survivors; whoever leaves meanwhile makes it begin again.
+        """
         recovery, before = reply.recoveries[-1], set(self.layers)
         while True:
             try:
@@ -226,16 +237,22 @@ class Conversation:
         if not isinstance(placed, Placed):
             raise PlacementError(placed.reason)
         if placed.devices[0] != client:
-            raise PlacementError(f"the survivors' ring begins at {placed.devices[0]}, but the client is {client}; set "
-                                 f"placement.order so that {client} is first")
-        self.tell("goes on with " + ", ".join(f"{shard.layers} on {shard.device}" for shard in placed.job.shards))
+            raise PlacementError(
+                f"the survivors' ring begins at {placed.devices[0]}, but the client is {client}; set "
+                f"placement.order so that {client} is first"
+            )
+        self.tell(
+            "goes on with " + ", ".join(f"{shard.layers} on {shard.device}" for shard in placed.job.shards)
+        )
         return placed
 
     def _take_in(self, reply: Reply, pace: Pace) -> None:
         """Before a reply: place again with those who have come back."""
         missing = [device.name for device in self.plan.devices if device.name not in self.layers]
         back = self.cluster.answering(RETURNED_S, missing)[1:] if missing and self.client.grow else ()
-        here = tuple(device.name for device in self.plan.devices if device.name in self.layers or device.name in back)
+        here = tuple(
+            device.name for device in self.plan.devices if device.name in self.layers or device.name in back
+        )
         if not back or not self._is_worth_it(here):
             return
         reply.sent_ns = time.monotonic_ns()
@@ -249,7 +266,9 @@ class Conversation:
             self._mend(reply, pace)
 
     def _is_worth_it(self, here: tuple[str, ...]) -> bool:
-        """Whether these devices are predicted to make tokens enough faster than those in use, as the simulator decides."""
+        """Whether these devices are predicted to make tokens
+        enough faster than those in use, as the simulator decides.
+        """
         now, then = (self.placer.place(names) for names in (tuple(self.layers), here))
         if not isinstance(now, Placed) or not isinstance(then, Placed) or now.number == then.number:
             return False

@@ -14,7 +14,8 @@ from simulator.units import format_seconds
 __all__ = ["doubts", "repeatability"]
 
 FEW_TOKENS = 64
-DRIFT = 0.05  # between the first and the last third of a run, or of the reference workload from visit to visit
+# between the first and the last third of a run, or of the reference workload from visit to visit
+DRIFT = 0.05
 OTHERS_CORES = 0.1
 LATE_MEDIAN_S, LATE_TAIL_S = 100e-6, 1e-3
 THROTTLE_MISS = 0.1  # of the share that was asked for
@@ -26,16 +27,24 @@ def gaps_s(run: Run) -> Floats:
 
 
 def repeatability(visits: Sequence[Sequence[Run]]) -> dict[str, object]:
-    """Median inter-token time (s) of each visit and each run, and the range of the visits over their median."""
+    """Median inter-token time (s) of each visit and each
+    run, and the range of the visits over their median.
+    """
     per_visit = [float(np.median(np.concatenate([gaps_s(run) for run in runs]))) for runs in visits if runs]
     per_run = [float(np.median(gaps_s(run))) for runs in visits for run in runs]
     spread = per_visit if len(per_visit) > 1 else per_run
-    return {"visit_median_s": per_visit, "run_median_s": per_run,
-            "relative_range": (max(spread) - min(spread)) / float(np.median(spread))}
+    return {
+        "visit_median_s": per_visit,
+        "run_median_s": per_run,
+        "relative_range": (max(spread) - min(spread)) / float(np.median(spread)),
+    }
 
 
 def doubts(
-    plan: Plan, visits: Sequence[Sequence[Run]], achieved: dict[str, float], others_cores: Sequence[float],
+    plan: Plan,
+    visits: Sequence[Sequence[Run]],
+    achieved: dict[str, float],
+    others_cores: Sequence[float],
     reference_s: Sequence[float],
 ) -> list[str]:
     """One sentence per doubt, each with its figure and what to do about it."""
@@ -46,26 +55,35 @@ def doubts(
         found.append(f"only {tokens} tokens per run: tails mean nothing; measure at least {FEW_TOKENS}")
     drift = _drift(runs)
     if abs(drift) > DRIFT:
-        found.append(f"the last third of all tokens took {drift:+.0%} against the first third, beyond what their place "
-                     "in a run explains; let the machine cool down and measure again")
+        found.append(
+            f"the last third of all tokens took {drift:+.0%} against the first third, beyond what their "
+            "place "
+            "in a run explains; let the machine cool down and measure again"
+        )
     for device in plan.devices:
         got = achieved.get(device.name)
         if got is not None and abs(got - device.share) > THROTTLE_MISS * device.share:
-            found.append(f"{device.name} was to run at {device.share:.0%} of full speed and ran at {got:.0%}; "
-                         "predict with the share that was achieved")
+            found.append(
+                f"{device.name} was to run at {device.share:.0%} of full speed and ran at {got:.0%}; "
+                "predict with the share that was achieved"
+            )
     return found
 
 
 def _about_load(others_cores: Sequence[float], reference_s: Sequence[float]) -> list[str]:
     found = []
     if others_cores and max(others_cores) > OTHERS_CORES:
-        found.append(f"other programs kept up to {max(others_cores):.2f} cores busy; close them and measure again")
+        found.append(
+            f"other programs kept up to {max(others_cores):.2f} cores busy; close them and measure again"
+        )
     if len(reference_s) > 1:
         drift = (max(reference_s) - min(reference_s)) / float(np.median(reference_s))
         if drift > DRIFT:
             times = ", ".join(format_seconds(value) for value in reference_s)
-            found.append(f"the reference workload drifted by {drift:.0%} between visits ({times}); compare "
-                         "configurations through it")
+            found.append(
+                f"the reference workload drifted by {drift:.0%} between visits ({times}); compare "
+                "configurations through it"
+            )
     return found
 
 
@@ -76,14 +94,19 @@ def _about_relays(runs: Sequence[Run]) -> list[str]:
     median, tail = float(np.median(late_s)), float(np.quantile(late_s, 0.99))
     if median <= LATE_MEDIAN_S and tail <= LATE_TAIL_S:
         return []
-    return [f"the relay delivered late: {format_seconds(median)} at the median, {format_seconds(tail)} at the 99th "
-            "percentile; use fewer threads per device, or a machine with more cores"]
+    return [
+        f"the relay delivered late: {format_seconds(median)} at the median, {format_seconds(tail)} at the "
+        "99th "
+        "percentile; use fewer threads per device, or a machine with more cores"
+    ]
 
 
 def _drift(runs: Sequence[Run]) -> float:
-    """Relative change from the first third of all tokens to the last, each compared with its own place in other runs.
+    """Relative change from the first third of all tokens to
+    the last, each compared with its own place in other runs.
 
-    A growing context makes later tokens slower in every run alike, which is no drift; so one run alone shows none.
+    A growing context makes later tokens slower in every run
+    alike, which is no drift; so one run alone shows none.
     """
     length = min(len(run.token_ns) for run in runs) - 1
     if len(runs) < 2 or length < 1:

@@ -1,6 +1,8 @@
-"""Drill: a client that ends and starts again on the servers that are there; what its phases take is what recoveries take.
+"""Drill: a client that ends and starts again on the servers
+that are there; what its phases take is what recoveries take.
 
-No device of the study has to be lost for it. With `kill` one more server goes first, and `detect` is measured as well.
+No device of the study has to be lost for it. With `kill` one
+more server goes first, and `detect` is measured as well.
 """
 
 from __future__ import annotations
@@ -29,15 +31,18 @@ TOKENS, SEED, SILENCE_S = 20, 1, 60.0
 class Drill:
     """One restart: what each phase took (s), and what is left of it when physics has had its share.
 
-    `load_fixed` is what `load` took beyond the bytes over the links' rates and the round trips, `first_prompt_fixed` what the
-    first prompt took beyond a second one of the same length and its own round trips.
+    `load_fixed` is what `load` took beyond the bytes over the links'
+    rates and the round trips, `first_prompt_fixed` what the first prompt
+    took beyond a second one of the same length and its own round trips.
     """
 
     scenario: str
     layers: dict[str, int]
     phases_s: dict[str, float]
     round_trips: dict[str, dict[str, int]] = field(default_factory=dict)
-    """In `load` and in `first_prompt` (beyond a second one): how often the client waited for each server's answer."""
+    """In `load` and in `first_prompt` (beyond a second one):
+    how often the client waited for each server's answer.
+    """
 
     def document(self) -> dict[str, Any]:
         """As plain data."""
@@ -45,18 +50,26 @@ class Drill:
 
 
 def wire_s(placed: Placed) -> float:
-    """Time of the weights on the links alone: `sum over servers of bytes / rate of the way from the client`."""
+    """Time of the weights on the links alone: `sum over
+    servers of bytes / rate of the way from the client`.
+    """
     client, *servers = placed.memory
     cluster = placed.job.cluster
-    return sum((use.weights_bytes + use.embedding_bytes + use.head_bytes)
-               * max(1 / leg.rate_bytes_per_s for leg in cluster.path(client.device, use.device).legs) for use in servers)
+    return sum(
+        (use.weights_bytes + use.embedding_bytes + use.head_bytes)
+        * max(1 / leg.rate_bytes_per_s for leg in cluster.path(client.device, use.device).legs)
+        for use in servers
+    )
 
 
 def round_trip_s(placed: Placed, server: str) -> float:
     """Mean time of a question to a server and its answer, without their bytes."""
     cluster, client = placed.job.cluster, placed.devices[0]
-    return sum(leg.law.mean_s * leg.stretch + leg.extra_s
-               for ends in ((client, server), (server, client)) for leg in cluster.path(*ends).legs)
+    return sum(
+        leg.law.mean_s * leg.stretch + leg.extra_s
+        for ends in ((client, server), (server, client))
+        for leg in cluster.path(*ends).legs
+    )
 
 
 def drill(scenario: Scenario, kill: str | None = None, threads: int = 1) -> Drill:
@@ -78,12 +91,20 @@ def drill(scenario: Scenario, kill: str | None = None, threads: int = 1) -> Dril
         cluster.load(list(layers.items())[1:])
         clock.lap("load")
         loading = _answers(cluster, placed)
-        first, later = (_prompt(cluster, chosen, placed, clock, name) for name in ("prefill", "prefill_again"))
+        first, later = (
+            _prompt(cluster, chosen, placed, clock, name) for name in ("prefill", "prefill_again")
+        )
         extra = {server: first[server] - later[server] for server in loading}
         phases_s["load_fixed"] = phases_s["load"] - wire_s(placed) - _waits_s(placed, loading)
-        phases_s["first_prompt_fixed"] = phases_s["prefill"] - phases_s["prefill_again"] - _waits_s(placed, extra)
-        return Drill(scenario.name, layers, {name: rounded(value) for name, value in phases_s.items()},
-                     {"load": dict(loading), "first_prompt": extra})
+        phases_s["first_prompt_fixed"] = (
+            phases_s["prefill"] - phases_s["prefill_again"] - _waits_s(placed, extra)
+        )
+        return Drill(
+            scenario.name,
+            layers,
+            {name: rounded(value) for name, value in phases_s.items()},
+            {"load": dict(loading), "first_prompt": extra},
+        )
 
 
 @dataclass
@@ -98,7 +119,9 @@ class _Clock:
         self.laps_s[name], self.since_s = now_s - self.since_s, now_s
 
 
-def _prompt(cluster: BreakableCluster, chosen: Plan, placed: Placed, clock: _Clock, name: str) -> Counter[str]:
+def _prompt(
+    cluster: BreakableCluster, chosen: Plan, placed: Placed, clock: _Clock, name: str
+) -> Counter[str]:
     """The first token of a reply with `TOKENS` received; how often each server answered."""
     clock.since_s = time.monotonic()
     cluster.ask_reply(chosen.scenario.workload.prompt_tokens, 1, SEED, [3] * TOKENS)

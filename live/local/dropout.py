@@ -1,6 +1,7 @@
 """Dropout: replies in the middle of which devices are lost, or come back, and a client that loses no token.
 
-The client is `conversation`'s; here are the faults. A Measurement holds a `phase` line for each phase of each recovery.
+The client is `conversation`'s; here are the faults. A
+Measurement holds a `phase` line for each phase of each recovery.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ BUSY_CORES = 0.5  # others at work beyond this make a recovery slower than it wo
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A device that goes `later_s` after the first reply has `at_token` tokens, and comes back `back_after_s` after that."""
+    """A device that goes `later_s` after the first reply has
+    `at_token` tokens, and comes back `back_after_s` after that.
+    """
 
     device: str
     at_token: int
@@ -55,7 +58,7 @@ class Dropped:
     @property
     def tokens(self) -> tuple[int, ...]:
         """Ids of the first reply's tokens."""
-        return tuple(self.first.tokens[self.first.given:])
+        return tuple(self.first.tokens[self.first.given :])
 
     @property
     def recoveries(self) -> tuple[Recovery, ...]:
@@ -71,7 +74,11 @@ class Dropped:
     @property
     def after(self) -> float | None:
         """Tokens/s of the first reply after its last recovery."""
-        return tokens_per_s(self.first.times_ns[self.first.recoveries[-1].token:]) if self.first.recoveries else None
+        return (
+            tokens_per_s(self.first.times_ns[self.first.recoveries[-1].token :])
+            if self.first.recoveries
+            else None
+        )
 
     @property
     def next(self) -> float | None:
@@ -80,16 +87,24 @@ class Dropped:
 
 
 def run_dropout(
-    scenario: Scenario, faults: Sequence[Fault], path: Path, tell: Tell = lambda text: None, *, threads: int = 1,
-    received: Sequence[int] = (), exact: bool = False, replies: int = 1,
+    scenario: Scenario,
+    faults: Sequence[Fault],
+    path: Path,
+    tell: Tell = lambda text: None,
+    *,
+    threads: int = 1,
+    received: Sequence[int] = (),
+    exact: bool = False,
+    replies: int = 1,
 ) -> Dropped:
-    """`replies` of `scenario` on the local cluster, `faults` in the middle of the first; writes a Measurement to `path`.
+    """`replies` of `scenario` on the local cluster, `faults`
+    in the middle of the first; writes a Measurement to `path`.
 
-    `received` are tokens that the client has already, as after a recovery: the reply goes on behind them.
-    They are read as one batch, whose rounding may turn a close call between two tokens; with `exact` one by one, which takes
-    a step each and gives the very tokens of an uninterrupted reply. Raises LiveError
-    for faults that the cluster cannot make, and PlacementError where the survivors cannot hold the model; what came until
-    then is in the file.
+    `received` are tokens that the client has already, as after a recovery: the reply goes on
+    behind them. They are read as one batch, whose rounding may turn a close call between two
+    tokens; with `exact` one by one, which takes a step each and gives the very tokens of an
+    uninterrupted reply. Raises LiveError for faults that the cluster cannot make, and
+    PlacementError where the survivors cannot hold the model; what came until then is in the file.
     """
     library.require()
     chosen = plan(scenario, threads)
@@ -98,10 +113,14 @@ def run_dropout(
         workload = chosen.scenario.workload
         cluster.generate(workload.prompt_tokens, min(WARM_UP_TOKENS, workload.output_tokens), WARM_UP_SEED)
         facts = {"faults": [f"{fault.mode} {fault.device} at token {fault.at_token}" for fault in faults]}
-        with MeasurementWriter(path, collect(chosen, {}, {}, facts, is_local=True, warm_up_requests=1)) as writer:
+        with MeasurementWriter(
+            path, collect(chosen, {}, {}, facts, is_local=True, warm_up_requests=1)
+        ) as writer:
             load = LoadMeter()
             load.start(cluster.pids)
-            held = _Rehearsal(chosen, cluster, writer, _Plug(cluster, list(faults)), tell, exact).hold(replies, received)
+            held = _Rehearsal(chosen, cluster, writer, _Plug(cluster, list(faults)), tell, exact).hold(
+                replies, received
+            )
             others = load.others_cores()
             if others is not None and others > BUSY_CORES:
                 writer.warn(f"other work kept {others:.1f} cores busy; measure again on a quieter machine")
@@ -113,11 +132,16 @@ def _check(chosen: Plan, faults: Sequence[Fault]) -> None:
     wanted = chosen.scenario.workload.output_tokens
     for fault in faults:
         if fault.device not in names[1:]:
-            raise LiveError(f"{fault.device} cannot be taken away; choose one of the servers {', '.join(names[1:])} "
-                            f"({names[0]} is the client: without it nobody goes on)")
+            raise LiveError(
+                f"{fault.device} cannot be taken away; choose one of the servers {', '.join(names[1:])} "
+                f"({names[0]} is the client: without it nobody goes on)"
+            )
         require_inside(fault.at_token, wanted)
         if fault.mode != "kill" and (fault.later_s or fault.back_after_s is not None):
-            raise LiveError(f"{fault.device}: only a device that is killed can go later or come back, not with mode {fault.mode}")
+            raise LiveError(
+                f"{fault.device}: only a device that is killed can go later or come back, not with mode "
+                f"{fault.mode}"
+            )
 
 
 @dataclass
@@ -172,8 +196,13 @@ class _Rehearsal:
 
     def hold(self, replies: int, received: Sequence[int]) -> tuple[Reply, ...]:
         """All replies, one after the other."""
-        ears = Ears(asked=self._asked, token=self._token, mended=self._mended, faults=self.plug.known,
-                    waiting=self.plug.tick)
+        ears = Ears(
+            asked=self._asked,
+            token=self._token,
+            mended=self._mended,
+            faults=self.plug.known,
+            waiting=self.plug.tick,
+        )
         talk = Conversation(self.plan, self.cluster, ears, self.tell, self.exact)
         made = []
         for self._run in range(replies):
@@ -182,20 +211,37 @@ class _Rehearsal:
             try:
                 made.append(talk.reply(reply, SEED + self._run))
             except SimulatorError as error:
-                self.writer.write("result", run=self._run, chat=0, outcome=type(error).__name__, tokens=reply.count,
-                                  detail=str(error))
+                self.writer.write(
+                    "result",
+                    run=self._run,
+                    chat=0,
+                    outcome=type(error).__name__,
+                    tokens=reply.count,
+                    detail=str(error),
+                )
                 raise
             self.writer.write("result", run=self._run, chat=0, outcome="complete", tokens=reply.count)
         return tuple(made)
 
     def _asked(self, reply: Reply) -> None:
         self._begin_ns = self._begin_ns or reply.sent_ns
-        self.writer.write("request", run=self._run, chat=0, prompt_tokens=self.plan.scenario.workload.prompt_tokens,
-                          sent_ns=reply.sent_ns - self._begin_ns)
+        self.writer.write(
+            "request",
+            run=self._run,
+            chat=0,
+            prompt_tokens=self.plan.scenario.workload.prompt_tokens,
+            sent_ns=reply.sent_ns - self._begin_ns,
+        )
 
     def _token(self, reply: Reply, token: int) -> None:
-        self.writer.write("token", run=self._run, chat=0, token=reply.count - 1, t_ns=reply.times_ns[-1] - reply.sent_ns,
-                          id=token)
+        self.writer.write(
+            "token",
+            run=self._run,
+            chat=0,
+            token=reply.count - 1,
+            t_ns=reply.times_ns[-1] - reply.sent_ns,
+            id=token,
+        )
         if self._run == 0:
             self.plug.reached(reply.count)
         self.plug.tick()

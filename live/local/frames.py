@@ -1,7 +1,8 @@
 """Frames of llama.cpp's RPC protocol 7, only to count and to name the messages that a relay lets pass.
 
-A request is `command (1 byte) | size (8 bytes, little endian) | payload`, a reply `size (8 bytes) | payload`
-(read from ggml-rpc.cpp of llama-cpp-python 0.3.36). The relay forwards bytes whatever this reader makes of them.
+A request is `command (1 byte) | size (8 bytes, little endian) | payload`, a
+reply `size (8 bytes) | payload` (read from ggml-rpc.cpp of llama-cpp-python
+0.3.36). The relay forwards bytes whatever this reader makes of them.
 """
 
 from __future__ import annotations
@@ -11,9 +12,24 @@ from dataclasses import dataclass, field
 __all__ = ["COMMANDS", "FrameReader"]
 
 COMMANDS = (
-    "alloc_buffer", "get_alignment", "get_max_size", "buffer_get_base", "free_buffer", "buffer_clear", "set_tensor",
-    "set_tensor_hash", "get_tensor", "copy_tensor", "graph_compute", "get_device_memory", "init_tensor",
-    "get_alloc_size", "hello", "device_count", "graph_recompute", "memset_tensor",
+    "alloc_buffer",
+    "get_alignment",
+    "get_max_size",
+    "buffer_get_base",
+    "free_buffer",
+    "buffer_clear",
+    "set_tensor",
+    "set_tensor_hash",
+    "get_tensor",
+    "copy_tensor",
+    "graph_compute",
+    "get_device_memory",
+    "init_tensor",
+    "get_alloc_size",
+    "hello",
+    "device_count",
+    "graph_recompute",
+    "memset_tensor",
 )
 REPLY = "reply"
 
@@ -27,7 +43,9 @@ class FrameReader:
     _payload_left: int = 0
 
     def feed(self, data: memoryview) -> list[tuple[str, int]]:
-        """Take the next bytes; returns (name, size in bytes with its header) of each message whose header got whole."""
+        """Take the next bytes; returns (name, size in bytes
+        with its header) of each message whose header got whole.
+        """
         begun: list[tuple[str, int]] = []
         header_size = 9 if self.is_request else 8
         at, end = 0, len(data)

@@ -1,9 +1,9 @@
 """Guard: the process that cleans up when `sim` itself is killed, `python -m live.local.guard`.
 
-It knows every process and control group of the cluster, and when the pipe from its parent ends without a farewell it
-kills the ones and removes the others. Where control groups are not permitted it also slows devices down, by stopping
-and continuing their processes in turn. Commands: `keep`, `slow`, `hold`
-(stop slowing a process down: it is about to hang), `farewell`.
+It knows every process and control group of the cluster, and when the pipe from its parent ends without a
+farewell it kills the ones and removes the others. Where control groups are not permitted it also slows
+devices down, by stopping and continuing their processes in turn. Commands: `keep`, `slow`, `hold` (stop
+slowing a process down: it is about to hang), `farewell`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from live.local.children import be_punctual
 
 __all__ = ["PERIOD_S", "alternate", "main"]
 
-PERIOD_S = 0.002  # of stopping and continuing: short against a stage, long against a signal's delivery (20 us)
+# of stopping and continuing: short against a stage, long against a signal's delivery (20 us)
+PERIOD_S = 0.002
 TRIES, PAUSE_S = 40, 0.05
 
 
@@ -43,7 +44,9 @@ def alternate(pid: int, share: float, is_over: threading.Event) -> None:
 
 
 def kill(pids: list[int]) -> None:
-    """Kill those processes that still lead a session of their own, as our children do: a number may be reused."""
+    """Kill those processes that still lead a session of
+    their own, as our children do: a number may be reused.
+    """
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getsid(pid) == pid:
@@ -75,7 +78,9 @@ def main() -> None:
             folders += command["folders"]
         elif command["do"] == "slow":
             is_over = threading.Event()
-            slow = threading.Thread(target=alternate, args=(command["pid"], command["share"], is_over), daemon=True)
+            slow = threading.Thread(
+                target=alternate, args=(command["pid"], command["share"], is_over), daemon=True
+            )
             slowed[command["pid"]] = slow, is_over
             slow.start()
         elif command["do"] == "hold" and command["pid"] in slowed:

@@ -1,7 +1,9 @@
-"""Build llama-cpp-python with its RPC backend once, keep the wheel, install it: `python -m live.local.install`.
+"""Build llama-cpp-python with its RPC backend once, keep the
+wheel, install it: `python -m live.local.install`.
 
-The wheels of the package index come without RPC, so it is built from source (gcc or clang and CMake, minutes on two
-cores) for the processor at hand; the wheel is kept per processor, because code built for one may not run on another.
+The wheels of the package index come without RPC, so it is built from source (gcc
+or clang and CMake, minutes on two cores) for the processor at hand; the wheel is
+kept per processor, because code built for one may not run on another.
 """
 
 from __future__ import annotations
@@ -53,12 +55,25 @@ def build(jobs: int | None = None) -> Path:
         return found
     _require_tools()
     folder = wheel_folder()
-    fresh = folder.with_name(f"{folder.name}.{os.getpid()}")  # renamed when whole: an interrupted build leaves no wheel
+    # renamed when whole: an interrupted build leaves no wheel
+    fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
     parallel = str(jobs or os.cpu_count() or 2)
     environment = os.environ | {"CMAKE_ARGS": CMAKE_ARGS, "CMAKE_BUILD_PARALLEL_LEVEL": parallel}
     # pip's own cache does not tell builds with RPC from builds without, so it is left out
-    command = [sys.executable, "-m", "pip", "wheel", "--no-cache-dir", "--no-deps", "--no-binary", "llama-cpp-python",
-               "--wheel-dir", str(fresh), f"llama-cpp-python=={VERSION}", "--verbose"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-cache-dir",
+        "--no-deps",
+        "--no-binary",
+        "llama-cpp-python",
+        "--wheel-dir",
+        str(fresh),
+        f"llama-cpp-python=={VERSION}",
+        "--verbose",
+    ]
     log = cache_folder("wheels") / "build.log"
     try:
         with log.open("wb") as out:
@@ -81,31 +96,43 @@ def install() -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-TAIL_LINES:])
-        raise EngineUnavailable(f"pip could not install {wheel.name}:\n{tail}\nmend what it says and run this again")
+        raise EngineUnavailable(
+            f"pip could not install {wheel.name}:\n{tail}\nmend what it says and run this again"
+        )
     return wheel
 
 
 def _require_tools() -> None:
     """Refuse early, by name, what the build cannot do without."""
-    compiler = os.environ.get("CXX") or next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
+    compiler = os.environ.get("CXX") or next(
+        (name for name in ("c++", "g++", "clang++") if shutil.which(name)), None
+    )
     if compiler is None or shutil.which(compiler) is None:
         raise EngineUnavailable(
-            f"no C++ compiler ({compiler or 'c++, g++ or clang++'}) on the PATH, and llama.cpp is built from source; "
-            "install one (Debian, Ubuntu: apt-get install build-essential; macOS: xcode-select --install) and run "
-            "`sim live local install` again; all of `sim` but the local cluster works without it")
+            f"no C++ compiler ({compiler or 'c++, g++ or clang++'}) on the PATH, and llama.cpp is built from "
+            "source; "
+            "install one (Debian, Ubuntu: apt-get install build-essential; macOS: xcode-select --install) "
+            "and run "
+            "`sim live local install` again; all of `sim` but the local cluster works without it"
+        )
 
 
 def _build_failed(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     tail = "\n".join(f"  {line[:200]}" for line in lines[-TAIL_LINES:])
-    return (f"llama-cpp-python {VERSION} did not build; the log ends with\n{tail}\nthe whole log is {log}; mend what "
-            "it names and run `sim live local install` again; all of `sim` but the local cluster works without it")
+    return (
+        f"llama-cpp-python {VERSION} did not build; the log ends with\n{tail}\nthe whole log is {log}; mend "
+        "what "
+        "it names and run `sim live local install` again; all of `sim` but the local cluster works without it"
+    )
 
 
 def main() -> int:
     """Build if needed and install; prints where the wheel came from."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--build-only", action="store_true", help="make the wheel and leave the Python as it is")
+    parser.add_argument(
+        "--build-only", action="store_true", help="make the wheel and leave the Python as it is"
+    )
     arguments = parser.parse_args()
     try:
         was_cached = cached_wheel() is not None

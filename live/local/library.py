@@ -1,6 +1,8 @@
-"""llama.cpp through ctypes: the few functions that llama-cpp-python does not wrap, and one clear error without it.
+"""llama.cpp through ctypes: the few functions that
+llama-cpp-python does not wrap, and one clear error without it.
 
-Everything here may abort the whole process when the C++ code asserts, so only child processes import the library.
+Everything here may abort the whole process when the C++ code
+asserts, so only child processes import the library.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from simulator.errors import EngineUnavailable
 
 __all__ = ["is_installed", "llama", "require", "rpc_device", "serve", "version"]
 
-WAY_OUT = ("install it with `sim live local install` (builds llama-cpp-python with RPC from source: needs a C++ "
-           "compiler and takes some minutes); the rest of `sim` works without it")
+WAY_OUT = (
+    "install it with `sim live local install` (builds llama-cpp-python with RPC from source: needs a C++ "
+    "compiler and takes some minutes); the rest of `sim` works without it"
+)
 
 
 def _package_folder() -> Path | None:
@@ -29,13 +33,17 @@ def _package_folder() -> Path | None:
 def _library_file(stem: str) -> Path:
     folder = _package_folder()
     if folder is None:
-        raise EngineUnavailable(f"the local cluster needs llama-cpp-python, which is not installed; {WAY_OUT}")
+        raise EngineUnavailable(
+            f"the local cluster needs llama-cpp-python, which is not installed; {WAY_OUT}"
+        )
     ending = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
     for name in (f"lib{stem}{ending}", f"{stem}{ending}"):
         if (folder / "lib" / name).exists():
             return folder / "lib" / name
     raise EngineUnavailable(
-        f"the installed llama-cpp-python was built without RPC (no {stem} library in {folder.name}/lib); {WAY_OUT}")
+        f"the installed llama-cpp-python was built without RPC (no {stem} library in {folder.name}/lib); "
+        f"{WAY_OUT}"
+    )
 
 
 def is_installed() -> bool:
@@ -68,7 +76,12 @@ def _rpc() -> ctypes.CDLL:
     library = ctypes.CDLL(str(_library_file("ggml-rpc")))
     library.ggml_backend_rpc_start_server.restype = None
     library.ggml_backend_rpc_start_server.argtypes = [
-        ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.POINTER(ctypes.c_void_p)]
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_size_t,
+        ctypes.c_size_t,
+        ctypes.POINTER(ctypes.c_void_p),
+    ]
     library.ggml_backend_rpc_add_server.restype = ctypes.c_void_p
     library.ggml_backend_rpc_add_server.argtypes = [ctypes.c_char_p]
     return library
@@ -83,7 +96,9 @@ def _base() -> ctypes.CDLL:
 
 
 def serve(endpoint: str, threads: int) -> None:
-    """Serve this machine's processor at `endpoint` (host:port), one client after the other; returns only on failure."""
+    """Serve this machine's processor at `endpoint` (host:port),
+    one client after the other; returns only on failure.
+    """
     library = ctypes.CDLL(str(_library_file("ggml-cpu")))
     library.ggml_backend_cpu_reg.restype = ctypes.c_void_p
     device = ctypes.c_void_p(_base().ggml_backend_reg_dev_get(library.ggml_backend_cpu_reg(), 0))
@@ -92,7 +107,9 @@ def serve(endpoint: str, threads: int) -> None:
 
 
 def rpc_device(endpoint: str) -> int:
-    """Connect to the server at `endpoint` and return its first device as a pointer; aborts if nothing answers."""
+    """Connect to the server at `endpoint` and return its
+    first device as a pointer; aborts if nothing answers.
+    """
     registry = _rpc().ggml_backend_rpc_add_server(endpoint.encode())
     if not registry:
         raise EngineUnavailable(f"the server at {endpoint} offers no device; start it with one")

@@ -14,7 +14,8 @@ from simulator.laws.law import Floats
 
 __all__ = ["relay_overhead_s"]
 
-MESSAGE = b"\x0d" + (64).to_bytes(8, "little") + bytes(64)  # framed as llama.cpp's are, and as small as they get
+# framed as llama.cpp's are, and as small as they get
+MESSAGE = b"\x0d" + (64).to_bytes(8, "little") + bytes(64)
 WARM_UP = 30
 
 
@@ -47,14 +48,19 @@ def _round_trips_s(port: int, count: int) -> Floats:
 
 
 def relay_overhead_s(count: int = 200) -> Floats:
-    """Added time per message (s) of `count` messages through a relay without delay, less the median without relay."""
+    """Added time per message (s) of `count` messages through
+    a relay without delay, less the median without relay.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_echo, args=(listener,), daemon=True).start()
         port = listener.getsockname()[1]
         relay = Child("relay", "live.local.relay")
         try:
-            shape = LinkShape(target=("127.0.0.1", port), forth=DirectionSpec(source="a", sink="b"),
-                              back=DirectionSpec(source="b", sink="a"))
+            shape = LinkShape(
+                target=("127.0.0.1", port),
+                forth=DirectionSpec(source="a", sink="b"),
+                back=DirectionSpec(source="b", sink="a"),
+            )
             through = relay.ask("link", "port", shape=shape.model_dump(mode="json"))["port"]
             relay.ask("shape", "shaping", on=True)
             direct_s = float(np.median(_round_trips_s(port, count)))

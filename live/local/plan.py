@@ -64,17 +64,27 @@ def plan(scenario: Scenario, threads: int = 1) -> Plan:
     prepared = prepare(scenario)
     full, job = prepared.scenario, prepared.job
     if full.engine.name != ENGINE_NAME:
-        raise LiveError(f"{full.name}: engine is {full.engine.name}, but the local cluster runs {ENGINE_NAME}; set "
-                        f"`engine: {ENGINE_NAME}`")
+        raise LiveError(
+            f"{full.name}: engine is {full.engine.name}, but the local cluster runs {ENGINE_NAME}; set "
+            f"`engine: {ENGINE_NAME}`"
+        )
     if full.workload.concurrency != 1:
-        raise LiveError(f"{full.name}: workload.concurrency is {full.workload.concurrency}, but the local cluster "
-                        "measures one chat at a time; set it to 1")
+        raise LiveError(
+            f"{full.name}: workload.concurrency is {full.workload.concurrency}, but the local cluster "
+            "measures one chat at a time; set it to 1"
+        )
     model = Path(full.model.gguf) if full.model.gguf else model_file(full.model.name)
     _check_model(prepared, model)
     devices = tuple(
-        DevicePlan(device.name, shard.start_layer, shard.layers, 1 - device.background_load, threads,
-                   scenario.devices[device.name].usable_memory,
-                   shard.layers * seconds_per_layer(device, job.model) * (1 - device.background_load))
+        DevicePlan(
+            device.name,
+            shard.start_layer,
+            shard.layers,
+            1 - device.background_load,
+            threads,
+            scenario.devices[device.name].usable_memory,
+            shard.layers * seconds_per_layer(device, job.model) * (1 - device.background_load),
+        )
         for device, shard in zip(job.ring, job.shards, strict=True)
     )
     client = job.ring[0].name
@@ -96,7 +106,8 @@ def _direction(way: Way) -> DirectionSpec:
     per_leg = [1 / leg.rate_bytes_per_s for leg in way.legs]
     doze = way.power_save
     return DirectionSpec(
-        source=way.source, sink=way.sink,
+        source=way.source,
+        sink=way.sink,
         legs=tuple(LegSpec(law=leg.law, stretch=leg.stretch, extra_s=leg.extra_s) for leg in way.legs),
         seconds_per_byte=sum(per_leg) if way.airtime_adds else max(per_leg),
         doze=DozeSpec(awake_s=doze.awake_s, wake=doze.wake) if doze else None,
@@ -104,17 +115,26 @@ def _direction(way: Way) -> DirectionSpec:
 
 
 def _check_model(prepared: Prepared, file: Path) -> None:
-    """The file must be the model that the scenario describes, or prediction and measurement speak of two things."""
+    """The file must be the model that the scenario describes,
+    or prediction and measurement speak of two things.
+    """
     if not file.exists():
-        raise LiveError(f"model.gguf: {file} does not exist; give the path of a GGUF file, or name one of "
-                        f"{', '.join(sorted(recipes()))}")
+        raise LiveError(
+            f"model.gguf: {file} does not exist; give the path of a GGUF file, or name one of "
+            f"{', '.join(sorted(recipes()))}"
+        )
     found, said = catalog.from_gguf(file), prepared.job.model
-    for what, in_file, in_scenario in (("layers", found.layers, said.layers), ("hidden", found.hidden, said.hidden),
-                                       ("layer_bytes", found.layer_bytes, said.layer_bytes),
-                                       ("head_bytes", found.head_bytes, said.head_bytes)):
+    for what, in_file, in_scenario in (
+        ("layers", found.layers, said.layers),
+        ("hidden", found.hidden, said.hidden),
+        ("layer_bytes", found.layer_bytes, said.layer_bytes),
+        ("head_bytes", found.head_bytes, said.head_bytes),
+    ):
         if abs(in_file - in_scenario) > SIZE_TOLERANCE * in_file:
-            raise LiveError(f"model.{what} is {in_scenario:g} in the scenario and {in_file:g} in {file.name}; take the "
-                            f"figures that `sim live local model {prepared.scenario.model.name}` prints")
+            raise LiveError(
+                f"model.{what} is {in_scenario:g} in the scenario and {in_file:g} in {file.name}; take the "
+                f"figures that `sim live local model {prepared.scenario.model.name}` prints"
+            )
 
 
 def _check_memory(chosen: Plan) -> None:
@@ -124,8 +144,10 @@ def _check_memory(chosen: Plan) -> None:
     model, device_count = chosen.prepared.job.model, len(chosen.devices)
     needed += model.kv_bytes(model.layers, chosen.context_tokens)
     if free is not None and needed > free:
-        raise LiveError(f"{device_count} devices with {chosen.model.name} need about {format_bytes(needed)} of memory "
-                        f"and {format_bytes(free)} are free; close other programs or take a smaller model")
+        raise LiveError(
+            f"{device_count} devices with {chosen.model.name} need about {format_bytes(needed)} of memory "
+            f"and {format_bytes(free)} are free; close other programs or take a smaller model"
+        )
 
 
 def _available_bytes() -> float | None:

@@ -50,7 +50,9 @@ def memory_bytes() -> float | None:
 
 
 def _busy_ticks() -> int | None:
-    """CPU ticks that the whole machine has spent at work, stolen ones included: nobody here could use them."""
+    """CPU ticks that the whole machine has spent at work,
+    stolen ones included: nobody here could use them.
+    """
     stat = Path("/proc/stat")
     if not stat.exists():
         return None
@@ -101,33 +103,64 @@ def _versions() -> dict[str, str]:
 
 
 def collect(
-    plan: Plan, achieved: dict[str, float], details: dict[str, dict[str, Any]], cluster: dict[str, Any], *,
-    is_local: bool, warm_up_requests: int,
+    plan: Plan,
+    achieved: dict[str, float],
+    details: dict[str, dict[str, Any]],
+    cluster: dict[str, Any],
+    *,
+    is_local: bool,
+    warm_up_requests: int,
 ) -> Provenance:
-    """The header of a Measurement; `achieved` are shares of full speed, `details` what else is known of each device."""
+    """The header of a Measurement; `achieved` are shares of
+    full speed, `details` what else is known of each device.
+    """
     full, model, workload = plan.scenario, plan.prepared.job.model, plan.scenario.workload
     this = {"chip": chip(), "os": f"{platform.system()} {platform.release()}", "power_source": power_source()}
     remote = {"chip": "unknown", "os": "unknown", "power_source": "unknown"}
     devices = tuple(
         DeviceProvenance(
-            name=device.name, memory_bytes=memory_bytes() if is_local or number == 0 else None,
+            name=device.name,
+            memory_bytes=memory_bytes() if is_local or number == 0 else None,
             link_kind=full.devices[device.name].link.kind or "custom",
-            throttle_asked=device.share if is_local else None, throttle_achieved=achieved.get(device.name),
+            throttle_asked=device.share if is_local else None,
+            throttle_achieved=achieved.get(device.name),
             details={"threads": device.threads, **details.get(device.name, {})},
-            **(this if is_local or number == 0 else remote))
+            **(this if is_local or number == 0 else remote),
+        )
         for number, device in enumerate(plan.devices)
     )
     written = full.model_dump(mode="json")
     return Provenance(
-        name=full.name, created=datetime.now(UTC).isoformat(timespec="seconds"),
-        source="local" if is_local else "llama-rpc", engine="llama-rpc",
-        engine_version=f"llama-cpp-python {library.version()}", model=full.model.name, model_layers=model.layers,
-        model_bytes=float(plan.model.stat().st_size), hidden_bytes=model.activation_bytes, devices=devices,
-        placement=tuple(ShardProvenance(device=device.name, start_layer=device.start_layer,
-                                        end_layer=device.start_layer + device.layers) for device in plan.devices),
-        prompt_tokens=workload.prompt_tokens, output_tokens=workload.output_tokens, runs=workload.runs,
-        warm_up_requests=warm_up_requests, clock="CLOCK_MONOTONIC of one machine", software=_versions(),
-        scenario=written, scenario_sha256=sha256(full.model_dump_json().encode()).hexdigest(),
-        cluster={"cores": os.cpu_count(), "load_average": list(os.getloadavg()),
-                 "links": [shape.model_dump(mode="json") for shape in plan.links] if is_local else [], **cluster},
+        name=full.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        source="local" if is_local else "llama-rpc",
+        engine="llama-rpc",
+        engine_version=f"llama-cpp-python {library.version()}",
+        model=full.model.name,
+        model_layers=model.layers,
+        model_bytes=float(plan.model.stat().st_size),
+        hidden_bytes=model.activation_bytes,
+        devices=devices,
+        placement=tuple(
+            ShardProvenance(
+                device=device.name,
+                start_layer=device.start_layer,
+                end_layer=device.start_layer + device.layers,
+            )
+            for device in plan.devices
+        ),
+        prompt_tokens=workload.prompt_tokens,
+        output_tokens=workload.output_tokens,
+        runs=workload.runs,
+        warm_up_requests=warm_up_requests,
+        clock="CLOCK_MONOTONIC of one machine",
+        software=_versions(),
+        scenario=written,
+        scenario_sha256=sha256(full.model_dump_json().encode()).hexdigest(),
+        cluster={
+            "cores": os.cpu_count(),
+            "load_average": list(os.getloadavg()),
+            "links": [shape.model_dump(mode="json") for shape in plan.links] if is_local else [],
+            **cluster,
+        },
     )

@@ -17,13 +17,21 @@ LOAD_S, SILENCE_S = 60.0, 30.0
 
 
 class Reference:
-    """A small model in one process without servers, links or limits; loaded once, asked between measurements."""
+    """A small model in one process without servers, links or
+    limits; loaded once, asked between measurements.
+    """
 
     def __enter__(self) -> Self:
         self._client = Child("reference", "live.local.client")
         try:
-            self._client.command("load", model=str(model_file(MODEL)), endpoints=[], layers=[], threads=1,
-                                 context=CONTEXT_TOKENS)
+            self._client.command(
+                "load",
+                model=str(model_file(MODEL)),
+                endpoints=[],
+                layers=[],
+                threads=1,
+                context=CONTEXT_TOKENS,
+            )
             self._client.wait_for("loaded", LOAD_S)
             self.seconds_per_token()
         except BaseException:
@@ -31,7 +39,9 @@ class Reference:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         self._client.end()
 
     def seconds_per_token(self) -> float:

@@ -1,9 +1,9 @@
 """Relay: one process through which all links of a local cluster run, `python -m live.local.relay`.
 
-Each link listens on a port of its own and passes bytes to its server, as `shaping` decides, over plain sockets. The
-process sleeps until `SPIN_NS` before something is due and then watches the clock, so that the delay that was imposed
-is the delay that was asked for. Commands: `link` (adds one), `shape` (on or off), `dark` (one goes dead), `lead` (one
-leads to another port), `collect` (flights since the last).
+Each link listens on a port of its own and passes bytes to its server, as `shaping` decides, over plain
+sockets. The process sleeps until `SPIN_NS` before something is due and then watches the clock, so that the
+delay that was imposed is the delay that was asked for. Commands: `link` (adds one), `shape` (on or off),
+`dark` (one goes dead), `lead` (one leads to another port), `collect` (flights since the last).
 """
 
 from __future__ import annotations
@@ -73,15 +73,19 @@ class Relay:
     def add(self, shape: LinkShape) -> int:
         """Open one link; returns the port at which it listens. Raises OSError when the port is taken."""
         listener = socket.create_server((shape.listen_host, shape.listen_port))
-        forth, back = (Direction(spec, self._port(shape, spec), spec.delays_ns(shape.seed), spec.wakes_ns(shape.seed))
-                       for spec in (shape.forth, shape.back))
+        forth, back = (
+            Direction(spec, self._port(shape, spec), spec.delays_ns(shape.seed), spec.wakes_ns(shape.seed))
+            for spec in (shape.forth, shape.back)
+        )
         self.links[listener] = Link(listener, shape, forth, back, shape.target)
         port: int = listener.getsockname()[1]
         return port
 
     def _port(self, shape: LinkShape, spec: DirectionSpec) -> Port:
         """The air of the medium, else the sender's own interface, which all its links share."""
-        return self.ports.setdefault(f"medium {shape.medium}" if shape.medium else f"device {spec.source}", Port())
+        return self.ports.setdefault(
+            f"medium {shape.medium}" if shape.medium else f"device {spec.source}", Port()
+        )
 
     def collect(self) -> list[Event]:
         """What was imposed on each flight since the last call, oldest first."""
@@ -98,7 +102,9 @@ class Relay:
         for listener, link in self.links.items():
             if listener.getsockname()[1] == port:
                 link.is_dark = True
-                link.kept += [self.lanes.pop(lane.source) for lane in list(self.lanes.values()) if lane.link is link]
+                link.kept += [
+                    self.lanes.pop(lane.source) for lane in list(self.lanes.values()) if lane.link is link
+                ]
 
     def lead(self, port: int, to: int) -> None:
         """Let new connections at `port` go to another port of the same host: its server has started again."""
@@ -107,7 +113,9 @@ class Relay:
                 link.target = (link.shape.target[0], to)
 
     def turn(self, extra: int) -> bool:
-        """Deliver what is due, wait, take what has come; returns whether `extra` (a file descriptor) can be read."""
+        """Deliver what is due, wait, take what has come;
+        returns whether `extra` (a file descriptor) can be read.
+        """
         wait_s = self._deliver()
         readers: list[Any] = [lane.source for lane in self.lanes.values() if lane.queued_bytes < QUEUE_BYTES]
         listeners = [listener for listener, link in self.links.items() if not link.is_dark]
@@ -124,7 +132,9 @@ class Relay:
         return extra in readable
 
     def _deliver(self) -> float | None:
-        """Send all that is due; returns how long nothing more will be (s), None for ever, watching short times out."""
+        """Send all that is due; returns how long nothing more
+        will be (s), None for ever, watching short times out.
+        """
         while True:
             next_ns = None
             for lane in list(self.lanes.values()):
@@ -140,7 +150,9 @@ class Relay:
                 pass
 
     def _send_due(self, lane: Lane) -> int | None:
-        """Send a lane's due bytes; returns when its next ones are due (ns), None when it has none or cannot send."""
+        """Send a lane's due bytes; returns when its next ones
+        are due (ns), None when it has none or cannot send.
+        """
         while lane.queue and not lane.is_blocked:
             due_ns, data, flight = lane.queue[0]
             if due_ns > time.monotonic_ns():
@@ -163,7 +175,9 @@ class Relay:
         return None
 
     def _accept(self, link: Link) -> None:
-        """Take a connection and make the one to its server; a server that is gone shows as a closed connection."""
+        """Take a connection and make the one to its server;
+        a server that is gone shows as a closed connection.
+        """
         near, _ = link.listener.accept()
         try:
             far = socket.create_connection(link.target, timeout=5)
@@ -211,7 +225,8 @@ def main() -> None:
     """Serve until the parent goes."""
     lifeline, relay = Lifeline(), Relay()
     be_punctual()
-    gc.disable()  # a collection takes longer than the overhead that we allow ourselves; nothing here makes cycles
+    # a collection takes longer than the overhead that we allow ourselves; nothing here makes cycles
+    gc.disable()
     pending = b""
     os.set_blocking(0, False)
     while True:
@@ -231,8 +246,11 @@ def _obey(relay: Relay, lifeline: Lifeline, command: Event) -> None:
         try:
             lifeline.tell("port", port=relay.add(shape))
         except OSError as error:
-            lifeline.tell("error", text=f"cannot listen at {shape.listen_host}:{shape.listen_port}: {error.strerror}; "
-                                        "stop what uses that port")
+            lifeline.tell(
+                "error",
+                text=f"cannot listen at {shape.listen_host}:{shape.listen_port}: {error.strerror}; "
+                "stop what uses that port",
+            )
     elif command["do"] == "shape":
         relay.is_shaping = bool(command["on"])
         lifeline.tell("shaping", on=relay.is_shaping)

@@ -1,7 +1,9 @@
-"""Run: scenarios in, Measurements out. Several scenarios are measured in turns, there and back (A B C C B A ...).
+"""Run: scenarios in, Measurements out. Several scenarios are
+measured in turns, there and back (A B C C B A ...).
 
-A shared machine drifts, so each scenario is visited once per round in alternating order, with a fixed reference
-workload before each visit; the Measurement holds the reference's times and how well its own visits agree.
+A shared machine drifts, so each scenario is visited once per round in
+alternating order, with a fixed reference workload before each visit; the
+Measurement holds the reference's times and how well its own visits agree.
 """
 
 from __future__ import annotations
@@ -36,19 +38,29 @@ WARM_UP_SEED, FIRST_SEED = 0, 1  # prompts differ from run to run and are the sa
 
 
 def run_scenario(
-    scenario: Scenario, out: Path, progress: Tell = lambda text: None, *, threads: int = 1,
+    scenario: Scenario,
+    out: Path,
+    progress: Tell = lambda text: None,
+    *,
+    threads: int = 1,
     endpoints: Sequence[str] = (),
 ) -> Path:
-    """Measure one scenario and return the Measurement: `out` itself if it ends in .jsonl, else a file in that folder.
+    """Measure one scenario and return the Measurement: `out`
+    itself if it ends in .jsonl, else a file in that folder.
 
-    With `endpoints` (host:port, one per device after the first) its servers are real devices that already run.
-    Raises LiveError when the cluster fails; what was measured until then is in the file.
+    With `endpoints` (host:port, one per device after the first) its servers are real devices that already
+    run. Raises LiveError when the cluster fails; what was measured until then is in the file.
     """
     return measure([scenario], out, progress, rounds=1, threads=threads, endpoints=endpoints)[0]
 
 
 def measure(
-    scenarios: Sequence[Scenario], out: Path, progress: Tell = lambda text: None, *, rounds: int = 2, threads: int = 1,
+    scenarios: Sequence[Scenario],
+    out: Path,
+    progress: Tell = lambda text: None,
+    *,
+    rounds: int = 2,
+    threads: int = 1,
     endpoints: Sequence[str] = (),
 ) -> list[Path]:
     """Measure `scenarios` in turns over `rounds` rounds; see `run_scenario`."""
@@ -110,18 +122,29 @@ class _Session:
                 while left and whole:
                     whole = self._measured(cluster, left.pop(0))
             if not whole and left and self.endpoints:
-                raise LiveError(f"a device was lost and its reply mended, but {len(left)} runs are left that need all devices; "
-                                f"bring it back and measure again. What was measured is in {self.path}")
+                raise LiveError(
+                    f"a device was lost and its reply mended, but {len(left)} runs are left that need all "
+                    "devices; "
+                    f"bring it back and measure again. What was measured is in {self.path}"
+                )
         if number == self.rounds - 1:
             self._conclude()
 
     def _warm_up(self, cluster: BreakableCluster, number: int) -> None:
         workload = self.plan.scenario.workload
-        self._note(cluster.generate(workload.prompt_tokens, min(WARM_UP_TOKENS, workload.output_tokens), WARM_UP_SEED))
-        self._open(cluster).write("reference", visit=number, at_ns=self._now_ns(), seconds_per_token=self.reference_s[-1])
+        self._note(
+            cluster.generate(
+                workload.prompt_tokens, min(WARM_UP_TOKENS, workload.output_tokens), WARM_UP_SEED
+            )
+        )
+        self._open(cluster).write(
+            "reference", visit=number, at_ns=self._now_ns(), seconds_per_token=self.reference_s[-1]
+        )
 
     def _measured(self, cluster: BreakableCluster, run: int) -> bool:
-        """One run; False where a device was lost in it, so that the cluster is no longer the one to measure."""
+        """One run; False where a device was lost in it, so
+        that the cluster is no longer the one to measure.
+        """
         name, load = self.plan.scenario.name, LoadMeter()
         load.start(cluster.pids)
         done = self._run(cluster, run)
@@ -131,7 +154,9 @@ class _Session:
         others = load.others_cores()
         self.others_cores += [] if others is None else [others]
         median_ms = 1e3 * float(np.median(np.diff(done.token_ns))) / 1e9
-        self.tell(f"{name}: run {run + 1} of {self.plan.scenario.workload.runs}, {median_ms:.1f} ms per token")
+        self.tell(
+            f"{name}: run {run + 1} of {self.plan.scenario.workload.runs}, {median_ms:.1f} ms per token"
+        )
         return True
 
     def _runs_of(self, number: int) -> range:
@@ -144,27 +169,43 @@ class _Session:
         workload, writer = self.plan.scenario.workload, self._needed()
 
         def asked(reply: Reply) -> None:
-            writer.write("request", run=run, chat=0, prompt_tokens=workload.prompt_tokens,
-                         sent_ns=reply.sent_ns - self._clock_ns)
+            writer.write(
+                "request",
+                run=run,
+                chat=0,
+                prompt_tokens=workload.prompt_tokens,
+                sent_ns=reply.sent_ns - self._clock_ns,
+            )
 
         def token(reply: Reply, number: int) -> None:
-            writer.write("token", run=run, chat=0, token=reply.count - 1, t_ns=reply.times_ns[-1] - reply.sent_ns)
+            writer.write(
+                "token", run=run, chat=0, token=reply.count - 1, t_ns=reply.times_ns[-1] - reply.sent_ns
+            )
 
         def mended(reply: Reply, recovery: Recovery) -> None:
             for line in recovery.lines(reply.sent_ns):
                 writer.write("phase", run=run, **line)
-            lost = cluster.obituary(recovery.devices) or ", ".join(recovery.devices) or "nobody: a false alarm"
-            self._warn(f"run {run}: lost after token {recovery.token}: {lost}; the client went on {recovery.seconds:.2f} s "
-                       "later, and this run calibrates nothing")
+            lost = (
+                cluster.obituary(recovery.devices) or ", ".join(recovery.devices) or "nobody: a false alarm"
+            )
+            self._warn(
+                f"run {run}: lost after token {recovery.token}: {lost}; the client went on "
+                f"{recovery.seconds:.2f} s "
+                "later, and this run calibrates nothing"
+            )
 
         talk = Conversation(self.plan, cluster, Ears(asked, token, mended), self.tell)
         before, reply = cluster.begin_watch(), Reply(workload.output_tokens)
         try:
             talk.reply(reply, FIRST_SEED + run)
         except SimulatorError as error:
-            writer.write("result", run=run, chat=0, outcome=type(error).__name__, tokens=reply.count, detail=str(error))
-            raise type(error)(f"{error}\nrun {run + 1} broke after {reply.count} tokens; they and all before are in "
-                              f"{self.path}") from error
+            writer.write(
+                "result", run=run, chat=0, outcome=type(error).__name__, tokens=reply.count, detail=str(error)
+            )
+            raise type(error)(
+                f"{error}\nrun {run + 1} broke after {reply.count} tokens; they and all before are in "
+                f"{self.path}"
+            ) from error
         writer.write("result", run=run, chat=0, outcome="complete", tokens=reply.count)
         if reply.recoveries:
             return None
@@ -176,15 +217,31 @@ class _Session:
     def _write_truth(self, writer: MeasurementWriter, run: int, done: Run) -> None:
         """What the relay imposed on each message, and how busy each device was."""
         for flight in done.flights:
-            writer.write("hop", run=run, source=flight["source"], sink=flight["sink"], size_bytes=flight["size_bytes"],
-                         sent_ns=flight["last_ns"] - self._clock_ns, imposed_ns=flight["imposed_ns"],
-                         late_ns=flight["late_ns"], messages=len(flight["messages"]))
+            writer.write(
+                "hop",
+                run=run,
+                source=flight["source"],
+                sink=flight["sink"],
+                size_bytes=flight["size_bytes"],
+                sent_ns=flight["last_ns"] - self._clock_ns,
+                imposed_ns=flight["imposed_ns"],
+                late_ns=flight["late_ns"],
+                messages=len(flight["messages"]),
+            )
         for device, busy_s in done.busy_s.items():
-            writer.write("device", run=run, device=device, busy_s=busy_s, wall_s=done.wall_s,
-                         service_s=done.service_s.get(device))
+            writer.write(
+                "device",
+                run=run,
+                device=device,
+                busy_s=busy_s,
+                wall_s=done.wall_s,
+                service_s=done.service_s.get(device),
+            )
 
     def _note(self, run: Run) -> None:
-        """Remember what share of full speed each device had: its CPU time over the time in which it had work."""
+        """Remember what share of full speed each device had:
+        its CPU time over the time in which it had work.
+        """
         for device in self.plan.devices:
             service_s = run.service_s.get(device.name, 0.0) * device.threads
             if service_s > 0 and device.name in run.busy_s:
@@ -199,16 +256,22 @@ class _Session:
     def _open(self, cluster: BreakableCluster) -> MeasurementWriter:
         """The file, opened once the warm-up has shown what the throttles achieve."""
         if self._writer is None:
-            details = {device.name: {"throttled_by": cluster.throttled_by.get(device.name, "nothing"),
-                                     "memory_cap_bytes": device.memory_cap_bytes,
-                                     "memory_capped_by": cluster.capped_by.get(device.name, "nothing")}
-                       for device in self.plan.devices}
+            details = {
+                device.name: {
+                    "throttled_by": cluster.throttled_by.get(device.name, "nothing"),
+                    "memory_cap_bytes": device.memory_cap_bytes,
+                    "memory_capped_by": cluster.capped_by.get(device.name, "nothing"),
+                }
+                for device in self.plan.devices
+            }
             facts: dict[str, object] = {"rounds": self.rounds}
             if not self.endpoints and self.plan.links:
                 added_s = relay_overhead_s()
                 median, p99 = np.quantile(added_s, (0.5, 0.99)).tolist()
                 facts["relay_overhead_s"] = {"median": median, "p99": p99}
-            header = collect(self.plan, self._shares(), details, facts, is_local=not self.endpoints, warm_up_requests=1)
+            header = collect(
+                self.plan, self._shares(), details, facts, is_local=not self.endpoints, warm_up_requests=1
+            )
             self._clock_ns = time.monotonic_ns()
             self._writer = MeasurementWriter(self.path, header)
         return self._writer

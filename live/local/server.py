@@ -32,8 +32,11 @@ def is_loopback(host: str) -> bool:
 
 def exposure(host: str, port: int) -> str:
     """What to say to somebody who listens beyond loopback."""
-    return (f"warning: whoever reaches {host}:{port} may use this processor and its memory; keep it to a network that "
-            "you trust")
+    return (
+        f"warning: whoever reaches {host}:{port} may use this processor and its memory; keep it to a network "
+        "that "
+        "you trust"
+    )
 
 
 def check_port(host: str, port: int) -> None:
@@ -43,8 +46,10 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise LiveError(f"cannot listen at {host}:{port}: {error.strerror}; stop what uses that port, or choose "
-                            "another with --port") from error
+            raise LiveError(
+                f"cannot listen at {host}:{port}: {error.strerror}; stop what uses that port, or choose "
+                "another with --port"
+            ) from error
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -81,7 +86,9 @@ def _supervised(host: str, port: int, threads: int) -> None:
 def main() -> int:
     """The command line of one server."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="loopback unless told otherwise: there is no password")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="loopback unless told otherwise: there is no password"
+    )
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)

@@ -1,14 +1,15 @@
 """Shaping: what one link does to the bytes that cross it, decided from arrival times alone.
 
-Bytes that follow each other in one direction, until the other side speaks or `GAP_NS` of silence pass, are one
-*flight*: one message of the layer above, and it meets one delay, drawn from the link's laws. Byte by byte, with
-`port` shared by all links of one medium, else by what one device sends:
+Bytes that follow each other in one direction, until the other side speaks or `GAP_NS` of silence pass, are
+one *flight*: one message of the layer above, and it meets one delay, drawn from the link's laws. Byte by
+byte, with `port` shared by all links of one medium, else by what one device sends:
 
     begin    = max(arrival, port.free)
     port.free = begin + size * seconds_per_byte
     delivery = max(port.free + delay, delivery of what was sent before)
 
-so order is kept (TCP), a stalled flight holds back all that follow it, and contending links queue for the airtime.
+so order is kept (TCP), a stalled flight holds back all that
+follow it, and contending links queue for the airtime.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ NS = 1e9
 
 
 class LegSpec(Spec):
-    """One side of the way: the law of its delay, its stretch by background traffic, and a constant on top (s)."""
+    """One side of the way: the law of its delay, its stretch
+    by background traffic, and a constant on top (s).
+    """
 
     law: Law
     stretch: float = Field(default=1.0, ge=1)
@@ -60,7 +63,10 @@ class DirectionSpec(Spec):
         for number, leg in enumerate(self.legs):
             name = f"relay/{self.source}/{self.sink}/{number}"
             drawn = Streams(seed).draws(name, leg.law, DRAWS)[:, 0]
-            total = [sum_s + leg.stretch * float(one) + leg.extra_s for sum_s, one in zip(total, drawn, strict=True)]
+            total = [
+                sum_s + leg.stretch * float(one) + leg.extra_s
+                for sum_s, one in zip(total, drawn, strict=True)
+            ]
         return [round(one * NS) for one in total]
 
     def wakes_ns(self, seed: int) -> list[int]:
@@ -72,7 +78,9 @@ class DirectionSpec(Spec):
 
 
 class LinkShape(Spec):
-    """One link between the client and a server, both directions; links with the same `medium` share its airtime."""
+    """One link between the client and a server, both
+    directions; links with the same `medium` share its airtime.
+    """
 
     target: tuple[str, int] = ("127.0.0.1", 0)
     """Where the server listens; filled in when it does."""
@@ -111,9 +119,14 @@ class Flight:
     def record(self, direction: DirectionSpec) -> dict[str, Any]:
         """As an event: what was imposed on the last byte, and how late it was delivered beyond that."""
         return {
-            "source": direction.source, "sink": direction.sink, "size_bytes": self.size_bytes, "sent_ns": self.first_ns,
-            "last_ns": self.last_ns, "imposed_ns": self.due_ns - self.last_ns,
-            "late_ns": self.sent_ns - self.due_ns, "messages": self.messages,
+            "source": direction.source,
+            "sink": direction.sink,
+            "size_bytes": self.size_bytes,
+            "sent_ns": self.first_ns,
+            "last_ns": self.last_ns,
+            "imposed_ns": self.due_ns - self.last_ns,
+            "late_ns": self.sent_ns - self.due_ns,
+            "messages": self.messages,
         }
 
 

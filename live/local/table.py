@@ -15,25 +15,34 @@ Row = dict[str, Any]
 
 
 def row(measurement: Measurement) -> Row:
-    """One Measurement's figures (s): inter-token time, first token, and the mean time per token split in parts."""
+    """One Measurement's figures (s): inter-token time, first
+    token, and the mean time per token split in parts.
+    """
     times = measurement.token_times_s()
     gaps_s = np.concatenate([np.diff(run) for run in times.values()])
     facts = measurement.provenance
     repeat = next(measurement.of("repeatability"), None)
     devices_s, hops_s = split_s(measurement)
     return {
-        "configuration": facts.name, "tokens": len(gaps_s), "inter_token_p50_s": float(np.median(gaps_s)),
-        "inter_token_p95_s": float(np.quantile(gaps_s, 0.95)), "inter_token_mean_s": float(np.mean(gaps_s)),
+        "configuration": facts.name,
+        "tokens": len(gaps_s),
+        "inter_token_p50_s": float(np.median(gaps_s)),
+        "inter_token_p95_s": float(np.quantile(gaps_s, 0.95)),
+        "inter_token_mean_s": float(np.mean(gaps_s)),
         "first_token_s": float(np.median([run[0] for run in times.values()])),
-        "relative_range": repeat["relative_range"] if repeat else None, "device_s": devices_s, "hop_s": hops_s,
+        "relative_range": repeat["relative_range"] if repeat else None,
+        "device_s": devices_s,
+        "hop_s": hops_s,
         "layers": {shard.device: shard.end_layer - shard.start_layer for shard in facts.placement},
         "shares": {device.name: device.throttle_achieved for device in facts.devices},
-        "warnings": list(measurement.warnings), "sha256": measurement.sha256,
+        "warnings": list(measurement.warnings),
+        "sha256": measurement.sha256,
     }
 
 
 def split_s(measurement: Measurement) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean seconds per token after the first, by device and by hop; the client has what is not seen elsewhere.
+    """Mean seconds per token after the first, by device and
+    by hop; the client has what is not seen elsewhere.
 
     A server worked from a request's delivery to its reply's arrival at the relay. Empty without relays.
     """
@@ -50,14 +59,18 @@ def split_s(measurement: Measurement) -> tuple[dict[str, float], dict[str, float
         if source == client:
             delivered_ns[sink] = event["sent_ns"] + held_ns
         elif source in delivered_ns:
-            devices_s[source] = devices_s.get(source, 0.0) + (event["sent_ns"] - delivered_ns.pop(source)) / 1e9
+            devices_s[source] = (
+                devices_s.get(source, 0.0) + (event["sent_ns"] - delivered_ns.pop(source)) / 1e9
+            )
     wall_s = sum(float(seconds[-1] - seconds[0]) for seconds in times.values())
     devices_s[client] = wall_s - sum(devices_s.values()) - sum(hops_s.values())
     tokens = sum(len(seconds) - 1 for seconds in times.values())
     if not hops_s and len(measurement.provenance.placement) > 1:
         return {}, {}
-    return ({name: seconds / tokens for name, seconds in devices_s.items()},
-            {name: seconds / tokens for name, seconds in hops_s.items()})
+    return (
+        {name: seconds / tokens for name, seconds in devices_s.items()},
+        {name: seconds / tokens for name, seconds in hops_s.items()},
+    )
 
 
 def markdown(rows: list[Row]) -> str:
@@ -67,9 +80,14 @@ def markdown(rows: list[Row]) -> str:
         shares = found["shares"]
         cells = (
             found["configuration"],
-            ", ".join(f"{name} {layers} at {_percent(shares.get(name))}" for name, layers in found["layers"].items()),
-            f"{1e3 * found['inter_token_p50_s']:.1f}", f"{1e3 * found['inter_token_p95_s']:.1f}",
-            _percent(found["relative_range"]), _parts(found["device_s"]), _parts(found["hop_s"]),
+            ", ".join(
+                f"{name} {layers} at {_percent(shares.get(name))}" for name, layers in found["layers"].items()
+            ),
+            f"{1e3 * found['inter_token_p50_s']:.1f}",
+            f"{1e3 * found['inter_token_p95_s']:.1f}",
+            _percent(found["relative_range"]),
+            _parts(found["device_s"]),
+            _parts(found["hop_s"]),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

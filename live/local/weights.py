@@ -1,7 +1,8 @@
 """Models with random weights: real Llama-architecture GGUF files that nobody has to download.
 
-Weights are drawn from a seed in F16, then llama.cpp's own quantiser makes Q4_K_M of them. The file is kept in the
-user's cache folder beside a record of its recipe and SHA-256, which is checked each time before it is used.
+Weights are drawn from a seed in F16, then llama.cpp's own quantiser makes
+Q4_K_M of them. The file is kept in the user's cache folder beside a record of
+its recipe and SHA-256, which is checked each time before it is used.
 """
 
 from __future__ import annotations
@@ -43,20 +44,26 @@ class Recipe(Spec):
     feed_forward: int = Field(ge=K_BLOCK, multiple_of=K_BLOCK)
     heads: int = Field(ge=1)
     kv_heads: int = Field(ge=1)
-    vocabulary: int = Field(ge=BYTE_TOKENS + len(SPECIAL_TOKENS), description="beyond the bytes: unused tokens")
+    vocabulary: int = Field(
+        ge=BYTE_TOKENS + len(SPECIAL_TOKENS), description="beyond the bytes: unused tokens"
+    )
     context: int = Field(ge=256)
     seed: int = Field(default=SEED, ge=0)
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Recipe:
         if self.hidden % self.heads or self.heads % self.kv_heads:
-            raise ValueError(f"hidden {self.hidden} must be a multiple of heads {self.heads}, and heads of kv_heads "
-                             f"{self.kv_heads}")
+            raise ValueError(
+                f"hidden {self.hidden} must be a multiple of heads {self.heads}, and heads of kv_heads "
+                f"{self.kv_heads}"
+            )
         return self
 
     @property
     def parameters(self) -> int:
-        """Number of weights: embedding, head, and per layer q, o, k, v, three of the feed-forward, two norms."""
+        """Number of weights: embedding, head, and per layer
+        q, o, k, v, three of the feed-forward, two norms.
+        """
         kv = self.hidden // self.heads * self.kv_heads
         layer = 2 * self.hidden * (self.hidden + kv) + 3 * self.hidden * self.feed_forward + 2 * self.hidden
         return self.layers * layer + 2 * self.hidden * self.vocabulary + self.hidden
@@ -78,8 +85,10 @@ def recipe(name: str) -> Recipe:
     """The recipe of that name; raises CatalogError."""
     if name not in recipes():
         known = sorted(recipes())
-        raise CatalogError(f"no recipe for a model {name!r}{did_you_mean(name, known)}; the local cluster makes "
-                           f"{', '.join(known)}, and runs any other model from its file: model: {{gguf: PATH}}")
+        raise CatalogError(
+            f"no recipe for a model {name!r}{did_you_mean(name, known)}; the local cluster makes "
+            f"{', '.join(known)}, and runs any other model from its file: model: {{gguf: PATH}}"
+        )
     return recipes()[name]
 
 
@@ -156,8 +165,11 @@ def _add_vocabulary(writer: Any, size: int) -> None:
     writer.add_unk_token_id(0)
 
 
-def model_file(name: str, shape: Recipe | None = None, tell: Callable[[str], None] = lambda text: None) -> Path:
-    """The quantised model of recipe `name` (or of `shape`): from the cache if its checksum holds, else made now.
+def model_file(
+    name: str, shape: Recipe | None = None, tell: Callable[[str], None] = lambda text: None
+) -> Path:
+    """The quantised model of recipe `name` (or of `shape`):
+    from the cache if its checksum holds, else made now.
 
     Raises EngineUnavailable without llama-cpp-python, CatalogError for an unknown recipe.
     """
@@ -174,7 +186,11 @@ def model_file(name: str, shape: Recipe | None = None, tell: Callable[[str], Non
     try:
         write_f16(shape, raw)
         _quantise(raw, fresh)
-        facts = {"sha256": _sha256(fresh), "recipe": shape.model_dump(), "llama_cpp_python": library.version()}
+        facts = {
+            "sha256": _sha256(fresh),
+            "recipe": shape.model_dump(),
+            "llama_cpp_python": library.version(),
+        }
         record.write_text(json.dumps(facts) + "\n", encoding="utf-8")
         fresh.replace(file)
     finally:
@@ -196,8 +212,10 @@ def _quantise(raw: Path, target: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-5:])
-        raise EngineUnavailable(f"llama.cpp could not quantise the model (needs {raw.stat().st_size / 1e9:.1f} GB "
-                                f"free on disk and some memory); it said:\n{tail}")
+        raise EngineUnavailable(
+            f"llama.cpp could not quantise the model (needs {raw.stat().st_size / 1e9:.1f} GB "
+            f"free on disk and some memory); it said:\n{tail}"
+        )
 
 
 def _quantise_here(raw: str, target: str) -> int:

@@ -1,7 +1,8 @@
-"""What the world knows: devices, platforms, models, networks, engines and prices, each with source and confidence.
+"""What the world knows: devices, platforms, models, networks,
+engines and prices, each with source and confidence.
 
-Nothing here is measured by this project. Facts are read lazily from `data/` and cached; a look-up that fails raises
-CatalogError with the nearest known name.
+Nothing here is measured by this project. Facts are read lazily from `data/` and cached; a look-up that fails
+raises CatalogError with the nearest known name.
 """
 
 from simulator.catalog.files import from_gguf, from_hf_config

@@ -1,8 +1,9 @@
 """Read the header of a GGUF file: what the model is and how many bytes each part has, never the weights.
 
-Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little endian). The file may be hostile:
-every length is checked against what is left of the file before it is used, nothing longer than a short string is kept,
-and tensors are summed up while they are read. So memory stays bounded by the number of layers.
+Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 and 3, little
+endian). The file may be hostile: every length is checked against what is left of the file
+before it is used, nothing longer than a short string is kept, and tensors are summed up
+while they are read. So memory stays bounded by the number of layers.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class Part:
 
 @dataclass
 class GgufHeader:
-    """Metadata (numbers, short strings and lists) and the sizes of the parts: layers by number, others by name."""
+    """Metadata (numbers, short strings and lists) and the
+    sizes of the parts: layers by number, others by name.
+    """
 
     metadata: dict[str, Value] = field(default_factory=dict)
     layers: dict[int, Part] = field(default_factory=lambda: defaultdict(Part))
@@ -60,13 +63,17 @@ def read_header(path: Path) -> GgufHeader:
         with path.open("rb") as file:
             return _Reader(path, file).read()
     except OSError as error:
-        raise CatalogError(f"{path}: cannot be read ({error.strerror}); give the path of a .gguf file") from error
+        raise CatalogError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a .gguf file"
+        ) from error
 
 
 @cache
 def _types() -> dict[int, tuple[str, int, int]]:
     """Tensor types by number: name, values per block, bytes per block."""
-    return {int(r["id"]): (r["name"], int(r["block_values"]), int(r["block_bytes"])) for r in table("ggml_types")}
+    return {
+        int(r["id"]): (r["name"], int(r["block_values"]), int(r["block_bytes"])) for r in table("ggml_types")
+    }
 
 
 class _Reader:
@@ -79,7 +86,9 @@ class _Reader:
 
     def fail(self, what: str) -> CatalogError:
         """The error for this file."""
-        return CatalogError(f"{self.path}: {what}; download the file again, or describe the model in the scenario")
+        return CatalogError(
+            f"{self.path}: {what}; download the file again, or describe the model in the scenario"
+        )
 
     def read(self) -> GgufHeader:
         """The whole header."""
@@ -153,7 +162,9 @@ class _Reader:
         elif kind in SCALARS:
             width = struct.calcsize("<" + SCALARS[kind])
             if count <= MAX_KEPT and count * width <= self.left:
-                self.header.metadata[key] = struct.unpack(f"<{count}{SCALARS[kind]}", self.take(count * width))
+                self.header.metadata[key] = struct.unpack(
+                    f"<{count}{SCALARS[kind]}", self.take(count * width)
+                )
             else:
                 self.skip(count * width)
         else:

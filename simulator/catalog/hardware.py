@@ -61,10 +61,11 @@ class DeviceFacts(Facts):
         return tuple(dict.fromkeys((*self.from_memory_fields, *self.rule_fields)))
 
     def usable(self, memory_bytes: float | None = None) -> Usable:
-        """Memory that a model may take when the device has `memory_bytes` (default: its own), with its source.
+        """Memory that a model may take when the device has
+        `memory_bytes` (default: its own), with its source.
 
-        In this order: a limit published for this very device, a printed limit for this amount of memory, the rule of
-        the platform (a share of the memory, or the memory minus what the system keeps).
+        In this order: a limit published for this very device, a printed limit for this amount of memory, the
+        rule of the platform (a share of the memory, or the memory minus what the system keeps).
         """
         total = self.snap(memory_bytes)
         own = self.usable_low_bytes
@@ -77,7 +78,9 @@ class DeviceFacts(Facts):
         return self.usable(memory_bytes).bytes
 
     def snap(self, memory_bytes: float | None) -> float:
-        """The sold memory option (bytes) that `memory_bytes` means, or the value itself when none is within 8 %."""
+        """The sold memory option (bytes) that `memory_bytes`
+        means, or the value itself when none is within 8 %.
+        """
         if memory_bytes is None:
             return self.memory_bytes
         near = min(self.memory_options_bytes, key=lambda option: abs(option - memory_bytes))
@@ -89,7 +92,9 @@ class DeviceFacts(Facts):
 
 
 def _printed_limit(platform: str, total_bytes: float) -> Usable | None:
-    """The Metal working set printed on a Mac with this much memory; of several the newest, which stands last."""
+    """The Metal working set printed on a Mac with this much
+    memory; of several the newest, which stands last.
+    """
     if platform != "apple-metal":
         return None
     rows = [row for row in table("device_memory_limits") if row["what"].startswith("Metal recommended")]
@@ -119,7 +124,9 @@ def kind_of(platform: str) -> Row:
 
 
 def _measured(chip: str, platform: str) -> dict[str, Any]:
-    """Effective decode bandwidth (bytes/s) of this very chip, where that predicts better than its platform does."""
+    """Effective decode bandwidth (bytes/s) of this very
+    chip, where that predicts better than its platform does.
+    """
     for row in table("measured_chips"):
         if row["platform"] == platform and normalise(row["chip"]) == normalise(chip):
             return {
@@ -142,19 +149,33 @@ def _facts(row: Row) -> DeviceFacts:
     if "all" in memory:
         memory = ("memory_options_bytes", "memory_bytes_per_s", "flop_per_s", "load_w", "price_usd")
     return DeviceFacts(
-        name=row["device"], aliases=names_of(row, "device")[1:], category=row["category"], platform=row["platform"],
-        other_platforms=split(row["other_platforms"]), chip=row["chip"],
-        memory_bytes=options[0], memory_options_bytes=options,
-        usable_low_bytes=number(row, "usable_low_gb", GB), usable_high_bytes=number(row, "usable_high_gb", GB),
-        usable_basis=row["usable_basis"], memory_bytes_per_s=bandwidth,
+        name=row["device"],
+        aliases=names_of(row, "device")[1:],
+        category=row["category"],
+        platform=row["platform"],
+        other_platforms=split(row["other_platforms"]),
+        chip=row["chip"],
+        memory_bytes=options[0],
+        memory_options_bytes=options,
+        usable_low_bytes=number(row, "usable_low_gb", GB),
+        usable_high_bytes=number(row, "usable_high_gb", GB),
+        usable_basis=row["usable_basis"],
+        memory_bytes_per_s=bandwidth,
         measured_memory_bytes_per_s=number(row, "mem_bandwidth_measured_gbs", GB),
         flop_per_s=flops or bandwidth * float(kind["flop_per_byte"]),
         disk_bytes_per_s=disk or float(kind["disk_bytes_per_s"]),
-        network=row["network"], network_ports=row["network_ports"],
-        idle_w=number(row, "idle_w"), load_w=number(row, "load_w"), price_usd=number(row, "price_usd"),
-        **_measured(row["chip"], row["platform"]), source=row["source"], confidence=row["confidence"],
-        from_memory_fields=memory, rule_fields=tuple(filled), note=row["note"],
-    )  # fmt: skip
+        network=row["network"],
+        network_ports=row["network_ports"],
+        idle_w=number(row, "idle_w"),
+        load_w=number(row, "load_w"),
+        price_usd=number(row, "price_usd"),
+        **_measured(row["chip"], row["platform"]),
+        source=row["source"],
+        confidence=row["confidence"],
+        from_memory_fields=memory,
+        rule_fields=tuple(filled),
+        note=row["note"],
+    )
 
 
 # the published column that a field comes from, for the names in `from_memory_fields`
@@ -175,8 +196,9 @@ def devices() -> tuple[DeviceFacts, ...]:
 def device(name: str, memory_bytes: float | None = None) -> DeviceFacts:
     """The device called `name` (case, spaces and punctuation do not matter), with `memory_bytes` of memory.
 
-    Where one name covers several models ('MacBook Pro M4 Max'), the one sold with that much memory is meant, else the
-    smallest. Without `memory_bytes` it gets its smallest option. Raises CatalogError for an unknown name.
+    Where one name covers several models ('MacBook Pro M4 Max'), the one sold
+    with that much memory is meant, else the smallest. Without `memory_bytes` it
+    gets its smallest option. Raises CatalogError for an unknown name.
     """
     found = pick("device", name, devices(), lambda facts: (facts.name, *facts.aliases))
     if memory_bytes is None:

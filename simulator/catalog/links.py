@@ -15,7 +15,9 @@ Medium = Literal["wifi", "wired", "direct"]
 
 
 class PowerSaveFacts(Facts):
-    """A radio that dozes after `awake_s` without traffic; `wake` is the law of the delay of the next message."""
+    """A radio that dozes after `awake_s` without traffic;
+    `wake` is the law of the delay of the next message.
+    """
 
     awake_s: float
     wake: dict[str, Any]
@@ -25,7 +27,9 @@ class PowerSaveFacts(Facts):
 
 
 class VpnFacts(Facts):
-    """An overlay: `added_delay_s` end to end for one message, and the share of the throughput that is left."""
+    """An overlay: `added_delay_s` end to end for one
+    message, and the share of the throughput that is left.
+    """
 
     name: str
     title: str
@@ -41,8 +45,9 @@ class VpnFacts(Facts):
 class NetworkFacts(Facts):
     """One kind of link. `delay` is the law (as `simulator.laws` reads it) of one message on ONE side.
 
-    A path from device to device has two sides, a round trip four crossings; that holds for a direct cable too.
-    `scale_log_sd` and `rate_log_sd` tell how much homes differ (standard deviation of the natural logarithm).
+    A path from device to device has two sides, a round trip four crossings;
+    that holds for a direct cable too. `scale_log_sd` and `rate_log_sd` tell
+    how much homes differ (standard deviation of the natural logarithm).
     """
 
     name: str

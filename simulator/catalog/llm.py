@@ -1,7 +1,7 @@
 """Language models: shapes, exact file sizes, and the bytes and flops of one layer.
 
-`model` answers from the catalogue, `simulator.catalog.files` from a GGUF header or an HF config.json. All of them end
-in `build`, so that a name, a file and a config of the same model agree.
+`model` answers from the catalogue, `simulator.catalog.files` from a GGUF header or an HF config.json. All of
+them end in `build`, so that a name, a file and a config of the same model agree.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Shape(Facts):
 
     @property
     def attention_params(self) -> float:
-        """Weights of attention and norms in one layer: h*(H + 2*K)*d for q, k, v, H*d*h for the output, 2*h norms."""
+        """Weights of attention and norms in one layer: h*(H +
+        2*K)*d for q, k, v, H*d*h for the output, 2*h norms.
+        """
         if self.attention_params_override is not None:
             return self.attention_params_override
         return self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads) + 2 * self.hidden
@@ -78,8 +80,12 @@ class Shape(Facts):
     def params_total(self) -> float:
         """All weights; a tied head is counted once."""
         mix = self.mixture_share
-        ffn = (1 - mix) * self.dense_ffn_params + mix * (self.shared_params + self.experts * self.expert_params)
-        return self.layers * (self.attention_params + ffn) + self.table_params * (1 if self.tied_embeddings else 2)
+        ffn = (1 - mix) * self.dense_ffn_params + mix * (
+            self.shared_params + self.experts * self.expert_params
+        )
+        return self.layers * (self.attention_params + ffn) + self.table_params * (
+            1 if self.tied_embeddings else 2
+        )
 
     @property
     def active_params_per_layer(self) -> float:
@@ -90,14 +96,18 @@ class Shape(Facts):
 
     @property
     def kv_bytes_per_token_per_layer(self) -> float:
-        """fp16 cache of one token in one layer: 2 (k and v) * K * d * 2 bytes; of a latent cache what it stores."""
+        """fp16 cache of one token in one layer: 2 (k and v)
+        * K * d * 2 bytes; of a latent cache what it stores.
+        """
         if self.kv_bytes_override is not None:
             return self.kv_bytes_override
         return 2.0 * self.kv_heads * self.head_dim * FP16_BYTES
 
 
 class Bits(Facts):
-    """Bits per weight of the parts of a quantised file; `attention` differs from `body` where only experts shrink."""
+    """Bits per weight of the parts of a quantised file;
+    `attention` differs from `body` where only experts shrink.
+    """
 
     quantisation: str
     format: str
@@ -109,11 +119,12 @@ class Bits(Facts):
 
 
 class ModelFacts(Facts):
-    """A model in one quantisation. Invariant: layers * layer_bytes + embedding_bytes + head_bytes = total_bytes.
+    """A model in one quantisation. Invariant: layers *
+    layer_bytes + embedding_bytes + head_bytes = total_bytes.
 
-    With tied embeddings `embedding_bytes` is 0 and `head_bytes` is the shared table: a device that embeds without
-    holding the head needs its own copy (`embedding_table_bytes`). Layers are averages where they differ;
-    `bytes_per_layer` holds the exact ones when a file told them.
+    With tied embeddings `embedding_bytes` is 0 and `head_bytes` is the shared table: a device that embeds
+    without holding the head needs its own copy (`embedding_table_bytes`). Layers are averages where they
+    differ; `bytes_per_layer` holds the exact ones when a file told them.
     """
 
     name: str
@@ -161,14 +172,17 @@ class ModelFacts(Facts):
 
     @property
     def attention_flops_per_context_token(self) -> float:
-        """Flops of one layer per cached token that is attended to: `4 * heads * head_dim`, for q.k and for the sum."""
+        """Flops of one layer per cached token that is attended
+        to: `4 * heads * head_dim`, for q.k and for the sum.
+        """
         return 4.0 * self.heads * self.head_dim
 
     def active_layer_bytes_at(self, batch: int) -> float:
         """Bytes that a step over `batch` tokens reads in an average layer.
 
-        `rest + experts * (1 - (1 - k/E)**batch)`: of E experts a token takes k; with independent routing an expert is
-        missed by all tokens with probability (1 - k/E)**batch. Real routing is correlated, so this is an upper bound.
+        `rest + experts * (1 - (1 - k/E)**batch)`: of E experts a token takes k; with
+        independent routing an expert is missed by all tokens with probability (1 -
+        k/E)**batch. Real routing is correlated, so this is an upper bound.
         """
         if not self.experts:
             return self.layer_bytes
@@ -198,18 +212,39 @@ def build(shape: Shape, bits: Bits, published: Row | None = None) -> ModelFacts:
         params_total=shape.params_total,
         params_active=shape.layers * shape.active_params_per_layer + shape.table_params,
         kv_bytes_per_token_per_layer=shape.kv_bytes_per_token_per_layer,
-        quantisation=bits.quantisation, format=bits.format,
-        total_bytes=layer * shape.layers + embedding + head, size_basis=basis, size_confidence=confidence,
-        layer_bytes=layer, expert_layer_bytes=experts * layer / (experts + rest),
-        embedding_bytes=embedding, head_bytes=head,
-        layer_flops_per_token=2 * shape.active_params_per_layer, head_flops=2 * shape.table_params,
-    )  # fmt: skip
+        quantisation=bits.quantisation,
+        format=bits.format,
+        total_bytes=layer * shape.layers + embedding + head,
+        size_basis=basis,
+        size_confidence=confidence,
+        layer_bytes=layer,
+        expert_layer_bytes=experts * layer / (experts + rest),
+        embedding_bytes=embedding,
+        head_bytes=head,
+        layer_flops_per_token=2 * shape.active_params_per_layer,
+        head_flops=2 * shape.table_params,
+    )
 
 
 SHARED_FIELDS = {
-    "name", "aliases", "family", "layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab",
-    "tied_embeddings", "experts", "experts_per_token", "dense_layers_first", "source", "confidence", "note",
-}  # fmt: skip
+    "name",
+    "aliases",
+    "family",
+    "layers",
+    "hidden",
+    "ffn",
+    "heads",
+    "kv_heads",
+    "head_dim",
+    "vocab",
+    "tied_embeddings",
+    "experts",
+    "experts_per_token",
+    "dense_layers_first",
+    "source",
+    "confidence",
+    "note",
+}
 
 
 def _shape(row: Row) -> Shape:
@@ -221,16 +256,29 @@ def _shape(row: Row) -> Shape:
         return int(row[column] or 0)
 
     return Shape(
-        name=row["model"], aliases=names_of(row, "model")[1:], family=row["family"], layers=layers,
-        hidden=whole("hidden"), ffn=whole("ffn"), ffn_matrices=whole("ffn_matrices"), heads=whole("heads"),
-        kv_heads=whole("kv_heads"), head_dim=whole("head_dim"), vocab=whole("vocab"),
-        tied_embeddings=row["tied_embeddings"] == "True", experts=whole("experts"),
-        experts_per_token=whole("experts_per_token"), expert_ffn=whole("expert_ffn"),
-        shared_expert_ffn=whole("shared_expert_ffn"), dense_layers_first=whole("dense_layers_first"),
+        name=row["model"],
+        aliases=names_of(row, "model")[1:],
+        family=row["family"],
+        layers=layers,
+        hidden=whole("hidden"),
+        ffn=whole("ffn"),
+        ffn_matrices=whole("ffn_matrices"),
+        heads=whole("heads"),
+        kv_heads=whole("kv_heads"),
+        head_dim=whole("head_dim"),
+        vocab=whole("vocab"),
+        tied_embeddings=row["tied_embeddings"] == "True",
+        experts=whole("experts"),
+        experts_per_token=whole("experts_per_token"),
+        expert_ffn=whole("expert_ffn"),
+        shared_expert_ffn=whole("shared_expert_ffn"),
+        dense_layers_first=whole("dense_layers_first"),
         attention_params_override=int(latent) if latent else None,
         kv_bytes_override=kv / layers if latent and kv else None,
-        source=row["source"], confidence=row["confidence"], note=row["note"],
-    )  # fmt: skip
+        source=row["source"],
+        confidence=row["confidence"],
+        note=row["note"],
+    )
 
 
 @cache
@@ -244,12 +292,16 @@ def quantisations() -> tuple[Bits, ...]:
     """All quantisations of the catalogue with their bits per weight."""
     return tuple(
         Bits(
-            quantisation=row["quantisation"], format=row["format"], body=float(row["bits_per_weight"]),
-            embedding=float(row["embedding_bits"]), head=float(row["head_bits"]), tied=float(row["tied_bits"]),
+            quantisation=row["quantisation"],
+            format=row["format"],
+            body=float(row["bits_per_weight"]),
+            embedding=float(row["embedding_bits"]),
+            head=float(row["head_bits"]),
+            tied=float(row["tied_bits"]),
             attention=float(row["attention_bits"] or row["bits_per_weight"]),
         )
         for row in table("quantisations")
-    )  # fmt: skip
+    )
 
 
 def _default(shape: Shape, file_format: str | None) -> tuple[str, str]:
@@ -263,11 +315,17 @@ def _default(shape: Shape, file_format: str | None) -> tuple[str, str]:
 def _bits(quantisation: str, file_format: str | None) -> Bits:
     """The bits per weight of a quantisation by name or alias; raises CatalogError."""
     rows = [
-        row for row in table("quantisations") if not file_format or normalise(row["format"]) == normalise(file_format)
+        row
+        for row in table("quantisations")
+        if not file_format or normalise(row["format"]) == normalise(file_format)
     ]
     if not rows:
-        raise CatalogError(f"{file_format!r:.40} is no known model format{did_you_mean(file_format or '', FORMATS)}")
-    found = pick("quantisation", quantisation, rows, lambda row: (row["quantisation"], *split(row["aliases"])))[0]
+        raise CatalogError(
+            f"{file_format!r:.40} is no known model format{did_you_mean(file_format or '', FORMATS)}"
+        )
+    found = pick(
+        "quantisation", quantisation, rows, lambda row: (row["quantisation"], *split(row["aliases"]))
+    )[0]
     key = (found["quantisation"], found["format"])
     return next(bits for bits in quantisations() if (bits.quantisation, bits.format) == key)
 
@@ -278,17 +336,22 @@ FORMATS = ("GGUF", "MLX")
 def _published_size(name: str, bits: Bits) -> Row | None:
     """The published size of this very file; a file of the model's own name goes before one of a fine-tune."""
     rows = [
-        row for row in table("model_file_sizes")
-        if row["catalogue_model"] == name and row["format"] == bits.format
+        row
+        for row in table("model_file_sizes")
+        if row["catalogue_model"] == name
+        and row["format"] == bits.format
         and normalise(row["quantisation"]) == normalise(bits.quantisation)
-    ]  # fmt: skip
-    return next((row for row in rows if normalise(name) in normalise(row["model"])), rows[0] if rows else None)
+    ]
+    return next(
+        (row for row in rows if normalise(name) in normalise(row["model"])), rows[0] if rows else None
+    )
 
 
 def model(name: str, quantisation: str | None = None, format: str | None = None) -> ModelFacts:
     """The model called `name` in a quantisation ('4bit', 'Q4_K_M') and format ('MLX', 'GGUF').
 
-    Defaults: MLX 4bit, GGUF Q4_K_M; gpt-oss comes as MXFP4. Raises CatalogError for an unknown name or quantisation.
+    Defaults: MLX 4bit, GGUF Q4_K_M; gpt-oss comes as MXFP4.
+    Raises CatalogError for an unknown name or quantisation.
     """
     shape = pick("model", name, models(), lambda known: (known.name, *known.aliases))[0]
     if quantisation is None:

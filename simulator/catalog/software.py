@@ -68,7 +68,9 @@ QUANTITIES = {
 
 
 def _fields(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of the file as the fields of its facts, in base units; its `assumed` names become field names too."""
+    """An entry of the file as the fields of its facts, in
+    base units; its `assumed` names become field names too.
+    """
     fields = {key: value for key, value in entry.items() if key not in QUANTITIES and key != "assumed"}
     for key, (field, units) in QUANTITIES.items():
         fields[field] = read_quantity(entry[key], units)

@@ -13,12 +13,15 @@ from simulator.catalog.tables import Facts, Row, number, pick, table
 
 __all__ = ["DecodeSpeed", "HeldOut", "PlatformFacts", "decode_speed", "platform", "platforms"]
 
-# for a phase that nobody measured on a platform: a third of the peak, and nine tenths of devices within a factor of 3
+# for a phase that nobody measured on a platform: a third of
+# the peak, and nine tenths of devices within a factor of 3
 UNMEASURED_PREFILL_EFFICIENCY, UNMEASURED_LOG_SD = 0.33, 0.65
 
 
 class HeldOut(Facts):
-    """Errors on chips that were not in the fit: |predicted/measured - 1|, and how often an interval held the truth."""
+    """Errors on chips that were not in the fit: |predicted/measured
+    - 1|, and how often an interval held the truth.
+    """
 
     median_error: float
     p90_error: float
@@ -30,9 +33,9 @@ class HeldOut(Facts):
 class PlatformFacts(Facts):
     """Effective speed of a kind of device, as shares of its peaks. Spreads are of natural logarithms.
 
-    decode: seconds per token = (mixture_cost * active bytes + kv_cost * KV bytes) / (decode_efficiency * peak bytes/s)
-    + layers * layer_overhead_s; prefill: seconds per token = prefill_mixture_cost * flops / (prefill_efficiency *
-    peak flop/s). The mixture costs apply to mixtures of experts only.
+    decode: seconds per token = (mixture_cost * active bytes + kv_cost * KV bytes) / (decode_efficiency * peak
+    bytes/s) + layers * layer_overhead_s; prefill: seconds per token = prefill_mixture_cost * flops /
+    (prefill_efficiency * peak flop/s). The mixture costs apply to mixtures of experts only.
     """
 
     name: str
@@ -77,18 +80,19 @@ def platforms() -> tuple[PlatformFacts, ...]:
 def platform(name: str, runtime: str | None = None) -> PlatformFacts:
     """The platform called `name` with `runtime` ('llama.cpp', 'mlx').
 
-    Without a runtime, or with one that nobody measured there, the platform's usual runtime answers: look at `.runtime`.
-    Raises CatalogError for an unknown platform.
+    Without a runtime, or with one that nobody measured there, the platform's usual runtime answers: look at
+    `.runtime`. Raises CatalogError for an unknown platform.
     """
     found = pick("platform", name, platforms(), lambda facts: (facts.name,))
     return next((facts for facts in found if facts.runtime == runtime), found[0])
 
 
 def decode_speed(facts: DeviceFacts, on: PlatformFacts) -> DecodeSpeed:
-    """How fast `facts` reads weights on a platform: its own measured value if there is one, else the platform's share.
+    """How fast `facts` reads weights on a platform: its own
+    measured value if there is one, else the platform's share.
 
-    A measured value holds only together with the layer overhead of the runtime that it was measured with, so another
-    runtime or another platform of the device gets the platform's share of the peak.
+    A measured value holds only together with the layer overhead of the runtime that it was measured with, so
+    another runtime or another platform of the device gets the platform's share of the peak.
     """
     measured, spread = facts.measured_decode_bytes_per_s, facts.measured_decode_log_sd
     if measured and spread and (facts.platform, facts.measured_decode_runtime) == (on.name, on.runtime):
@@ -102,21 +106,29 @@ def _facts(row: Row) -> PlatformFacts:
     usual = _usual_prefill(row)
     assumed = ["noise_cv", *([] if usual["prefill_efficiency"] else ["prefill_efficiency", "prefill_log_sd"])]
     return PlatformFacts(
-        name=row["platform"], title=kind["title"], runtime=row["runtime"],
-        decode_efficiency=float(row["decode_efficiency"]), decode_log_sd=float(row["decode_log_sd"]),
-        decode_mixture_cost=float(row["decode_mixture_cost"]), layer_overhead_s=float(row["layer_overhead_s"]),
+        name=row["platform"],
+        title=kind["title"],
+        runtime=row["runtime"],
+        decode_efficiency=float(row["decode_efficiency"]),
+        decode_log_sd=float(row["decode_log_sd"]),
+        decode_mixture_cost=float(row["decode_mixture_cost"]),
+        layer_overhead_s=float(row["layer_overhead_s"]),
         kv_cost=float(row["kv_cost"]),
         prefill_efficiency=number(usual, "prefill_efficiency") or UNMEASURED_PREFILL_EFFICIENCY,
         prefill_log_sd=number(usual, "prefill_log_sd") or UNMEASURED_LOG_SD,
         prefill_mixture_cost=number(usual, "prefill_mixture_cost") or 1.0,
         noise_cv=float(kind["noise_cv"]),
-        n_decode_rows=int(row["decode_rows"]), n_decode_chips=int(row["decode_chips"]),
-        n_prefill_rows=int(usual["prefill_rows"] or 0), n_prefill_chips=int(usual["prefill_chips"] or 0),
-        decode_held_out=_held_out(row, "decode"), prefill_held_out=_held_out(usual, "prefill"),
-        disk_bytes_per_s=float(kind["disk_bytes_per_s"]), flop_per_byte=float(kind["flop_per_byte"]),
+        n_decode_rows=int(row["decode_rows"]),
+        n_decode_chips=int(row["decode_chips"]),
+        n_prefill_rows=int(usual["prefill_rows"] or 0),
+        n_prefill_chips=int(usual["prefill_chips"] or 0),
+        decode_held_out=_held_out(row, "decode"),
+        prefill_held_out=_held_out(usual, "prefill"),
+        disk_bytes_per_s=float(kind["disk_bytes_per_s"]),
+        flop_per_byte=float(kind["flop_per_byte"]),
         source="scripts/fit_catalog.py on llamacpp_single_device.csv; " + kind["source"],
         assumed_fields=tuple(assumed),
-    )  # fmt: skip
+    )
 
 
 def _usual_prefill(row: Row) -> Row:
@@ -124,7 +136,9 @@ def _usual_prefill(row: Row) -> Row:
     if row["prefill_efficiency"]:
         return row
     others = [
-        other for other in table("platforms") if other["platform"] == row["platform"] and other["prefill_efficiency"]
+        other
+        for other in table("platforms")
+        if other["platform"] == row["platform"] and other["prefill_efficiency"]
     ]
     return others[0] if others else row
 

@@ -1,7 +1,8 @@
 """Read the catalogue's data files once and look names up the way people type them.
 
-Every data file is a CSV or YAML beside this module; each row carries its `source` and `confidence`
-('exact-from-table', 'read-from-text', 'from-memory', 'assumed'). An empty cell means that the source did not say.
+Every data file is a CSV or YAML beside this module; each row carries its
+`source` and `confidence` ('exact-from-table', 'read-from-text',
+'from-memory', 'assumed'). An empty cell means that the source did not say.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ def names_of(row: Row, column: str) -> tuple[str, ...]:
     return (row[column], *split(row.get("aliases", "")))
 
 
-def pick(kind: str, name: str, entries: Sequence[Entry], names: Callable[[Entry], Sequence[str]]) -> list[Entry]:
+def pick(
+    kind: str, name: str, entries: Sequence[Entry], names: Callable[[Entry], Sequence[str]]
+) -> list[Entry]:
     """All entries one of whose names is `name`, regardless of case, spaces and punctuation.
 
     Raises CatalogError with the nearest known name when there is none.
@@ -87,4 +90,6 @@ def pick(kind: str, name: str, entries: Sequence[Entry], names: Callable[[Entry]
         return found
     known = [known for entry in entries for known in names(entry)]
     hint = did_you_mean(name, known) or ", no name comes near"
-    raise CatalogError(f"{name[:80]!r} is no known {kind}{hint}; `sim catalog {kind}s` lists all {len(entries)}")
+    raise CatalogError(
+        f"{name[:80]!r} is no known {kind}{hint}; `sim catalog {kind}s` lists all {len(entries)}"
+    )

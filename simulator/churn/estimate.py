@@ -1,4 +1,6 @@
-"""Dropout: what a loss costs, as Estimates: recovery time and its phases, tokens/s before and after, tokens lost."""
+"""Dropout: what a loss costs, as Estimates: recovery time
+and its phases, tokens/s before and after, tokens lost.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +26,16 @@ LABEL: Label = "assumed"  # disks, caches and the client's own choices stand on 
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """The prediction for a scenario with events; Estimates are over the replications that have the quantity."""
+    """The prediction for a scenario with events; Estimates
+    are over the replications that have the quantity.
+    """
 
     study: Study
     stories: tuple[Story, ...]
     recovery_s: Estimate | None
-    """From the loss to the next token, the first loss of each replication; None where no reply ever went on."""
+    """From the loss to the next token, the first loss of
+    each replication; None where no reply ever went on.
+    """
     before_tokens_per_s: Estimate | None
     """Up to the first loss."""
     after_tokens_per_s: Estimate | None
@@ -59,10 +65,15 @@ class Dropout:
             "engine": self.scenario.engine.name,
             "recovery_s": _plain(self.recovery_s),
             "regrown_s": _plain(self.regrown_s),
-            "tokens_per_s": {"before": _plain(self.before_tokens_per_s), "after": _plain(self.after_tokens_per_s),
-                             "regrown": _plain(self.regrown_tokens_per_s)},
+            "tokens_per_s": {
+                "before": _plain(self.before_tokens_per_s),
+                "after": _plain(self.after_tokens_per_s),
+                "regrown": _plain(self.regrown_tokens_per_s),
+            },
             "phases_s": {name: value.model_dump() for name, value in self.phases.items()},
-            "tokens_lost_per_hour": {f"{rate:g}": _plain(value) for rate, value in self.lost_per_hour().items()},
+            "tokens_lost_per_hour": {
+                f"{rate:g}": _plain(value) for rate, value in self.lost_per_hour().items()
+            },
             "replies": {"interrupted": rounded(self.interrupted), "completed": rounded(self.completed)},
             "refusals": [{"reason": reason, "share": rounded(share)} for reason, share in self.refusals],
             "placements": self._placements(),
@@ -73,11 +84,18 @@ class Dropout:
 
     def lost_per_hour(self) -> dict[float, Estimate | None]:
         """Tokens that an hour of decoding loses to recoveries, for some failure rates (per hour)."""
-        pairs = [(found.seconds, _rate(times)) for reply, found in _first_losses(self.stories)
-                 if (times := reply.times_s[: found.token]) and found.seconds is not None]
+        pairs = [
+            (found.seconds, _rate(times))
+            for reply, found in _first_losses(self.stories)
+            if (times := reply.times_s[: found.token]) and found.seconds is not None
+        ]
         usable = [(seconds, rate) for seconds, rate in pairs if rate is not None]
-        return {per_hour: estimate([lost_tokens_per_hour(per_hour, seconds, rate) for seconds, rate in usable])
-                if usable else None for per_hour in FAILURES_PER_HOUR}
+        return {
+            per_hour: estimate([lost_tokens_per_hour(per_hour, seconds, rate) for seconds, rate in usable])
+            if usable
+            else None
+            for per_hour in FAILURES_PER_HOUR
+        }
 
     def _placements(self) -> list[dict[str, Any]]:
         """The placements before and after, of the first replication, layers by device."""
@@ -86,11 +104,13 @@ class Dropout:
 
 
 def lost_tokens_per_hour(failures_per_hour: float, recovery_s: float, tokens_per_s: float) -> float:
-    """Tokens that one hour loses: `3600 rate (1 - 1 / (1 + lambda R))`, lambda failures per second of decoding.
+    """Tokens that one hour loses: `3600 rate (1 - 1 / (1 +
+    lambda R))`, lambda failures per second of decoding.
 
-    Alternating renewal: decoding lasts 1 / lambda on average, then a recovery of R makes no token; so the share of the
-    time in which tokens are made is `1 / (1 + lambda R)` (Cox, Renewal Theory, 1962, section 7.1). After a recovery the
-    rate is taken to be what it was: the device is back, or another one takes its place.
+    Alternating renewal: decoding lasts 1 / lambda on average, then a recovery of R
+    makes no token; so the share of the time in which tokens are made is `1 / (1 +
+    lambda R)` (Cox, Renewal Theory, 1962, section 7.1). After a recovery the rate is
+    taken to be what it was: the device is back, or another one takes its place.
 
     >>> lost_tokens_per_hour(1.0, 3600.0, 1.0)
     1800.0
@@ -99,7 +119,7 @@ def lost_tokens_per_hour(failures_per_hour: float, recovery_s: float, tokens_per
 
 
 def predict_dropout(
-    scenario: Scenario, replications: int | None = None, progress: Callable[[int, int], None] | None = None,
+    scenario: Scenario, replications: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Dropout:
     """What the scenario's events do to one reply.
 
@@ -110,18 +130,22 @@ def predict_dropout(
     replies = [reply for story in stories for reply in story.replies]
     if not any(reply.times_s for reply in replies):
         reasons = [reason for reply in replies for found in reply.recoveries for reason in found.refusals]
-        raise PlacementError(reasons[0] if reasons else "no reply ever got a token; give events a later moment")
+        raise PlacementError(
+            reasons[0] if reasons else "no reply ever got a token; give events a later moment"
+        )
     losses = _first_losses(stories)
     regrown = [(reply, found) for reply in replies for found in reply.recoveries if found.is_planned]
     return Dropout(
-        study=study, stories=stories,
+        study=study,
+        stories=stories,
         recovery_s=_estimate([found.seconds for _, found in losses]),
         before_tokens_per_s=_estimate([_rate(_before(reply)) for reply in replies]),
         after_tokens_per_s=_estimate([_rate(_after(reply)) for reply in replies]),
         regrown_s=_estimate([found.seconds for _, found in regrown]),
         regrown_tokens_per_s=_estimate([_rate(reply.times_s) for reply, _ in regrown]),
         phases=_phases([found for _, found in losses if found.resumed_s is not None]),
-        interrupted=sum(any(not found.is_planned for found in reply.recoveries) for reply in replies) / len(replies),
+        interrupted=sum(any(not found.is_planned for found in reply.recoveries) for reply in replies)
+        / len(replies),
         completed=sum(reply.complete for reply in replies) / len(replies),
         refusals=_refusals(stories),
     )
@@ -131,7 +155,9 @@ def _first_losses(stories: Sequence[Story]) -> list[tuple[Reply, Recovered]]:
     """The first loss of each replication's first interrupted reply."""
     found = []
     for story in stories:
-        losses = [(reply, loss) for reply in story.replies for loss in reply.recoveries if not loss.is_planned]
+        losses = [
+            (reply, loss) for reply in story.replies for loss in reply.recoveries if not loss.is_planned
+        ]
         found += losses[:1]
     return found
 
@@ -142,13 +168,19 @@ def _before(reply: Reply) -> list[float]:
 
 
 def _after(reply: Reply) -> list[float]:
-    resumed = [found.token for found in reply.recoveries if found.resumed_s is not None and not found.is_planned]
-    return reply.times_s[resumed[-1]:] if resumed else []
+    resumed = [
+        found.token for found in reply.recoveries if found.resumed_s is not None and not found.is_planned
+    ]
+    return reply.times_s[resumed[-1] :] if resumed else []
 
 
 def _rate(times_s: Sequence[float]) -> float | None:
     """Tokens/s between the first and the last of these tokens, None without two."""
-    return (len(times_s) - 1) / (times_s[-1] - times_s[0]) if len(times_s) > 1 and times_s[-1] > times_s[0] else None
+    return (
+        (len(times_s) - 1) / (times_s[-1] - times_s[0])
+        if len(times_s) > 1 and times_s[-1] > times_s[0]
+        else None
+    )
 
 
 def _estimate(values: Sequence[float | None]) -> Estimate | None:
@@ -165,7 +197,9 @@ def _phases(losses: Sequence[Recovered]) -> dict[str, Estimate]:
 def _refusals(stories: Sequence[Story]) -> tuple[tuple[str, float], ...]:
     counts: Counter[str] = Counter()
     for story in stories:
-        counts.update({reason for reply in story.replies for loss in reply.recoveries for reason in loss.refusals})
+        counts.update(
+            {reason for reply in story.replies for loss in reply.recoveries for reason in loss.refusals}
+        )
     return tuple((reason, count / len(stories)) for reason, count in counts.most_common(5))
 
 

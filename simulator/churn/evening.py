@@ -38,36 +38,62 @@ class EveningOutcome:
     def document(self) -> dict[str, Any]:
         """The outcome as plain data, for JSON."""
         evening = self.study.evening
-        found = {name: getattr(self, name) for name in ("requests", "completed", "interrupted", "waiting_s", "reply_s",
-                                                        "recovery_s", "tokens")}
+        found = {
+            name: getattr(self, name)
+            for name in (
+                "requests",
+                "completed",
+                "interrupted",
+                "waiting_s",
+                "reply_s",
+                "recovery_s",
+                "tokens",
+            )
+        }
         return {
             "scenario": self.study.scenario.name,
             "question": self.study.scenario.question,
             "hours": evening.hours if evening else 0.0,
             "requests_per_hour": evening.requests_per_hour if evening else 0.0,
             **{name: value.model_dump() if value else None for name, value in found.items()},
-            "first_evening": [{"time_s": round(at, 3), "what": what, "device": device}
-                              for at, what, device in self.stories[0].happened[:200]],
-            "seed": self.study.scenario.seed, "replications": len(self.stories), "version": VERSION,
+            "first_evening": [
+                {"time_s": round(at, 3), "what": what, "device": device}
+                for at, what, device in self.stories[0].happened[:200]
+            ],
+            "seed": self.study.scenario.seed,
+            "replications": len(self.stories),
+            "version": VERSION,
         }
 
 
 def predict_evening(
-    scenario: Scenario, evening: Evening, replications: int = 10, progress: Callable[[int, int], None] | None = None,
+    scenario: Scenario,
+    evening: Evening,
+    replications: int = 10,
+    progress: Callable[[int, int], None] | None = None,
 ) -> EveningOutcome:
     """Simulate evenings of this scenario; raises what `Study` raises."""
     study = Study(scenario, replications, evening)
     stories = tuple(study.stories(progress))
     replies = [reply for story in stories for reply in story.replies]
     return EveningOutcome(
-        study=study, stories=stories,
+        study=study,
+        stories=stories,
         requests=estimate([len(story.replies) for story in stories]),
         completed=estimate([_share([reply.complete for reply in story.replies]) for story in stories]),
-        interrupted=estimate([_share([bool(_losses(reply.recoveries)) for reply in story.replies]) for story in stories]),
+        interrupted=estimate(
+            [_share([bool(_losses(reply.recoveries)) for reply in story.replies]) for story in stories]
+        ),
         waiting_s=_maybe([reply.started_s - reply.asked_s for reply in replies]),
         reply_s=_maybe([reply.end_s - reply.asked_s for reply in replies if reply.complete]),
-        recovery_s=_maybe([loss.seconds for reply in replies for loss in _losses(reply.recoveries)
-                           if loss.seconds is not None]),
+        recovery_s=_maybe(
+            [
+                loss.seconds
+                for reply in replies
+                for loss in _losses(reply.recoveries)
+                if loss.seconds is not None
+            ]
+        ),
         tokens=estimate([sum(len(reply.times_s) for reply in story.replies) for story in stories]),
     )
 

@@ -1,4 +1,6 @@
-"""What is known of each engine's recovery, and of the heat of kinds of devices; the data files carry the sources."""
+"""What is known of each engine's recovery, and of the heat
+of kinds of devices; the data files carry the sources.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class SourcedLaw(Facts):
 
 
 class RecoveryFacts(Facts):
-    """How one engine gets over the loss of a device; the meaning of each law is in the head of recovery.yaml."""
+    """How one engine gets over the loss of a device; the
+    meaning of each law is in the head of recovery.yaml.
+    """
 
     name: str
     client_may_split: bool
@@ -76,12 +80,16 @@ def heat_of(spec: DeviceSpec) -> HeatSpec:
         if category or named:
             return HeatSpec.model_validate(kind["law"])
     known = ", ".join(kind["name"] for kind in _heat_table()["kinds"])
-    raise CatalogError(f"no heat law is known for {spec.kind or 'a device without kind'} (known: {known}); give heat: "
-                       "{approach, sustained}, or leave heat out: a device with a fan holds its speed")
+    raise CatalogError(
+        f"no heat law is known for {spec.kind or 'a device without kind'} (known: {known}); give heat: "
+        "{approach, sustained}, or leave heat out: a device with a fan holds its speed"
+    )
 
 
 def with_heat(scenario: Scenario) -> Scenario:
-    """The scenario with every `heat: true` written out; raises CatalogError where the catalogue has no law."""
+    """The scenario with every `heat: true` written out;
+    raises CatalogError where the catalogue has no law.
+    """
     devices = {
         name: spec.model_copy(update={"heat": heat_of(spec) if spec.heat is True else spec.heat or None})
         for name, spec in scenario.devices.items()

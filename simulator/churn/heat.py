@@ -1,12 +1,12 @@
 """Heat: a device without enough cooling slows down while it works and recovers while it waits.
 
-One lumped body and a governor, two parameters. The heat h of a device follows `tau dh/dt = u f - h`: it is fed by
-the share u of the time that the device works, at speed f (a share of the cold speed), and cools by itself. The
-governor slows down in proportion: `f = 1 - k h` with `k = (1 - s) / s`. Working without pause (u = 1) that gives
-`f(t) = s + (1 - s) exp(-t / (tau s))`, an exponential approach to the sustained share s; so the scenario's `approach`
-is `tau s`. A device that waits for others in a ring (u < 1) settles at `f = 1 / (1 + u k)`; one that idles cools with
-the time constant tau. `scripts/fit_heat.py` fits both parameters and says how well they predict runs left out; cooling
-follows from the equation and has no recording of its own.
+One lumped body and a governor, two parameters. The heat h of a device follows `tau dh/dt = u f - h`: it is
+fed by the share u of the time that the device works, at speed f (a share of the cold speed), and cools by
+itself. The governor slows down in proportion: `f = 1 - k h` with `k = (1 - s) / s`. Working without pause (u
+= 1) that gives `f(t) = s + (1 - s) exp(-t / (tau s))`, an exponential approach to the sustained share s; so
+the scenario's `approach` is `tau s`. A device that waits for others in a ring (u < 1) settles at `f = 1 / (1
++ u k)`; one that idles cools with the time constant tau. `scripts/fit_heat.py` fits both parameters and says
+how well they predict runs left out; cooling follows from the equation and has no recording of its own.
 """
 
 from __future__ import annotations
@@ -51,14 +51,18 @@ class Heat:
         return 1 / (1 - self.gain * self.heat)
 
     def advance(self, now_s: float, busy: float) -> None:
-        """Let time pass up to `now_s`, working a share `busy` of it: an exponential approach to `u / (1 + u k)`."""
+        """Let time pass up to `now_s`, working a share `busy`
+        of it: an exponential approach to `u / (1 + u k)`.
+        """
         if now_s > self.since_s:
             end, rate = self._towards(busy)
             self.heat = end + (self.heat - end) * exp(-rate * (now_s - self.since_s))
             self.since_s = now_s
 
     def step_s(self, busy: float) -> float:
-        """How long (s) its speed stays within a step, working a share `busy` of the time; inf once it is steady."""
+        """How long (s) its speed stays within a step, working
+        a share `busy` of the time; inf once it is steady.
+        """
         end, rate = self._towards(busy)
         change = self.gain * abs(end - self.heat) * self.slow
         return inf if change <= SPEED_STEP else -log1p(-SPEED_STEP / change) / rate

@@ -28,9 +28,15 @@ class Condition:
     """Multiplies the throughput of its link."""
 
     def __and__(self, other: Condition) -> Condition:
-        """Both at once: the tighter governor rules, each load leaves its share of what the other left, links multiply."""
-        return Condition(max(self.slow, other.slow), 1 - (1 - self.load) * (1 - other.load), self.delay * other.delay,
-                         self.rate * other.rate)
+        """Both at once: the tighter governor rules, each load
+        leaves its share of what the other left, links multiply.
+        """
+        return Condition(
+            max(self.slow, other.slow),
+            1 - (1 - self.load) * (1 - other.load),
+            self.delay * other.delay,
+            self.rate * other.rate,
+        )
 
 
 NORMAL = Condition()
@@ -131,8 +137,17 @@ def altered(cluster: Cluster, conditions: Sequence[tuple[str, Condition]]) -> Cl
 
 
 def _altered(device: Device, condition: Condition) -> Device:
-    """The device under a condition; `slow` goes where the cost equations multiply everything that it computes."""
-    link = replace(device.link, delay=scaled(device.link.delay, condition.delay),
-                   rate_bytes_per_s=device.link.rate_bytes_per_s * condition.rate)
-    return replace(device, contention=(1 + device.contention) * condition.slow - 1, link=link,
-                   background_load=1 - (1 - device.background_load) * (1 - condition.load))
+    """The device under a condition; `slow` goes where the
+    cost equations multiply everything that it computes.
+    """
+    link = replace(
+        device.link,
+        delay=scaled(device.link.delay, condition.delay),
+        rate_bytes_per_s=device.link.rate_bytes_per_s * condition.rate,
+    )
+    return replace(
+        device,
+        contention=(1 + device.contention) * condition.slow - 1,
+        link=link,
+        background_load=1 - (1 - device.background_load) * (1 - condition.load),
+    )

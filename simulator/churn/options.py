@@ -1,7 +1,9 @@
-"""Options: would a spare device, or two smaller models on half of the devices each, serve better than the cluster as is?
+"""Options: would a spare device, or two smaller models on
+half of the devices each, serve better than the cluster as is?
 
-All three are compared over many losses of the same device: it leaves `failures_per_hour` times per hour of decoding,
-and comes back after `away_s`. Rates and recovery times are those of simulated dropouts; the long run is arithmetic.
+All three are compared over many losses of the same device: it leaves
+`failures_per_hour` times per hour of decoding, and comes back after `away_s`. Rates and
+recovery times are those of simulated dropouts; the long run is arithmetic.
 """
 
 from __future__ import annotations
@@ -55,10 +57,11 @@ class _Parts:
 def long_run(before: Floats, after: Floats, recovery_s: Floats, losses: LossRate) -> tuple[Floats, Floats]:
     """(tokens per hour, share of the time in which tokens are made) over many losses.
 
-    A cycle is decoding for 1 / lambda at the rate `before`, recovery R without a token, the rest of the absence A at the
-    rate `after`, and another recovery when the device is taken in again: `tokens = before / lambda + after max(0, A - R)`,
-    `length = 1 / lambda + max(A, R) + R` (renewal reward: Cox, Renewal Theory, 1962). Where the survivors cannot hold
-    the model `after` is 0 and the cluster stands still during the absence.
+    A cycle is decoding for 1 / lambda at the rate `before`, recovery R without a token, the
+    rest of the absence A at the rate `after`, and another recovery when the device is taken
+    in again: `tokens = before / lambda + after max(0, A - R)`, `length = 1 / lambda + max(A,
+    R) + R` (renewal reward: Cox, Renewal Theory, 1962). Where the survivors cannot hold the
+    model `after` is 0 and the cluster stands still during the absence.
     """
     up_s = HOUR_S / losses.failures_per_hour
     limping_s = np.where(after > 0, np.maximum(0.0, losses.away_s - recovery_s), 0.0)
@@ -82,7 +85,9 @@ def options(dropout: Dropout, losses: LossRate, smaller: ModelSpec | None = None
 
 
 def _parts(dropout: Dropout) -> _Parts:
-    """Rates and recoveries as samples; a slow world is slow in all of them, so each is taken in its own order."""
+    """Rates and recoveries as samples; a slow world is slow
+    in all of them, so each is taken in its own order.
+    """
     n = len(dropout.stories)
     found = (dropout.before_tokens_per_s, dropout.after_tokens_per_s, dropout.recovery_s)
     return _Parts(*(_spread(value, n) for value in found))
@@ -92,7 +97,9 @@ def _spread(value: Estimate | None, n: int) -> Floats:
     """`n` values with the Estimate's quantiles, in order; zeros where there is none."""
     if value is None:
         return np.zeros(n)
-    return np.asarray(np.interp((np.arange(n) + 0.5) / n, [0.05, 0.5, 0.95], [value.p05, value.median, value.p95]))
+    return np.asarray(
+        np.interp((np.arange(n) + 0.5) / n, [0.05, 0.5, 0.95], [value.p05, value.median, value.p95])
+    )
 
 
 def _option(name: str, parts: _Parts, losses: LossRate, note: str = "") -> Option:
@@ -107,15 +114,22 @@ def _spare(scenario: Scenario, drop: Drop, losses: LossRate) -> Option:
     name = f"spare_{drop.device}"
     others = tuple(event for event in scenario.events if event is not drop)
     standby = Join(device=name, at="0 s")
-    changed = scenario.model_copy(update={
-        "devices": {**scenario.devices, name: scenario.devices[drop.device]}, "events": (standby, drop, *others)})
+    changed = scenario.model_copy(
+        update={
+            "devices": {**scenario.devices, name: scenario.devices[drop.device]},
+            "events": (standby, drop, *others),
+        }
+    )
     parts = _parts(predict_dropout(changed, _enough(scenario)))
     # the lost device comes back as the next spare, so nobody waits for it and nothing is placed again
     up_s = HOUR_S / losses.failures_per_hour
     serving = up_s / (up_s + parts.recovery_s)
-    return Option(name=f"a spare {drop.device}", tokens_per_hour=estimate(HOUR_S * parts.before * serving),
-                  serving=estimate(serving),
-                  note=f"one more device like {drop.device}, idle until it is needed")
+    return Option(
+        name=f"a spare {drop.device}",
+        tokens_per_hour=estimate(HOUR_S * parts.before * serving),
+        serving=estimate(serving),
+        note=f"one more device like {drop.device}, idle until it is needed",
+    )
 
 
 def _halves(scenario: Scenario, drop: Drop, losses: LossRate, smaller: ModelSpec) -> list[Option]:
@@ -131,12 +145,24 @@ def _halves(scenario: Scenario, drop: Drop, losses: LossRate, smaller: ModelSpec
     parts, other = _parts(halves[0]), _parts(halves[1])
     own, serving = long_run(parts.before, parts.after, parts.recovery_s, losses)
     total = own + HOUR_S * other.before
-    note = f"{', '.join(hit)} and {', '.join(spared)}, each with {smaller.name}; two chats at once, each of a smaller model"
-    return [Option(name=f"two times {smaller.name}", tokens_per_hour=estimate(total), serving=estimate(serving), note=note)]
+    note = (
+        f"{', '.join(hit)} and {', '.join(spared)}, each with {smaller.name}; two chats at once, "
+        "each of a smaller model"
+    )
+    return [
+        Option(
+            name=f"two times {smaller.name}",
+            tokens_per_hour=estimate(total),
+            serving=estimate(serving),
+            note=note,
+        )
+    ]
 
 
 def _split(scenario: Scenario, device: str) -> tuple[Sequence[str], Sequence[str]]:
-    """Two halves of about the same memory, the one with `device` first: largest first, always to the smaller half."""
+    """Two halves of about the same memory, the one with
+    `device` first: largest first, always to the smaller half.
+    """
     halves: list[list[str]] = [[], []]
     held = [0.0, 0.0]
     sizes = {name: spec.usable_memory or 0.0 for name, spec in scenario.devices.items()}

@@ -1,9 +1,10 @@
 """Pace: how long each token takes in each epoch, as the engine's own module says.
 
-An epoch is a time with one placement under unchanged conditions. Its token times are those of an ordinary Job, all
-rows (replications and requests) at once and the same random numbers in every epoch: token k of row i has the same
-noise wherever it is made, and the world is the same before and after a drop. What heat does in between is linear: the
-work on one chat's critical path is a sum, so the slow-down of a device adds its own share of a token's time.
+An epoch is a time with one placement under unchanged conditions. Its token times are those of an
+ordinary Job, all rows (replications and requests) at once and the same random numbers in every
+epoch: token k of row i has the same noise wherever it is made, and the world is the same before
+and after a drop. What heat does in between is linear: the work on one chat's critical path is a
+sum, so the slow-down of a device adds its own share of a token's time.
 """
 
 from __future__ import annotations
@@ -61,14 +62,18 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """One row's decoding in one epoch. `reached_s[k]` is the time from token 0 to token k, all devices cold."""
+    """One row's decoding in one epoch. `reached_s[k]` is the
+    time from token 0 to token k, all devices cold.
+    """
 
     reached_s: Floats
     added_s: Mapping[str, Floats]
     """By how much it grows per unit of a hot device's slow-down: that device's own work up to token k."""
 
     def ahead_s(self, tokens: int, progress: float, slow: Mapping[str, float]) -> Floats:
-        """Times from now to each token still to come, `tokens` being there and `progress` of the next one done."""
+        """Times from now to each token still to come, `tokens`
+        being there and `progress` of the next one done.
+        """
         total = self.reached_s
         for name, factor in slow.items():
             if factor != 1.0 and name in self.added_s:
@@ -82,8 +87,13 @@ class Pace:
         if own is None:
             return 0.0
         k = min(max(token, 1), len(own) - 1)
-        gap_s = self.reached_s[k] - self.reached_s[k - 1] + sum(
-            (slow.get(name, 1.0) - 1) * (added[k] - added[k - 1]) for name, added in self.added_s.items())
+        gap_s = (
+            self.reached_s[k]
+            - self.reached_s[k - 1]
+            + sum(
+                (slow.get(name, 1.0) - 1) * (added[k] - added[k - 1]) for name, added in self.added_s.items()
+            )
+        )
         return float(min(1.0, slow.get(device, 1.0) * (own[k] - own[k - 1]) / gap_s)) if gap_s > 0 else 0.0
 
 
@@ -105,16 +115,20 @@ class Paces:
             asked = (workload.prompt_tokens, workload.output_tokens)
             plain = _since_first(self._times_s(placed, conditions, asked, row))
             ring = [name for name in self.hot if placed.layers(name)]
-            added = {name: _since_first(self._times_s(placed, _hotter(conditions, name), asked, row)) - plain for name in ring}
+            added = {
+                name: _since_first(self._times_s(placed, _hotter(conditions, name), asked, row)) - plain
+                for name in ring
+            }
             self._paces[key] = Pace(plain, added)
         return self._paces[key]
 
     def first_token_s(
-        self, placed: Placed, conditions: Conditions, context: int, row: int, slow: Mapping[str, float],
+        self, placed: Placed, conditions: Conditions, context: int, row: int, slow: Mapping[str, float]
     ) -> float:
         """From the request with `context` tokens to the first new token, with these slow-downs by heat."""
         workload = placed.job.workload
-        # the prompt alone is part of the whole reply's table, so an undisturbed reply is that of `sim run` to the bit
+        # the prompt alone is part of the whole reply's table, so
+        # an undisturbed reply is that of `sim run` to the bit
         asked = (context, workload.output_tokens if context == workload.prompt_tokens else 2)
         total = plain = float(self._times_s(placed, conditions, asked, row)[0])
         for name, factor in slow.items():
@@ -130,9 +144,15 @@ class Paces:
     def _times_s(self, placed: Placed, conditions: Conditions, asked: tuple[int, int], row: int) -> Floats:
         key = (placed.number, conditions, asked)
         if key not in self._tables:
-            workload = placed.job.workload.model_copy(update={
-                "prompt_tokens": asked[0], "output_tokens": asked[1], "runs": self.rows.runs, "concurrency": 1,
-                "arrivals": None})
+            workload = placed.job.workload.model_copy(
+                update={
+                    "prompt_tokens": asked[0],
+                    "output_tokens": asked[1],
+                    "runs": self.rows.runs,
+                    "concurrency": 1,
+                    "arrivals": None,
+                }
+            )
             job = replace(placed.job, cluster=altered(placed.job.cluster, conditions), workload=workload)
             self._tables[key] = _Table(job, self.rows)
         return self._tables[key].row(row)

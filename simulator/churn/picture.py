@@ -1,4 +1,6 @@
-"""The recovery plot: tokens/s over time around the loss, the predicted band, the phases shaded, a measured line."""
+"""The recovery plot: tokens/s over time around the loss, the
+predicted band, the phases shaded, a measured line.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,25 @@ __all__ = ["draw", "rate_at", "recovery_table", "save", "timeline_table"]
 POINTS = 300
 TITLE_WIDTH = 76  # characters over the picture
 SMOOTH_TOKENS = 8  # each rate is the mean over so many tokens around it
-COLOURS = {"detect": "#E69F00", "decide": "#F0E442", "wait": "#CC79A7", "release": "#999999", "start": "#009E73",
-           "load": "#0072B2", "warm up": "#56B4E9", "prefill": "#D55E00", "resume": "#000000"}
+COLOURS = {
+    "detect": "#E69F00",
+    "decide": "#F0E442",
+    "wait": "#CC79A7",
+    "release": "#999999",
+    "start": "#009E73",
+    "load": "#0072B2",
+    "warm up": "#56B4E9",
+    "prefill": "#D55E00",
+    "resume": "#000000",
+}
 
 
 def rate_at(times_s: Sequence[float], breaks: Sequence[int], at_s: Floats) -> Floats:
     """Tokens/s at the moments `at_s`: tokens over time in a window of tokens.
 
-    Before the first token it is the first rate and after the last one the last, so that a band over many replies does
-    not change when the quick ones end. `breaks` are the tokens that came after a recovery: no window reaches over one,
-    and the time before it has rate 0.
+    Before the first token it is the first rate and after the last one the last, so that a band over many
+    replies does not change when the quick ones end. `breaks` are the tokens that came after a recovery: no
+    window reaches over one, and the time before it has rate 0.
     """
     rate = np.full(len(at_s), np.nan)
     bounds = [0, *breaks, len(times_s)]
@@ -44,7 +55,9 @@ def rate_at(times_s: Sequence[float], breaks: Sequence[int], at_s: Floats) -> Fl
         width = min(SMOOTH_TOKENS, len(part) - 1)
         ahead = np.clip(np.arange(len(part)) + width // 2 + 1, width, len(part) - 1)
         smooth = width / (part[ahead] - part[ahead - width])
-        inside = (at_s >= (part[0] if start else -np.inf)) & (at_s <= (part[-1] if stop < len(times_s) else np.inf))
+        inside = (at_s >= (part[0] if start else -np.inf)) & (
+            at_s <= (part[-1] if stop < len(times_s) else np.inf)
+        )
         rate[inside] = np.interp(at_s[inside], part, smooth)
     for token in breaks:
         begin = times_s[token - 1] if token else -np.inf
@@ -55,16 +68,25 @@ def rate_at(times_s: Sequence[float], breaks: Sequence[int], at_s: Floats) -> Fl
 def recovery_table(dropout: Dropout, measured: Sequence[tuple[float, float]] | None = None) -> ChartTable:
     """Rates and phases around the first loss of each replication, seconds counted from it.
 
-    `measured` are (seconds after the loss, tokens/s). Layers: `band` (t, low, median, high), `phases` (phase, start,
-    end: medians), `measured` (t, rate). Raises ValueError where no reply went on after a loss.
+    `measured` are (seconds after the loss, tokens/s). Layers: `band` (t, low, median, high), `phases` (phase,
+    start, end: medians), `measured` (t, rate). Raises ValueError where no reply went on after a loss.
     """
-    told = [(reply, loss) for story in dropout.stories for reply in story.replies[:1]
-            for loss in [found for found in reply.recoveries if not found.is_planned][:1] if loss.resumed_s is not None]
+    told = [
+        (reply, loss)
+        for story in dropout.stories
+        for reply in story.replies[:1]
+        for loss in [found for found in reply.recoveries if not found.is_planned][:1]
+        if loss.resumed_s is not None
+    ]
     recovery = dropout.recovery_s
     if not told or recovery is None:
         raise ValueError("no reply went on after a loss: there is nothing to draw")
-    decoded_s = float(np.median([loss.fault_s - reply.times_s[0] if loss.token else 0.0 for reply, loss in told]))
-    at_s = np.linspace(-min(recovery.median, max(decoded_s, 1.0)), 1.1 * recovery.p95 + 0.3 * recovery.median, POINTS)
+    decoded_s = float(
+        np.median([loss.fault_s - reply.times_s[0] if loss.token else 0.0 for reply, loss in told])
+    )
+    at_s = np.linspace(
+        -min(recovery.median, max(decoded_s, 1.0)), 1.1 * recovery.p95 + 0.3 * recovery.median, POINTS
+    )
     rates = np.array([rate_at(reply.times_s, _breaks(reply), at_s + loss.fault_s) for reply, loss in told])
     phases: list[dict[str, Any]] = []
     start_s = 0.0
@@ -73,22 +95,38 @@ def recovery_table(dropout: Dropout, measured: Sequence[tuple[float, float]] | N
         start_s += spent.median
     before, after = dropout.before_tokens_per_s, dropout.after_tokens_per_s
     change = f", {before.text()} tokens/s before and {after.text()} after" if before and after else ""
-    rows = {"band": _band(at_s, rates), "phases": [row for row in phases if row["end"] > row["start"]],
-            "measured": [{"t": rounded(t), "rate": rounded(rate)} for t, rate in measured or ()]}
-    return ChartTable(textwrap.wrap(f"The next token comes {recovery.text()} s after the loss{change}", TITLE_WIDTH),
-                      [f"band: 90% of {len(told)} replications, line: their median; phases at their median lengths"
-                       + ("; black: measured" if measured else "")], rows, list(dropout.phases), "s")
+    rows = {
+        "band": _band(at_s, rates),
+        "phases": [row for row in phases if row["end"] > row["start"]],
+        "measured": [{"t": rounded(t), "rate": rounded(rate)} for t, rate in measured or ()],
+    }
+    return ChartTable(
+        textwrap.wrap(f"The next token comes {recovery.text()} s after the loss{change}", TITLE_WIDTH),
+        [
+            f"band: 90% of {len(told)} replications, line: their median; phases at their median lengths"
+            + ("; black: measured" if measured else "")
+        ],
+        rows,
+        list(dropout.phases),
+        "s",
+    )
 
 
 def timeline_table(stories: Sequence[Story], title: str) -> ChartTable:
-    """Tokens/s of the first reply over its whole length, minutes from the request; layer `band` as in `recovery_table`."""
+    """Tokens/s of the first reply over its whole length, minutes
+    from the request; layer `band` as in `recovery_table`.
+    """
     replies = [story.replies[0] for story in stories if len(story.replies[0].times_s) > 1]
     end_s = float(np.median([reply.times_s[-1] for reply in replies]))
     at_s = np.linspace(0.0, end_s, POINTS)
     rates = np.array([rate_at(reply.times_s, _breaks(reply), at_s) for reply in replies])
     rows = _band(at_s, rates)
-    return ChartTable(textwrap.wrap(title, TITLE_WIDTH), [f"band: 90% of {len(replies)} replications, line: their median"],
-                      {"band": [{**row, "t": row["t"] / 60} for row in rows], "phases": [], "measured": []}, unit="min")
+    return ChartTable(
+        textwrap.wrap(title, TITLE_WIDTH),
+        [f"band: 90% of {len(replies)} replications, line: their median"],
+        {"band": [{**row, "t": row["t"] / 60} for row in rows], "phases": [], "measured": []},
+        unit="min",
+    )
 
 
 def _breaks(reply: Reply) -> list[int]:
@@ -101,7 +139,9 @@ def _band(at_s: Floats, rates: Floats) -> list[dict[str, Any]]:
         known = column[~np.isnan(column)]
         if len(known):
             low, median, high = np.quantile(known, [0.05, 0.5, 0.95])
-            rows.append({"t": rounded(t), "low": rounded(low), "median": rounded(median), "high": rounded(high)})
+            rows.append(
+                {"t": rounded(t), "low": rounded(low), "median": rounded(median), "high": rounded(high)}
+            )
     return rows
 
 
@@ -115,20 +155,37 @@ def draw(table: ChartTable) -> alt.LayerChart:
     layers: list[Any] = []
     if table.rows["phases"]:
         shown = [row["phase"] for row in table.rows["phases"]]
-        colour = alt.Color("phase:N", title=None, legend=alt.Legend(orient="top", columns=8),
-                           scale=alt.Scale(domain=shown, range=[COLOURS[name] for name in shown]))
-        layers.append(alt.Chart(alt.InlineData(values=table.rows["phases"])).mark_rect(opacity=0.3).encode(
-            x=alt.X("start:Q"), x2="end:Q", color=colour, tooltip=["phase:N", "start:Q", "end:Q"]))
+        colour = alt.Color(
+            "phase:N",
+            title=None,
+            legend=alt.Legend(orient="top", columns=8),
+            scale=alt.Scale(domain=shown, range=[COLOURS[name] for name in shown]),
+        )
+        layers.append(
+            alt.Chart(alt.InlineData(values=table.rows["phases"]))
+            .mark_rect(opacity=0.3)
+            .encode(x=alt.X("start:Q"), x2="end:Q", color=colour, tooltip=["phase:N", "start:Q", "end:Q"])
+        )
     y = alt.Y("low:Q", title="tokens/s", scale=alt.Scale(zero=True))
     layers.append(band.mark_area(color="#56B4E9", opacity=0.35).encode(x=x, y=y, y2="high:Q"))
-    layers.append(band.mark_line(color="#0072B2", strokeWidth=2.5).encode(x=x, y="median:Q", tooltip=["t:Q", "median:Q"]))
+    layers.append(
+        band.mark_line(color="#0072B2", strokeWidth=2.5).encode(
+            x=x, y="median:Q", tooltip=["t:Q", "median:Q"]
+        )
+    )
     if table.rows["measured"]:
-        layers.append(alt.Chart(alt.InlineData(values=table.rows["measured"])).mark_line(
-            color="black", strokeWidth=1.5, interpolate="step-after").encode(x=x, y="rate:Q"))
+        layers.append(
+            alt.Chart(alt.InlineData(values=table.rows["measured"]))
+            .mark_line(color="black", strokeWidth=1.5, interpolate="step-after")
+            .encode(x=x, y="rate:Q")
+        )
     chart = cast("alt.LayerChart", alt.layer(*layers))
     return chart.properties(
-        width=620, height=300, title=alt.TitleParams(text=table.title, subtitle=table.subtitle),
-        description=" ".join(table.title + table.subtitle))
+        width=620,
+        height=300,
+        title=alt.TitleParams(text=table.title, subtitle=table.subtitle),
+        description=" ".join(table.title + table.subtitle),
+    )
 
 
 def save(table: ChartTable, folder: Path, name: str) -> list[Path]:

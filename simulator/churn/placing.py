@@ -15,7 +15,9 @@ from simulator.scenario import PlacementSpec, Scenario
 __all__ = ["WORTH", "Placed", "Placer", "Refused", "survivors"]
 
 WORTH = 0.9
-"""Placing again for a device that has come back pays when a reply then takes less than this share of the time."""
+"""Placing again for a device that has come back pays when a
+reply then takes less than this share of the time.
+"""
 
 
 @dataclass(frozen=True)
@@ -85,15 +87,24 @@ class Placer:
         return Refused(f"{', '.join(devices)} cannot hold the model: {reasons[-1]}")
 
     def _asked(self, devices: tuple[str, ...]) -> Iterator[Scenario]:
-        """What the client asks for, in turn: the rule on all who are there, on as few as it likes, its own split."""
+        """What the client asks for, in turn: the rule on all
+        who are there, on as few as it likes, its own split.
+        """
         wanted = survivors(self.scenario, devices)
         yield wanted
         rule = wanted.placement.rule
         if rule in (None, "exo") and self.facts.name == "exo" and len(devices) > 1:
-            yield wanted.model_copy(update={"placement": wanted.placement.model_copy(update={"min_devices": 1})})
+            yield wanted.model_copy(
+                update={"placement": wanted.placement.model_copy(update={"min_devices": 1})}
+            )
         if rule != "speed" and self.facts.client_may_split:
-            yield wanted.model_copy(update={"placement": wanted.placement.model_copy(
-                update={"rule": "speed", "layers": None, "min_devices": None})})
+            yield wanted.model_copy(
+                update={
+                    "placement": wanted.placement.model_copy(
+                        update={"rule": "speed", "layers": None, "min_devices": None}
+                    )
+                }
+            )
 
 
 def survivors(scenario: Scenario, devices: Sequence[str]) -> Scenario:
@@ -107,14 +118,21 @@ def survivors(scenario: Scenario, devices: Sequence[str]) -> Scenario:
     complete_order = order if order and set(order) == here else None
     if choice.layers is not None and not {name for name, n in choice.layers.items() if n} <= here:
         choice = PlacementSpec(rule="speed")
-    layers = {name: n for name, n in choice.layers.items() if name in here} if choice.layers is not None else None
-    return scenario.model_copy(update={
-        "devices": {name: scenario.devices[name] for name in devices},
-        "wires": tuple(wire for wire in scenario.wires if set(wire.between) <= here),
-        "placement": choice.model_copy(update={
-            "order": complete_order, "layers": layers,
-            "roles": {name: role for name, role in choice.roles.items() if name in here},
-            "min_devices": min(choice.min_devices, len(devices)) if choice.min_devices else None,
-        }),
-        "events": (),
-    })
+    layers = (
+        {name: n for name, n in choice.layers.items() if name in here} if choice.layers is not None else None
+    )
+    return scenario.model_copy(
+        update={
+            "devices": {name: scenario.devices[name] for name in devices},
+            "wires": tuple(wire for wire in scenario.wires if set(wire.between) <= here),
+            "placement": choice.model_copy(
+                update={
+                    "order": complete_order,
+                    "layers": layers,
+                    "roles": {name: role for name, role in choice.roles.items() if name in here},
+                    "min_devices": min(choice.min_devices, len(devices)) if choice.min_devices else None,
+                }
+            ),
+            "events": (),
+        }
+    )

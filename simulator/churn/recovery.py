@@ -1,14 +1,12 @@
 """Recovery: how long the phases take between the loss of a device and the next token.
 
-detect     the client sees a closed connection or runs into its own inter-token time-out, or the engine ends the stream
-decide     it asks who answers, waits until the engine can place again, and asks for a placement of the survivors
-wait       nobody can hold the model: until somebody comes
-release    the old shards are given up
-start      processes start and connect
-load       every survivor reads its shard: all at once, or one after the other through the client; the slowest counts
-warm up    the engine's own first generation
-prefill    prompt and all tokens so far are read again, and the next token comes out of it
-resume     what a request takes besides, until that token is with the client: the reply goes on
+detect     the client sees a closed connection or runs into its own inter-token time-out, or the engine ends
+the stream decide     it asks who answers, waits until the engine can place again, and asks for a placement of
+the survivors wait       nobody can hold the model: until somebody comes release    the old shards are given
+up start      processes start and connect load       every survivor reads its shard: all at once, or one after
+the other through the client; the slowest counts warm up    the engine's own first generation prefill
+prompt and all tokens so far are read again, and the next token comes out of it resume     what a request
+takes besides, until that token is with the client: the reply goes on
 """
 
 from __future__ import annotations
@@ -59,12 +57,15 @@ class Recovery:
     _cached: dict[tuple[str, int], range] = field(default_factory=dict)
     """Layers that a device has read since it started."""
 
-    def notice_s(self, name: str, departure: Departure, last_heard_s: float, mean_gap_s: float | None) -> float:
-        """When the loss of a device is noticed: `min(last token + client's time-out, fault + engine's own law)`.
+    def notice_s(
+        self, name: str, departure: Departure, last_heard_s: float, mean_gap_s: float | None
+    ) -> float:
+        """When the loss of a device is noticed: `min(last
+        token + client's time-out, fault + engine's own law)`.
 
-        Before the first token the client has no rate to go by and waits as long as it ever does. An engine whose
-        master is lost tells nobody. Where the client asks the engine's state, it believes in a loss only when the device has
-        not reported for `probe` and one report more.
+        Before the first token the client has no rate to go by and waits as long as it ever does. An engine
+        whose master is lost tells nobody. Where the client asks the engine's state, it believes in a loss
+        only when the device has not reported for `probe` and one report more.
         """
         if mean_gap_s is None:
             at_s = departure.time_s + self.client.time_out_most
@@ -81,7 +82,11 @@ class Recovery:
     def decide_s(self, now_s: float, lost: dict[str, Departure]) -> float:
         """From noticing to a placement that the engine accepts."""
         asks_devices = self.facts.law("reports_every") is None
-        probe_s = self.client.probe if asks_devices and any(departure.silent for departure in lost.values()) else 0.0
+        probe_s = (
+            self.client.probe
+            if asks_devices and any(departure.silent for departure in lost.values())
+            else 0.0
+        )
         ready_s = now_s
         for name, departure in lost.items():
             law = self.facts.law("placeable_after_first") if name == self.first else None
@@ -97,16 +102,24 @@ class Recovery:
 
     def start_s(self, placed: Placed) -> float:
         """Until the new processes run and are connected."""
-        return sum(self.dice.draw(name, self.facts.delay(name)) for name in ("start", "connect")) * self._slow(placed)
+        return sum(
+            self.dice.draw(name, self.facts.delay(name)) for name in ("start", "connect")
+        ) * self._slow(placed)
 
     def _slow(self, placed: Placed) -> float:
-        """How much slower than in the recordings the client does what it does alone, where it is a device of the ring."""
+        """How much slower than in the recordings the client does
+        what it does alone, where it is a device of the ring.
+        """
         return 1 / (1 - placed.job.ring[0].background_load) if self.facts.loads == "through_client" else 1.0
 
     def load_s(self, instance: Instance, row: int) -> float:
-        """Until every device has its shard: `fixed + max over devices`, or their sum where one client feeds all."""
+        """Until every device has its shard: `fixed + max over
+        devices`, or their sum where one client feeds all.
+        """
         placed, files = instance.placed, self.client.files or self.facts.files
-        sizes = {use.device: use.weights_bytes + use.embedding_bytes + use.head_bytes for use in placed.memory}
+        sizes = {
+            use.device: use.weights_bytes + use.embedding_bytes + use.head_bytes for use in placed.memory
+        }
         each = []
         for device in placed.job.ring:
             start = instance.starts[device.name]
@@ -127,13 +140,18 @@ class Recovery:
         if not count:
             return 0.0
         cluster, draws = placed.job.cluster, self.paces.draws(placed, row)
-        return sum(float(draws.delay_s(cluster.path(*ends), f"{slot}/{server}", count)[:, 0].sum())
-                   for server in servers for ends in ((client, server), (server, client)))
+        return sum(
+            float(draws.delay_s(cluster.path(*ends), f"{slot}/{server}", count)[:, 0].sum())
+            for server in servers
+            for ends in ((client, server), (server, client))
+        )
 
     def first_prompt_s(self, placed: Placed, row: int) -> float:
         """What the first prompt after a load takes beyond later ones: buffers are reserved on each server."""
         waits_s = self._round_trips_s("first prompt", self.facts.first_prompt_round_trips, placed, row)
-        return waits_s + self.dice.draw("first prompt", self.facts.delay("first_prompt_fixed")) * self._slow(placed)
+        return waits_s + self.dice.draw("first prompt", self.facts.delay("first_prompt_fixed")) * self._slow(
+            placed
+        )
 
     def loaded(self, instance: Instance) -> None:
         """Remember what each device has read: it is on its disk and in its file cache now."""
@@ -143,7 +161,9 @@ class Recovery:
             self._cached[name, start] = layers
 
     def _read_s(self, device: Device, placed: Placed, size_bytes: float, start: int, files: str) -> float:
-        """Seconds to read one shard: what is still cached from memory, what is missing over the network, the rest from disk."""
+        """Seconds to read one shard: what is still cached from
+        memory, what is missing over the network, the rest from disk.
+        """
         layers, layer_bytes = placed.layers(device.name), placed.job.model.layer_bytes
         kept = len(set(layers) & set(self._cached.get((device.name, start), range(0))))
         room = device.memory_bytes - size_bytes if self.facts.file_cache == "copied" else device.memory_bytes
@@ -152,8 +172,11 @@ class Recovery:
         missing_bytes = min(missing * layer_bytes, size_bytes - warm_bytes)
         line = min(self.client.download or device.link.rate_bytes_per_s, device.link.rate_bytes_per_s)
         cold_bytes = max(0.0, size_bytes - warm_bytes - missing_bytes)
-        return (warm_bytes * COPIES / device.speed.decode_bandwidth + cold_bytes / device.disk_bytes_per_s
-                + missing_bytes / line)
+        return (
+            warm_bytes * COPIES / device.speed.decode_bandwidth
+            + cold_bytes / device.disk_bytes_per_s
+            + missing_bytes / line
+        )
 
     def warm_up_s(self, placed: Placed, conditions: Conditions, row: int) -> float:
         """The engine's own first generation, computed like any other, and what it takes besides."""

@@ -83,12 +83,16 @@ class Script:
             case Rejoin() | Join():
                 self._arrive(number, event.event, event.device)
             case Throttle():
-                self._for_a_while(number, event.event, event.device, Condition(slow=1 / event.speed), event.lasting)
+                self._for_a_while(
+                    number, event.event, event.device, Condition(slow=1 / event.speed), event.lasting
+                )
             case DegradeLink():
                 worse = Condition(delay=event.delay_factor, rate=event.rate_share)
                 self._for_a_while(number, event.event, event.device, worse, event.lasting)
             case BackgroundLoad():
-                self._for_a_while(number, event.event, event.device, Condition(load=event.load), event.lasting)
+                self._for_a_while(
+                    number, event.event, event.device, Condition(load=event.load), event.lasting
+                )
 
     def _note(self, what: str, device: str) -> None:
         self.happened.append(Happening(self.env.now, what, device))
@@ -98,7 +102,9 @@ class Script:
             self._note("drop", event.device)
             if event.back_after is not None:
                 away_s = self.dice.draw(f"event/{number}/away", event.back_after)
-                self.env.process(self._come_back(number, event.device, self.members.starts[event.device], away_s))
+                self.env.process(
+                    self._come_back(number, event.device, self.members.starts[event.device], away_s)
+                )
 
     def _come_back(self, number: int, device: str, start: int, away_s: float) -> Steps:
         yield self.env.timeout(away_s)
@@ -112,14 +118,18 @@ class Script:
         if self.members.arrive(device, self.dice.draw(f"event/{number}/ready", self.rejoin)):
             self._note(what, device)
 
-    def _for_a_while(self, number: int, what: str, device: str, condition: Condition, lasting: Law | None) -> None:
+    def _for_a_while(
+        self, number: int, what: str, device: str, condition: Condition, lasting: Law | None
+    ) -> None:
         """The condition holds until its time is over; the same event again only begins that time anew."""
         if number in self._holding:
             self.members.end(self._holding[number])
         begun = self._holding[number] = self.members.begin(device, condition)
         self._note(what, device)
         if lasting is not None:
-            self.env.process(self._end(number, begun, what, device, self.dice.draw(f"event/{number}/lasting", lasting)))
+            self.env.process(
+                self._end(number, begun, what, device, self.dice.draw(f"event/{number}/lasting", lasting))
+            )
 
     def _end(self, number: int, begun: int, what: str, device: str, after_s: float) -> Steps:
         yield self.env.timeout(after_s)

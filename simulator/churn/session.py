@@ -1,7 +1,8 @@
 """Session: one client's story, told by SimPy. It asks, receives token by token, and mends what breaks.
 
-The client is our own: it notices a stalled stream, asks for a placement of the survivors where the engine does not
-place by itself, sends prompt and received tokens again, and goes on. One reply is made at a time; others queue.
+The client is our own: it notices a stalled stream, asks for a placement of the
+survivors where the engine does not place by itself, sends prompt and received
+tokens again, and goes on. One reply is made at a time; others queue.
 """
 
 from __future__ import annotations
@@ -85,12 +86,17 @@ class Session:
             else:
                 has_context = yield from self._first_token(reply)
 
-    # --- making tokens ---------------------------------------------------------------------------------------------
+    # --- making tokens
+    # ---------------------------------------------------------------------------------------------
 
     def _first_token(self, reply: Reply) -> Answer:
-        """Read the prompt and all tokens so far; the next token comes out. False where the ring broke meanwhile."""
+        """Read the prompt and all tokens so far; the next
+        token comes out. False where the ring broke meanwhile.
+        """
         placed, context = self._needed().placed, self.prompt_tokens + len(reply.times_s)
-        duration_s = self.paces.first_token_s(placed, self._conditions(), context, self._row(reply), self._slow())
+        duration_s = self.paces.first_token_s(
+            placed, self._conditions(), context, self._row(reply), self._slow()
+        )
         open_recovery = self._open(reply)
         if open_recovery is not None:
             duration_s += self.recovery.first_prompt_s(placed, self._row(reply))
@@ -105,7 +111,9 @@ class Session:
         return done
 
     def _decode(self, reply: Reply) -> Steps:
-        """Tokens until the reply is complete, or the ring is broken; conditions and heat may change on the way."""
+        """Tokens until the reply is complete, or the ring is
+        broken; conditions and heat may change on the way.
+        """
         progress = 0.0
         while not reply.complete and self._is_running():
             begin_s, pace = self.env.now, self._pace(reply)
@@ -140,7 +148,8 @@ class Session:
     def _pace(self, reply: Reply) -> Pace:
         return self.paces.pace(self._needed().placed, self._conditions(), self._row(reply))
 
-    # --- heat ------------------------------------------------------------------------------------------------------
+    # --- heat
+    # ------------------------------------------------------------------------------------------------------
 
     def _slow(self) -> dict[str, float]:
         """The slow-down of each device that gets hot, cooled down to now."""
@@ -163,7 +172,8 @@ class Session:
                 heat.advance(self.env.now, busy.get(name, 0.0))
                 self.story.slow.setdefault(name, []).append((self.env.now, heat.slow))
 
-    # --- mending ---------------------------------------------------------------------------------------------------
+    # --- mending
+    # ---------------------------------------------------------------------------------------------------
 
     def _recover(self, reply: Reply) -> Answer:
         """From a broken ring to a new one that runs; False where the client gives up."""
@@ -174,7 +184,9 @@ class Session:
             yield from self._notice(reply, recovered)
         patience = self.env.timeout(max(0.0, recovered.fault_s + self.recovery.client.give_up - self.env.now))
         while not patience.processed:
-            yield from self._phase(recovered, "decide", self.recovery.decide_s(self.env.now, self._lost()), None)
+            yield from self._phase(
+                recovered, "decide", self.recovery.decide_s(self.env.now, self._lost()), None
+            )
             placed = self.placer.place(self.members.ready())
             if isinstance(placed, Placed):
                 if (yield from self._load(recovered, placed, self._row(reply))):
@@ -202,7 +214,8 @@ class Session:
         instance = self._needed()
         self.story.placements.append((self.env.now, placed))
         durations = {
-            "release": self.recovery.release_s(), "start": self.recovery.start_s(placed),
+            "release": self.recovery.release_s(),
+            "start": self.recovery.start_s(placed),
             "load": self.recovery.load_s(instance, row),
             "warm up": self.recovery.warm_up_s(placed, self._conditions(), row),
         }
@@ -227,7 +240,11 @@ class Session:
         yield from self._load(recovered, placed, self._row(reply))
 
     def _phase(
-        self, recovered: Recovered | None, name: str, duration_s: float, heating: Reply | None,
+        self,
+        recovered: Recovered | None,
+        name: str,
+        duration_s: float,
+        heating: Reply | None,
         needed: Instance | None = None,
     ) -> Answer:
         """Let a phase take its time; it ends early, with False, when the ring that it needs breaks."""
@@ -245,7 +262,8 @@ class Session:
             recovered.phases.append(Phase(name, start_s, self.env.now))
         return needed is None or needed.intact(self.members)
 
-    # --- who is there ----------------------------------------------------------------------------------------------
+    # --- who is there
+    # ----------------------------------------------------------------------------------------------
 
     def _run(self, placed: Placed) -> None:
         self.instance = Instance(placed, {name: self.members.starts[name] for name in placed.devices})
@@ -274,7 +292,9 @@ class Session:
 
 
 def _progress(ahead: list[float], done: int, elapsed_s: float, before: float) -> float:
-    """Share of the token in the making that is done, `before` of it having been done when the clock started."""
+    """Share of the token in the making that is done,
+    `before` of it having been done when the clock started.
+    """
     if done >= len(ahead):
         return 0.0
     start_s = ahead[done - 1] if done else 0.0
@@ -284,8 +304,10 @@ def _progress(ahead: list[float], done: int, elapsed_s: float, before: float) ->
 
 
 def _mean_gap_s(reply: Reply) -> float | None:
-    """The client's mean inter-token time (s): each gap counts an eighth, what was before the rest; None without a gap."""
-    times_s = reply.times_s[-RECENT - 1:]
+    """The client's mean inter-token time (s): each gap counts
+    an eighth, what was before the rest; None without a gap.
+    """
+    times_s = reply.times_s[-RECENT - 1 :]
     mean_s: float | None = None
     for before_s, after_s in zip(times_s, times_s[1:], strict=False):
         gap_s = after_s - before_s

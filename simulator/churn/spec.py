@@ -42,7 +42,9 @@ class When(Spec):
 
     device: DeviceName
     at: Moment | None = Field(default=None, description="after the first request")
-    at_token: int | None = Field(default=None, ge=1, le=1_000_000, description="when the first reply has so many tokens")
+    at_token: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="when the first reply has so many tokens"
+    )
     rate: Rate | None = Field(default=None, description="at random, so often on average: a Poisson process")
     later: Moment = Field(default=0.0, description="so long after that token; with at_token only")
 
@@ -62,7 +64,9 @@ class Drop(When):
 
     event: Literal["drop"] = "drop"
     silent: bool = Field(default=False, description="true: power or link lost, nobody closes a connection")
-    back_after: Lasting | None = Field(default=None, description="it starts again after this time; default: never")
+    back_after: Lasting | None = Field(
+        default=None, description="it starts again after this time; default: never"
+    )
 
 
 class Rejoin(When):
@@ -111,30 +115,43 @@ class HeatSpec(Spec):
     """How a device without enough cooling slows down under lasting work; see `simulator.churn.heat`."""
 
     approach: Wait = Field(description="time constant of the slow-down while it works without pause")
-    sustained: Annotated[Share, Field(ge=0.05, le=1)] = Field(description="share of its cold speed that it keeps")
+    sustained: Annotated[Share, Field(ge=0.05, le=1)] = Field(
+        description="share of its cold speed that it keeps"
+    )
     spread: Annotated[float, Field(ge=0, le=2)] = Field(
-        default=0.0, description="standard deviation of the logarithm of `sustained`: how sure it is")
+        default=0.0, description="standard deviation of the logarithm of `sustained`: how sure it is"
+    )
     label: Literal["measured", "calibrated", "assumed"] = "assumed"
 
 
 class RecoverySpec(Spec):
-    """What the client does when a reply breaks off. The defaults are this project's own client, not an engine's.
+    """What the client does when a reply breaks off. The
+    defaults are this project's own client, not an engine's.
 
-    It takes a stream for stalled after `time_out_factor` mean inter-token times, within bounds. The factor is above
-    the longest gap in undisturbed recordings of EXO, which was below 10 medians.
+    It takes a stream for stalled after `time_out_factor` mean inter-token times, within bounds. The factor is
+    above the longest gap in undisturbed recordings of EXO, which was below 10 medians.
     """
 
     time_out_factor: float = Field(default=10.0, ge=1.5, le=1000)
     time_out_least: Wait = 2.0
     time_out_most: Wait = 60.0
-    probe: Wait = Field(default=2.0, description="how long a device may take to answer before it counts as gone")
+    probe: Wait = Field(
+        default=2.0, description="how long a device may take to answer before it counts as gone"
+    )
     give_up: Annotated[Seconds, Field(gt=0, le=1e6)] = Field(
-        default=1800.0, description="a reply that got no token for so long is given up")
-    grow: bool = Field(default=True, description="place again between replies when a returned device would help")
+        default=1800.0, description="a reply that got no token for so long is given up"
+    )
+    grow: bool = Field(
+        default=True, description="place again between replies when a returned device would help"
+    )
     files: Literal["everywhere", "own_shard", "client"] | None = Field(
-        default=None, description="who has the model on disk: all, each its first shard, the client; default: the engine's")
+        default=None,
+        description="who has the model on disk: all, each its first shard, the client; default: the engine's",
+    )
     download: Annotated[BytesPerSecond, Field(gt=0, le=1e15)] | None = Field(
-        default=None, description="rate of the line over which missing layers come; default: each device's own link")
+        default=None,
+        description="rate of the line over which missing layers come; default: each device's own link",
+    )
 
     def time_out_s(self, mean_gap_s: float) -> float:
         """Silence (s) after which the client acts: `min(max(factor * mean gap, least), most)`."""

@@ -46,11 +46,15 @@ class Evening:
 class Study:
     """A scenario with events, made ready once for all its replications."""
 
-    def __init__(self, scenario: Scenario, replications: int | None = None, evening: Evening | None = None) -> None:
-        """With `evening` there are requests at random, else those of `workload.arrivals`, else one reply per replication.
+    def __init__(
+        self, scenario: Scenario, replications: int | None = None, evening: Evening | None = None
+    ) -> None:
+        """With `evening` there are requests at random, else those
+        of `workload.arrivals`, else one reply per replication.
 
-        Raises what `complete` raises, CatalogError for a heat law or a recovery that nobody knows, and PlacementError
-        where the devices that are there from the start cannot hold the model, unless others join.
+        Raises what `complete` raises, CatalogError for a heat law or a
+        recovery that nobody knows, and PlacementError where the devices that
+        are there from the start cannot hold the model, unless others join.
         """
         self.scenario = with_heat(complete(scenario))
         self.replications = replications if replications is not None else scenario.replications
@@ -85,10 +89,22 @@ class Study:
         first = next(iter(self.at_first), "")
         recovery = Recovery(self.facts, client, self.paces, dice, first)
         workload = self.scenario.workload
-        session = Session(env, members, self.placer, self.paces, recovery, script, story, self._heats(dice),
-                          workload.prompt_tokens, replication * self.paces.rows.runs)
-        replies = [env.process(session.reply(number, asked_s, workload.output_tokens))
-                   for number, asked_s in enumerate(self._arrivals(dice))]
+        session = Session(
+            env,
+            members,
+            self.placer,
+            self.paces,
+            recovery,
+            script,
+            story,
+            self._heats(dice),
+            workload.prompt_tokens,
+            replication * self.paces.rows.runs,
+        )
+        replies = [
+            env.process(session.reply(number, asked_s, workload.output_tokens))
+            for number, asked_s in enumerate(self._arrivals(dice))
+        ]
         env.run(until=env.all_of(replies))
         return story
 

@@ -41,14 +41,20 @@ class Engine:
     chats: Callable[[Job], tuple[int, ...]]
     """How many chats each stream of tokens stands for (a batch decodes in step)."""
     serve: Callable[[simpy.Environment, Job, Draws, Recorder, Sequence[float]], Any] | None = None
-    """Start the SimPy processes of row 0 for chats that arrive at these times (s); a token's session is its chat.
+    """Start the SimPy processes of row 0 for chats that
+    arrive at these times (s); a token's session is its chat.
 
-    No more than `workload.concurrency` chats are let in at once. None where it is not known how the engine does it.
+    No more than `workload.concurrency` chats are let in at
+    once. None where it is not known how the engine does it.
     """
     waits_by_polling: bool = False
-    """Whether a rank that waits for a message takes processor time (which matters where ranks share a machine)."""
+    """Whether a rank that waits for a message takes processor
+    time (which matters where ranks share a machine).
+    """
     client_is_first: bool = False
-    """Whether the first device is the one that the chat runs on, so that no placement can begin with another."""
+    """Whether the first device is the one that the chat runs
+    on, so that no placement can begin with another.
+    """
     chats_at_once: int = 1_000
     """Chats whose KV caches are in memory together; further ones wait."""
 
@@ -58,8 +64,10 @@ def engines() -> dict[str, Engine]:
     """All engines by name."""
     import simulator.engine as package
 
-    modules = [importlib.import_module(f"{package.__name__}.{found.name}")
-               for found in pkgutil.iter_modules(package.__path__)]
+    modules = [
+        importlib.import_module(f"{package.__name__}.{found.name}")
+        for found in pkgutil.iter_modules(package.__path__)
+    ]
     return {module.ENGINE.name: module.ENGINE for module in modules if hasattr(module, "ENGINE")}
 
 
@@ -67,5 +75,7 @@ def engine(name: str) -> Engine:
     """The engine of that name; raises CatalogError for an unknown one."""
     if name not in engines():
         known = sorted(engines())
-        raise CatalogError(f"engine {name!r} is unknown; engines are {', '.join(known)}{did_you_mean(name, known)}")
+        raise CatalogError(
+            f"engine {name!r} is unknown; engines are {', '.join(known)}{did_you_mean(name, known)}"
+        )
     return engines()[name]

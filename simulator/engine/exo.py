@@ -4,15 +4,18 @@ One decode step, as recorded from real clusters (EXO HEAD of 2026-06-22) and rea
 
 1. *notice*: an all-gather of 4 bytes ("have you got new tasks?"); every rank waits for all others.
 2. Rank 0 runs its layers and sends the hidden state to rank 1, and so on to the last rank.
-3. An all-gather of the hidden state: in W - 1 rounds each rank passes to its left neighbour what it got from its right
-   one in the round before (first its own), so the last rank's part needs W - 1 hops to reach rank 0.
+3. An all-gather of the hidden state: in W - 1 rounds each rank passes to its
+   left neighbour what it got from its right one in the round before (first
+   its own), so the last rank's part needs W - 1 hops to reach rank 0.
 4. Every rank computes final norm, output head and sample; nobody sends the token.
 
-So a one-way delay D on each hop costs 2 (W - 1) D per token, and rounds that no one waits for cost nothing: both come
-out of the messages below, neither is put in. Up to 8 requests decode in one batch; prompts are read one after the
-other, in chunks of 4096 / min(4, W) tokens that follow each other through the ring when there are 4096 or more.
+So a one-way delay D on each hop costs 2 (W - 1) D per token, and rounds that no one waits
+for cost nothing: both come out of the messages below, neither is put in. Up to 8 requests
+decode in one batch; prompts are read one after the other, in chunks of 4096 / min(4, W)
+tokens that follow each other through the ring when there are 4096 or more.
 
-`ExoRing` holds every duration; `recursion` adds them up for all rows at once, `processes` lets SimPy do it for one row.
+`ExoRing` holds every duration; `recursion` adds them up for
+all rows at once, `processes` lets SimPy do it for one row.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ Steps = Generator[simpy.Event, Any, int]
 NOTICE_BYTES = 4
 MAX_BATCH = 8  # EXO_MAX_CONCURRENT_REQUESTS
 CHUNKED_FROM_TOKENS = 4096
-SINGLE_STEPS = 2  # the last two prompt tokens go through as decode steps; the second one makes the first token
+# the last two prompt tokens go through as decode steps; the second one makes the first token
+SINGLE_STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,12 @@ class ExoRing:
         context = self.job.workload.prompt_tokens - self.prompt_steps + np.arange(self.steps, dtype=float)
         columns = []
         for device, layers, noise in zip(self.job.ring, self._layers, self._noise, strict=True):
-            base = [self.draws.decode_s(device, self.job.model, layers, context, batch,
-                                        self.paging_s(device, layers, batch)) for batch in self.waves]
+            base = [
+                self.draws.decode_s(
+                    device, self.job.model, layers, context, batch, self.paging_s(device, layers, batch)
+                )
+                for batch in self.waves
+            ]
             columns.append(np.concatenate(base) * noise)
         return np.stack(columns, axis=1)
 
@@ -99,8 +107,11 @@ class ExoRing:
         for device, noise in zip(self.job.ring, self._noise, strict=True):
             host_s = overhead_s + device.speed.stage_overhead
             speed = self.draws.speed_factor(device, "decode")
-            waves = [(head_s(device, self.job.model, batch) * speed + crowding(device, batch) * host_s)
-                     * self.draws.batch_factor(device, batch) for batch in self.waves]
+            waves = [
+                (head_s(device, self.job.model, batch) * speed + crowding(device, batch) * host_s)
+                * self.draws.batch_factor(device, batch)
+                for batch in self.waves
+            ]
             columns.append(np.repeat(waves, self.steps, axis=0) * noise)
         return np.stack(columns, axis=1)
 
@@ -109,10 +120,16 @@ class ExoRing:
         """Each rank's layers for each chunk of each request, shape (requests, chunks, ranks, rows)."""
         requests, ranks, count = self.job.workload.concurrency, range(self.size), len(self.chunks)
         starts = np.cumsum((0, *self.chunks)).tolist()
-        base = np.array([[prefill_s(self.job.ring[r], self.job.model, self._layers[r], tokens, start) for r in ranks]
-                         for tokens, start in zip(self.chunks, starts, strict=False)]).reshape(count, self.size, 1)
-        factors = [self.draws.noise(device, "prefill", requests * count) * self.draws.speed_factor(device, "prefill")
-                   for device in self.job.ring]
+        base = np.array(
+            [
+                [prefill_s(self.job.ring[r], self.job.model, self._layers[r], tokens, start) for r in ranks]
+                for tokens, start in zip(self.chunks, starts, strict=False)
+            ]
+        ).reshape(count, self.size, 1)
+        factors = [
+            self.draws.noise(device, "prefill", requests * count) * self.draws.speed_factor(device, "prefill")
+            for device in self.job.ring
+        ]
         return base * np.stack(factors, axis=1).reshape(requests, count, self.size, self.draws.rows)
 
     @cached_property
@@ -146,7 +163,9 @@ class ExoRing:
 
     def seconds_per_byte(self, slot: str) -> Floats:
         """Of the connection that carries a slot's messages, shape (ranks, rows)."""
-        return np.stack([self.draws.seconds_per_byte(self.job.cluster.path(*e)) for e in self.neighbours(slot)])
+        return np.stack(
+            [self.draws.seconds_per_byte(self.job.cluster.path(*e)) for e in self.neighbours(slot)]
+        )
 
     def rounds_s(self, slot: str, n: int) -> Floats:
         """Delays of the W - 1 rounds of `n` all-gathers, shape (n, rounds, ranks, rows)."""
@@ -164,7 +183,9 @@ class ExoRing:
 
 @dataclass
 class _Recursion:
-    """The ring as arithmetic on arrays: `t` is when each rank is ready, `port` when its port is, both (ranks, rows)."""
+    """The ring as arithmetic on arrays: `t` is when each rank
+    is ready, `port` when its port is, both (ranks, rows).
+    """
 
     ring: ExoRing
 
@@ -197,8 +218,14 @@ class _Recursion:
         """Time of each token after the request, shape (waves, output tokens, rows)."""
         ring, workload = self.ring, self.ring.job.workload
         steps, count, requests = ring.steps, len(ring.chunks), workload.concurrency
-        notice, gathered = ring.rounds_s("notice", len(ring.waves) * steps), ring.rounds_s("gather", len(ring.waves) * steps)
-        forward, barrier = ring.delay_s("forward", len(ring.waves) * steps), ring.rounds_s("barrier", requests)
+        notice, gathered = (
+            ring.rounds_s("notice", len(ring.waves) * steps),
+            ring.rounds_s("gather", len(ring.waves) * steps),
+        )
+        forward, barrier = (
+            ring.delay_s("forward", len(ring.waves) * steps),
+            ring.rounds_s("barrier", requests),
+        )
         prompt = ring.delay_s("prompt", requests * count).reshape(requests, count, ring.size, ring.draws.rows)
         out = np.empty((len(ring.waves), workload.output_tokens, ring.draws.rows))
         request = k = 0
@@ -233,7 +260,8 @@ class RingProcesses:
     def __post_init__(self) -> None:
         ring = self.ring
         workload, steps = ring.job.workload, len(ring.waves) * ring.steps
-        # the chunks of a long prompt follow each other through the ring, so their messages may want the air together
+        # the chunks of a long prompt follow each other through
+        # the ring, so their messages may want the air together
         network = Network(self.env, ring.draws, self.recorder, flows=max(1, len(ring.chunks)))
         self.names = [device.name for device in ring.job.ring]
         self.right = [network.hop(*ends) for ends in ring.neighbours("forward")]
@@ -254,7 +282,10 @@ class RingProcesses:
             for _ in range(batch):
                 cause = yield from self.gather(rank, "barrier", request, NOTICE_BYTES, -1, cause)
                 for c, tokens in enumerate(ring.chunks):
-                    size, delay = tokens * ring.job.model.activation_bytes, self.prompt_s[request * len(ring.chunks) + c]
+                    size, delay = (
+                        tokens * ring.job.model.activation_bytes,
+                        self.prompt_s[request * len(ring.chunks) + c],
+                    )
                     cause = yield from self.stage(rank, self.prefill_s[request][c], delay, size, -1, cause)
                 request += 1
             size = batch * ring.job.model.activation_bytes
@@ -267,7 +298,9 @@ class RingProcesses:
                     self.recorder.token(wave, step - ring.prompt_steps, self.env.now, cause)
                 k += 1
 
-    def stage(self, rank: int, stage_s: list[float], delay_s: list[float], size: float, step: int, cause: int) -> Steps:
+    def stage(
+        self, rank: int, stage_s: list[float], delay_s: list[float], size: float, step: int, cause: int
+    ) -> Steps:
         """Wait for the hidden state, run the layers, send it on."""
         if rank > 0:
             arrival = self.right[rank - 1].receive()
@@ -296,12 +329,16 @@ class RingProcesses:
 
 
 def is_recursion_exact(job: Job) -> bool:
-    """Not where prompt chunks queue for the same air, nor where a radio dozes (that depends on who is waiting)."""
+    """Not where prompt chunks queue for the same air, nor
+    where a radio dozes (that depends on who is waiting).
+    """
     chunked = len(ExoRing(job, Draws(job, 0, 1)).chunks) > 1
     return not any(device.link.power_save or (chunked and device.link.shared) for device in job.ring)
 
 
-def serve(env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder, arrivals_s: Sequence[float]) -> Any:
+def serve(
+    env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder, arrivals_s: Sequence[float]
+) -> Any:
     """Start the ring for chats that come one by one."""
     from simulator.engine.exo_serving import Serving  # it builds on this module
 

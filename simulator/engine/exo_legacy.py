@@ -1,9 +1,10 @@
 """Legacy EXO (0.0.x): a gRPC ring in which one token travels at a time.
 
-As recorded from real clusters: rank 0 reads the prompt or the last token and runs its layers, each rank sends the
-activation on, the last one computes the head, samples, broadcasts the token to all peers (one of them serves the
-client) and sends it to rank 0. So a token costs W hops, one of them with a few bytes only; the client sees it when
-the broadcast arrives. Requests share nothing: each has its own round trip, and they meet only in a device's queue.
+As recorded from real clusters: rank 0 reads the prompt or the last token and runs its layers,
+each rank sends the activation on, the last one computes the head, samples, broadcasts the token
+to all peers (one of them serves the client) and sends it to rank 0. So a token costs W hops, one
+of them with a few bytes only; the client sees it when the broadcast arrives. Requests share
+nothing: each has its own round trip, and they meet only in a device's queue.
 """
 
 from __future__ import annotations
@@ -62,7 +63,11 @@ class LegacyRing:
             last = rank == self.size - 1
             head = head_s(device, model) if last else 0.0
             work = self.draws.decode_s(device, model, shard.layers, context, 1, self._paging_s(rank) + head)
-            prompt = prefill_s(device, model, shard.layers, self.job.workload.prompt_tokens) + self._paging_s(rank) + head
+            prompt = (
+                prefill_s(device, model, shard.layers, self.job.workload.prompt_tokens)
+                + self._paging_s(rank)
+                + head
+            )
             work[0] = prompt * self.draws.speed_factor(device, "prefill")
             host = (overhead + device.speed.stage_overhead) * crowding(device)
             columns.append((work + host) * self.draws.noise(device, f"decode{chat or ''}", self.tokens))
@@ -72,7 +77,9 @@ class LegacyRing:
         model, workload, layers = self.job.model, self.job.workload, self.job.shards[rank].layers
         resident = layers * model.layer_bytes + self.job.engine.memory_overhead_bytes
         resident += model.embedding_bytes * (rank == 0) + model.head_bytes * (rank == self.size - 1)
-        resident += model.kv_bytes(layers, workload.prompt_tokens + workload.output_tokens, workload.concurrency)
+        resident += model.kv_bytes(
+            layers, workload.prompt_tokens + workload.output_tokens, workload.concurrency
+        )
         return paging_s(self.job.ring[rank], resident)
 
     def ends(self, rank: int) -> tuple[str, str]:
@@ -84,7 +91,9 @@ class LegacyRing:
         return self.draws.delay_s(self.job.cluster.path(*self.ends(rank)), f"tensor{chat or ''}", self.tokens)
 
     def result_delay_s(self, chat: int) -> Floats:
-        """Delays of the broadcast from the last rank to the one that serves the client (rank 0), shape (tokens, rows)."""
+        """Delays of the broadcast from the last rank to the one
+        that serves the client (rank 0), shape (tokens, rows).
+        """
         path = self.job.cluster.path(self.names[-1], self.names[0])
         return self.draws.delay_s(path, f"result{chat or ''}", self.tokens)
 
@@ -114,7 +123,8 @@ def token_times_s(ring: LegacyRing) -> Floats:
     per_byte = ring.seconds_per_byte(ring.size - 1)
     # the broadcast leaves before the token does, so only its own transmission stands before it
     arrived = sampled + closing + RESULT_BYTES * per_byte + ring.result_delay_s(0)
-    in_order: Floats = np.maximum.accumulate(arrived, axis=0)  # one connection: what is sent first arrives first
+    # one connection: what is sent first arrives first
+    in_order: Floats = np.maximum.accumulate(arrived, axis=0)
     return in_order[None]
 
 
@@ -171,7 +181,9 @@ class _Processes:
             cause = self.recorder.span("queue", name, token, asked_s, self.env.now, cause)
             start_s = self.env.now
             yield self.env.timeout(duration_s)
-        return self.recorder.span("compute" if token else "prefill", name, token, start_s, self.env.now, cause)
+        return self.recorder.span(
+            "compute" if token else "prefill", name, token, start_s, self.env.now, cause
+        )
 
     def broadcast(self, chat: int, token: int, delay_s: float, cause: int) -> None:
         """The sampled token on its way to the client; nothing waits for it."""
@@ -190,8 +202,12 @@ ENGINE = Engine(
     default_rule="exo-legacy",
     head_on="last",
     token_times_s=lambda job, draws: token_times_s(LegacyRing(job, draws)),
-    is_recursion_exact=lambda job: job.workload.concurrency == 1 and not any(d.link.power_save for d in job.ring),
+    is_recursion_exact=lambda job: (
+        job.workload.concurrency == 1 and not any(d.link.power_save for d in job.ring)
+    ),
     start=lambda env, job, draws, recorder: _Processes(env, LegacyRing(job, draws), recorder),
     chats=lambda job: (1,) * job.workload.concurrency,
-    serve=lambda env, job, draws, recorder, arrivals_s: _Processes(env, LegacyRing(job, draws), recorder, arrivals_s),
+    serve=lambda env, job, draws, recorder, arrivals_s: _Processes(
+        env, LegacyRing(job, draws), recorder, arrivals_s
+    ),
 )

@@ -1,9 +1,10 @@
 """EXO's ring for chats that come one by one: continuous batching, as recorded.
 
-Before each decode step the all-gather of the notice tells every rank what has come since. A new chat's prompt is read
-then, and no other chat's token is made meanwhile; after the next notice it decodes in the batch, which holds up to
-`workload.concurrency` chats and never more than 8. What nobody has recorded is assumed: that rank 0's knowledge when
-it enters the notice decides, that all who fit are let in together, and that a chat leaves with its last token.
+Before each decode step the all-gather of the notice tells every rank what has come since. A new
+chat's prompt is read then, and no other chat's token is made meanwhile; after the next notice it
+decodes in the batch, which holds up to `workload.concurrency` chats and never more than 8. What
+nobody has recorded is assumed: that rank 0's knowledge when it enters the notice decides, that all
+who fit are let in together, and that a chat leaves with its last token.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Serving(RingProcesses):
     """The ring's processes for row 0, with a batch that changes from step to step."""
 
     def __init__(
-        self, env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder, arrivals_s: Sequence[float],
+        self, env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder, arrivals_s: Sequence[float]
     ) -> None:
         self.at_once = min(job.workload.concurrency, MAX_BATCH)
         self.coming = deque(enumerate(arrivals_s))
@@ -51,7 +52,11 @@ class Serving(RingProcesses):
         self.plans: list[_Plan] = []
         # the ring lays out its draws by request, so it must know of all of them
         every = job.workload.model_copy(update={"concurrency": len(arrivals_s)})
-        super().__init__(env, ExoRing(replace(job, workload=every), replace(draws, job=replace(job, workload=every))), recorder)
+        super().__init__(
+            env,
+            ExoRing(replace(job, workload=every), replace(draws, job=replace(job, workload=every))),
+            recorder,
+        )
 
     def __post_init__(self) -> None:
         """Draw as many steps as there would be if no two chats ever met."""
@@ -87,12 +92,20 @@ class Serving(RingProcesses):
         layers, workload, draws = ring.job.shards[rank].layers, ring.job.workload, ring.draws
         speed = float(draws.speed_factor(device, "decode")[0])
         contexts = np.arange(workload.prompt_tokens + workload.output_tokens + 1, dtype=float)
-        stage = decode_s(device, ring.job.model, layers, contexts, batch) + ring.paging_s(device, layers, batch)
-        overhead = ring.job.engine.step_overhead_s * float(draws.overhead("step")[0]) + device.speed.stage_overhead
-        return (stage * speed).tolist(), head_s(device, ring.job.model, batch) * speed + crowding(device, batch) * overhead
+        stage = decode_s(device, ring.job.model, layers, contexts, batch) + ring.paging_s(
+            device, layers, batch
+        )
+        overhead = (
+            ring.job.engine.step_overhead_s * float(draws.overhead("step")[0]) + device.speed.stage_overhead
+        )
+        return (stage * speed).tolist(), head_s(device, ring.job.model, batch) * speed + crowding(
+            device, batch
+        ) * overhead
 
     def rank(self, rank: int) -> Generator[simpy.Event, Any, None]:
-        """A rank's life: hear what is new, then read new prompts or make one token for each chat of the batch."""
+        """A rank's life: hear what is new, then read new
+        prompts or make one token for each chat of the batch.
+        """
         cause, k = -1, 0
         while True:
             if rank == 0:
@@ -127,7 +140,10 @@ class Serving(RingProcesses):
         chunks = self.ring.chunks
         cause = yield from self.gather(rank, "barrier", chat, NOTICE_BYTES, -1, cause)
         for c, tokens in enumerate(chunks):
-            size, delay_s = tokens * self.ring.job.model.activation_bytes, self.prompt_s[chat * len(chunks) + c]
+            size, delay_s = (
+                tokens * self.ring.job.model.activation_bytes,
+                self.prompt_s[chat * len(chunks) + c],
+            )
             cause = yield from self.stage(rank, self.prefill_s[chat][c], delay_s, size, -1, cause)
         return cause
 
@@ -135,7 +151,11 @@ class Serving(RingProcesses):
         """Let in who has come and fits; said by rank 0 as it enters the notice of step k."""
         admitted = []
         # rank 0 has waited for the first one, whom a rounding of the clock must not turn away
-        while self.coming and len(self.done) < self.at_once and (not self.done or self.coming[0][1] <= self.env.now):
+        while (
+            self.coming
+            and len(self.done) < self.at_once
+            and (not self.done or self.coming[0][1] <= self.env.now)
+        ):
             chat, _ = self.coming.popleft()
             self.done[chat] = 0
             admitted.append(chat)

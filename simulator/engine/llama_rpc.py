@@ -1,18 +1,21 @@
-"""llama.cpp RPC: a star. The client drives one server after the other and carries the hidden state between them.
+"""llama.cpp RPC: a star. The client drives one server after
+the other and carries the hidden state between them.
 
 As observed on the wire with protocol 7 (docs/llama-rpc-flow.md): the first device is the client. It holds the
 embedding and runs the first layers itself; the last server also computes the output head; the client samples.
 
-1. To each server in turn the client sends one *request*, a burst of messages (inputs, compute, read) that nobody
-   answers singly; the server computes and its *reply* is the hidden state, or the logits from the last server.
-   So a token costs two one-way latencies per server.
-2. The graph itself travels again whenever it changes: at the prompt, at the first token after it, and each time the
-   cache outgrows a multiple of 256 tokens. Otherwise "compute the same again" suffices.
-3. Prompts go in chunks of 512 tokens. The client begins the next chunk when it has sent the last server its request.
-4. From 32 tokens on, where the client has layers of its own, a boundary between servers carries two tensors (the
-   normed and the residual state), and the second one is asked for only after the first has come.
+1. To each server in turn the client sends one *request*, a burst of messages (inputs, compute, read) that
+   nobody answers singly; the server computes and its *reply* is the hidden state, or the logits from the last
+   server. So a token costs two one-way latencies per server.
+2. The graph itself travels again whenever it changes: at the prompt, at the first token after it, and each
+   time the cache outgrows a multiple of 256 tokens. Otherwise "compute the same again" suffices.
+3. Prompts go in chunks of 512 tokens. The client begins the
+   next chunk when it has sent the last server its request.
+4. From 32 tokens on, where the client has layers of its own, a boundary between servers carries two tensors
+   (the normed and the residual state), and the second one is asked for only after the first has come.
 
-Chats at once are decoded in one batch, their prompts read as one long one (an assumption: only one chat was observed).
+Chats at once are decoded in one batch, their prompts read as
+one long one (an assumption: only one chat was observed).
 """
 
 from __future__ import annotations
@@ -66,8 +69,11 @@ def _prompt_end_s(star: LlamaStar) -> Floats:
     servers, uplink = range(1, star.servers + 1), _Port()
     forth = {server: _Lane(uplink, star.seconds_per_byte(server, is_reply=False)) for server in servers}
     back = {server: _Lane(_Port(), star.seconds_per_byte(server, is_reply=True)) for server in servers}
-    delay = {(server, slot): star.delay_s(server, slot, len(star.chunks))
-             for server in servers for slot in PROMPT_SLOTS}
+    delay = {
+        (server, slot): star.delay_s(server, slot, len(star.chunks))
+        for server in servers
+        for slot in PROMPT_SLOTS
+    }
     client = free = np.zeros(star.draws.rows)  # `free`: when the last server has done its chunk
     for c, tokens in enumerate(star.chunks):
         client = client + star.prefill_s[c, 0]
@@ -85,14 +91,20 @@ def _prompt_end_s(star: LlamaStar) -> Floats:
                 free = np.maximum(arrived, free) + star.prefill_s[c, server]
             else:
                 done = arrived + star.prefill_s[c, server]
-                client = back[server].send(done, star.reply_bytes(server, tokens), delay[server, "reply-prompt"][c])
+                client = back[server].send(
+                    done, star.reply_bytes(server, tokens), delay[server, "reply-prompt"][c]
+                )
     if not star.servers:
         return client
-    return back[star.servers].send(free, star.reply_bytes(star.servers, 1), delay[star.servers, "reply-prompt"][-1])
+    return back[star.servers].send(
+        free, star.reply_bytes(star.servers, 1), delay[star.servers, "reply-prompt"][-1]
+    )
 
 
 def token_times_s(star: LlamaStar) -> Floats:
-    """One batch: after the prompt a token's time is the sum of what happens to it, shape (1, tokens, rows)."""
+    """One batch: after the prompt a token's time is the sum
+    of what happens to it, shape (1, tokens, rows).
+    """
     step_s = np.sum(star.decode_s, axis=1)
     for server in range(1, star.servers + 1):
         step_s += star.delay_s(server, "request", star.steps) + star.delay_s(server, "reply", star.steps)
@@ -116,8 +128,11 @@ class _Processes:
         self.forth = {server: network.hop(*star.ends(server, is_reply=False)) for server in servers}
         self.back = {server: network.hop(*star.ends(server, is_reply=True)) for server in servers}
         counts = dict.fromkeys(PROMPT_SLOTS, len(star.chunks)) | dict.fromkeys(DECODE_SLOTS, star.steps)
-        self.delay_s = {(server, slot): star.delay_s(server, slot, n)[:, 0].tolist()
-                        for server in servers for slot, n in counts.items()}
+        self.delay_s = {
+            (server, slot): star.delay_s(server, slot, n)[:, 0].tolist()
+            for server in servers
+            for slot, n in counts.items()
+        }
         self.prefill_s, self.decode_s = star.prefill_s[..., 0].tolist(), star.decode_s[..., 0].tolist()
         for server in servers:
             self.env.process(self.server(server))
@@ -142,7 +157,9 @@ class _Processes:
             self.recorder.token(0, k + 1, self.env.now, cause)
 
     def ask_prompt(self, server: int, c: int, cause: int) -> Steps:
-        """Send one server its chunk, in two parts where the boundary carries two tensors; the last answers later."""
+        """Send one server its chunk, in two parts where the
+        boundary carries two tensors; the last answers later.
+        """
         star, tokens, step, slot = self.star, self.star.chunks[c], c - len(self.star.chunks), "prompt"
         size = star.prompt_request_bytes(server, c)
         if star.carries_two(server, tokens):
@@ -166,17 +183,26 @@ class _Processes:
             cause = yield from self.take(forth, cause)
             cause = yield from self.work(server, self.prefill_s[c][server], c - count, cause)
             if server < star.servers or c == count - 1:
-                back.send(star.reply_bytes(server, tokens), self.delay_s[server, "reply-prompt"][c], cause, c - count)
+                back.send(
+                    star.reply_bytes(server, tokens),
+                    self.delay_s[server, "reply-prompt"][c],
+                    cause,
+                    c - count,
+                )
             if server < star.servers and star.carries_two(server + 1, tokens):
                 cause = yield from self.take(forth, cause)
-                back.send(star.reply_bytes(server, tokens), self.delay_s[server, "reply-rest"][c], cause, c - count)
+                back.send(
+                    star.reply_bytes(server, tokens), self.delay_s[server, "reply-rest"][c], cause, c - count
+                )
         for k in range(star.steps):
             cause = yield from self.take(forth, cause)
             cause = yield from self.work(server, self.decode_s[k][server], k, cause)
             back.send(star.reply_bytes(server, star.batch), self.delay_s[server, "reply"][k], cause, k)
 
     def take(self, hop: Hop, busy: int) -> Steps:
-        """The next message; one that had to wait for the server was released by `busy`, what the server did before."""
+        """The next message; one that had to wait for the server
+        was released by `busy`, what the server did before.
+        """
         asked_s = self.env.now
         arrived = yield hop.receive()
         return arrived if self.env.now > asked_s or busy < 0 else busy

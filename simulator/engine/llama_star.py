@@ -1,7 +1,7 @@
 """What llama.cpp RPC sends and computes: sizes on the wire and durations of every part of a job.
 
-Sizes are those of protocol 7 as observed (docs/llama-rpc-flow.md) for the Llama architecture: decode requests and
-replies to the byte, prompt requests to 0.01%. The flow itself is told in `llama_rpc`.
+Sizes are those of protocol 7 as observed (docs/llama-rpc-flow.md) for the Llama architecture: decode requests
+and replies to the byte, prompt requests to 0.01%. The flow itself is told in `llama_rpc`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ READ_BYTES = 321  # a get_tensor request: header 9, tensor 296, range 16
 RECOMPUTE_BYTES = 13
 REPLY_HEADER_BYTES = 8
 GRAPH_LAYER_BYTES, GRAPH_FIXED_BYTES, GRAPH_ADD_BYTES, GRAPH_HEAD_BYTES = 12_680, 1_501, 600, 2_408
-# a graph on the wire (observed, Llama architecture): per layer; always; where the residual is added; with the head
+# a graph on the wire (observed, Llama architecture): per
+# layer; always; where the residual is added; with the head
 
 
 @dataclass(frozen=True)
@@ -73,19 +74,35 @@ class LlamaStar:
     @cached_property
     def decode_s(self) -> Floats:
         """Each device's work for each decode step, shape (steps, devices, rows); sampling is the client's."""
-        return np.stack([
-            self._stage_s("decode", rank, self.draws.decode_s(
-                device, self.job.model, shard.layers, self.cached, self.batch, self._fixed_s(rank)), self.steps)
-            for rank, (device, shard) in enumerate(zip(self.job.ring, self.job.shards, strict=True))], axis=1)
+        return np.stack(
+            [
+                self._stage_s(
+                    "decode",
+                    rank,
+                    self.draws.decode_s(
+                        device, self.job.model, shard.layers, self.cached, self.batch, self._fixed_s(rank)
+                    ),
+                    self.steps,
+                )
+                for rank, (device, shard) in enumerate(zip(self.job.ring, self.job.shards, strict=True))
+            ],
+            axis=1,
+        )
 
     @cached_property
     def prefill_s(self) -> Floats:
-        """Each device's work for each chunk, shape (chunks, devices, rows); the head is computed for one token."""
+        """Each device's work for each chunk, shape (chunks,
+        devices, rows); the head is computed for one token.
+        """
         starts = np.cumsum((0, *self.chunks[:-1])) % self.job.workload.prompt_tokens
         columns = []
         for rank, (device, shard) in enumerate(zip(self.job.ring, self.job.shards, strict=True)):
-            layers_s = np.array([prefill_s(device, self.job.model, shard.layers, tokens, int(start))
-                                 for tokens, start in zip(self.chunks, starts, strict=True)]) + self._fixed_s(rank)
+            layers_s = np.array(
+                [
+                    prefill_s(device, self.job.model, shard.layers, tokens, int(start))
+                    for tokens, start in zip(self.chunks, starts, strict=True)
+                ]
+            ) + self._fixed_s(rank)
             work = np.multiply.outer(layers_s, self.draws.speed_factor(device, "prefill"))
             columns.append(self._stage_s("prefill", rank, work, len(self.chunks)))
         return np.stack(columns, axis=1)
@@ -110,12 +127,17 @@ class LlamaStar:
         return paging_s(self.job.ring[rank], resident)
 
     def request_bytes(self, server: int, tokens: int, cached: float, has_new_graph: bool) -> float:
-        """A request on the wire: inputs, their headers, the graph or the word to reuse it, and the read at its end."""
+        """A request on the wire: inputs, their headers, the
+        graph or the word to reuse it, and the read at its end.
+        """
         first, last = server == 1, server == self.servers
         states = 2 if (first and self._client_computes) or self.carries_two(server, tokens) else 1
         attended = CACHE_STEP_TOKENS * np.ceil(cached / CACHE_STEP_TOKENS)
         # position 4 bytes, places in the key and value caches 8 each, a row of the mask in half precision
-        inputs = tokens * (states * self.job.model.activation_bytes + 4 + 8 + 8 + 2 * attended) + 4 * self.batch * last
+        inputs = (
+            tokens * (states * self.job.model.activation_bytes + 4 + 8 + 8 + 2 * attended)
+            + 4 * self.batch * last
+        )
         size = inputs + (4 + states + last) * SET_TENSOR_BYTES + READ_BYTES
         return float(size + (self._graph_bytes(server) if has_new_graph else RECOMPUTE_BYTES))
 
@@ -125,8 +147,12 @@ class LlamaStar:
 
     def _graph_bytes(self, server: int) -> float:
         adds = server == 1 and self._client_computes
-        return (GRAPH_FIXED_BYTES + GRAPH_LAYER_BYTES * self.job.shards[server].layers + GRAPH_ADD_BYTES * adds
-                + GRAPH_HEAD_BYTES * (server == self.servers))
+        return (
+            GRAPH_FIXED_BYTES
+            + GRAPH_LAYER_BYTES * self.job.shards[server].layers
+            + GRAPH_ADD_BYTES * adds
+            + GRAPH_HEAD_BYTES * (server == self.servers)
+        )
 
     def reply_bytes(self, server: int, tokens: int) -> float:
         """A reply: hidden states of `tokens` tokens, or the logits of each chat from the last server."""
@@ -145,8 +171,12 @@ class LlamaStar:
         cached = (self.cached + 1) * self.batch
         buckets = np.ceil(cached / CACHE_STEP_TOKENS)
         is_new = np.concatenate([[True], buckets[1:] > buckets[:-1]])[: self.steps]
-        return np.array([self.request_bytes(server, self.batch, held, bool(new))
-                         for held, new in zip(cached, is_new, strict=True)])
+        return np.array(
+            [
+                self.request_bytes(server, self.batch, held, bool(new))
+                for held, new in zip(cached, is_new, strict=True)
+            ]
+        )
 
     def ends(self, server: int, is_reply: bool) -> tuple[str, str]:
         """Source and sink of a message between the client and a server."""
@@ -154,7 +184,9 @@ class LlamaStar:
         return (other, client) if is_reply else (client, other)
 
     def delay_s(self, server: int, slot: str, n: int) -> Floats:
-        """Delays of `n` messages of a slot, shape (n, rows); slots that begin with 'reply' come from the server."""
+        """Delays of `n` messages of a slot, shape (n, rows);
+        slots that begin with 'reply' come from the server.
+        """
         path = self.job.cluster.path(*self.ends(server, slot.startswith("reply")))
         return self.draws.delay_s(path, f"{slot}/{self.job.ring[server].name}", n)
 
@@ -164,6 +196,8 @@ class LlamaStar:
 
     @cached_property
     def overlaps(self) -> bool:
-        """Whether several messages can be under way at once: chunks that follow each other, or split requests."""
+        """Whether several messages can be under way at once:
+        chunks that follow each other, or split requests.
+        """
         splits = any(self.carries_two(server, max(self.chunks)) for server in range(2, self.servers + 1))
         return len(self.chunks) > 1 or splits

@@ -70,13 +70,15 @@ class Finding:
 def explain(error: ValidationError, cls: type[BaseModel], tree: Tree) -> list[Fault]:
     """Each of the first MAX_ERRORS errors as a fault with its line.
 
-    Of an undiscriminated union only the branch nearest to the file's value speaks, and a missing key is not reported
-    where an unknown one beside it is taken for its misspelling.
+    Of an undiscriminated union only the branch nearest to the file's value speaks, and a missing key is not
+    reported where an unknown one beside it is taken for its misspelling.
     """
     details = error.errors(include_url=False)[:MAX_ERRORS]
     found = _nearest([Finding(detail, locate(cls, detail["loc"])) for detail in details], 0, tree)
     misspelt = {_suggested(finding, tree) for finding in found if finding.error["type"] == "extra_forbidden"}
-    groups = _by_place([finding for finding in found if finding.place.path not in misspelt or not _missing(finding)])
+    groups = _by_place(
+        [finding for finding in found if finding.place.path not in misspelt or not _missing(finding)]
+    )
     return [_fault(findings, tree) for findings in groups]
 
 
@@ -94,7 +96,9 @@ def _by_place(found: Sequence[Finding]) -> list[list[Finding]]:
 
 
 def _nearest(found: Sequence[Finding], level: int, tree: Tree) -> list[Finding]:
-    """Keep, of each union's branches at nesting `level`, the one that fits the value best; ties are all kept."""
+    """Keep, of each union's branches at nesting `level`, the
+    one that fits the value best; ties are all kept.
+    """
     kept: list[Finding] = []
     unions: dict[Any, dict[str, list[Finding]]] = {}
     for finding in found:
@@ -144,7 +148,9 @@ def _hint(finding: Finding, tree: Tree) -> str:
     *parent, key = finding.place.path
     node = tree.find(tuple(parent))
     given = node.children if node else {}
-    return did_you_mean(str(key)[:SHOWN], [name for name in field_names(finding.place.parents) if name not in given])
+    return did_you_mean(
+        str(key)[:SHOWN], [name for name in field_names(finding.place.parents) if name not in given]
+    )
 
 
 def _fault(findings: Sequence[Finding], tree: Tree) -> Fault:
@@ -154,7 +160,8 @@ def _fault(findings: Sequence[Finding], tree: Tree) -> Fault:
     reason = "; or: ".join(dict.fromkeys(_reason(finding, tree) for finding in findings))
     line = tree.line(path)
     if findings[0].error["type"] == "value_error":
-        # A rule between keys names its culprit first ("placement.order names 'fone', which ..."): point at that line.
+        # A rule between keys names its culprit first ("placement.order
+        # names 'fone', which ..."): point at that line.
         line = tree.locate(".".join(part for part in (dotted(path), reason.split(" ", 1)[0]) if part))
     return Fault(dotted(path), reason, line)
 
@@ -181,7 +188,11 @@ def _reason(finding: Finding, tree: Tree) -> str:
         return str(context.get("error")) or error["msg"]
     node = tree.find(place.path) if "[key]" not in error["loc"] else None
     rule = RULES[kind].format(**context) if kind in RULES else error["msg"].replace("Input should", "must")
-    rule = rule.replace("' or '", "', '") if "', '" in rule or "' or '" in rule else rule.replace("one of '", "'")
+    rule = (
+        rule.replace("' or '", "', '")
+        if "', '" in rule or "' or '" in rule
+        else rule.replace("one of '", "'")
+    )
     return f"{_shown(node, error['input'])} {rule}{_advice(node, kind, context)}"
 
 

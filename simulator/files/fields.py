@@ -1,8 +1,8 @@
 """Which field of which spec a pydantic error location means.
 
-pydantic puts more into a location than the file's keys: the tag of a discriminated union, or the name of each branch
-that it tried of a plain one. Walking the annotations beside the location tells keys from such names, and yields the
-specs whose field names are the right suggestions.
+pydantic puts more into a location than the file's keys: the tag of a discriminated union, or the name of each
+branch that it tried of a plain one. Walking the annotations beside the location tells keys from such names,
+and yields the specs whose field names are the right suggestions.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A location in the file: its path, the types allowed there and in its parent, the union branches on the way."""
+    """A location in the file: its path, the types allowed
+    there and in its parent, the union branches on the way.
+    """
 
     path: Path
     allowed: tuple[Any, ...]
@@ -44,7 +46,9 @@ class Place:
 
 
 def locate(cls: type[BaseModel], loc: Path) -> Place:
-    """Walk `loc` from `cls` down, keeping the keys of the file and setting the names of union branches aside."""
+    """Walk `loc` from `cls` down, keeping the keys of the
+    file and setting the names of union branches aside.
+    """
     path: list[str | int] = []
     branches: list[Branch] = []
     current: list[Any] = [cls]
@@ -92,7 +96,9 @@ def field_names(candidates: Sequence[Any]) -> list[str]:
 
 
 def literals(candidates: Sequence[Any], key: str) -> list[str]:
-    """The values that field `key` may take in these specs where it is a Literal, for example the tags of a union."""
+    """The values that field `key` may take in these specs
+    where it is a Literal, for example the tags of a union.
+    """
     fields = (info for candidate in candidates for name, info in _fields(candidate) if name == key)
     return list(dict.fromkeys(str(value) for info in fields for value in _literal_values(info.annotation)))
 

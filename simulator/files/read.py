@@ -51,7 +51,10 @@ def _first(faults: list[Fault]) -> list[Fault]:
     faults = sorted(faults, key=lambda fault: fault.line or 0)
     if len(faults) > MAX_FAULTS:
         last = faults[MAX_FAULTS - 1].line
-        faults = [*faults[:MAX_FAULTS], Fault("", f"these are the first {MAX_FAULTS} faults; there are more", last)]
+        faults = [
+            *faults[:MAX_FAULTS],
+            Fault("", f"these are the first {MAX_FAULTS} faults; there are more", last),
+        ]
     return faults
 
 
@@ -66,13 +69,17 @@ def _validated(cls: type[SpecT], tree: Tree) -> tuple[SpecT | None, list[Fault]]
     except ValidationError as error:
         return None, explain(error, cls, tree)
     except ScenarioError as error:  # a validator that found several faults, with paths of its own
-        return None, [Fault(fault.path, fault.reason, fault.line or tree.locate(fault.path)) for fault in error.faults]
+        return None, [
+            Fault(fault.path, fault.reason, fault.line or tree.locate(fault.path)) for fault in error.faults
+        ]
     except SimulatorError as error:
         return None, [Fault("", str(error))]
 
 
 def _spoilt(fault: Fault, tree: Tree) -> bool:
-    """True for a fault that only follows from a value which could not be read and has its own fault already."""
+    """True for a fault that only follows from a value which
+    could not be read and has its own fault already.
+    """
     return any(f"{fault.path}.".startswith(f"{path}.") for path in tree.spoilt)
 
 

@@ -14,4 +14,6 @@ def schema(cls: type[BaseModel]) -> dict[str, Any]:
 
     It knows keys, types, units and ranges of plain numbers; what relates two keys only `load` checks.
     """
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | cls.model_json_schema(mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | cls.model_json_schema(
+        mode="validation"
+    )

@@ -17,10 +17,13 @@ MAX_BYTES = 1_000_000
 # Everything outside c-printable of YAML 1.2.2, section 5.1.
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-# What a user has most likely done, by a phrase of the parser's complaint (libyaml and PyYAML word it differently).
+# What a user has most likely done, by a phrase of the
+# parser's complaint (libyaml and PyYAML word it differently).
 SYNTAX = {
-    "cannot start any token": "a character that cannot begin a value (one of @ ` % or a tab); put the value in quotes",
-    "mapping values are not allowed": "a ':' where none may stand; indent as its neighbours or quote the value",
+    "cannot start any "
+    "token": "a character that cannot begin a value (one of @ ` % or a tab); put the value in quotes",
+    "mapping values are not "
+    "allowed": "a ':' where none may stand; indent as its neighbours or quote the value",
     "could not find expected ':'": "this line is no 'key: value'; a ':' is missing",
     "expected ',' or '": "a comma or a closing bracket is missing",
     "expected <block end>": "this line is indented unlike its neighbours, or is not a 'key: value'",
@@ -50,7 +53,9 @@ def decode(raw: bytes) -> str:
         text = raw.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        what = f"byte 0x{raw[error.start]:02x} at offset {error.start} is not UTF-8 text; save the file as UTF-8"
+        what = (
+            f"byte 0x{raw[error.start]:02x} at offset {error.start} is not UTF-8 text; save the file as UTF-8"
+        )
         raise Stop(what, line) from None
     if found := UNPRINTABLE.search(text):
         line = text.count("\n", 0, found.start()) + 1
@@ -70,5 +75,6 @@ def in_plain_words(error: yaml.MarkedYAMLError, text: str) -> Stop:
     elif began and "expected ',' or" in problem:
         hint += f" (the bracket was opened on line {began.line + 1})"
     elif began and ("expected ':'" in problem or "unexpected end of stream" in problem):
-        line = began.line  # the key or the quote itself; the parser noticed only at the end of what it took for it
+        # the key or the quote itself; the parser noticed only at the end of what it took for it
+        line = began.line
     return Stop(f"this is not YAML: {hint}", line + 1)

@@ -1,8 +1,8 @@
 """YAML text to a tree that remembers its lines.
 
-A safe subset of YAML 1.2: mappings, lists, text, numbers, true/false, null. No tags, anchors, aliases or merge keys,
-so a file of n bytes never grows beyond n values. The tree is built from parser events without recursion, so that
-no input can exhaust the stack.
+A safe subset of YAML 1.2: mappings, lists, text, numbers, true/false, null. No tags, anchors, aliases or
+merge keys, so a file of n bytes never grows beyond n values. The tree is built from parser events without
+recursion, so that no input can exhaust the stack.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRUE = re.compile(r"(?:true|True|TRUE)\Z")
 FALSE = re.compile(r"(?:false|False|FALSE)\Z")
 INTEGER = re.compile(r"[-+]?[0-9]+\Z", re.ASCII)
 FLOAT = re.compile(
-    r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z",
+    r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))\Z"
 )
 
 # libyaml where PyYAML was built with it: 7 times faster (0.3 s instead of 2.1 s for 100,000 values).
@@ -38,7 +38,9 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(slots=True)
 class Node:
-    """One value of the file: `line` is that of its key (or of itself in a list), `text` what a scalar says there."""
+    """One value of the file: `line` is that of its key (or
+    of itself in a list), `text` what a scalar says there.
+    """
 
     line: int
     value: Any
@@ -48,7 +50,9 @@ class Node:
 
 @dataclass(slots=True)
 class Tree:
-    """The whole file; `faults` are those of the text itself, `spoilt` the paths whose value could not be read."""
+    """The whole file; `faults` are those of the text itself,
+    `spoilt` the paths whose value could not be read.
+    """
 
     root: Node | None = None
     faults: list[Fault] = field(default_factory=list)
@@ -92,7 +96,9 @@ def dotted(path: tuple[str | int, ...]) -> str:
 
 
 def parse(raw: bytes) -> Tree:
-    """The tree of a YAML file; what is wrong with the text is in `faults`, and `root` is None if nothing was read."""
+    """The tree of a YAML file; what is wrong with the text
+    is in `faults`, and `root` is None if nothing was read.
+    """
     tree = Tree()
     try:
         _Builder(tree).build(decode(raw))
@@ -104,7 +110,9 @@ def parse(raw: bytes) -> Tree:
 
 @dataclass(slots=True)
 class _Frame:
-    """A mapping or list that is still open; `key` waits for its value, `dropped` says the value goes nowhere."""
+    """A mapping or list that is still open; `key` waits for
+    its value, `dropped` says the value goes nowhere.
+    """
 
     node: Node
     is_mapping: bool
@@ -149,7 +157,9 @@ class _Builder:
     def _count(self, line: int) -> None:
         self.values += 1
         if self.values > MAX_VALUES:
-            raise Stop(f"more than {MAX_VALUES} keys and values, which is the most a spec file may hold", line)
+            raise Stop(
+                f"more than {MAX_VALUES} keys and values, which is the most a spec file may hold", line
+            )
         if len(self.stack) > MAX_DEPTH:
             raise Stop(f"nested more than {MAX_DEPTH} levels deep", line)
 
@@ -192,7 +202,10 @@ class _Builder:
         elif event.implicit[0] and NULL.match(event.value):
             reason = "a key is missing before ':'"
         elif earlier := frame.node.children.get(event.value):
-            where, reason = self._here(), f"this key was given before, on line {earlier.line}; keep one of them"
+            where, reason = (
+                self._here(),
+                f"this key was given before, on line {earlier.line}; keep one of them",
+            )
         if reason:
             frame.dropped = True
             self.tree.faults.append(Fault(where, reason, line))

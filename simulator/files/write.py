@@ -24,7 +24,9 @@ class _Dumper(yaml.SafeDumper):
     """Quotes every text that YAML 1.1 or our reader would take for something else."""
 
     def text(self, text: str) -> yaml.ScalarNode:
-        """Escape YAML 1.1's exotic line breaks, which PyYAML writes raw and a reader then folds into spaces."""
+        """Escape YAML 1.1's exotic line breaks, which PyYAML
+        writes raw and a reader then folds into spaces.
+        """
         style = '"' if re.search("[\x85\u2028\u2029]", text) else None
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -36,8 +38,8 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456
 def dumps(instance: BaseModel, header: str = "") -> str:
     """YAML text that `loads` reads back to an equal object, keys as declared, quantities in their base unit.
 
-    `header` becomes comment lines at the top. Raises ScenarioError if the object is one that no file can describe,
-    for example after `model_copy` with a value out of range.
+    `header` becomes comment lines at the top. Raises ScenarioError if the object is one that no file can
+    describe, for example after `model_copy` with a value out of range.
     """
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
     # Empty values are left out where that means the same, which is nearly always: None is mostly the default.
@@ -58,7 +60,9 @@ def _yaml(instance: BaseModel, *, exclude_none: bool) -> str:
 
 
 def dump(instance: BaseModel, path: str | Path, header: str = "") -> None:
-    """Write `dumps(instance, header)` to `path` atomically; raises as `dumps` and `write_bytes_atomically` do."""
+    """Write `dumps(instance, header)` to `path` atomically;
+    raises as `dumps` and `write_bytes_atomically` do.
+    """
     write_text_atomically(path, dumps(instance, header))
 
 
@@ -70,8 +74,8 @@ def write_text_atomically(path: str | Path, text: str) -> None:
 def write_bytes_atomically(path: str | Path, data: bytes) -> None:
     """Write `data` to a temporary name in the same folder, flush it to the disk, and rename it to `path`.
 
-    A link is followed and an existing file keeps its permissions. Raises SimulatorError if the folder does not exist
-    or cannot be written; whatever happens, `path` holds all of the old content or all of the new.
+    A link is followed and an existing file keeps its permissions. Raises SimulatorError if the folder does
+    not exist or cannot be written; whatever happens, `path` holds all of the old content or all of the new.
     """
     try:
         target = Path(path).resolve()
@@ -79,7 +83,9 @@ def write_bytes_atomically(path: str | Path, data: bytes) -> None:
         _write(temporary, target, data)
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links
         why = getattr(error, "strerror", None) or error
-        raise SimulatorError(f"{path}: cannot be written ({why}); name a file in a folder that you may write") from None
+        raise SimulatorError(
+            f"{path}: cannot be written ({why}); name a file in a folder that you may write"
+        ) from None
 
 
 def _write(temporary: Path, target: Path, data: bytes) -> None:

@@ -1,9 +1,9 @@
 """Laws of a duration: each knows its mean, its variance and its quantiles.
 
-Sampling is by inverse transform through a table of 65,536 quantiles (see `table`). So every law costs the same to
-draw from, one uniform number makes one draw whatever the law (common random numbers stay aligned when a law
-changes), and a faster law gives a draw that is never slower. The price: nothing beyond the quantile 1 - 1/131,072
-is ever drawn.
+Sampling is by inverse transform through a table of 65,536 quantiles (see `table`). So every law
+costs the same to draw from, one uniform number makes one draw whatever the law (common random
+numbers stay aligned when a law changes), and a faster law gives a draw that is never slower.
+The price: nothing beyond the quantile 1 - 1/131,072 is ever drawn.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ class Gamma(Spec):
 
 
 class Weibull(Spec):
-    """`shift` plus a Weibull with scale `scale` and shape `shape`; a shape under 1 has a tail longer than exponential."""
+    """`shift` plus a Weibull with scale `scale` and shape
+    `shape`; a shape under 1 has a tail longer than exponential.
+    """
 
     law: Literal["weibull"] = "weibull"
     scale: PositiveSeconds
@@ -172,7 +174,9 @@ class Empirical(Spec):
 
     @property
     def mean_s(self) -> float:
-        """Mean of the piecewise linear quantile function: the mean of the midpoints of neighbouring samples."""
+        """Mean of the piecewise linear quantile function:
+        the mean of the midpoints of neighbouring samples.
+        """
         x = np.sort(np.asarray(self.samples))
         return float(np.mean((x[1:] + x[:-1]) / 2))
 
@@ -197,7 +201,9 @@ class Part(Spec):
 
 
 class Mixture(Spec):
-    """With probability `weight` a draw from that part: the usual form of a Wi-Fi tail (mostly fast, sometimes stalled)."""
+    """With probability `weight` a draw from that part: the
+    usual form of a Wi-Fi tail (mostly fast, sometimes stalled).
+    """
 
     law: Literal["mixture"] = "mixture"
     parts: tuple[Part, ...] = Field(min_length=1, max_length=8)
@@ -217,7 +223,10 @@ class Mixture(Spec):
     @property
     def variance_s2(self) -> float:
         """`sum_i w_i (v_i + m_i**2) - mean**2`."""
-        return sum(part.weight * (part.of.variance_s2 + part.of.mean_s**2) for part in self.parts) - self.mean_s**2
+        return (
+            sum(part.weight * (part.of.variance_s2 + part.of.mean_s**2) for part in self.parts)
+            - self.mean_s**2
+        )
 
     def quantile(self, u: Floats) -> Floats:
         """Inverse of the mixed distribution function, read off the pooled quantile tables of the parts."""

@@ -48,5 +48,7 @@ class Model:
         return shared + self.expert_layer_bytes * touched
 
     def kv_bytes(self, layers: int, context: float, sequences: int = 1) -> float:
-        """Bytes of the KV cache of `layers` layers at `context` tokens: `layers * per_token * context * sequences`."""
+        """Bytes of the KV cache of `layers` layers at `context`
+        tokens: `layers * per_token * context * sequences`.
+        """
         return layers * self.kv_bytes_per_token_per_layer * context * sequences

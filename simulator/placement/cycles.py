@@ -1,10 +1,10 @@
 """Rings of a directed graph, in the order in which EXO sees them.
 
 EXO takes the first of equally good rings, so the order decides who becomes rank 0. It comes from rustworkx
-`simple_cycles` (Johnson's algorithm on Kosaraju components; 0.17.1 recorded, 0.18.1 compared on random graphs).
-Each ring is found from the first of its devices to become a root, by a depth-first walk that tries the targets of a
-device from the oldest to the newest edge. So the first ring over a given set of devices can be found without listing
-the others: at 10 devices in a full mesh there are over a million.
+`simple_cycles` (Johnson's algorithm on Kosaraju components; 0.17.1 recorded, 0.18.1 compared on random
+graphs). Each ring is found from the first of its devices to become a root, by a depth-first walk that tries
+the targets of a device from the oldest to the newest edge. So the first ring over a given set of devices can
+be found without listing the others: at 10 devices in a full mesh there are over a million.
 
 Exact for every directed graph without self-loops (EXO makes none), parallel edges included.
 """
@@ -36,7 +36,9 @@ class Wiring:
 
     @cached_property
     def newest_first(self) -> dict[str, list[str]]:
-        """Sinks by source, newest edge first, parallel edges repeated: the order in which petgraph walks them."""
+        """Sinks by source, newest edge first, parallel edges
+        repeated: the order in which petgraph walks them.
+        """
         return _adjacent(self.nodes, self.edges)
 
     @cached_property
@@ -46,7 +48,9 @@ class Wiring:
 
     @cached_property
     def trial_order(self) -> dict[str, dict[str, int]]:
-        """Position at which each sink of a node is tried: oldest first, where parallel edges count by the newest."""
+        """Position at which each sink of a node is tried:
+        oldest first, where parallel edges count by the newest.
+        """
         return {
             node: {sink: at for at, sink in enumerate(reversed(dict.fromkeys(sinks)))}
             for node, sinks in self.newest_first.items()
@@ -65,7 +69,9 @@ class Wiring:
         return tuple(found)
 
     def _components(self, nodes: Collection[str]) -> list[list[str]]:
-        """Strongly connected components of two nodes or more (Kosaraju), each in the order of its second walk."""
+        """Strongly connected components of two nodes or more
+        (Kosaraju), each in the order of its second walk.
+        """
         finished: list[str] = []
         seen: set[str] = set()
         for node in nodes:
@@ -83,7 +89,8 @@ class Wiring:
             (node,) = members
             return Ring((node,), (self.nodes.index(node),))
         for at, (root, reachable) in enumerate(self.roots):
-            # A root leaves the graph after its turn, so only the first root among the members can find their ring.
+            # A root leaves the graph after its turn, so only the
+            # first root among the members can find their ring.
             if root in members:
                 if not reachable.issuperset(members):
                     return None
@@ -100,7 +107,9 @@ class Wiring:
             yield from self._walk([root], reachable, None)
         yield from ((node,) for node in self.nodes)
 
-    def _walk(self, path: list[str], allowed: frozenset[str], length: int | None) -> Iterator[tuple[str, ...]]:
+    def _walk(
+        self, path: list[str], allowed: frozenset[str], length: int | None
+    ) -> Iterator[tuple[str, ...]]:
         """Depth-first: rings that begin with `path` and stay within `allowed`; of one `length`, if given."""
         for sink in self.trial_order[path[-1]]:
             if sink == path[0] and length in (None, len(path)):
@@ -116,8 +125,12 @@ def _adjacent(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[st
     return adjacent
 
 
-def _postorder(start: str, adjacent: dict[str, list[str]], nodes: Collection[str], seen: set[str]) -> list[str]:
-    """Nodes in the order in which a walk from `start` leaves them, last neighbour first; adds them to `seen`."""
+def _postorder(
+    start: str, adjacent: dict[str, list[str]], nodes: Collection[str], seen: set[str]
+) -> list[str]:
+    """Nodes in the order in which a walk from `start` leaves
+    them, last neighbour first; adds them to `seen`.
+    """
     if start in seen:
         return []
     seen.add(start)
@@ -128,8 +141,12 @@ def _postorder(start: str, adjacent: dict[str, list[str]], nodes: Collection[str
     return [*order, start]
 
 
-def _preorder(start: str, adjacent: dict[str, list[str]], nodes: Collection[str], seen: set[str]) -> list[str]:
-    """Nodes in the order in which a walk from `start` enters them, last neighbour first; adds them to `seen`."""
+def _preorder(
+    start: str, adjacent: dict[str, list[str]], nodes: Collection[str], seen: set[str]
+) -> list[str]:
+    """Nodes in the order in which a walk from `start` enters
+    them, last neighbour first; adds them to `seen`.
+    """
     if start in seen:
         return []
     seen.add(start)

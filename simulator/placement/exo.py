@@ -2,17 +2,19 @@
 
 The rule as recorded at EXO b5375f8ce (2026-06-22), step by step:
 
-1. candidates: every simple ring of the graph, then every device alone; at least `min_nodes`, all `required` nodes in it
+1. candidates: every simple ring of the graph, then every device
+   alone; at least `min_nodes`, all `required` nodes in it
 2. all report memory, and sum of free bytes >= model bytes (no KV cache, no overhead, no head room)
 3. Tensor: hidden size and KV heads divisible by the length; Pipeline: Gemma 4 on one device only
 4. the shortest of these
-5. every device has a backend that both model and engine know: after 4, so there is no way back to a longer ring
+5. every device has a backend that both model and engine
+   know: after 4, so there is no way back to a longer ring
 6. Jaccl: RDMA between all wired pairs, and enabled on all
 7. rings with a leaf (a node with at most one sink in the whole graph), if there is one
 8. most of the model downloaded, then most free memory, then the first in order (see `cycles`)
 
-Every step but the order depends on the set of nodes alone: sets are judged, and only the first ring of each is sought.
-Image models that run two pipelines at once ("uses_cfg") are not covered.
+Every step but the order depends on the set of nodes alone: sets are judged, and only the first ring of each
+is sought. Image models that run two pipelines at once ("uses_cfg") are not covered.
 """
 
 from __future__ import annotations
@@ -50,7 +52,13 @@ def choose(request: ExoRequest) -> ExoInstance:
     layers = _split(request, ring) if sharding == "Pipeline" else (n_layers,) * len(ring)
     links = _ring_links(request, ring) if instance_type == "MlxRing" else _rdma_links(request, ring)
     return ExoInstance(
-        ring=ring, layers=layers, n_layers=n_layers, sharding=sharding, instance_type=instance_type, links=links)
+        ring=ring,
+        layers=layers,
+        n_layers=n_layers,
+        sharding=sharding,
+        instance_type=instance_type,
+        links=links,
+    )
 
 
 def _shortest(request: ExoRequest) -> list[Ring]:
@@ -70,7 +78,8 @@ def _shortest(request: ExoRequest) -> list[Ring]:
 
 def _fitting(request: ExoRequest, wiring: Wiring, sets: Iterable[tuple[str, ...]]) -> list[Ring]:
     big_enough = (
-        nodes for nodes in sets
+        nodes
+        for nodes in sets
         if request.required.issubset(nodes) and request.free_in(nodes) >= request.model.storage_bytes
     )
     return [ring for ring in map(wiring.first_ring, big_enough) if ring]
@@ -82,14 +91,18 @@ def _admits(request: ExoRequest, size: int) -> bool:
     if request.sharding == "Pipeline":
         return model.model_id != NO_PIPELINE and (size == 1 or not model.base_model.startswith("Gemma 4"))
     # DeepSeek V4 has one KV head and splits attention heads instead.
-    by_heads = model.n_kv_heads is None or model.base_model.startswith("DeepSeek V4") or model.n_kv_heads % size == 0
+    by_heads = (
+        model.n_kv_heads is None or model.base_model.startswith("DeepSeek V4") or model.n_kv_heads % size == 0
+    )
     return model.supports_tensor and model.hidden_size % size == 0 and by_heads
 
 
 def _memory_refusal(request: ExoRequest) -> ExoRefusal:
     needed, free = request.model.storage_bytes, request.free_in(request.nodes)
-    figures = f"{request.model.model_id} needs {format_bytes(needed)}, all {len(request.nodes)} devices have " \
-              f"{format_bytes(free)} free"
+    figures = (
+        f"{request.model.model_id} needs {format_bytes(needed)}, all {len(request.nodes)} devices have "
+        f"{format_bytes(free)} free"
+    )
     if free < needed:
         cure = f"{format_bytes(needed - free)} are missing: take a smaller quantisation or add a device"
     else:
@@ -99,16 +112,25 @@ def _memory_refusal(request: ExoRequest) -> ExoRefusal:
 
 def _sharding_refusal(model: ExoModel, sharding: str) -> ExoRefusal:
     if sharding == "Pipeline" and model.model_id == NO_PIPELINE:
-        return ExoRefusal("Pipeline parallelism is not supported for DeepSeek V3.1 (8-bit)", "use Tensor sharding")
+        return ExoRefusal(
+            "Pipeline parallelism is not supported for DeepSeek V3.1 (8-bit)", "use Tensor sharding"
+        )
     if sharding == "Pipeline":
         text = "Pipeline parallelism is not supported for Gemma 4; use tensor parallelism instead."
         return ExoRefusal(text, f"{model.base_model} runs on one device or by Tensor sharding")
     if not model.supports_tensor:
-        text = f"Requested Tensor sharding but this model does not support tensor parallelism: {model.model_id}"
+        text = (
+            f"Requested Tensor sharding but this model does not support tensor parallelism: {model.model_id}"
+        )
         return ExoRefusal(text, "use Pipeline sharding")
     heads = "" if model.n_kv_heads is None else f", num_key_value_heads={model.n_kv_heads}"
-    text = f"No tensor sharding found for model with hidden_size={model.hidden_size}{heads} across candidate cycles"
-    return ExoRefusal(text, "the number of devices must divide hidden size and KV heads; use Pipeline sharding")
+    text = (
+        f"No tensor sharding found for model with hidden_size={model.hidden_size}{heads} across "
+        "candidate cycles"
+    )
+    return ExoRefusal(
+        text, "the number of devices must divide hidden size and KV heads; use Pipeline sharding"
+    )
 
 
 def _with_backends(request: ExoRequest, rings: list[Ring]) -> list[Ring]:
@@ -116,15 +138,24 @@ def _with_backends(request: ExoRequest, rings: list[Ring]) -> list[Ring]:
     model, engine = request.model, ENGINE_BACKENDS[request.instance_type]
     usable = sorted(set(model.backends).intersection(engine))
     if not usable:
-        text = (f"Model {model.model_id} backends {sorted(model.backends)} cannot satisfy engine "
-                f"{request.instance_type} which requires {sorted(engine)}")
+        text = (
+            f"Model {model.model_id} backends {sorted(model.backends)} cannot satisfy engine "
+            f"{request.instance_type} which requires {sorted(engine)}"
+        )
         raise ExoRefusal(text, "choose another engine or another build of the model")
-    kept = [ring for ring in rings if all(set(request.backends.get(node, ())) & set(usable) for node in ring.devices)]
+    kept = [
+        ring
+        for ring in rings
+        if all(set(request.backends.get(node, ())) & set(usable) for node in ring.devices)
+    ]
     if not kept:
         text = f"No cycle where every node supports a backend in {usable} for {model.model_id}"
         size = len(rings[0].devices)
-        raise ExoRefusal(text, f"the smallest rings that fit have {size} device(s) and EXO tries no longer one; "
-                               f"set min_nodes above {size} or leave out the devices without such a backend")
+        raise ExoRefusal(
+            text,
+            f"the smallest rings that fit have {size} device(s) and EXO tries no longer one; "
+            f"set min_nodes above {size} or leave out the devices without such a backend",
+        )
     return kept
 
 
@@ -140,7 +171,9 @@ def _with_rdma(request: ExoRequest, rings: list[Ring]) -> list[Ring]:
     kept = [ring for ring in rings if complete(ring)]
     if not kept:
         text = "Requested RDMA (MlxJaccl) but no RDMA-connected cycles available"
-        raise ExoRefusal(text, "use MlxRing, or enable RDMA on every device and wire each pair by Thunderbolt 5")
+        raise ExoRefusal(
+            text, "use MlxRing, or enable RDMA on every device and wire each pair by Thunderbolt 5"
+        )
     return kept
 
 
@@ -164,11 +197,14 @@ def _best(request: ExoRequest, rings: Sequence[Ring]) -> Ring:
 def allocate_layers(n_layers: int, fractions: Sequence[float]) -> tuple[int, ...]:
     """Layers by largest remainder of n_layers * fraction, at least one each, as EXO does.
 
-    The floor goes to each, the rest one by one to the largest fractional parts, then each empty device takes one from
-    the fullest; ties go to the lower rank. Raises ExoRefusal for more devices than layers.
+    The floor goes to each, the rest one by one to the largest fractional parts, then each empty device takes
+    one from the fullest; ties go to the lower rank. Raises ExoRefusal for more devices than layers.
     """
     if n_layers < len(fractions):
-        text = f"Cannot distribute {n_layers} layers across {len(fractions)} nodes (need at least 1 layer per node)"
+        text = (
+            f"Cannot distribute {n_layers} layers across {len(fractions)} nodes "
+            "(need at least 1 layer per node)"
+        )
         raise ExoRefusal(text, f"use at most {n_layers} devices")
     quotas = [fraction * n_layers for fraction in fractions]
     layers = [int(quota) for quota in quotas]
@@ -183,7 +219,9 @@ def allocate_layers(n_layers: int, fractions: Sequence[float]) -> tuple[int, ...
 
 
 def _split(request: ExoRequest, ring: tuple[str, ...]) -> tuple[int, ...]:
-    """Step 9: layers in proportion to free memory; a device they overfill is an error, no other ring is tried."""
+    """Step 9: layers in proportion to free memory; a device
+    they overfill is an error, no other ring is tried.
+    """
     total, model = request.free_in(ring), request.model
     if total == 0:
         text = "Cannot create shard assignments: total available memory is 0"
@@ -192,11 +230,17 @@ def _split(request: ExoRequest, ring: tuple[str, ...]) -> tuple[int, ...]:
     for rank, (node, held) in enumerate(zip(ring, layers, strict=True)):
         needed, free = model.storage_bytes * held // model.n_layers, request.free_bytes[node]
         if needed > free:
-            text = (f"Node {rank} ({node}) has insufficient memory: requires {needed / GIB:.2f} GB for {held} layers, "
-                    f"but only has {free / GIB:.2f} GB available")
-            raise ExoRefusal(text, f"{node} would hold {held} layers, {format_bytes(needed)}, with only "
-                                   f"{format_bytes(free)} free, and EXO tries no other split; free "
-                                   f"{format_bytes(needed - free)} there or give a split of your own")
+            text = (
+                f"Node {rank} ({node}) has insufficient memory: requires {needed / GIB:.2f} GB for {held} "
+                "layers, "
+                f"but only has {free / GIB:.2f} GB available"
+            )
+            raise ExoRefusal(
+                text,
+                f"{node} would hold {held} layers, {format_bytes(needed)}, with only "
+                f"{format_bytes(free)} free, and EXO tries no other split; free "
+                f"{format_bytes(needed - free)} there or give a split of your own",
+            )
     return layers
 
 
@@ -212,11 +256,16 @@ def _ring_links(request: ExoRequest, ring: tuple[str, ...]) -> tuple[tuple[str |
 
 
 def _best_address(request: ExoRequest, source: str, sink: str) -> str:
-    found = [edge.address for edge in reversed(request.edges)
-             if (edge.source, edge.sink) == (source, sink) and edge.address is not None]
+    found = [
+        edge.address
+        for edge in reversed(request.edges)
+        if (edge.source, edge.sink) == (source, sink) and edge.address is not None
+    ]
     if not found:
         text = "MLX ring backend requires connectivity between neighbouring nodes"
-        raise ExoRefusal(text, f"{source} cannot reach {sink}; both ways are needed, check the firewall of {sink}")
+        raise ExoRefusal(
+            text, f"{source} cannot reach {sink}; both ways are needed, check the firewall of {sink}"
+        )
     # EXO gives a type that it does not know the rank of ethernet.
     return min(found, key=lambda address: RING_RANK.get(request.interface_types.get(address, "unknown"), 2))
 
@@ -241,20 +290,27 @@ def _table(size: int, cell: Callable[[int, int], str | None]) -> tuple[tuple[str
 
 
 def place_full_mesh(
-    devices_in_join_order: Sequence[str], usable_bytes: Mapping[str, float], model_bytes: float, n_layers: int,
+    devices_in_join_order: Sequence[str],
+    usable_bytes: Mapping[str, float],
+    model_bytes: float,
+    n_layers: int,
     min_nodes: int = 1,
 ) -> Placement:
     """EXO's placement where each device reaches each other and joined in this order (memory in bytes).
 
-    A real cluster hears of its edges in any order, so its ring may be turned or mirrored: read it from EXO's state.
-    Raises ExoRefusal where EXO would refuse.
+    A real cluster hears of its edges in any order, so its ring may be turned or mirrored: read it from EXO's
+    state. Raises ExoRefusal where EXO would refuse.
     """
     nodes = tuple(devices_in_join_order)
     edges = tuple(
-        Edge(source=source, sink=sink, address=sink) for source in nodes for sink in nodes if source != sink)
+        Edge(source=source, sink=sink, address=sink) for source in nodes for sink in nodes if source != sink
+    )
     request = ExoRequest(
-        nodes=nodes, edges=edges, free_bytes={node: int(usable_bytes[node]) for node in nodes},
-        model=ExoModel(n_layers=n_layers, storage_bytes=int(model_bytes)), min_nodes=min_nodes,
+        nodes=nodes,
+        edges=edges,
+        free_bytes={node: int(usable_bytes[node]) for node in nodes},
+        model=ExoModel(n_layers=n_layers, storage_bytes=int(model_bytes)),
+        min_nodes=min_nodes,
         backends=dict.fromkeys(nodes, ENGINE_BACKENDS["MlxRing"]),
     )
     return choose(request).placement(nodes)

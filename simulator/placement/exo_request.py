@@ -12,7 +12,16 @@ from simulator.placement.cycles import Wiring
 from simulator.placement.shard import Placement
 from simulator.spec import Spec
 
-__all__ = ["ENGINE_BACKENDS", "NO_PIPELINE", "RING_RANK", "Edge", "ExoInstance", "ExoModel", "ExoRefusal", "ExoRequest"]
+__all__ = [
+    "ENGINE_BACKENDS",
+    "NO_PIPELINE",
+    "RING_RANK",
+    "Edge",
+    "ExoInstance",
+    "ExoModel",
+    "ExoRefusal",
+    "ExoRequest",
+]
 
 # Which backends each engine of EXO runs on, and how it ranks addresses (EXO b5375f8ce).
 ENGINE_BACKENDS = {"MlxRing": ("MlxMetal", "MlxCuda", "MlxCpu"), "MlxJaccl": ("MlxMetal",)}
@@ -43,7 +52,9 @@ class Edge(Spec):
 
 
 class ExoModel(Spec):
-    """The fields of EXO's model card that decide a placement; `storage_bytes` is the whole file, head and all."""
+    """The fields of EXO's model card that decide a placement;
+    `storage_bytes` is the whole file, head and all.
+    """
 
     model_id: str = "model"
     n_layers: int = Field(gt=0)
@@ -81,9 +92,11 @@ class ExoRequest(Spec):
 
 
 class ExoInstance(Spec):
-    """What EXO would create: ranks in ring order, their layers, and the address by which each reaches each other.
+    """What EXO would create: ranks in ring order, their
+    layers, and the address by which each reaches each other.
 
-    `links[i][j]` is the address (ring) or interface (Jaccl) rank i uses for rank j; None where they do not talk.
+    `links[i][j]` is the address (ring) or interface (Jaccl)
+    rank i uses for rank j; None where they do not talk.
     """
 
     ring: tuple[str, ...]
@@ -96,6 +109,8 @@ class ExoInstance(Spec):
     def placement(self, devices: Iterable[str] = ()) -> Placement:
         """The placement, `devices` outside the ring left out; raises PlacementError for tensor sharding."""
         if self.sharding == "Tensor":
-            raise PlacementError("Tensor sharding puts every layer on every device; only Pipeline can be simulated")
+            raise PlacementError(
+                "Tensor sharding puts every layer on every device; only Pipeline can be simulated"
+            )
         pairs = zip(self.ring, self.layers, strict=True)
         return Placement.from_layers(pairs, "exo", devices=devices).check(self.n_layers)

@@ -28,17 +28,22 @@ class MemoryUse(Spec):
     @property
     def fits(self) -> bool:
         """True where the device can hold it all."""
-        # Bytes per layer need not be whole, so sums of them differ from the cap by rounding: less than a byte is none.
+        # Bytes per layer need not be whole, so sums of them differ
+        # from the cap by rounding: less than a byte is none.
         return self.total_bytes < self.cap_bytes + 1
 
     def __str__(self) -> str:
         verdict = "fits" if self.fits else f"{format_bytes(self.total_bytes - self.cap_bytes)} too much"
-        return (f"{self.device}: {self.layers} layers, {format_bytes(self.total_bytes)} of "
-                f"{format_bytes(self.cap_bytes)}: {verdict}")
+        return (
+            f"{self.device}: {self.layers} layers, {format_bytes(self.total_bytes)} of "
+            f"{format_bytes(self.cap_bytes)}: {verdict}"
+        )
 
 
 def holds(where: str, ring: Sequence[str], device: str) -> bool:
-    """Whether `device` holds what the engine keeps on `where` (all, first, last, a name), `ring` having the layers."""
+    """Whether `device` holds what the engine keeps on `where`
+    (all, first, last, a name), `ring` having the layers.
+    """
     chosen = {"all": ring, "first": ring[:1], "last": ring[-1:]}.get(where, (where,))
     return device in chosen
 
@@ -53,21 +58,30 @@ def fixed_bytes(request: PlacementRequest, ring: Sequence[str], device: str) -> 
 
 
 def memory_table(
-    placement: Placement, request: PlacementRequest, *, embedding_on: str | None = None, head_on: str | None = None,
+    placement: Placement,
+    request: PlacementRequest,
+    *,
+    embedding_on: str | None = None,
+    head_on: str | None = None,
 ) -> tuple[MemoryUse, ...]:
-    """One row per device of the placement, and per other device that holds embedding or head, in ring order (bytes).
+    """One row per device of the placement, and per other
+    device that holds embedding or head, in ring order (bytes).
 
-    total = layers * (layer_bytes + kv_bytes_per_layer) + embedding + head + overhead.
-    `embedding_on` and `head_on` replace those of the request; a device pinned by the placement comes before both.
-    Raises PlacementError for a name that the request does not know.
+    total = layers * (layer_bytes + kv_bytes_per_layer) + embedding + head + overhead. `embedding_on` and
+    `head_on` replace those of the request; a device pinned by the placement comes before both. Raises
+    PlacementError for a name that the request does not know.
     """
-    request = request.model_copy(update={
-        "embedding_on": placement.embedding or embedding_on or request.embedding_on,
-        "head_on": placement.head or head_on or request.head_on,
-        "devices": tuple(device.model_copy(update={"role": None}) for device in request.devices),
-    })
+    request = request.model_copy(
+        update={
+            "embedding_on": placement.embedding or embedding_on or request.embedding_on,
+            "head_on": placement.head or head_on or request.head_on,
+            "devices": tuple(device.model_copy(update={"role": None}) for device in request.devices),
+        }
+    )
     ring = [shard.device for shard in placement.shards if shard.layers]
-    named = (where for where in (request.embedding_on, request.head_on) if where not in ("all", "first", "last"))
+    named = (
+        where for where in (request.embedding_on, request.head_on) if where not in ("all", "first", "last")
+    )
     rows = dict.fromkeys([*placement.devices, *named])
     return tuple(_use(request, ring, device, placement.layer_counts.get(device, 0)) for device in rows)
 
@@ -76,8 +90,14 @@ def _use(request: PlacementRequest, ring: Sequence[str], device: str, layers: in
     weights, kv = layers * request.layer_bytes, layers * request.kv_bytes_per_layer
     embedding, head, overhead = fixed_bytes(request, ring, device)
     return MemoryUse(
-        device=device, layers=layers, weights_bytes=weights, kv_bytes=kv, embedding_bytes=embedding, head_bytes=head,
-        overhead_bytes=overhead, total_bytes=weights + kv + embedding + head + overhead,
+        device=device,
+        layers=layers,
+        weights_bytes=weights,
+        kv_bytes=kv,
+        embedding_bytes=embedding,
+        head_bytes=head,
+        overhead_bytes=overhead,
+        total_bytes=weights + kv + embedding + head + overhead,
         cap_bytes=request.device(device).usable_bytes,
     )
 
@@ -88,7 +108,11 @@ def overfull(table: Sequence[MemoryUse]) -> str | None:
     if not rows:
         return None
     missing = sum(row.total_bytes - row.cap_bytes for row in rows)
-    return "\n".join([
-        "the placement does not fit:", *(f"  {row}" for row in rows),
-        f"move layers worth {format_bytes(missing)} to other devices, take a smaller quantisation or a shorter context",
-    ])
+    return "\n".join(
+        [
+            "the placement does not fit:",
+            *(f"  {row}" for row in rows),
+            f"move layers worth {format_bytes(missing)} to other devices, take a smaller quantisation or a "
+            "shorter context",
+        ]
+    )

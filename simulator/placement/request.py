@@ -38,10 +38,10 @@ class DeviceCapacity(Spec):
 class PlacementRequest(Spec):
     """Devices, model (bytes) and wishes.
 
-    `total_bytes` is the whole model; `kv_bytes_per_layer` the KV cache of one layer at the workload's context, all
-    sequences together; `overhead_bytes` what the engine takes on each device besides.
-    `embedding_on` and `head_on` say where the engine keeps them, unless a device is pinned: on `all` devices with
-    layers (EXO 1.x), on the `first` or `last` of the ring (legacy EXO), or on the device of that name.
+    `total_bytes` is the whole model; `kv_bytes_per_layer` the KV cache of one layer at the workload's
+    context, all sequences together; `overhead_bytes` what the engine takes on each device besides.
+    `embedding_on` and `head_on` say where the engine keeps them, unless a device is pinned: on `all` devices
+    with layers (EXO 1.x), on the `first` or `last` of the ring (legacy EXO), or on the device of that name.
     `order` is the ring order (for the rule exo: the order of joining), `layers` the split of the rule manual.
     """
 
@@ -65,21 +65,27 @@ class PlacementRequest(Spec):
         for device in self.devices:
             if device.name == name:
                 return device
-        raise PlacementError(f"unknown device {name!r}: the devices are {', '.join(d.name for d in self.devices)}")
+        raise PlacementError(
+            f"unknown device {name!r}: the devices are {', '.join(d.name for d in self.devices)}"
+        )
 
     def pinned(self, role: Role) -> str | None:
         """The device pinned to `role`, if any."""
         return next((device.name for device in self.devices if device.role == role), None)
 
     def ring(self) -> tuple[DeviceCapacity, ...]:
-        """The devices that may hold layers, in `order` if given; raises PlacementError if `order` is not complete."""
+        """The devices that may hold layers, in `order` if
+        given; raises PlacementError if `order` is not complete.
+        """
         ring = tuple(device for device in self.devices if not device.pinned)
         if self.order is None:
             return ring
         wanted = [name for name in self.order if not self.device(name).pinned]
         if Counter(wanted) != Counter(device.name for device in ring):
             names = ", ".join(device.name for device in ring)
-            raise PlacementError(f"order {', '.join(self.order)} must name each of these devices once: {names}")
+            raise PlacementError(
+                f"order {', '.join(self.order)} must name each of these devices once: {names}"
+            )
         return tuple(self.device(name) for name in wanted)
 
     def check(self) -> PlacementRequest:
@@ -96,7 +102,9 @@ class PlacementRequest(Spec):
             if count > 1:
                 raise PlacementError(f"{count} devices are pinned to the {role}: pin one")
         if not self.ring():
-            raise PlacementError("every device is pinned to embedding or head: leave at least one for the layers")
+            raise PlacementError(
+                "every device is pinned to embedding or head: leave at least one for the layers"
+            )
         for where in (self.embedding_on, self.head_on):
             if where not in ("all", "first", "last"):
                 self.device(where)

@@ -1,6 +1,7 @@
 """The placement rules by the names that scenarios use, and `place`, which applies one.
 
-`exo`         EXO 1.x: smallest ring that fits, layers by free memory; sees no KV cache and no overhead (`exo`)
+`exo`         EXO 1.x: smallest ring that fits, layers by free
+              memory; sees no KV cache and no overhead (`exo`)
 `exo-legacy`  EXO 0.0.x: all devices, layers by total memory, no check at all (`legacy`)
 `manual`      the split that the request gives
 `speed`       layers in proportion to layers/s, under what each device can hold
@@ -28,8 +29,8 @@ Rule = Callable[[PlacementRequest], Placement]
 def place(rule: str, request: PlacementRequest) -> Placement:
     """The placement that `rule` gives; its shards tile the model.
 
-    Raises PlacementError for an unknown rule, a request that contradicts itself, or too little memory: the message
-    holds what is needed, what there is, and what would have to change.
+    Raises PlacementError for an unknown rule, a request that contradicts itself, or too little memory: the
+    message holds what is needed, what there is, and what would have to change.
     """
     if rule not in RULES:
         near = did_you_mean(rule, list(RULES))
@@ -37,8 +38,10 @@ def place(rule: str, request: PlacementRequest) -> Placement:
     placement = RULES[rule](request.check()).check(request.n_layers)
     holding = sum(shard.layers > 0 for shard in placement.shards)
     if request.min_devices is not None and holding < request.min_devices:
-        raise PlacementError(f"rule {rule!r} puts layers on {holding} devices, but min_devices is "
-                             f"{request.min_devices}; add a device that can hold a layer, or lower min_devices")
+        raise PlacementError(
+            f"rule {rule!r} puts layers on {holding} devices, but min_devices is "
+            f"{request.min_devices}; add a device that can hold a layer, or lower min_devices"
+        )
     return placement
 
 
@@ -47,8 +50,11 @@ def _exo(request: PlacementRequest) -> Placement:
     _refuse_pins("exo", request)
     ring = request.ring()
     return place_full_mesh(
-        [device.name for device in ring], {device.name: device.usable_bytes for device in ring},
-        request.total_bytes, request.n_layers, request.min_devices or 1,
+        [device.name for device in ring],
+        {device.name: device.usable_bytes for device in ring},
+        request.total_bytes,
+        request.n_layers,
+        request.min_devices or 1,
     )
 
 
@@ -56,7 +62,9 @@ def _exo_legacy(request: PlacementRequest) -> Placement:
     """Legacy EXO: it makes its own ring order, so `order` has no effect."""
     _refuse_pins("exo-legacy", request)
     memory_mb = {
-        device.name: int((device.usable_bytes if device.total_bytes is None else device.total_bytes) // SIZE["MiB"])
+        device.name: int(
+            (device.usable_bytes if device.total_bytes is None else device.total_bytes) // SIZE["MiB"]
+        )
         for device in request.devices
     }
     return place_legacy(memory_mb, request.n_layers)
@@ -65,8 +73,10 @@ def _exo_legacy(request: PlacementRequest) -> Placement:
 def _refuse_pins(rule: str, request: PlacementRequest) -> None:
     pinned = [device.name for device in request.devices if device.pinned]
     if pinned:
-        raise PlacementError(f"rule {rule!r} cannot pin embedding or head ({', '.join(pinned)}): EXO decides where "
-                             "they go; use manual, speed or even")
+        raise PlacementError(
+            f"rule {rule!r} cannot pin embedding or head ({', '.join(pinned)}): EXO decides where "
+            "they go; use manual, speed or even"
+        )
 
 
 def _manual(request: PlacementRequest) -> Placement:
@@ -86,18 +96,24 @@ def _manual(request: PlacementRequest) -> Placement:
 def _check_manual(request: PlacementRequest, layers: Mapping[str, int]) -> None:
     for name, count in layers.items():
         if request.device(name).pinned and count:
-            raise PlacementError(f"{name!r} is pinned to the {request.device(name).role}, so it holds no layers, "
-                                 f"not {count}; unpin it or give it 0")
+            raise PlacementError(
+                f"{name!r} is pinned to the {request.device(name).role}, so it holds no layers, "
+                f"not {count}; unpin it or give it 0"
+            )
         if count < 0:
             raise PlacementError(f"{name!r} cannot hold {count} layers; 0 leaves it out")
     if sum(layers.values()) != request.n_layers:
-        raise PlacementError(f"the layers given sum to {sum(layers.values())}, but the model has {request.n_layers}")
+        raise PlacementError(
+            f"the layers given sum to {sum(layers.values())}, but the model has {request.n_layers}"
+        )
 
 
 def _speed(request: PlacementRequest) -> Placement:
     unknown = [device.name for device in request.ring() if device.layers_per_s is None]
     if unknown:
-        raise PlacementError(f"rule 'speed' needs layers_per_s of {', '.join(unknown)}; give it, or use 'even'")
+        raise PlacementError(
+            f"rule 'speed' needs layers_per_s of {', '.join(unknown)}; give it, or use 'even'"
+        )
     return _proportional(request, "speed", lambda device: device.layers_per_s or 0.0)
 
 
@@ -105,7 +121,9 @@ def _even(request: PlacementRequest) -> Placement:
     return _proportional(request, "even", lambda device: 1.0)
 
 
-def _proportional(request: PlacementRequest, rule: str, weight: Callable[[DeviceCapacity], float]) -> Placement:
+def _proportional(
+    request: PlacementRequest, rule: str, weight: Callable[[DeviceCapacity], float]
+) -> Placement:
     """Layers in proportion to `weight` under the caps; a device with no room for one layer is left out."""
     ring = _with_room(request, request.ring())
     if len(ring) > request.n_layers:
@@ -143,24 +161,38 @@ def _shortage(request: PlacementRequest, ring: Sequence[DeviceCapacity], caps: S
     per_layer = request.layer_bytes + request.kv_bytes_per_layer
     needed, room = request.n_layers * per_layer, sum(caps) * per_layer
     usable = sum(device.usable_bytes for device in request.devices)
-    rooms = ", ".join(f"{device.name} {cap}" for device, cap in zip(ring, caps, strict=True)) or "none on any device"
+    rooms = (
+        ", ".join(f"{device.name} {cap}" for device, cap in zip(ring, caps, strict=True))
+        or "none on any device"
+    )
     return (
-        f"{request.n_layers} layers with their KV cache need {format_bytes(needed)}, but there is room for {sum(caps)} "
-        f"layers, {format_bytes(room)} (of {format_bytes(usable)} usable, after embedding, head and engine; layers by "
-        f"device: {rooms}): {format_bytes(needed - room)} are missing; take a smaller quantisation or a shorter "
+        f"{request.n_layers} layers with their KV cache need {format_bytes(needed)}, but there is room for "
+        f"{sum(caps)} "
+        f"layers, {format_bytes(room)} (of {format_bytes(usable)} usable, after embedding, head and engine; "
+        "layers by "
+        f"device: {rooms}): {format_bytes(needed - room)} are missing; take a smaller quantisation or a "
+        "shorter "
         f"context, or add a device with {format_bytes(needed - room)} to spare"
     )
 
 
 def _with_pins(request: PlacementRequest, layers: list[tuple[str, int]], rule: str) -> Placement:
-    """The placement with the pinned devices as empty shards: embedding before the first, head after the last."""
+    """The placement with the pinned devices as empty shards:
+    embedding before the first, head after the last.
+    """
     embedding, head = request.pinned("embedding"), request.pinned("head")
     first = [(embedding, 0)] if embedding else []
     last = [(head, 0)] if head else []
     names = [device.name for device in request.devices]
-    return Placement.from_layers([*first, *layers, *last], rule, embedding=embedding, head=head, devices=names)
+    return Placement.from_layers(
+        [*first, *layers, *last], rule, embedding=embedding, head=head, devices=names
+    )
 
 
 RULES: Mapping[str, Rule] = {
-    "exo": _exo, "exo-legacy": _exo_legacy, "manual": _manual, "speed": _speed, "even": _even,
+    "exo": _exo,
+    "exo-legacy": _exo_legacy,
+    "manual": _manual,
+    "speed": _speed,
+    "even": _even,
 }

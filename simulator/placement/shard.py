@@ -14,7 +14,9 @@ __all__ = ["Placement", "Shard"]
 
 
 class Shard(Spec):
-    """The layers [start_layer, end_layer) on one device; empty only on a device pinned to embedding or head."""
+    """The layers [start_layer, end_layer) on one device;
+    empty only on a device pinned to embedding or head.
+    """
 
     device: str
     start_layer: int = Field(ge=0)
@@ -35,7 +37,8 @@ class Shard(Spec):
 class Placement(Spec):
     """Shards in ring order that tile the model, and who holds embedding and output head.
 
-    `embedding` and `head` are None where the engine decides. `left_out` names the devices that the rule did not use.
+    `embedding` and `head` are None where the engine decides.
+    `left_out` names the devices that the rule did not use.
     """
 
     shards: tuple[Shard, ...] = Field(min_length=1)
@@ -46,10 +49,17 @@ class Placement(Spec):
 
     @classmethod
     def from_layers(
-        cls, layers: Iterable[tuple[str, int]], rule: str, *,
-        embedding: str | None = None, head: str | None = None, devices: Iterable[str] = (),
+        cls,
+        layers: Iterable[tuple[str, int]],
+        rule: str,
+        *,
+        embedding: str | None = None,
+        head: str | None = None,
+        devices: Iterable[str] = (),
     ) -> Placement:
-        """Lay (device, number of layers) pairs end to end from layer 0; those of `devices` not used are left out."""
+        """Lay (device, number of layers) pairs end to end from
+        layer 0; those of `devices` not used are left out.
+        """
         shards: list[Shard] = []
         for device, count in layers:
             start = shards[-1].end_layer if shards else 0
@@ -80,8 +90,10 @@ class Placement(Spec):
                 raise PlacementError(_seam(expected, shard))
             expected = shard.end_layer
         if expected != n_layers:
-            what = f"layers {expected} to {n_layers - 1} are on no device" if expected < n_layers else (
-                f"the last shard ends at {expected}"
+            what = (
+                f"layers {expected} to {n_layers - 1} are on no device"
+                if expected < n_layers
+                else (f"the last shard ends at {expected}")
             )
             raise PlacementError(f"{what}: the shards must tile layers 0 to {n_layers - 1} of the model")
         return self
@@ -91,14 +103,19 @@ class Placement(Spec):
         devices = self.devices
         for device in devices:
             if devices.count(device) > 1:
-                raise PlacementError(f"device {device!r} holds two shards: give each device one run of layers")
+                raise PlacementError(
+                    f"device {device!r} holds two shards: give each device one run of layers"
+                )
         for role, pinned in (("embedding", self.embedding), ("head", self.head)):
             if pinned is not None and pinned not in devices:
-                raise PlacementError(f"the {role} is pinned to {pinned!r}, which is not among {', '.join(devices)}")
+                raise PlacementError(
+                    f"the {role} is pinned to {pinned!r}, which is not among {', '.join(devices)}"
+                )
         for shard in self.shards:
             if shard.layers == 0 and shard.device not in (self.embedding, self.head):
                 raise PlacementError(
-                    f"device {shard.device!r} holds no layer: take it out, give it one, or pin embedding or head to it",
+                    f"device {shard.device!r} holds no layer: take it out, give it one, or pin embedding or "
+                    "head to it"
                 )
 
 
@@ -107,5 +124,8 @@ def _seam(expected: int, shard: Shard) -> str:
     if shard.start_layer > expected:
         what = f"gap: layers {expected} to {shard.start_layer - 1} are on no device before {shard.device!r}"
     else:
-        what = f"overlap: {shard.device!r} starts at layer {shard.start_layer}, but those up to {expected - 1} are held"
+        what = (
+            f"overlap: {shard.device!r} starts at layer {shard.start_layer}, but those up to "
+            f"{expected - 1} are held"
+        )
     return f"{what}; start it at layer {expected}"

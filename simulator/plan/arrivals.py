@@ -1,7 +1,7 @@
 """Chats that come one by one: queueing, goodput under a bound on latency, and where more chats stop to help.
 
-A chat is *met* if its first token comes within a bound after it arrived, waiting included, and its tokens then follow
-at the rate that is asked for. Goodput counts met chats only.
+A chat is *met* if its first token comes within a bound after it arrived, waiting included, and its tokens
+then follow at the rate that is asked for. Goodput counts met chats only.
 """
 
 from __future__ import annotations
@@ -29,14 +29,25 @@ from simulator.scenario import ArrivalSpec, Scenario
 from simulator.spec import Spec
 
 __all__ = [
-    "Bound", "Crossing", "Crossover", "LoadPoint", "Served", "arrivals_s", "crossover", "load_curve", "load_point", "serve",
+    "Bound",
+    "Crossing",
+    "Crossover",
+    "LoadPoint",
+    "Served",
+    "arrivals_s",
+    "crossover",
+    "load_curve",
+    "load_point",
+    "serve",
 ]
 
 HOUR_S = 3600.0
 MOST_CHATS = 16
 """Chats at once up to which the crossover is drawn, if nobody says otherwise."""
 CURVE_ROWS, CURVE_TOKENS, CURVE_PROMPT, SIMPY_TOKENS, LEAST_ROWS = 50, 32, 2, 3000, 5
-"""The crossover's replications and tokens; where only SimPy will do, so many tokens in all, about a second's worth."""
+"""The crossover's replications and tokens; where only SimPy
+will do, so many tokens in all, about a second's worth.
+"""
 
 
 class Bound(Spec):
@@ -81,13 +92,17 @@ class Crossover(Spec):
     engine: str
     at_chats: float
     in_step: bool
-    """The engine decodes all chats as one batch: then the sum of stages is the limit for any number of chats."""
+    """The engine decodes all chats as one batch: then the
+    sum of stages is the limit for any number of chats.
+    """
     rows: tuple[Crossing, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Chats of all rows: `arrivals_s` (chats, rows) and `times_s` (chats, tokens, rows), both from the start."""
+    """Chats of all rows: `arrivals_s` (chats, rows) and
+    `times_s` (chats, tokens, rows), both from the start.
+    """
 
     arrivals_s: Floats
     times_s: Floats
@@ -109,7 +124,9 @@ class Served:
 
 
 def arrivals_s(job: Job, row: int) -> Floats:
-    """When the chats of one row come (s): the trace, or sums of exponential gaps with mean `1 / rate` (Poisson)."""
+    """When the chats of one row come (s): the trace, or sums
+    of exponential gaps with mean `1 / rate` (Poisson).
+    """
     spec = _arrivals(job)
     if spec.times is not None:
         return np.array(spec.times)
@@ -119,9 +136,14 @@ def arrivals_s(job: Job, row: int) -> Floats:
 
 
 def serve(job: Job, rows: int, progress: Callable[[int], None] | None = None) -> Served:
-    """Chats as they come, by SimPy, one row after the other; raises ScenarioError for an engine that cannot tell how."""
+    """Chats as they come, by SimPy, one row after the other;
+    raises ScenarioError for an engine that cannot tell how.
+    """
     flow, spec = engine(job.engine.name), _arrivals(job)
-    came, times_s = np.empty((spec.count, rows)), np.full((spec.count, job.workload.output_tokens, rows), np.nan)
+    came, times_s = (
+        np.empty((spec.count, rows)),
+        np.full((spec.count, job.workload.output_tokens, rows), np.nan),
+    )
     for row in range(rows):
         came[:, row] = arrivals_s(job, row)
         for chat, token, time_s, _ in _serve_row(flow, job, row, came[:, row]).tokens:
@@ -133,8 +155,16 @@ def serve(job: Job, rows: int, progress: Callable[[int], None] | None = None) ->
 
 def _serve_row(flow: Engine, job: Job, row: int, came_s: Floats) -> Recorder:
     if flow.serve is None:
-        raise ScenarioError("scenario", [Fault("workload.arrivals", f"how {flow.name} serves chats that come one by one "
-                                               "is not recorded; use engine exo or exo-legacy")])
+        raise ScenarioError(
+            "scenario",
+            [
+                Fault(
+                    "workload.arrivals",
+                    f"how {flow.name} serves chats that come one by one "
+                    "is not recorded; use engine exo or exo-legacy",
+                )
+            ],
+        )
     env, recorder = simpy.Environment(), Recorder()
     flow.serve(env, job, Draws(job, row, 1), recorder, came_s.tolist())
     env.run()
@@ -157,18 +187,27 @@ def load_point(prepared: Prepared, bound: Bound, progress: Callable[[int], None]
     spec, tokens = _arrivals(job), job.workload.output_tokens
     measured = chats / max(1e-9, float(np.ptp(served.arrivals_s[:, 0]))) * HOUR_S
     return LoadPoint(
-        arrivals_per_hour=rounded(spec.rate or measured), chats=chats, share_met=estimate(met.mean(axis=0)),
-        goodput_per_hour=estimate(met.sum(axis=0) / span_s * HOUR_S), served_per_hour=estimate(chats / span_s * HOUR_S),
-        tokens_per_s=estimate(served.tokens_per_s.mean(axis=0)), total_tokens_per_s=estimate(chats * tokens / span_s),
+        arrivals_per_hour=rounded(spec.rate or measured),
+        chats=chats,
+        share_met=estimate(met.mean(axis=0)),
+        goodput_per_hour=estimate(met.sum(axis=0) / span_s * HOUR_S),
+        served_per_hour=estimate(chats / span_s * HOUR_S),
+        tokens_per_s=estimate(served.tokens_per_s.mean(axis=0)),
+        total_tokens_per_s=estimate(chats * tokens / span_s),
         first_token_p50_s=estimate(np.quantile(served.first_token_s, 0.5, axis=0)),
-        first_token_p95_s=estimate(np.quantile(served.first_token_s, 0.95, axis=0)))
+        first_token_p95_s=estimate(np.quantile(served.first_token_s, 0.95, axis=0)),
+    )
 
 
 def load_curve(
-    scenario: Scenario, rates_per_hour: Sequence[float], bound: Bound,
+    scenario: Scenario,
+    rates_per_hour: Sequence[float],
+    bound: Bound,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[LoadPoint, ...]:
-    """A LoadPoint for each rate of Poisson arrivals, on the same random numbers: chats come in the same rhythm."""
+    """A LoadPoint for each rate of Poisson arrivals, on the
+    same random numbers: chats come in the same rhythm.
+    """
     points, asked = [], scenario.workload.arrivals
     chats = asked.count if asked else ArrivalSpec.model_fields["chats"].default
     for done, rate in enumerate(rates_per_hour):
@@ -181,7 +220,7 @@ def load_curve(
 
 
 def crossover(
-    scenario: Scenario, most_chats: int = MOST_CHATS, progress: Callable[[int, int], None] | None = None,
+    scenario: Scenario, most_chats: int = MOST_CHATS, progress: Callable[[int, int], None] | None = None
 ) -> Crossover:
     """Tokens/s of 1 to `most_chats` chats at once while decoding, simulated, and the two bounds of a ring."""
     counts, found, crossings = _counts(most_chats), [], []
@@ -194,15 +233,26 @@ def crossover(
         # a batch reads its weights once, so both bounds move with it
         total_s, slowest_s = _means_s(prepared, at_once if in_step else 1, rows)
         total = summarise(token_times_s(prepared.job, rows), streams).total_tokens_per_s
-        found.append(Crossing(
-            chats=chats, total_tokens_per_s=total, by_sum=estimate(at_once / total_s).median, in_step=in_step,
-            by_slowest=estimate((at_once if in_step else 1) / slowest_s).median))
+        found.append(
+            Crossing(
+                chats=chats,
+                total_tokens_per_s=total,
+                by_sum=estimate(at_once / total_s).median,
+                in_step=in_step,
+                by_slowest=estimate((at_once if in_step else 1) / slowest_s).median,
+            )
+        )
         if chats == 1:
             crossings.append(estimate(total_s / slowest_s).median)
         if progress is not None:
             progress(done + 1, len(counts))
-    return Crossover(scenario=scenario.name, engine=scenario.engine.name, at_chats=crossings[0],
-                     in_step=any(row.in_step for row in found), rows=tuple(found))
+    return Crossover(
+        scenario=scenario.name,
+        engine=scenario.engine.name,
+        at_chats=crossings[0],
+        in_step=any(row.in_step for row in found),
+        rows=tuple(found),
+    )
 
 
 def _counts(most: int) -> list[int]:
@@ -214,24 +264,40 @@ def _counts(most: int) -> list[int]:
 def _short(scenario: Scenario, chats: int) -> Scenario:
     """Short prompts, so that the rate is that of decoding, and chats that begin at about the same time."""
     asked = scenario.workload
-    workload = asked.model_copy(update={
-        "runs": 1, "concurrency": chats, "arrivals": None, "prompt_tokens": min(CURVE_PROMPT, asked.prompt_tokens),
-        "output_tokens": min(CURVE_TOKENS, asked.output_tokens)})
-    return scenario.model_copy(update={"workload": workload, "replications": min(CURVE_ROWS, scenario.replications)})
+    workload = asked.model_copy(
+        update={
+            "runs": 1,
+            "concurrency": chats,
+            "arrivals": None,
+            "prompt_tokens": min(CURVE_PROMPT, asked.prompt_tokens),
+            "output_tokens": min(CURVE_TOKENS, asked.output_tokens),
+        }
+    )
+    return scenario.model_copy(
+        update={"workload": workload, "replications": min(CURVE_ROWS, scenario.replications)}
+    )
 
 
 def _rows(prepared: Prepared) -> int:
     if prepared.engine.is_recursion_exact(prepared.job):
         return prepared.scenario.replications
     workload = prepared.scenario.workload
-    return max(LEAST_ROWS, min(prepared.scenario.replications, SIMPY_TOKENS // (workload.output_tokens * workload.concurrency)))
+    return max(
+        LEAST_ROWS,
+        min(prepared.scenario.replications, SIMPY_TOKENS // (workload.output_tokens * workload.concurrency)),
+    )
 
 
 def _means_s(prepared: Prepared, batch: int, rows: int) -> tuple[Floats, Floats]:
-    """(sum of stages and hops, slowest stage) of the placement: mean seconds in each world, shape (rows,) both."""
+    """(sum of stages and hops, slowest stage) of the
+    placement: mean seconds in each world, shape (rows,) both.
+    """
     base, job, draws = ground(prepared.scenario), prepared.job, Draws(prepared.job, 0, rows)
     costs, names = decode_costs(base, batch), [device.name for device in base.cluster.devices]
-    order, layers = [names.index(shard.device) for shard in job.shards], [shard.layers for shard in job.shards]
+    order, layers = (
+        [names.index(shard.device) for shard in job.shards],
+        [shard.layers for shard in job.shards],
+    )
     total_s, _ = value_s(costs, order, layers)
     ends_s = np.zeros(len(order))
     ends_s[0] += costs.first_s[order[0]]

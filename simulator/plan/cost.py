@@ -1,8 +1,8 @@
 """Cost per million tokens of a cluster, and the tokens per day from which it beats a cloud API.
 
-A cluster costs a fixed sum per day (depreciation, and idle watts while it is switched on) and something per token (the
-watts of work on top). An API costs per token alone. So they meet at `fixed / (api - marginal)` tokens a day, if the
-cluster can make as many, and never where its electricity alone costs more than the API.
+A cluster costs a fixed sum per day (depreciation, and idle watts while it is switched on) and something per
+token (the watts of work on top). An API costs per token alone. So they meet at `fixed / (api - marginal)`
+tokens a day, if the cluster can make as many, and never where its electricity alone costs more than the API.
 """
 
 from __future__ import annotations
@@ -24,7 +24,15 @@ from simulator.run.predict import Prediction, predict
 from simulator.scenario import Scenario
 from simulator.spec import Spec
 
-__all__ = ["CloudRow", "Cost", "Usage", "break_even_per_day", "cluster_cost", "fixed_per_day", "marginal_per_token"]
+__all__ = [
+    "CloudRow",
+    "Cost",
+    "Usage",
+    "break_even_per_day",
+    "cluster_cost",
+    "fixed_per_day",
+    "marginal_per_token",
+]
 
 DAYS_PER_YEAR = 365.25
 MILLION = 1e6
@@ -101,8 +109,14 @@ def break_even_per_day(fixed: float, marginal: Floats, api_per_token: float, mos
 
 
 def cluster_cost(
-    scenario: Scenario, book: PriceBook, usage: Usage | None = None, *, own: Sequence[str] = (),
-    electricity: str | None = None, prediction: Prediction | None = None, price: float | None = None,
+    scenario: Scenario,
+    book: PriceBook,
+    usage: Usage | None = None,
+    *,
+    own: Sequence[str] = (),
+    electricity: str | None = None,
+    prediction: Prediction | None = None,
+    price: float | None = None,
 ) -> Cost:
     """The cost of a scenario's tokens.
 
@@ -160,22 +174,28 @@ def _quotes(result: Prediction, book: PriceBook, own: Sequence[str]) -> list[Quo
         facts = None if device.kind == "unknown" else catalog.device(device.kind, device.memory_bytes)
         quote = book.device(facts) if facts else None
         if quote is None:
-            raise CatalogError(f"{device.name}: the catalogue knows no price of {device.kind}; give it with --prices "
-                               f"(devices: '{device.kind}': 400 EUR), or say that you own it: --own {device.name}")
+            raise CatalogError(
+                f"{device.name}: the catalogue knows no price of {device.kind}; give it with --prices "
+                f"(devices: '{device.kind}': 400 EUR), or say that you own it: --own {device.name}"
+            )
         quotes.append(quote)
     return quotes
 
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """A cluster's money: fixed per day, marginal per token, and how many tokens a day has; arrays over rows."""
+    """A cluster's money: fixed per day, marginal per token,
+    and how many tokens a day has; arrays over rows.
+    """
 
     fixed: float
     marginal: Floats
     most: Floats
     usage: Usage
 
-    def row(self, provider: str, model: str, per_token: float, as_of: str, source: str, label: str) -> CloudRow:
+    def row(
+        self, provider: str, model: str, per_token: float, as_of: str, source: str, label: str
+    ) -> CloudRow:
         tokens = break_even_per_day(self.fixed, self.marginal, per_token, self.most)
         middle = float(np.median(tokens))
         return CloudRow(
@@ -217,7 +237,9 @@ def _cloud(scenario: Scenario, book: PriceBook, sums: _Sums) -> list[CloudRow]:
         if price.model in names:
             per_token = price.output_usd_per_token + prompt * price.input_usd_per_token
             taxed = book.taxed(Money(amount=MILLION * per_token, currency="USD")) / MILLION
-            rows.append(sums.row(price.provider, price.model, taxed, price.as_of, price.source, price.confidence))
+            rows.append(
+                sums.row(price.provider, price.model, taxed, price.as_of, price.source, price.confidence)
+            )
     return sorted(rows, key=lambda row: row.per_million)
 
 
@@ -236,6 +258,8 @@ def _doubts(book: PriceBook, watts: Power) -> list[str]:
         doubts.append(
             f"watts of {', '.join(guessed)} are assumed from machines of their kind; measure them at the wall"
         )
-    doubts.append("one device works at a time, the others idle; hours switched off cost nothing; room, time, and what "
-                  "else a machine is good for are left out; APIs run the model at 8 or 16 bits as a rule")
+    doubts.append(
+        "one device works at a time, the others idle; hours switched off cost nothing; room, time, and what "
+        "else a machine is good for are left out; APIs run the model at 8 or 16 bits as a rule"
+    )
     return doubts

@@ -14,7 +14,9 @@ __all__ = ["DevicePower", "Power", "busy_shares", "device_power", "power"]
 
 
 class DevicePower(Spec):
-    """One device: watts idle and under load, and the share of a token's time in which it is the one that works."""
+    """One device: watts idle and under load, and the share
+    of a token's time in which it is the one that works.
+    """
 
     device: str
     idle_w: float
@@ -37,7 +39,9 @@ class Power(Spec):
     @property
     def busy_w(self) -> float:
         """In a pipeline one device works while the others wait: `sum idle_i + share_i (load_i - idle_i)`."""
-        return sum(device.idle_w + device.busy_share * (device.load_w - device.idle_w) for device in self.devices)
+        return sum(
+            device.idle_w + device.busy_share * (device.load_w - device.idle_w) for device in self.devices
+        )
 
 
 def power(prediction: Prediction, own: PricesFile | None = None) -> Power:
@@ -45,14 +49,17 @@ def power(prediction: Prediction, own: PricesFile | None = None) -> Power:
     shares = busy_shares(prediction)
     kinds = {device.name: (device.kind, device.memory_bytes) for device in prediction.prepared.job.ring}
     return Power(
-        devices=tuple(device_power(name, kind, memory, shares[name], own) for name, (kind, memory) in kinds.items())
+        devices=tuple(
+            device_power(name, kind, memory, shares[name], own) for name, (kind, memory) in kinds.items()
+        )
     )
 
 
 def busy_shares(prediction: Prediction) -> Mapping[str, float]:
     """Share of a token's time that each device of the ring computes on the critical path.
 
-    Several chats at once may keep more devices busy; their shares sum to more than the path shows, so this is low then.
+    Several chats at once may keep more devices busy; their
+    shares sum to more than the path shows, so this is low then.
     """
     shares = {device.name: 0.0 for device in prediction.prepared.job.ring}
     for part in prediction.shares:
@@ -62,14 +69,20 @@ def busy_shares(prediction: Prediction) -> Mapping[str, float]:
 
 
 def device_power(
-    name: str, kind: str, memory_bytes: float | None, busy_share: float, own: PricesFile | None = None,
+    name: str, kind: str, memory_bytes: float | None, busy_share: float, own: PricesFile | None = None
 ) -> DevicePower:
     """Watts of one device: the user's, else the catalogue's, else those of its kind of machine (assumed)."""
     for key in (name, kind):
         if own is not None and key in own.watts:
             row = own.watts[key]
-            return DevicePower(device=name, idle_w=row.idle, load_w=row.load, busy_share=busy_share, label="yours",
-                               source="your price file")
+            return DevicePower(
+                device=name,
+                idle_w=row.idle,
+                load_w=row.load,
+                busy_share=busy_share,
+                label="yours",
+                source="your price file",
+            )
     known = kind != "unknown"
     facts = catalog.device(kind, memory_bytes) if known else None
     words = f"{facts.name} {facts.category}" if facts else ""

@@ -16,13 +16,17 @@ def verdict(cost: Cost) -> str:
     wins = [row for row in cost.cloud if row.break_even_per_day is not None]
     if not wins:
         cheapest = cost.cloud[0]
-        return (f"never: a million tokens cost {cost.per_million.text(cost.currency)} here at full use, and "
-                f"{cheapest.per_million:.2f} to {cost.cloud[-1].per_million:.2f} {cost.currency} at an API")
+        return (
+            f"never: a million tokens cost {cost.per_million.text(cost.currency)} here at full use, and "
+            f"{cheapest.per_million:.2f} to {cost.cloud[-1].per_million:.2f} {cost.currency} at an API"
+        )
     first = min(wins, key=lambda row: row.break_even_per_day or 0.0)
     lost = len(cost.cloud) - len(wins)
     tail = f"; never against the other {lost}" if lost else ""
-    return (f"from {first.break_even_per_day:,.0f} tokens a day against {first.provider} "
-            f"({first.per_million:.2f} {cost.currency} per million){tail}")
+    return (
+        f"from {first.break_even_per_day:,.0f} tokens a day against {first.provider} "
+        f"({first.per_million:.2f} {cost.currency} per million){tail}"
+    )
 
 
 def markdown(costs: Sequence[Cost]) -> str:
@@ -47,26 +51,35 @@ def _section(cost: Cost) -> list[str]:
         f"{quote.what} {quote.amount:,.0f} {unit} ({quote.label}, {quote.as_of})" for quote in cost.devices
     )
     return [
-        f"### {cost.scenario}: {cost.model}", "", f"**{_capital(verdict(cost))}.**", "",
+        f"### {cost.scenario}: {cost.model}",
+        "",
+        f"**{_capital(verdict(cost))}.**",
+        "",
         f"- {cost.tokens_per_s.text('tokens/s')}, at most {cost.most_per_day.median:,.0f} tokens in "
         f"{cost.usage.hours_per_day:g} hours a day",
         f"- machines {cost.price:,.0f} {unit} over {cost.usage.years:g} years: {machines or 'none to pay'}",
         f"- {watts.busy_w:.0f} W while a chat runs, {watts.idle_w:.0f} W idle, {cost.electricity.what} "
         f"{cost.electricity.amount * 3.6e6:.3f} {unit}/kWh ({cost.electricity.as_of})",
         f"- at full use {cost.per_million.text(unit)} per million tokens, "
-        f"{cost.electricity_per_million.text(unit)} of it electricity for the work", "",
-        *_table(cost.cloud, unit), "",
+        f"{cost.electricity_per_million.text(unit)} of it electricity for the work",
+        "",
+        *_table(cost.cloud, unit),
+        "",
     ]
 
 
 def _table(rows: Sequence[CloudRow], unit: str) -> list[str]:
     if not rows:
         return []
-    head = [f"| API | model | {unit} per million | as of | confidence | break-even tokens a day | in worlds |",
-            "|---|---|---:|---|---|---:|---:|"]
+    head = [
+        f"| API | model | {unit} per million | as of | confidence | break-even tokens a day | in worlds |",
+        "|---|---|---:|---|---|---:|---:|",
+    ]
     return head + [
-        f"| {row.provider} | {row.model} | {row.per_million:.2f} | {row.as_of} | {row.label} | {_break_even(row)} | "
-        f"{row.share_of_worlds:.0%} |" for row in rows
+        f"| {row.provider} | {row.model} | {row.per_million:.2f} | {row.as_of} | {row.label} | "
+        f"{_break_even(row)} | "
+        f"{row.share_of_worlds:.0%} |"
+        for row in rows
     ]
 
 

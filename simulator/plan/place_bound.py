@@ -1,9 +1,9 @@
 """A bound that no placement beats: every layer on the device that runs it cheapest, as far as memory goes.
 
-Each device is simulated alone, with room for the whole model: there is no network then, and its time divided by the
-number of layers is what one layer costs there, in that very replication. Filling the cheapest first, in fractions of
-layers and with nothing for the hops, costs less than any placement, row by row: every real placement pays at least
-its layers' times one after the other.
+Each device is simulated alone, with room for the whole model: there is no network then, and its time divided
+by the number of layers is what one layer costs there, in that very replication. Filling the cheapest first,
+in fractions of layers and with nothing for the hops, costs less than any placement, row by row: every real
+placement pays at least its layers' times one after the other.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ OVERLAP_FROM_TOKENS = {"exo": 4096, "llama-rpc": 513}
 def tokens_per_s_bound(ground: Ground, chats: int, *, fills_pipeline: bool) -> Floats:
     """Most tokens/s of all chats together, by row: `chats / least sum of stages`, shape (rows,).
 
-    Where chats fill the pipeline (`fills_pipeline`) no more than one token per slowest stage comes out either, and
-    that one is least where all stages are equally long: `layers / sum_d 1 / layer_s_d`.
+    Where chats fill the pipeline (`fills_pipeline`) no more than one token per slowest stage comes out
+    either, and that one is least where all stages are equally long: `layers / sum_d 1 / layer_s_d`.
     """
     workload = ground.scenario.workload.model_copy(update={"concurrency": 1 if fills_pipeline else chats})
     times_s = _alone_s(ground, workload)
@@ -62,7 +62,9 @@ def _alone_s(ground: Ground, workload: WorkloadSpec) -> Floats:
         roomy = replace(device, usable_bytes=UNLIMITED_BYTES, link=replace(device.link, power_save=None))
         alone = replace(ground.cluster, devices=(roomy,), wires=())
         placement = Placement.from_layers([(device.name, model.layers)], "alone")
-        job = Job(alone, model, placement, costs, workload, scenario.seed, scenario.common_noise, scenario.posterior)
+        job = Job(
+            alone, model, placement, costs, workload, scenario.seed, scenario.common_noise, scenario.posterior
+        )
         found.append(token_times_s(job, scenario.replications * workload.runs, "recursion")[0])
     return np.stack(found)
 

@@ -1,8 +1,9 @@
 """Mean costs of one step for every device and pair of devices: what the exact search minimises.
 
-They are those of the middle world: what is drawn once per world or run is at its median, what is drawn for each token
-or message at its mean. Left out, and therefore checked by simulation afterwards: that a gather waits for the latest of
-several messages (the mean of a maximum is above the maximum of means), radios that doze, and chunks that overlap.
+They are those of the middle world: what is drawn once per world or run is at its median, what is
+drawn for each token or message at its mean. Left out, and therefore checked by simulation
+afterwards: that a gather waits for the latest of several messages (the mean of a maximum is
+above the maximum of means), radios that doze, and chunks that overlap.
 """
 
 from __future__ import annotations
@@ -63,15 +64,25 @@ class MeanCosts:
         return float(np.median([draw[column] for draw in posterior.draws]))
 
     def noise(self, device: Device) -> float:
-        """Mean of what multiplies one token's work: `exp(sigma**2 / 2)` of its own noise and of the common one."""
+        """Mean of what multiplies one token's work: `exp(sigma**2
+        / 2)` of its own noise and of the common one.
+        """
         common = self.ground.scenario.common_noise
         mean = exp((device.noise.sigma**2 + common.sigma**2) / 2)
         return mean * self.world(f"session/{device.name}") * self.world("session/common")
 
     def per_device(self, seconds: Callable[[Device], float], part: str = "decode") -> Floats:
-        """Seconds of the same work on each device, with its noise and, for `part` decode or prefill, its world."""
-        return np.array([seconds(device) * self.noise(device)
-                         * (self.world(f"world/{device.name}/{part}") if part else 1.0) for device in self.devices])
+        """Seconds of the same work on each device, with its
+        noise and, for `part` decode or prefill, its world.
+        """
+        return np.array(
+            [
+                seconds(device)
+                * self.noise(device)
+                * (self.world(f"world/{device.name}/{part}") if part else 1.0)
+                for device in self.devices
+            ]
+        )
 
     def host_s(self, device: Device, *, step: bool = True) -> float:
         """The device's own fixed time per token and, with `step`, that of the engine."""
@@ -91,7 +102,9 @@ class MeanCosts:
         path = self._path(a, b)
         crowd = 1 + self.devices[a].speed.batch_cost * (self.batch - 1)
         engine_s = crowd * (self.ground.scenario.engine.hop_overhead or 0.0) * self.world("world/engine/hop")
-        delay_s = sum(leg.law.mean_s * leg.stretch * self.world(leg.scale_name) + leg.extra_s for leg in path.legs)
+        delay_s = sum(
+            leg.law.mean_s * leg.stretch * self.world(leg.scale_name) + leg.extra_s for leg in path.legs
+        )
         return delay_s + engine_s + size_bytes * self._seconds_per_byte(path)
 
     def hop_variance_s2(self, a: int, b: int) -> float:
@@ -114,14 +127,19 @@ class MeanCosts:
         zero = {name: np.zeros(size) for name in ("layer_s", "each_s", "first_s", "last_s", "most_s")}
         zero |= {name: np.zeros((size, size)) for name in ("walk_s", "close_s", "star_s")}
         return RingCosts(
-            layers=self.ground.model.layers, caps=self._caps(),
+            layers=self.ground.model.layers,
+            caps=self._caps(),
             contention=scenario.shared_host.contention if scenario.shared_host else 0.0,
             embedding=names.index(pins["embedding"]) if pins["embedding"] else None,
             head=names.index(pins["head"]) if pins["head"] else None,
-            least_devices=scenario.placement.min_devices or 1, **(zero | parts))
+            least_devices=scenario.placement.min_devices or 1,
+            **(zero | parts),
+        )
 
     def _caps(self) -> Ints:
-        """Whole layers with their KV cache that fit beside the fixed bytes, as `placement.memory` counts them."""
+        """Whole layers with their KV cache that fit beside
+        the fixed bytes, as `placement.memory` counts them.
+        """
         request = self.ground.request
         per_layer = request.layer_bytes + request.kv_bytes_per_layer
 
@@ -139,21 +157,25 @@ class MeanCosts:
 def _exo(costs: MeanCosts, *, prompt: bool) -> RingCosts:
     """Hidden states go right and come back left, hop by hop; all ranks compute the head at once.
 
-    The slowest head is waited for by a notice, which is lighter than the hidden state: its hops cost a little less.
+    The slowest head is waited for by a notice, which is
+    lighter than the hidden state: its hops cost a little less.
     """
     model, workload = costs.ground.model, costs.ground.scenario.workload
     if prompt:  # the last two prompt tokens go through as decode steps
         tokens = max(0, workload.prompt_tokens - 2)
         size = tokens * model.activation_bytes
-        passes = costs.ring(layer_s=costs.per_device(lambda d: prefill_s(d, model, 1, tokens), "prefill"),
-                            walk_s=costs.per_pair(lambda a, b: costs.hop_s(a, b, size) if tokens else 0.0))
+        passes = costs.ring(
+            layer_s=costs.per_device(lambda d: prefill_s(d, model, 1, tokens), "prefill"),
+            walk_s=costs.per_pair(lambda a, b: costs.hop_s(a, b, size) if tokens else 0.0),
+        )
         return passes.plus(_exo(replace(costs, batch=1), prompt=False), 2.0)
     hidden = costs.batch * model.activation_bytes
     head = costs.per_device(lambda d: head_s(d, model, costs.batch))
     return costs.ring(
         layer_s=costs.per_device(lambda d: float(decode_s(d, model, 1, costs.context, costs.batch))),
         most_s=head + costs.per_device(costs.host_s, ""),
-        walk_s=costs.per_pair(lambda a, b: costs.hop_s(a, b, hidden) + costs.hop_s(b, a, hidden)))
+        walk_s=costs.per_pair(lambda a, b: costs.hop_s(a, b, hidden) + costs.hop_s(b, a, hidden)),
+    )
 
 
 def _legacy(costs: MeanCosts, *, prompt: bool) -> RingCosts:
@@ -163,18 +185,28 @@ def _legacy(costs: MeanCosts, *, prompt: bool) -> RingCosts:
     part = "prefill" if prompt else "decode"
 
     def layer_s(device: Device) -> float:
-        return prefill_s(device, model, 1, tokens) if prompt else float(decode_s(device, model, 1, costs.context))
+        return (
+            prefill_s(device, model, 1, tokens)
+            if prompt
+            else float(decode_s(device, model, 1, costs.context))
+        )
 
     return costs.ring(
-        layer_s=costs.per_device(layer_s, part), each_s=costs.per_device(costs.host_s, ""),
+        layer_s=costs.per_device(layer_s, part),
+        each_s=costs.per_device(costs.host_s, ""),
         last_s=costs.per_device(lambda d: head_s(d, model), part),
         walk_s=costs.per_pair(lambda a, b: costs.hop_s(a, b, size)),
-        close_s=costs.per_pair(lambda a, b: costs.hop_s(a, b, TOKEN_BYTES)))
+        close_s=costs.per_pair(lambda a, b: costs.hop_s(a, b, TOKEN_BYTES)),
+    )
 
 
 def _star(costs: MeanCosts, *, prompt: bool) -> RingCosts:
     """The client asks each server in turn; the last one's reply is the logits."""
-    model, workload, part = costs.ground.model, costs.ground.scenario.workload, "prefill" if prompt else "decode"
+    model, workload, part = (
+        costs.ground.model,
+        costs.ground.scenario.workload,
+        "prefill" if prompt else "decode",
+    )
     middle, end = _star_bytes(costs, prompt=prompt)
 
     def ask_s(client: int, server: int, sizes: tuple[float, float]) -> float:
@@ -191,18 +223,27 @@ def _star(costs: MeanCosts, *, prompt: bool) -> RingCosts:
         first_s=costs.per_device(lambda d: costs.host_s(d) - costs.host_s(d, step=False), ""),
         last_s=costs.per_device(lambda d: head_s(d, model, costs.batch), part),
         star_s=costs.per_pair(lambda a, b: ask_s(a, b, middle)),
-        close_s=costs.per_pair(lambda last, first: ask_s(first, last, end) - ask_s(first, last, middle)))
+        close_s=costs.per_pair(lambda last, first: ask_s(first, last, end) - ask_s(first, last, middle)),
+    )
 
 
 def _star_bytes(costs: MeanCosts, *, prompt: bool) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Mean bytes of (request, reply) for a server between others and for the last one, with layers evenly spread."""
+    """Mean bytes of (request, reply) for a server between
+    others and for the last one, with layers evenly spread.
+    """
     ground, names = costs.ground, [device.name for device in costs.devices]
     if len(names) == 1:
         return (0.0, 0.0), (0.0, 0.0)
     whole, rest = divmod(ground.model.layers, len(names))
     even = [(name, whole + (at < rest)) for at, name in enumerate(names)]
-    job = Job(ground.cluster, ground.model, Placement.from_layers(even, "even"), EngineCosts("llama-rpc", 0, 0, 0, 0),
-              ground.scenario.workload, 0)
+    job = Job(
+        ground.cluster,
+        ground.model,
+        Placement.from_layers(even, "even"),
+        EngineCosts("llama-rpc", 0, 0, 0, 0),
+        ground.scenario.workload,
+        0,
+    )
     star = LlamaStar(job, Draws(job, 0, 1))
 
     def sizes(server: int) -> tuple[float, float]:
@@ -222,26 +263,34 @@ SEARCHABLE = {"exo": _exo, "exo-legacy": _legacy, "llama-rpc": _star}
 def _engine_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
     name = costs.ground.engine.name
     if name not in SEARCHABLE:
-        raise PlacementError(f"placements for engine {name!r} cannot be searched; engines are {', '.join(SEARCHABLE)}; "
-                             "compare some by hand with `sim compare`")
+        raise PlacementError(
+            f"placements for engine {name!r} cannot be searched; engines are {', '.join(SEARCHABLE)}; "
+            "compare some by hand with `sim compare`"
+        )
     return SEARCHABLE[name](costs, prompt=prompt)
 
 
 def decode_costs(ground: Ground, batch: int = 1) -> RingCosts:
-    """Of one decode step of `batch` chats in the middle of the reply; raises PlacementError for an unknown engine."""
+    """Of one decode step of `batch` chats in the middle of
+    the reply; raises PlacementError for an unknown engine.
+    """
     return _engine_costs(MeanCosts(ground, batch), prompt=False)
 
 
 def prompt_costs(ground: Ground) -> RingCosts:
-    """From the request to the first token of one chat, chunks one after the other; raises as `decode_costs` does."""
+    """From the request to the first token of one chat, chunks
+    one after the other; raises as `decode_costs` does.
+    """
     return _engine_costs(MeanCosts(ground), prompt=True)
 
 
 def with_spread(ground: Ground, costs: RingCosts, weight_per_s: float, chosen: Sequence[int]) -> RingCosts:
-    """`costs` of the `chosen` devices with `weight_per_s` times the variance (s2) of the delays added to each hop.
+    """`costs` of the `chosen` devices with `weight_per_s`
+    times the variance (s2) of the delays added to each hop.
 
-    Both are sums over hops, so a high quantile `mean + z sd` of the normal approximation, which is a quasi-concave
-    function of the two, has its least value at a minimum of `mean + weight variance` for some weight.
+    Both are sums over hops, so a high quantile `mean + z sd` of the normal
+    approximation, which is a quasi-concave function of the two, has its
+    least value at a minimum of `mean + weight variance` for some weight.
     """
     parts = MeanCosts(ground)
     variance_s2 = parts.per_pair(parts.hop_variance_s2)[np.ix_(chosen, chosen)]

@@ -1,4 +1,6 @@
-"""A placement in the words of those who must carry it out: a scenario, EXO's API, llama.cpp's command line."""
+"""A placement in the words of those who must carry it out: a
+scenario, EXO's API, llama.cpp's command line.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,34 @@ RPC_PORT = 50052  # the default of llama.cpp's rpc-server
 def exo_shards(placement: Placement) -> list[dict[str, Any]]:
     """One entry per rank for EXO's `POST /instance`: its node, and the shard in EXO's own field names.
 
-    `endLayer` is exclusive. The other fields of the instance (ids, addresses, model card) come from the cluster: take
-    `GET /instance/placement` as the template (EXO 1.x, as recorded at b5375f8ce). Pinned devices without layers have
-    no shard there and are left out.
+    `endLayer` is exclusive. The other fields of the instance (ids, addresses, model card) come from the
+    cluster: take `GET /instance/placement` as the template (EXO 1.x, as recorded at b5375f8ce). Pinned
+    devices without layers have no shard there and are left out.
     """
     shards = [shard for shard in placement.shards if shard.layers]
     total = shards[-1].end_layer
-    return [{"node": shard.device, "PipelineShardMetadata": {
-        "deviceRank": rank, "worldSize": len(shards), "startLayer": shard.start_layer, "endLayer": shard.end_layer,
-        "nLayers": total}} for rank, shard in enumerate(shards)]
+    return [
+        {
+            "node": shard.device,
+            "PipelineShardMetadata": {
+                "deviceRank": rank,
+                "worldSize": len(shards),
+                "startLayer": shard.start_layer,
+                "endLayer": shard.end_layer,
+                "nLayers": total,
+            },
+        }
+        for rank, shard in enumerate(shards)
+    ]
 
 
 def llama_flags(placement: Placement) -> dict[str, str]:
     """Flags of llama.cpp's client, which runs on the first device; hosts are the devices' names.
 
-    llama.cpp gives the last `ngl - 1` layers and the output head, which counts as one more, to the servers in the
-    order of `--rpc`; what is left stays with the client (checked against llama.cpp itself, `live.local.client`).
-    `with_client_gpu` is for a client whose own layers go to its graphics processor, named first in `--device`.
+    llama.cpp gives the last `ngl - 1` layers and the output head, which counts as one more,
+    to the servers in the order of `--rpc`; what is left stays with the client (checked
+    against llama.cpp itself, `live.local.client`). `with_client_gpu` is for a client whose
+    own layers go to its graphics processor, named first in `--device`.
     """
     client, *servers = placement.shards
     counts = [shard.layers for shard in servers]
@@ -45,7 +58,7 @@ def llama_flags(placement: Placement) -> dict[str, str]:
         "client": client.device,
         "flags": f"--rpc {hosts} --tensor-split {on_servers} -ngl {sum(split)}",
         "with_client_gpu": f"--rpc {hosts} --device <its own>,<RPC devices in this order> "
-                           f"--tensor-split {everything} -ngl {client.layers + sum(split)}",
+        f"--tensor-split {everything} -ngl {client.layers + sum(split)}",
     }
 
 
@@ -62,4 +75,8 @@ def forms(answer: PlacementAnswer) -> dict[str, Any]:
     """The best placement in all three forms."""
     placement = answer.best.placement
     assert placement is not None
-    return {"scenario": scenario_yaml(placement), "exo": exo_shards(placement), "llama_cpp": llama_flags(placement)}
+    return {
+        "scenario": scenario_yaml(placement),
+        "exo": exo_shards(placement),
+        "llama_cpp": llama_flags(placement),
+    }

@@ -1,4 +1,6 @@
-"""Around the exact search: fewer devices where there are too many, other orders where several cost nearly the same."""
+"""Around the exact search: fewer devices where there are too
+many, other orders where several cost nearly the same.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ FEW = 4
 
 
 def reduced(costs: RingCosts) -> tuple[RingCosts, tuple[int, ...]]:
-    """The costs of at most `MOST_DEVICES` devices and which these are: the pinned ones, then the cheapest per layer.
+    """The costs of at most `MOST_DEVICES` devices and which
+    these are: the pinned ones, then the cheapest per layer.
 
     A device's hops are spread over the layers that it has room for.
     """
@@ -37,7 +40,9 @@ def reduced(costs: RingCosts) -> tuple[RingCosts, tuple[int, ...]]:
 
 
 def relaxed_lower_s(costs: RingCosts, chats: float = 1.0) -> float:
-    """What no split of any number of devices goes below: cheapest layers first, hops free; stages all equally long."""
+    """What no split of any number of devices goes below:
+    cheapest layers first, hops free; stages all equally long.
+    """
     room = np.where(costs.holds_layers, costs.caps.max(axis=0), 0)
     cheapest = np.argsort(costs.layer_s)
     before = np.cumsum(room[cheapest]) - room[cheapest]
@@ -48,7 +53,8 @@ def relaxed_lower_s(costs: RingCosts, chats: float = 1.0) -> float:
 
 
 def reordered(costs: RingCosts, split: Split) -> list[Split]:
-    """Rings over the same devices and layers that cost nearly as little: two swapped, or a stretch turned round.
+    """Rings over the same devices and layers that cost
+    nearly as little: two swapped, or a stretch turned round.
 
     What the means cannot tell apart, simulation can: which of several late messages a gather waits for.
     """
@@ -67,8 +73,8 @@ def _neighbours(order: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         yield from (other for other in permutations(order) if other != order)
         return
     for a, b in combinations(range(len(order)), 2):
-        yield (*order[:a], *order[a:b + 1][::-1], *order[b + 1:])
-        yield (*order[:a], order[b], *order[a + 1:b], order[a], *order[b + 1:])
+        yield (*order[:a], *order[a : b + 1][::-1], *order[b + 1 :])
+        yield (*order[:a], order[b], *order[a + 1 : b], order[a], *order[b + 1 :])
 
 
 def _is_legal(costs: RingCosts, order: tuple[int, ...], layers: tuple[int, ...]) -> bool:

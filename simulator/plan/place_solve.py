@@ -1,18 +1,23 @@
-"""The exact search: subset of devices, ring order and layer counts that minimise a mean cost under memory caps.
+"""The exact search: subset of devices, ring order and layer
+counts that minimise a mean cost under memory caps.
 
-What it minimises is the reciprocal of the asymptotic bound on the rate of `chats` chats (`ring_tokens_per_s_bound`):
+What it minimises is the reciprocal of the asymptotic bound
+on the rate of `chats` chats (`ring_tokens_per_s_bound`):
 
     value = max(slowest stage, (stages + hops) / chats)
 
 so one chat minimises the sum and infinitely many minimise the slowest stage. Why the result is optimal:
 
-1. Given who takes part, who is first and who is last, the cost is a constant plus `sum of layers_d * layer_s_d` with
-   `1 <= layers_d <= cap_d`: filling the devices in the order of `layer_s` is optimal (exchange argument: moving a
-   layer from a dearer to a cheaper device with room never costs more). A limit on the slowest stage only lowers caps.
-2. The order of those in between changes hops alone, and hops are sums over neighbours, so the cheapest order is a
-   shortest Hamiltonian path with fixed ends: dynamic programming over sets (Held and Karp, Journal of SIAM 10 (1962)).
-3. All sets and ends are tried. For more than one chat the least value is bracketed: a value is possible if some
-   combination fits under the caps that it implies, and that is monotone, so bisection closes on the optimum.
+1. Given who takes part, who is first and who is last, the cost is a constant plus `sum of
+   layers_d * layer_s_d` with `1 <= layers_d <= cap_d`: filling the devices in the order of
+   `layer_s` is optimal (exchange argument: moving a layer from a dearer to a cheaper device with
+   room never costs more). A limit on the slowest stage only lowers caps.
+2. The order of those in between changes hops alone, and hops are sums over
+   neighbours, so the cheapest order is a shortest Hamiltonian path with fixed ends:
+   dynamic programming over sets (Held and Karp, Journal of SIAM 10 (1962)).
+3. All sets and ends are tried. For more than one chat the least value is
+   bracketed: a value is possible if some combination fits under the caps that it
+   implies, and that is monotone, so bisection closes on the optimum.
 """
 
 from __future__ import annotations
@@ -42,7 +47,8 @@ ROLES = {"middle": 0, "first": 1, "last": 2, "alone": 3}
 class RingCosts:
     """Mean seconds of one decode step, in arrays over D devices; what a part is not there for is 0.
 
-    `caps` is (4, D): whole layers that a device has room for in the middle, first, last, or alone in the ring.
+    `caps` is (4, D): whole layers that a device has room for
+    in the middle, first, last, or alone in the ring.
     """
 
     layers: int
@@ -83,7 +89,9 @@ class RingCosts:
     def only(self, chosen: Sequence[int]) -> RingCosts:
         """The same for these devices alone, which must include the pinned ones."""
         at = list(chosen)
-        alone = {name: getattr(self, name)[at] for name in ("layer_s", "each_s", "first_s", "last_s", "most_s")}
+        alone = {
+            name: getattr(self, name)[at] for name in ("layer_s", "each_s", "first_s", "last_s", "most_s")
+        }
         pairs = {name: getattr(self, name)[np.ix_(at, at)] for name in ("walk_s", "close_s", "star_s")}
         embedding, head = (None if pin is None else at.index(pin) for pin in (self.embedding, self.head))
         return replace(self, caps=self.caps[:, at], embedding=embedding, head=head, **alone, **pairs)
@@ -107,7 +115,9 @@ class Split:
 
 
 def value_s(costs: RingCosts, order: Sequence[int], layers: Sequence[int]) -> tuple[float, float]:
-    """(sum of stages and hops, slowest stage) of one split, straight from the definition; caps are not looked at."""
+    """(sum of stages and hops, slowest stage) of one split,
+    straight from the definition; caps are not looked at.
+    """
     ring, counts = list(order), np.asarray(layers)
     crowd = 1 + costs.contention * (len(ring) - 1)
     stage = counts * costs.layer_s[ring] + costs.each_s[ring]
@@ -148,7 +158,9 @@ class _Combinations:
 
     def only(self, chosen: NDArray[np.bool_]) -> _Combinations:
         """The chosen ones."""
-        return _Combinations(self.costs, self.sets[chosen], self.first[chosen], self.last[chosen], self.paths[chosen])
+        return _Combinations(
+            self.costs, self.sets[chosen], self.first[chosen], self.last[chosen], self.paths[chosen]
+        )
 
     @cached_property
     def members(self) -> NDArray[np.bool_]:
@@ -180,17 +192,22 @@ class _Combinations:
         costs, several = self.costs, self.first != self.last
         star = np.where(self.members & ~self._at(self.first), costs.star_s[self.first], 0.0).sum(axis=1)
         most = np.where(self.members, costs.most_s, 0.0).max(axis=1)
-        return np.asarray(self.paths + several * costs.close_s[self.last, self.first] + star + self.crowd * most)
+        return np.asarray(
+            self.paths + several * costs.close_s[self.last, self.first] + star + self.crowd * most
+        )
 
     def filled(self, limit_s: float = inf) -> tuple[Ints, NDArray[np.bool_]]:
-        """Layers by device, cheapest devices first, no stage above `limit_s`; and where they are all placed."""
+        """Layers by device, cheapest devices first, no stage
+        above `limit_s`; and where they are all placed.
+        """
         costs, caps = self.costs, self.caps
         taking = self.members & costs.holds_layers
         possible = np.ones(len(self.sets), dtype=bool)
         if limit_s < inf:
             spare_s = limit_s * (1 + CLOSE) / self.crowd[:, None] - self.fixed_s - costs.most_s
             caps = np.minimum(caps, np.floor(spare_s / costs.layer_s)).astype(np.int64)
-            possible = np.all(~self.members | (spare_s >= 0), axis=1)  # a device without layers has a stage too
+            # a device without layers has a stage too
+            possible = np.all(~self.members | (spare_s >= 0), axis=1)
         possible &= np.all(~taking | (caps >= 1), axis=1)
         counts = taking.astype(np.int64)
         left = costs.layers - counts.sum(axis=1)
@@ -202,7 +219,9 @@ class _Combinations:
 
     def sum_s(self, counts: Ints) -> Floats:
         """Stages and hops."""
-        return np.asarray(self.crowd * (counts @ self.costs.layer_s + self.fixed_s.sum(axis=1)) + self.constant_s)
+        return np.asarray(
+            self.crowd * (counts @ self.costs.layer_s + self.fixed_s.sum(axis=1)) + self.constant_s
+        )
 
     def slowest_s(self, counts: Ints) -> Floats:
         """The longest stage."""
@@ -216,7 +235,9 @@ def solve(costs: RingCosts, chats: float = 1.0, keep: int = 1) -> tuple[Split, .
     `chats` may be infinite. Raises ValueError for more than `MOST_DEVICES` devices.
     """
     if costs.devices > MOST_DEVICES:
-        raise ValueError(f"{costs.devices} devices are too many for an exact search; {MOST_DEVICES} are the most")
+        raise ValueError(
+            f"{costs.devices} devices are too many for an exact search; {MOST_DEVICES} are the most"
+        )
     found = _Combinations.of(costs)
     if not len(found.sets):
         return ()
@@ -235,7 +256,9 @@ def solve(costs: RingCosts, chats: float = 1.0, keep: int = 1) -> tuple[Split, .
     return tuple(_split(costs, found, counts, int(at), float(values[at]), lower_s) for at in best)
 
 
-def _split(costs: RingCosts, found: _Combinations, counts: Ints, at: int, value: float, lower_s: float) -> Split:
+def _split(
+    costs: RingCosts, found: _Combinations, counts: Ints, at: int, value: float, lower_s: float
+) -> Split:
     ring = _order(costs, found, at)
     layers = tuple(int(counts[at, device]) for device in ring)
     return Split(ring, layers, *value_s(costs, ring, layers), value, lower_s)

@@ -28,10 +28,13 @@ SIMPY_TOKENS, LEAST_ROWS = 1500, 3
 
 def manual(placement: Placement) -> PlacementSpec:
     """The `placement:` of a scenario that gives exactly this one."""
-    roles = {name: role for role, name in (("embedding", placement.embedding), ("head", placement.head)) if name}
+    roles = {
+        name: role for role, name in (("embedding", placement.embedding), ("head", placement.head)) if name
+    }
     layers = {shard.device: shard.layers for shard in placement.shards if shard.layers}
     return PlacementSpec.model_validate(
-        {"rule": "manual", "layers": layers, "roles": roles, "min_devices": len(layers)})
+        {"rule": "manual", "layers": layers, "roles": roles, "min_devices": len(layers)}
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,18 @@ def _any_job(base: Ground) -> Job:
     """A job that only its workload matters of: all layers on the first device."""
     spec, scenario = base.scenario.engine, base.scenario
     alone = Placement.from_layers([(base.cluster.devices[0].name, base.model.layers)], "alone")
-    return Job(base.cluster, base.model, alone, EngineCosts(spec.name, 0.0, 0.0, 0.0, 0.0),
-               scenario.workload, scenario.seed)
+    return Job(
+        base.cluster,
+        base.model,
+        alone,
+        EngineCosts(spec.name, 0.0, 0.0, 0.0, 0.0),
+        scenario.workload,
+        scenario.seed,
+    )
 
 
 def simulated(
-    base: Ground, objective: str, wanted: Mapping[str, Placement], progress: Callable[[int, int], None] | None,
+    base: Ground, objective: str, wanted: Mapping[str, Placement], progress: Callable[[int, int], None] | None
 ) -> list[Tried]:
     """All wanted placements on the same rows of random numbers; equal ones only once."""
     prepared = {placement.shards: _prepared(base, placement) for placement in wanted.values()}
@@ -69,7 +78,9 @@ def simulated(
             seen[placement.shards] = _try(base, objective, name, prepared[placement.shards], rows)
         if progress is not None:
             progress(done + 1, len(wanted))
-    return [replace(seen[placement.shards], name=name, placement=placement) for name, placement in wanted.items()]
+    return [
+        replace(seen[placement.shards], name=name, placement=placement) for name, placement in wanted.items()
+    ]
 
 
 def _prepared(base: Ground, placement: Placement) -> Prepared:

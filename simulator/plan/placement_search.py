@@ -1,8 +1,9 @@
 """search: the best placement of a scenario, proven for the mean cost and confirmed by simulation.
 
-The exact search (`place_solve`) gives the optimum of the mean-cost model and the runners-up with other devices. They
-and the usual rules are then simulated on the same random numbers; the best of these by the objective is the answer,
-so it is never worse than a rule. Nothing beats `bound`: every layer as cheap as memory allows, and no network at all.
+The exact search (`place_solve`) gives the optimum of the mean-cost model and the runners-up
+with other devices. They and the usual rules are then simulated on the same random numbers; the
+best of these by the objective is the answer, so it is never worse than a rule. Nothing beats
+`bound`: every layer as cheap as memory allows, and no network at all.
 """
 
 from __future__ import annotations
@@ -87,15 +88,17 @@ class PlacementAnswer(Spec):
     warnings: tuple[str, ...]
 
 
-
 def search(
-    scenario: Scenario, objective: Objective = "chat", chats: int | None = None,
+    scenario: Scenario,
+    objective: Objective = "chat",
+    chats: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PlacementAnswer:
     """The best placement of the scenario's devices for an objective.
 
-    The scenario's own rule, order and layers are only shown beside; its roles and `min_devices` are kept. `chats`
-    replaces the concurrency of the scenario. Raises PlacementError where nothing fits, and what `prepare` raises.
+    The scenario's own rule, order and layers are only shown beside; its roles and
+    `min_devices` are kept. `chats` replaces the concurrency of the scenario.
+    Raises PlacementError where nothing fits, and what `prepare` raises.
     """
     base = ground(_asked(scenario, objective, chats))
     splits, exact = _splits(base, objective)
@@ -110,39 +113,68 @@ def search(
     bound, bound_of = _bound(base, objective)
     split = splits[0]
     return PlacementAnswer(
-        scenario=base.scenario.name, engine=base.engine.name, objective=objective,
-        chats=base.scenario.workload.concurrency, meaning=_meaning(base, objective), best=_option("best", best),
-        optimum_of_means=found[0], beside=tuple(_beside(rule, rules[rule], tried, best) for rule in rules),
-        bound=bound, bound_of=bound_of, memory=memory_table(best.placement, base.request),
+        scenario=base.scenario.name,
+        engine=base.engine.name,
+        objective=objective,
+        chats=base.scenario.workload.concurrency,
+        meaning=_meaning(base, objective),
+        best=_option("best", best),
+        optimum_of_means=found[0],
+        beside=tuple(_beside(rule, rules[rule], tried, best) for rule in rules),
+        bound=bound,
+        bound_of=bound_of,
+        memory=memory_table(best.placement, base.request),
         warnings=best.prepared.warnings,
-        proof=Proof(value_s=split.value_s, lower_s=split.lower_s, gap=max(0.0, split.value_s / split.lower_s - 1),
-                    exact=exact, simulated=len(tried)))
+        proof=Proof(
+            value_s=split.value_s,
+            lower_s=split.lower_s,
+            gap=max(0.0, split.value_s / split.lower_s - 1),
+            exact=exact,
+            simulated=len(tried),
+        ),
+    )
 
 
 def _asked(scenario: Scenario, objective: Objective, chats: int | None) -> Scenario:
     """The scenario with the chats of the objective, and no more replications than a comparison needs."""
     if objective not in OBJECTIVES:
-        reason = f"{objective!r} is unknown; one of {', '.join(OBJECTIVES)}{did_you_mean(objective, OBJECTIVES)}"
+        reason = (
+            f"{objective!r} is unknown; one of {', '.join(OBJECTIVES)}{did_you_mean(objective, OBJECTIVES)}"
+        )
         raise ScenarioError("place", [Fault("objective", reason)])
     several = objective in ("users", "slowest-stage") and scenario.workload.concurrency == 1
     concurrency = chats or (USERS if several else scenario.workload.concurrency)
-    return scenario.model_copy(update={
-        "workload": scenario.workload.model_copy(update={"runs": 1, "concurrency": concurrency, "arrivals": None}),
-        "replications": min(scenario.replications, MOST_REPLICATIONS),
-        "placement": PlacementSpec(roles=scenario.placement.roles, min_devices=scenario.placement.min_devices)})
+    return scenario.model_copy(
+        update={
+            "workload": scenario.workload.model_copy(
+                update={"runs": 1, "concurrency": concurrency, "arrivals": None}
+            ),
+            "replications": min(scenario.replications, MOST_REPLICATIONS),
+            "placement": PlacementSpec(
+                roles=scenario.placement.roles, min_devices=scenario.placement.min_devices
+            ),
+        }
+    )
 
 
 def _meaning(base: Ground, objective: Objective) -> str:
     """What is minimised, in words."""
     if objective == "users":
         if fills_pipeline(base):
-            return "max(slowest stage, (sum of stages and hops) / chats): seconds per token of all chats together"
-        return (f"sum of stages and hops of one batch: {base.engine.name} decodes all chats in step, so the slowest "
-                "stage alone does not set the rate")
+            return (
+                "max(slowest stage, (sum of stages and hops) / chats): seconds per token of all chats "
+                "together"
+            )
+        return (
+            f"sum of stages and hops of one batch: {base.engine.name} decodes all chats in step, so the "
+            "slowest "
+            "stage alone does not set the rate"
+        )
     return {
         "chat": "sum of stages and hops: seconds per token of one chat",
         "slowest-stage": "slowest stage: seconds per token of very many chats, each at another stage",
-        "p99": "99th percentile of the inter-token time: mean and spread of the hops for candidates, then simulation",
+        "p99": "99th percentile of the inter-token time: mean and spread of the hops for candidates, then "
+        "simulation",
         "first-token": "time to the first token: prompt without overlap for candidates, then simulation",
     }[objective]
 
@@ -161,8 +193,11 @@ def _splits(base: Ground, objective: Objective) -> tuple[list[Split], bool]:
         raise PlacementError(_shortage(base, costs))
     if objective == "p99":
         variance = _slope(base, small, splits[0])
-        splits += [split for factor in TANGENTS
-                   for split in solve(with_spread(base, small, factor * variance, chosen), 1.0, 2)]
+        splits += [
+            split
+            for factor in TANGENTS
+            for split in solve(with_spread(base, small, factor * variance, chosen), 1.0, 2)
+        ]
     if objective in ("users", "first-token"):  # what a queue or overlapping chunks might prefer
         splits += [split for n in (2.0, 4.0, inf) for split in solve(small, n)]
     splits += reordered(small, splits[0])
@@ -180,12 +215,16 @@ def _shortage(base: Ground, costs: RingCosts) -> str:
     except PlacementError as error:
         return str(error)
     least = base.scenario.placement.min_devices
-    return (f"{costs.layers} layers fit on no ring of these devices with the pinned roles"
-            f"{f' and at least {least} devices' if least else ''}; unpin a role or lower min_devices")
+    return (
+        f"{costs.layers} layers fit on no ring of these devices with the pinned roles"
+        f"{f' and at least {least} devices' if least else ''}; unpin a role or lower min_devices"
+    )
 
 
 def _slope(base: Ground, costs: RingCosts, split: Split) -> float:
-    """Weight of the variance at which `mean + weight variance` touches `mean + z sd` at a split: `z / (2 sd)`."""
+    """Weight of the variance at which `mean + weight
+    variance` touches `mean + z sd` at a split: `z / (2 sd)`.
+    """
     with_variance = with_spread(base, costs, 1.0, tuple(range(costs.devices)))
     variance_s2 = value_s(with_variance, split.order, split.layers)[0] - split.sum_s
     return Z99 / (2 * sqrt(variance_s2)) if variance_s2 > 0 else 0.0
@@ -194,7 +233,9 @@ def _slope(base: Ground, costs: RingCosts, split: Split) -> float:
 def _placement(split: Split, names: list[str], base: Ground) -> Placement:
     pairs = [(names[at], count) for at, count in zip(split.order, split.layers, strict=True)]
     pins = {role: base.request.pinned(role) for role in ("embedding", "head")}
-    placement = Placement.from_layers(pairs, "best", embedding=pins["embedding"], head=pins["head"], devices=names)
+    placement = Placement.from_layers(
+        pairs, "best", embedding=pins["embedding"], head=pins["head"], devices=names
+    )
     return placement.check(base.model.layers)
 
 
@@ -203,8 +244,13 @@ def _by_rules(scenario: Scenario, base: Ground) -> dict[str, Placement | str]:
     own = "exo-legacy" if base.engine.name == "exo-legacy" else "exo"
     found: dict[str, Placement | str] = {}
     for rule in (own, "speed", "even", *(["manual"] if scenario.placement.layers else [])):
-        request = base.request if rule != "manual" else base.request.model_copy(
-            update={"layers": scenario.placement.layers, "order": scenario.placement.order})
+        request = (
+            base.request
+            if rule != "manual"
+            else base.request.model_copy(
+                update={"layers": scenario.placement.layers, "order": scenario.placement.order}
+            )
+        )
         try:
             placement = place(rule, request)
             found[rule] = overfull(memory_table(placement, request)) or placement
@@ -216,9 +262,14 @@ def _by_rules(scenario: Scenario, base: Ground) -> dict[str, Placement | str]:
 def _option(name: str, tried: Tried, best: Tried | None = None) -> Option:
     summary = tried.summary
     return Option(
-        name=name, placement=tried.placement, tokens_per_s=summary.tokens_per_s,
-        total_tokens_per_s=summary.total_tokens_per_s, inter_token_p99_s=summary.inter_token_p99_s,
-        first_token_s=summary.first_token_s, gain=estimate(tried.score / best.score) if best else None)
+        name=name,
+        placement=tried.placement,
+        tokens_per_s=summary.tokens_per_s,
+        total_tokens_per_s=summary.total_tokens_per_s,
+        inter_token_p99_s=summary.inter_token_p99_s,
+        first_token_s=summary.first_token_s,
+        gain=estimate(tried.score / best.score) if best else None,
+    )
 
 
 def _beside(rule: str, placement: Placement | str, tried: list[Tried], best: Tried) -> Option:
@@ -230,8 +281,16 @@ def _beside(rule: str, placement: Placement | str, tried: list[Tried], best: Tri
 def _bound(base: Ground, objective: Objective) -> tuple[Estimate, str]:
     """The bound and what it bounds."""
     workload = base.scenario.workload
-    short = replace(base, scenario=base.scenario.model_copy(update={
-        "workload": workload.model_copy(update={"output_tokens": min(workload.output_tokens, MOST_TOKENS)})}))
+    short = replace(
+        base,
+        scenario=base.scenario.model_copy(
+            update={
+                "workload": workload.model_copy(
+                    update={"output_tokens": min(workload.output_tokens, MOST_TOKENS)}
+                )
+            }
+        ),
+    )
     if objective == "first-token":
         return estimate(first_token_bound_s(short)), "seconds to the first token, at least"
     fills = fills_pipeline(base)

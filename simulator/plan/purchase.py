@@ -49,7 +49,9 @@ class PlanOption(Spec):
     busy_w: float
     idle_w: float
     per_million: Estimate
-    """Money per million tokens at full use: purchases written off, and electricity; what is owned counts nothing."""
+    """Money per million tokens at full use: purchases written
+    off, and electricity; what is owned counts nothing.
+    """
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -95,7 +97,8 @@ def plan(
 ) -> Planned:
     """What gets `scenario` nearest to the goal within the budget.
 
-    Raises SimulatorError where a wish cannot be planned, PlacementError where nothing affordable holds the model.
+    Raises SimulatorError where a wish cannot be planned,
+    PlacementError where nothing affordable holds the model.
     """
     _check(scenario)
     book = PriceBook(budget.currency, prices)
@@ -104,17 +107,27 @@ def plan(
     found = search(options, parts, budget.amount, most_purchases=most_purchases, progress=progress)
     if not found.front:
         raise PlacementError(
-            f"no mix of devices within {budget.amount:,.10g} {budget.currency} holds {scenario.model.name}; allow more "
-            f"(--allow {','.join(ALLOWED)}), raise the budget, or ask for fewer bits or a smaller model")
+            f"no mix of devices within {budget.amount:,.10g} {budget.currency} holds {scenario.model.name}; "
+            "allow more "
+            f"(--allow {','.join(ALLOWED)}), raise the budget, or ask for fewer bits or a smaller model"
+        )
     judge = _Judge(scenario, options, parts, goal_tokens_per_s, usage or Usage(), prices)
     judged = _front([judge.option(best, number) for number, best in enumerate(_material(found.front), 1)])
     as_it_is = judge.as_it_is(own)
     rows = tuple(option for option, _ in judged)
     result = Plan(
-        scenario=scenario.name, budget=budget, goal_tokens_per_s=goal_tokens_per_s, as_it_is=as_it_is, options=rows,
-        answer=_answer(rows, found, budget, goal_tokens_per_s, scenario), considered=found.considered,
-        pruned=found.pruned, evaluated=found.evaluated, ceiling_tokens_per_s=rounded(found.ceiling),
-        is_complete=found.is_complete, doubts=tuple(_doubts(book, found)),
+        scenario=scenario.name,
+        budget=budget,
+        goal_tokens_per_s=goal_tokens_per_s,
+        as_it_is=as_it_is,
+        options=rows,
+        answer=_answer(rows, found, budget, goal_tokens_per_s, scenario),
+        considered=found.considered,
+        pruned=found.pruned,
+        evaluated=found.evaluated,
+        ceiling_tokens_per_s=rounded(found.ceiling),
+        is_complete=found.is_complete,
+        doubts=tuple(_doubts(book, found)),
     )
     return Planned(result, tuple(made for _, made in judged))
 
@@ -123,12 +136,16 @@ def _check(scenario: Scenario) -> None:
     if scenario.placement.roles:
         raise SimulatorError("plan chooses the placement itself; remove placement.roles from the scenario")
     if scenario.engine.name == "exo-legacy" and scenario.workload.concurrency > 1:
-        raise SimulatorError("plan looks at one chat with exo-legacy, whose chats queue for each other's devices; set "
-                             "workload.concurrency to 1, or take engine exo or llama-rpc")
+        raise SimulatorError(
+            "plan looks at one chat with exo-legacy, whose chats queue for each other's devices; set "
+            "workload.concurrency to 1, or take engine exo or llama-rpc"
+        )
 
 
 def _material(front: Sequence[Found]) -> list[Found]:
-    """The front without steps too small to notice: each at least 5 % faster than any cheaper one of its quality."""
+    """The front without steps too small to notice: each at
+    least 5 % faster than any cheaper one of its quality.
+    """
     kept: list[Found] = []
     for best in front:
         least = best.tokens_per_s / (1 + MATERIAL)
@@ -156,7 +173,9 @@ class _Judge:
         return self._row(prediction, mix.recipe.title, mix.recipe.is_asked, mix, why), made
 
     def as_it_is(self, own: Sequence[str] | None) -> PlanOption | None:
-        """The scenario as written; None where it does not fit, or where parts of it are still to be bought."""
+        """The scenario as written; None where it does not
+        fit, or where parts of it are still to be bought.
+        """
         if own is not None and set(own) != set(self.scenario.devices):
             return None
         try:
@@ -173,16 +192,22 @@ class _Judge:
         watts = power(prediction, self.prices)
         layers = {shard.device: shard.layers for shard in prediction.prepared.job.shards}
         return PlanOption(
-            name=prediction.scenario.name, model=title, is_asked_model=is_asked,
-            price=round(mix.price, 2) if mix else 0.0, currency=self.shelf.book.currency,
-            quotes=mix.quotes if mix else (), actions=mix.actions if mix else (), placement=layers,
+            name=prediction.scenario.name,
+            model=title,
+            is_asked_model=is_asked,
+            price=round(mix.price, 2) if mix else 0.0,
+            currency=self.shelf.book.currency,
+            quotes=mix.quotes if mix else (),
+            actions=mix.actions if mix else (),
+            placement=layers,
             tokens_per_s=estimate(found, prediction.summary.tokens_per_s.label),
             goal_probability=None if self.goal is None else rounded(float(np.mean(found >= self.goal))),
-            busy_w=rounded(watts.busy_w), idle_w=rounded(watts.idle_w), reasons=why,
+            busy_w=rounded(watts.busy_w),
+            idle_w=rounded(watts.idle_w),
+            reasons=why,
             per_million=self._per_million(prediction, mix.price if mix else 0.0, watts),
             warnings=prediction.prepared.warnings,
         )
-
 
     def _per_million(self, prediction: Prediction, price: float, watts: Power) -> Estimate:
         """Of replies as long as the scenario's; the prediction's own may be shorter."""
@@ -192,7 +217,9 @@ class _Judge:
         rate = self.shelf.book.electricity().amount
         fixed = fixed_per_day(price, watts.idle_w, rate, self.usage)
         most = self.usage.hours_per_day * HOUR_S / token_s
-        return estimate(MILLION * (fixed / most + marginal_per_token(watts.busy_w, watts.idle_w, rate, token_s)))
+        return estimate(
+            MILLION * (fixed / most + marginal_per_token(watts.busy_w, watts.idle_w, rate, token_s))
+        )
 
 
 def _predict(scenario: Scenario) -> Prediction:
@@ -223,7 +250,9 @@ def _front(judged: list[tuple[PlanOption, Scenario]]) -> list[tuple[PlanOption, 
     return kept
 
 
-def _answer(rows: Sequence[PlanOption], found: Search, budget: Money, goal: float | None, scenario: Scenario) -> str:
+def _answer(
+    rows: Sequence[PlanOption], found: Search, budget: Money, goal: float | None, scenario: Scenario
+) -> str:
     """The answer in one or two sentences."""
     asked = [row for row in rows if row.is_asked_model]
     limit = f"{budget.amount:,.10g} {budget.currency}"
@@ -249,13 +278,17 @@ def _answer(rows: Sequence[PlanOption], found: Search, budget: Money, goal: floa
 
 def _how(row: PlanOption) -> str:
     what = ", ".join(row.actions) or "only place the layers anew"
-    chance = "" if row.goal_probability is None else f" (goal reached in {row.goal_probability:.0%} of the worlds)"
+    chance = (
+        "" if row.goal_probability is None else f" (goal reached in {row.goal_probability:.0%} of the worlds)"
+    )
     return f"{what} for {row.price:.0f} {row.currency}: {row.tokens_per_s.text('tokens/s')}{chance}"
 
 
 def _lesser(rows: Sequence[PlanOption], goal: float | None) -> str:
     """What a lesser model or fewer bits would do."""
-    others = [row for row in rows if not row.is_asked_model and (goal is None or row.tokens_per_s.median >= goal)]
+    others = [
+        row for row in rows if not row.is_asked_model and (goal is None or row.tokens_per_s.median >= goal)
+    ]
     if not others:
         return ""
     return f"With another file: {_how(others[0])}"
@@ -265,7 +298,8 @@ def _doubts(book: PriceBook, found: Search) -> list[str]:
     doubts = [book.doubt()]
     if not found.is_complete:
         doubts.append(
-            f"only the first {found.considered} mixes were looked at, few purchases first; narrow with --allow"
+            f"only the first {found.considered} mixes were looked at, few purchases first; narrow with "
+            "--allow"
         )
     doubts.append("quality of the answers is not modelled: fewer bits or a smaller model answer worse")
     return doubts

@@ -1,4 +1,6 @@
-"""Mix: one way to spend money, down to ring order and layers, and the scenario that `sim run` answers for it."""
+"""Mix: one way to spend money, down to ring order and
+layers, and the scenario that `sim run` answers for it.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class Mix:
 
     @property
     def actions(self) -> tuple[str, ...]:
-        """What to do, for a person: buy, wire, leave out, take another file; empty where only the layers move."""
+        """What to do, for a person: buy, wire, leave out,
+        take another file; empty where only the layers move.
+        """
         words = [word for member in self.members for word in member.words]
         words += [f"buy a {quote.what}" for _, quote in self.shared]
         words += [f"join {' and '.join(cable.ends)} ({cable.quote.what})" for cable in self.cables]
@@ -58,8 +62,9 @@ class Mix:
 def hop_cost_s(engine: str, order: Sequence[int], edge_s: Mapping[tuple[int, int], float]) -> float:
     """Mean seconds that a token spends between the devices of `order`, `edge_s` being one-way delays.
 
-    exo: `2 sum(e[i, i+1])`, out to the last rank and back by the all-gather. llama-rpc: `2 sum(e[0, s])`, a request
-    and a reply for each server. exo-legacy: the closed ring, `sum(e[i, i+1]) + e[last, 0]`. See the engines' modules.
+    exo: `2 sum(e[i, i+1])`, out to the last rank and back by the all-gather.
+    llama-rpc: `2 sum(e[0, s])`, a request and a reply for each server. exo-legacy: the
+    closed ring, `sum(e[i, i+1]) + e[last, 0]`. See the engines' modules.
     """
     steps = sum(edge_s[pair] for pair in pairwise(order))
     if engine == "llama-rpc":
@@ -72,10 +77,12 @@ def hop_cost_s(engine: str, order: Sequence[int], edge_s: Mapping[tuple[int, int
 def orders(
     engine: str, edge_s: Mapping[tuple[int, int], float], last_s: Sequence[float]
 ) -> tuple[tuple[int, ...], ...]:
-    """Orders of ranks by `hop_cost + last_s[last]`, the least first; `last_s` is what being last costs (the head).
+    """Orders of ranks by `hop_cost + last_s[last]`, the least
+    first; `last_s` is what being last costs (the head).
 
-    All of them up to 5 ranks. Beyond, one by rule and its rotations: the nearest devices in the middle of a ring, the
-    nearest one as the client of a star, because an inner rank's link is used twice as often as an end's.
+    All of them up to 5 ranks. Beyond, one by rule and its rotations: the
+    nearest devices in the middle of a ring, the nearest one as the client of a
+    star, because an inner rank's link is used twice as often as an end's.
     """
     ranks = range(len(last_s))
 
@@ -92,10 +99,11 @@ def orders(
 
 
 def fill(layers: int, costs_s: Sequence[float], caps: Sequence[int]) -> tuple[int, ...] | None:
-    """Layers of each device that minimise `sum(n_i cost_i)` with `1 <= n_i <= cap_i`; None where they do not fit.
+    """Layers of each device that minimise `sum(n_i cost_i)`
+    with `1 <= n_i <= cap_i`; None where they do not fit.
 
-    One layer each, then the fastest device to its cap, then the next: exact, because the cost is linear in the
-    layers (the fractional knapsack with whole, equal items).
+    One layer each, then the fastest device to its cap, then the next: exact, because the cost is linear in
+    the layers (the fractional knapsack with whole, equal items).
 
     >>> fill(10, [2.0, 1.0], [8, 6])
     (4, 6)
@@ -114,7 +122,9 @@ def scenario_of(mix: Mix, base: Scenario, name: str) -> Scenario:
     """The scenario in which the mix has been bought; it runs with `sim run`."""
     joined = {frozenset(cable.ends) for cable in mix.cables}
     names = {member.name for member in mix.members}
-    wires = [wire for wire in base.wires if set(wire.between) <= names and frozenset(wire.between) not in joined]
+    wires = [
+        wire for wire in base.wires if set(wire.between) <= names and frozenset(wire.between) not in joined
+    ]
     wires += [WireSpec(between=cable.ends, kind=cable.network) for cable in mix.cables]
     changes: dict[str, Any] = {
         "name": name,

@@ -45,8 +45,10 @@ def read_money(value: Any, *, energy: bool = False) -> Money:
     example = "0.30 EUR/kWh" if energy else "800 EUR"
     match = _TEXT.match(value) if isinstance(value, str) else None
     if match is None or match[2] not in CURRENCIES or bool(match[3]) != energy:
-        raise UnitError(f"{str(value)[:40]!r} is no price; write an amount and one of {', '.join(CURRENCIES)}, "
-                        f"for example {example!r}")
+        raise UnitError(
+            f"{str(value)[:40]!r} is no price; write an amount and one of {', '.join(CURRENCIES)}, "
+            f"for example {example!r}"
+        )
     return Money.model_validate({"amount": float(match[1]), "currency": match[2]})
 
 

@@ -20,7 +20,9 @@ from simulator.units import GIB
 __all__ = ["ALLOWED", "Cable", "Member", "Recipe", "Shelf", "read_allowed", "shelf"]
 
 CATEGORIES = {
-    "macs": ("Mac",), "gpus": ("GPU desktop", "GPU laptop"), "minipcs": ("mini PC", "SBC"),
+    "macs": ("Mac",),
+    "gpus": ("GPU desktop", "GPU laptop"),
+    "minipcs": ("mini PC", "SBC"),
     "pcs": ("laptop", "CPU desktop"),
 }
 ALLOWED = (*CATEGORIES, "network", "memory", "quantisation", "model")
@@ -106,11 +108,18 @@ class Shelf:
         parts = ["ethernet_cable"] if "GbE" in ports else ["ethernet_adapter", "ethernet_cable"]
         quotes = tuple(self.book.accessory(part) for part in parts)
         link = LinkSpec(kind=WIRED, via=member.spec.link.via, vpn=member.spec.link.vpn)
-        return replace(member, state=f"{member.state}+wired", spec=member.spec.model_copy(update={"link": link}),
-                       quotes=(*member.quotes, *quotes), words=(*member.words, f"wire {member.name}"))
+        return replace(
+            member,
+            state=f"{member.state}+wired",
+            spec=member.spec.model_copy(update={"link": link}),
+            quotes=(*member.quotes, *quotes),
+            words=(*member.words, f"wire {member.name}"),
+        )
 
     def under(self, member: Member, network: str) -> Member:
-        """The member at a newer access point: its link becomes as new as the older of its own radio and that."""
+        """The member at a newer access point: its link
+        becomes as new as the older of its own radio and that.
+        """
         radio = member.radio
         own = _own_network(member.spec)
         if radio is None or own not in WIFI:
@@ -119,7 +128,9 @@ class Shelf:
         if reachable <= radio:
             return member
         link = LinkSpec(kind=WIFI[reachable], via=member.spec.link.via, vpn=member.spec.link.vpn)
-        return replace(member, state=f"{member.state}+{network}", spec=member.spec.model_copy(update={"link": link}))
+        return replace(
+            member, state=f"{member.state}+{network}", spec=member.spec.model_copy(update={"link": link})
+        )
 
     def access_points(self, members: Sequence[Member]) -> Iterator[tuple[str, Quote]]:
         """Access points from which at least one of these devices gains."""
@@ -154,7 +165,9 @@ class Shelf:
 
 
 def read_allowed(text: str | None) -> tuple[str, ...]:
-    """The groups of options named in 'macs,network'; all of them for None. Raises SimulatorError for an unknown one."""
+    """The groups of options named in 'macs,network'; all of
+    them for None. Raises SimulatorError for an unknown one.
+    """
     if text is None:
         return ALLOWED
     names = tuple(part.strip() for part in text.split(",") if part.strip())
@@ -167,10 +180,14 @@ def read_allowed(text: str | None) -> tuple[str, ...]:
 
 
 def shelf(
-    scenario: Scenario, book: PriceBook, budget: float, own: Sequence[str] | None = None,
+    scenario: Scenario,
+    book: PriceBook,
+    budget: float,
+    own: Sequence[str] | None = None,
     allow: Sequence[str] = ALLOWED,
 ) -> Shelf:
-    """Everything that `budget` could change. Devices of the scenario that are not in `own` are candidates to buy.
+    """Everything that `budget` could change. Devices of the
+    scenario that are not in `own` are candidates to buy.
 
     Raises SimulatorError for an owned device that is not there, CatalogError for one to buy without a price.
     """
@@ -237,7 +254,9 @@ def _slug(text: str, scenario: Scenario) -> str:
 
 
 def _recipes(scenario: Scenario, book: PriceBook, allow: Sequence[str]) -> Iterator[Recipe]:
-    """The model as asked, in fewer bits, and smaller ones of its family; a model told by numbers has no others."""
+    """The model as asked, in fewer bits, and smaller ones of
+    its family; a model told by numbers has no others.
+    """
     spec = scenario.model
     if spec.layers is not None or spec.gguf or spec.hf_config:
         yield Recipe(spec, spec.name, (1.0, 1.0), True)
@@ -257,8 +276,12 @@ def _recipes(scenario: Scenario, book: PriceBook, allow: Sequence[str]) -> Itera
 
 def _recipe(facts: catalog.ModelFacts, *, is_asked: bool = False) -> Recipe:
     quality = (facts.params_total, facts.total_bytes / facts.params_total)
-    return Recipe(ModelSpec(name=facts.name, quantisation=facts.quantisation), f"{facts.name} {facts.quantisation}",
-                  quality, is_asked)
+    return Recipe(
+        ModelSpec(name=facts.name, quantisation=facts.quantisation),
+        f"{facts.name} {facts.quantisation}",
+        quality,
+        is_asked,
+    )
 
 
 def _facts(spec: DeviceSpec) -> catalog.DeviceFacts:
@@ -266,7 +289,8 @@ def _facts(spec: DeviceSpec) -> catalog.DeviceFacts:
     return _known(spec.kind, spec.memory)
 
 
-# the catalogue reads names as people type them, which takes a millisecond; the search asks a hundred thousand times
+# the catalogue reads names as people type them, which takes
+# a millisecond; the search asks a hundred thousand times
 _known = cache(catalog.device)
 _network = cache(catalog.network)
 

@@ -1,7 +1,8 @@
 """Parts: devices, models and cables of all mixes, each prepared once, so that a mix is a Job in a moment.
 
-`prepare` asks the catalogue and checks everything, which takes longer than a short evaluation; a search over
-thousands of mixes cannot pay that each time. `job` gives what `prepare(scenario_of(mix))` gives; tests hold it to that.
+`prepare` asks the catalogue and checks everything, which takes longer than a
+short evaluation; a search over thousands of mixes cannot pay that each time.
+`job` gives what `prepare(scenario_of(mix))` gives; tests hold it to that.
 """
 
 from __future__ import annotations
@@ -41,10 +42,15 @@ __all__ = ["Parts"]
 TOKENS = 16
 """Of one evaluation in the search, at the middle of the reply: enough for the mean of the fast noise."""
 WORLDS = 48
-"""Replications in the search, common to all mixes; what is shown is evaluated again with the scenario's own."""
+"""Replications in the search, common to all mixes; what is
+shown is evaluated again with the scenario's own.
+"""
 NO_MODEL = ModelSpec(name="no-model", layers=2, layer_bytes="1 B", hidden=1)
-NO_DEVICE = DeviceSpec(memory="1000 TB", speed=SpeedSpec(decode_bandwidth="1 TB/s", prefill_flops="1000 TFLOPS"),
-                       link=LinkSpec(delay=Constant(value=0.0), rate="1 TB/s"))
+NO_DEVICE = DeviceSpec(
+    memory="1000 TB",
+    speed=SpeedSpec(decode_bandwidth="1 TB/s", prefill_flops="1000 TFLOPS"),
+    link=LinkSpec(delay=Constant(value=0.0), rate="1 TB/s"),
+)
 
 
 @dataclass
@@ -80,10 +86,18 @@ class Parts:
     def _tiny(
         self, devices: dict[str, DeviceSpec], wires: tuple[WireSpec, ...] = (), model: ModelSpec = NO_MODEL
     ) -> Prepared:
-        return prepare(self.scenario.model_copy(update={
-            "devices": devices, "wires": wires, "model": model, "placement": PlacementSpec(rule="even"),
-            "shared_host": None, "workload": WorkloadSpec(prompt_tokens=1, output_tokens=2),
-        }))
+        return prepare(
+            self.scenario.model_copy(
+                update={
+                    "devices": devices,
+                    "wires": wires,
+                    "model": model,
+                    "placement": PlacementSpec(rule="even"),
+                    "shared_host": None,
+                    "workload": WorkloadSpec(prompt_tokens=1, output_tokens=2),
+                }
+            )
+        )
 
     def device(self, member: Member) -> Device | None:
         """The numeric device of a member; None where it cannot hold even the engine."""
@@ -115,8 +129,12 @@ class Parts:
         return self._wires[key]
 
     def mix(
-        self, members: tuple[Member, ...], recipe: Recipe, cables: tuple[Cable, ...] = (),
-        shared: tuple[tuple[str, Quote], ...] = (), left_out: tuple[str, ...] = (),
+        self,
+        members: tuple[Member, ...],
+        recipe: Recipe,
+        cables: tuple[Cable, ...] = (),
+        shared: tuple[tuple[str, Quote], ...] = (),
+        left_out: tuple[str, ...] = (),
     ) -> Mix | None:
         """The mix in its best order with its best layers; None where the model does not fit."""
         devices = [device for member in members if (device := self.device(member)) is not None]
@@ -137,7 +155,9 @@ class Parts:
         return None
 
     def _room(self, devices: list[Device], recipe: Recipe) -> list[int]:
-        """Layers that each device has room for when it holds neither embedding nor head: no order gives it more."""
+        """Layers that each device has room for when it holds
+        neither embedding nor head: no order gives it more.
+        """
         per_layer, overhead = self._layer_bytes(recipe), self._costs.memory_overhead_bytes
         return [int(max(0.0, device.usable_bytes - overhead) // per_layer) for device in devices]
 
@@ -173,9 +193,16 @@ class Parts:
         if key not in self._orders:
             devices = [device for member in members if (device := self.device(member)) is not None]
             cluster = self._cluster(devices, cables)
-            edges = {(i, j): self._edge_s(cluster, members[i], members[j], cables)
-                     for i in range(len(members)) for j in range(len(members)) if i != j}
-            last = [0.0 if self.engine.head_on == "all" else head_s(device, self.model(recipe)) for device in devices]
+            edges = {
+                (i, j): self._edge_s(cluster, members[i], members[j], cables)
+                for i in range(len(members))
+                for j in range(len(members))
+                if i != j
+            }
+            last = [
+                0.0 if self.engine.head_on == "all" else head_s(device, self.model(recipe))
+                for device in devices
+            ]
             self._orders[key] = orders(self.engine.name, edges, last)
         return self._orders[key]
 
@@ -191,8 +218,11 @@ class Parts:
     def _cluster(self, devices: list[Device], cables: tuple[Cable, ...]) -> Cluster:
         joined = {frozenset(cable.ends) for cable in cables}
         names = {device.name for device in devices}
-        kept = [self._wire(wire) for wire in self.scenario.wires
-                if set(wire.between) <= names and frozenset(wire.between) not in joined]
+        kept = [
+            self._wire(wire)
+            for wire in self.scenario.wires
+            if set(wire.between) <= names and frozenset(wire.between) not in joined
+        ]
         host = self.scenario.shared_host
         if host is not None:
             devices = [replace(device, contention=host.contention * (len(devices) - 1)) for device in devices]
@@ -202,8 +232,16 @@ class Parts:
         """The mix as a short Job, with the scenario's seed: mixes meet the same worlds."""
         ring = [device for member in mix.members if (device := self.device(member)) is not None]
         placement = Placement.from_layers(list(mix.placement.items()), "manual")
-        return Job(self._cluster(ring, mix.cables), self.model(mix.recipe), placement, self._costs, self.workload,
-                   self.scenario.seed, self.scenario.common_noise, self.scenario.posterior)
+        return Job(
+            self._cluster(ring, mix.cables),
+            self.model(mix.recipe),
+            placement,
+            self._costs,
+            self.workload,
+            self.scenario.seed,
+            self.scenario.common_noise,
+            self.scenario.posterior,
+        )
 
     def rates(self, mix: Mix) -> Floats:
         """Tokens/s of one chat in each world of the search, by the fast path, shape (WORLDS,)."""
@@ -211,34 +249,49 @@ class Parts:
 
     def rates_of(self, job: Job) -> Floats:
         """The same of any job of these parts."""
-        # the recursion is asked for by name: a dozing radio would need SimPy, which is for the few that are shown
+        # the recursion is asked for by name: a dozing radio
+        # would need SimPy, which is for the few that are shown
         return rates(token_times_s(self._worlds.given(job), WORLDS, "recursion"))
 
     def ceiling(self, mix: Mix) -> float:
-        """A bound that the median of `rates` cannot exceed: links free, head and overheads free, these layers.
+        """A bound that the median of `rates` cannot exceed:
+        links free, head and overheads free, these layers.
 
-        In each world a token passes all stages in turn, so its time is at least `sum_i n_i s_i`, where `s_i` is what
-        one more layer costs on device i in that same world, noise included; medians keep the order of the worlds.
+        In each world a token passes all stages in turn, so its time is at least
+        `sum_i n_i s_i`, where `s_i` is what one more layer costs on device i in
+        that same world, noise included; medians keep the order of the worlds.
         """
-        slopes = (count * self._slope_s(member, mix.recipe)
-                  for member, count in zip(mix.members, mix.layers, strict=True))
+        slopes = (
+            count * self._slope_s(member, mix.recipe)
+            for member, count in zip(mix.members, mix.layers, strict=True)
+        )
         return float(np.median(1 / np.sum(list(slopes), axis=0)))
 
     def _slope_s(self, member: Member, recipe: Recipe) -> Floats:
         """Seconds per token of one layer in each world: a ring of one with two layers less the same with one.
 
-        The device's own random streams are those of any ring that it is part of, so this is exact world by world.
+        The device's own random streams are those of any ring
+        that it is part of, so this is exact world by world.
         """
         key = (f"{member.name}|{member.spec.memory}", recipe.title)
         if key not in self._slopes:
             device, model = self.device(member), self.model(recipe)
             assert device is not None
-            roomy = replace(device, usable_bytes=1e30)  # no paging: the bound must not pay for what fits elsewhere
+            # no paging: the bound must not pay for what fits elsewhere
+            roomy = replace(device, usable_bytes=1e30)
             times = []
             for layers in (1, 2):
                 placement = Placement.from_layers([(device.name, layers)], "manual")
-                job = Job(Cluster((roomy,), self._points), replace(model, layers=layers), placement, self._costs,
-                          self.workload, self.scenario.seed, self.scenario.common_noise, self.scenario.posterior)
+                job = Job(
+                    Cluster((roomy,), self._points),
+                    replace(model, layers=layers),
+                    placement,
+                    self._costs,
+                    self.workload,
+                    self.scenario.seed,
+                    self.scenario.common_noise,
+                    self.scenario.posterior,
+                )
                 times.append(1 / self.rates_of(job))
             self._slopes[key] = times[1] - times[0]
         return self._slopes[key]

@@ -1,6 +1,7 @@
 """What things cost: the catalogue's prices, the small parts it lacks, and the user's own file on top.
 
-Catalogue prices are US list prices without tax; `PriceBook` turns them into the plan's currency, tax included.
+Catalogue prices are US list prices without tax; `PriceBook`
+turns them into the plan's currency, tax included.
 """
 
 from __future__ import annotations
@@ -100,12 +101,16 @@ class _OwnWatts(Spec):
 
 
 class PricesFile(Spec):
-    """What a user knows better: every entry replaces the catalogue's and is taken as it stands, tax included."""
+    """What a user knows better: every entry replaces the
+    catalogue's and is taken as it stands, tax included.
+    """
 
     devices: dict[str, Price] = Field(default_factory=dict, description="'Mac mini M4 24 GB': 799 EUR")
     accessories: dict[str, Price] = Field(default_factory=dict)
     electricity: EnergyPrice | None = None
-    cloud: dict[str, _OwnCloud] = Field(default_factory=dict, description="per million tokens of the scenario's model")
+    cloud: dict[str, _OwnCloud] = Field(
+        default_factory=dict, description="per million tokens of the scenario's model"
+    )
     watts: dict[str, _OwnWatts] = Field(
         default_factory=dict, description="by device of the scenario, or of the catalogue"
     )
@@ -173,12 +178,19 @@ class PriceBook:
     def device(self, facts: catalog.DeviceFacts) -> Quote | None:
         """The machine with its memory; None where nobody states a price.
 
-        `price = list price of the smallest option + price per GiB * GiB above it (+ a host for a bare graphics card)`.
+        `price = list price of the smallest option + price per
+        GiB * GiB above it (+ a host for a bare graphics card)`.
         """
-        what = f"{facts.name} {facts.memory_bytes / GIB:.0f} GB" if len(facts.memory_options_bytes) > 1 else facts.name
+        what = (
+            f"{facts.name} {facts.memory_bytes / GIB:.0f} GB"
+            if len(facts.memory_options_bytes) > 1
+            else facts.name
+        )
         own = self._variants.get((facts.name, facts.memory_bytes)) or self._variants.get((facts.name, None))
         if own is not None:
-            return Quote(what=what, amount=self.convert(own), label="yours", source="your price file", as_of="yours")
+            return Quote(
+                what=what, amount=self.convert(own), label="yours", source="your price file", as_of="yours"
+            )
         if facts.price_usd is None:
             return None
         found = _DATE.search(facts.source)
@@ -193,9 +205,18 @@ class PriceBook:
                 return None
             total, sure = total + self.taxed(step.per_gib) * extra_gib, False
         if facts.category == "GPU desktop":
-            total, sure, what = total + self.accessory("desktop_host").amount, False, f"{what} (card and host)"
-        return Quote(what=what, amount=total, label="catalogue" if sure else "assumed", source=facts.source,
-                     as_of=found[0] if found else "undated")
+            total, sure, what = (
+                total + self.accessory("desktop_host").amount,
+                False,
+                f"{what} (card and host)",
+            )
+        return Quote(
+            what=what,
+            amount=total,
+            label="catalogue" if sure else "assumed",
+            source=facts.source,
+            as_of=found[0] if found else "undated",
+        )
 
     def _memory_step(self, facts: catalog.DeviceFacts) -> _MemoryStep | None:
         by_chip = [step for step in self.data.memory if step.word in facts.chip]
@@ -208,10 +229,18 @@ class PriceBook:
         own = self.own.accessories.get(key)
         if own is not None:
             return Quote(
-                what=part.what, amount=self.convert(own), label="yours", source="your price file", as_of="yours"
+                what=part.what,
+                amount=self.convert(own),
+                label="yours",
+                source="your price file",
+                as_of="yours",
             )
         return Quote(
-            what=part.what, amount=self.taxed(part.price), label="assumed", source=part.source, as_of=part.as_of
+            what=part.what,
+            amount=self.taxed(part.price),
+            label="assumed",
+            source=part.source,
+            as_of=part.as_of,
         )
 
     def new_memory(self, kind: str, memory_bytes: float) -> Quote | None:
@@ -220,11 +249,18 @@ class PriceBook:
         if row is None:
             return None
         gib = memory_bytes / GIB
-        return Quote(what=f"{gib:.0f} GB of memory modules", amount=self.taxed(row.per_gib) * gib, label="assumed",
-                     source=row.source, as_of=row.as_of)
+        return Quote(
+            what=f"{gib:.0f} GB of memory modules",
+            amount=self.taxed(row.per_gib) * gib,
+            label="assumed",
+            source=row.source,
+            as_of=row.as_of,
+        )
 
     def electricity(self, choice: str | None = None) -> Quote:
-        """Price of a joule: '0.30 EUR/kWh', a region of the catalogue, the user's file, or the currency's region."""
+        """Price of a joule: '0.30 EUR/kWh', a region of the
+        catalogue, the user's file, or the currency's region.
+        """
         if choice is not None and any(character.isdigit() for character in choice):
             return self._own_electricity(read_money(choice, energy=True))
         if choice is None and self.own.electricity is not None:
@@ -239,8 +275,13 @@ class PriceBook:
             )
         row = regions[name]
         amount = self.convert(Money.model_validate({"amount": row.price_per_kwh, "currency": row.currency}))
-        return Quote(what=f"electricity, {row.region}", amount=per_joule(amount), label="catalogue", source=row.source,
-                     as_of=row.period)
+        return Quote(
+            what=f"electricity, {row.region}",
+            amount=per_joule(amount),
+            label="catalogue",
+            source=row.source,
+            as_of=row.period,
+        )
 
     def _own_electricity(self, price: Money) -> Quote:
         return Quote(what="electricity", amount=per_joule(self.convert(price)), label="yours", as_of="yours")
@@ -248,7 +289,10 @@ class PriceBook:
     def doubt(self) -> str:
         """What a reader must know about every price that comes from the catalogue."""
         if self.currency == "USD" and self.tax == 0:
-            return "prices are US list prices without sales tax; shops, used machines and dates differ (--prices FILE)"
+            return (
+                "prices are US list prices without sales tax; shops, used machines and dates differ "
+                "(--prices FILE)"
+            )
         usd = 1 / self._per_usd(self.currency)
         return (
             f"prices are US list prices turned into {self.currency} at {usd:.3g} USD per {self.currency} "

@@ -1,4 +1,6 @@
-"""Why a mix is as fast as it is: its limit, and what lifting it, or wiring everything, would change; all simulated."""
+"""Why a mix is as fast as it is: its limit, and what lifting
+it, or wiring everything, would change; all simulated.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ def reasons(mix: Mix, limit: Bottleneck, shelf: Shelf, parts: Parts) -> tuple[st
 def _slow(mix: Mix, limit: Bottleneck, parts: Parts) -> str:
     """Which part of a slow device holds it back: reading memory, arithmetic, or neither.
 
-    A step takes the longer of the two (`simulator.runtime.cost`), so twice the one helps until the other is longer.
+    A step takes the longer of the two (`simulator.runtime.cost`),
+    so twice the one helps until the other is longer.
     """
     assert limit.device is not None
     kind = next(member.spec.kind or member.name for member in mix.members if member.name == limit.device)
@@ -46,10 +49,15 @@ def _slow(mix: Mix, limit: Bottleneck, parts: Parts) -> str:
     if both < NOTHING:
         return f"{limit.sentence}; twice its memory bandwidth and arithmetic would {_change(both)}"
     if gains[part] < NOTHING:
-        return (f"{limit.sentence}; twice its memory bandwidth or its arithmetic alone would change nothing, "
-                f"both would {_change(both)}")
-    text = (f"{PARTS[part]} of {limit.device} ({kind}) is the limit: computing there takes {limit.share:.0%} of a token's "
-            f"time, and twice that {PARTS[part]} would {_change(gains[part])}")
+        return (
+            f"{limit.sentence}; twice its memory bandwidth or its arithmetic alone would change nothing, "
+            f"both would {_change(both)}"
+        )
+    text = (
+        f"{PARTS[part]} of {limit.device} ({kind}) is the limit: computing there takes {limit.share:.0%} of "
+        "a token's "
+        f"time, and twice that {PARTS[part]} would {_change(gains[part])}"
+    )
     if both - gains[part] > NOTHING:
         text += f", as its {PARTS[other]} limits then; twice both {both:+.0%}"
     return text
@@ -59,10 +67,16 @@ def gain_of_speed(mix: Mix, device: str, parts: Parts, *fields: str) -> float:
     """Median gain of tokens/s, as a share, if these fields of this device's speed were twice as high."""
     job = parts.job(mix)
     devices = tuple(
-        replace(d, speed=d.speed.model_copy(update={field: TWICE * getattr(d.speed, field) for field in fields}))
-        if d.name == device else d for d in job.cluster.devices
+        replace(
+            d, speed=d.speed.model_copy(update={field: TWICE * getattr(d.speed, field) for field in fields})
+        )
+        if d.name == device
+        else d
+        for d in job.cluster.devices
     )
-    return _gain(parts.rates_of(job), parts.rates_of(replace(job, cluster=replace(job.cluster, devices=devices))))
+    return _gain(
+        parts.rates_of(job), parts.rates_of(replace(job, cluster=replace(job.cluster, devices=devices)))
+    )
 
 
 def gain_of_wiring(mix: Mix, shelf: Shelf, parts: Parts) -> tuple[str, float] | None:

@@ -1,7 +1,8 @@
 """The search: all mixes within the budget, bounded, the promising ones evaluated, the Pareto front kept.
 
-A mix is dropped unevaluated only where an evaluated one is no dearer, runs no lesser a model, and is already at least
-as fast as the mix could be with free links (`Parts.ceiling`); so the front is that of evaluating everything.
+A mix is dropped unevaluated only where an evaluated one is no dearer, runs no
+lesser a model, and is already at least as fast as the mix could be with free
+links (`Parts.ceiling`); so the front is that of evaluating everything.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ class Found:
 
     def beats(self, price: float, quality: tuple[float, float], tokens_per_s: float) -> bool:
         """Whether this one costs no more, runs no lesser a model and is no slower."""
-        return (self.mix.price <= price + CENT and self.mix.recipe.quality >= quality
-                and self.tokens_per_s >= tokens_per_s)
+        return (
+            self.mix.price <= price + CENT
+            and self.mix.recipe.quality >= quality
+            and self.tokens_per_s >= tokens_per_s
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,12 @@ class Search:
 
 
 def search(
-    shelf: Shelf, parts: Parts, budget: float, *, most_purchases: int = 2, prune: bool = True,
+    shelf: Shelf,
+    parts: Parts,
+    budget: float,
+    *,
+    most_purchases: int = 2,
+    prune: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Search:
     """The Pareto front of price, model and tokens/s over all mixes that cost at most `budget`."""
@@ -69,8 +78,15 @@ def search(
         found.append(mix)
     bounds = [parts.ceiling(mix) for mix in found]
     # cheap and promising first, so that dear and slow ones need no evaluation
-    turns = sorted(range(len(found)), key=lambda i: (
-        found[i].price, tuple(-q for q in found[i].recipe.quality), -bounds[i], len(found[i].actions)))
+    turns = sorted(
+        range(len(found)),
+        key=lambda i: (
+            found[i].price,
+            tuple(-q for q in found[i].recipe.quality),
+            -bounds[i],
+            len(found[i].actions),
+        ),
+    )
     front: list[Found] = []
     evaluated = 0
     for done, i in enumerate(turns):
@@ -82,8 +98,11 @@ def search(
         evaluated += 1
         rate = float(np.median(parts.rates(found[i])))
         if not any(best.beats(price, quality, rate) for best in front):
-            front = [best for best in front if not Found(found[i], rate).beats(
-                best.mix.price, best.mix.recipe.quality, best.tokens_per_s)]
+            front = [
+                best
+                for best in front
+                if not Found(found[i], rate).beats(best.mix.price, best.mix.recipe.quality, best.tokens_per_s)
+            ]
             front.append(Found(found[i], rate))
     asked = [bound for mix, bound in zip(found, bounds, strict=True) if mix.recipe.is_asked]
     front.sort(key=lambda best: (best.mix.price, best.tokens_per_s))
@@ -98,7 +117,9 @@ def mixes(shelf: Shelf, parts: Parts, budget: float, most_purchases: int = 2) ->
                 yield from _with_network(shelf, parts, members, left_out, recipe, budget)
 
 
-def _member_sets(shelf: Shelf, budget: float, most: int) -> Iterator[tuple[tuple[Member, ...], tuple[str, ...]]]:
+def _member_sets(
+    shelf: Shelf, budget: float, most: int
+) -> Iterator[tuple[tuple[Member, ...], tuple[str, ...]]]:
     """What is bought, and which owned devices stay, each in one of its states."""
     names = [states[0].name for states in shelf.owned]
     for purchases in _purchases(shelf, most):
@@ -114,7 +135,8 @@ def _purchases(shelf: Shelf, most: int) -> Iterator[tuple[Member, ...]]:
     sets = (combinations_with_replacement(shelf.offers, count) for count in range(most + 1))
     for offers in chain.from_iterable(sets):
         yield tuple(
-            _second(offer) if place and offer is offers[place - 1] else offer for place, offer in enumerate(offers)
+            _second(offer) if place and offer is offers[place - 1] else offer
+            for place, offer in enumerate(offers)
         )
 
 
@@ -124,7 +146,12 @@ def _second(offer: Member) -> Member:
 
 
 def _with_network(
-    shelf: Shelf, parts: Parts, members: tuple[Member, ...], left_out: tuple[str, ...], recipe: Recipe, budget: float,
+    shelf: Shelf,
+    parts: Parts,
+    members: tuple[Member, ...],
+    left_out: tuple[str, ...],
+    recipe: Recipe,
+    budget: float,
 ) -> Iterator[Mix]:
     """The members with every affordable change of the network between them."""
     alone = len(members) == 1 or not shelf.has_network
@@ -143,9 +170,14 @@ def _with_network(
                     yield mix
 
 
-def _price(members: tuple[Member, ...], shared: tuple[tuple[str, Quote], ...], cables: tuple[Cable, ...]) -> float:
-    return (sum(member.price for member in members) + sum(quote.amount for _, quote in shared)
-            + sum(cable.quote.amount for cable in cables))
+def _price(
+    members: tuple[Member, ...], shared: tuple[tuple[str, Quote], ...], cables: tuple[Cable, ...]
+) -> float:
+    return (
+        sum(member.price for member in members)
+        + sum(quote.amount for _, quote in shared)
+        + sum(cable.quote.amount for cable in cables)
+    )
 
 
 def _is_moot(cables: tuple[Cable, ...], wired: tuple[str, ...]) -> bool:

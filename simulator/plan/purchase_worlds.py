@@ -1,8 +1,9 @@
 """Balanced worlds: the same few for all mixes, chosen so that no device wins by luck.
 
-With 48 independent worlds the median of a lognormal factor with log sd 0.3 is off by 5 %, another way for each device;
-a search over thousands of mixes would then buy the luckiest name. So each factor takes 48 evenly spread quantiles of
-its law, in an order of its own: a Latin hypercube (McKay, Beckman and Conover, Technometrics 21 (1979) 239-245).
+With 48 independent worlds the median of a lognormal factor with log sd 0.3 is off by 5 %,
+another way for each device; a search over thousands of mixes would then buy the luckiest name.
+So each factor takes 48 evenly spread quantiles of its law, in an order of its own: a Latin
+hypercube (McKay, Beckman and Conover, Technometrics 21 (1979) 239-245).
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class Worlds:
 
 
 def _spreads(job: Job) -> Iterator[tuple[str, float]]:
-    """World factors of devices, links and engine, with the standard deviation of their logarithms (see `Draws`)."""
+    """World factors of devices, links and engine, with the
+    standard deviation of their logarithms (see `Draws`).
+    """
     for part in ("step", "hop"):
         yield f"world/engine/{part}", job.engine.overhead_log_sd
     for device in job.ring:

@@ -1,9 +1,10 @@
 """sensitivity: which inputs move tokens/s, over their own intervals and as shares of the variance.
 
-Every input is one of the simulator's world factors: what multiplies a device's decode time, a link's delay or rate, an
-engine's overhead. The engine itself says which ones it draws. They are moved in a quiet twin of the job, whose delays
-are constant at their means and whose stages have no noise, so that what moves tokens/s is the input and nothing else.
-The twin is evaluated by the fast path; its design points enter as a posterior, which names factors and gives values.
+Every input is one of the simulator's world factors: what multiplies a device's decode time, a link's
+delay or rate, an engine's overhead. The engine itself says which ones it draws. They are moved in a
+quiet twin of the job, whose delays are constant at their means and whose stages have no noise, so that
+what moves tokens/s is the input and nothing else. The twin is evaluated by the fast path; its design
+points enter as a posterior, which names factors and gives values.
 """
 
 from __future__ import annotations
@@ -79,9 +80,13 @@ class Influence(Spec):
     """The metric with the factor at its 5th percentile."""
     at_p95: float
     total_order: float
-    """Share of the metric's variance in which the input takes part, alone or not (Sobol's total-order index)."""
+    """Share of the metric's variance in which the input
+    takes part, alone or not (Sobol's total-order index).
+    """
     if_twice_as_good: float
-    """Gain of the metric, as a share, if this input were twice as good: half the time or delay, twice the rate."""
+    """Gain of the metric, as a share, if this input were
+    twice as good: half the time or delay, twice the rate.
+    """
 
     @property
     def swing(self) -> float:
@@ -102,13 +107,18 @@ class Sensitivity(Spec):
     evaluations: int
 
 
-def sensitivity(scenario: Scenario, metric: Metric = "tokens_per_s", points: int = SOBOL_POINTS) -> Sensitivity:
+def sensitivity(
+    scenario: Scenario, metric: Metric = "tokens_per_s", points: int = SOBOL_POINTS
+) -> Sensitivity:
     """How much each uncertain input moves a scenario's metric.
 
-    Raises ScenarioError where `points` is no power of 2 or nothing is uncertain, and whatever `prepare` raises.
+    Raises ScenarioError where `points` is no power of 2 or
+    nothing is uncertain, and whatever `prepare` raises.
     """
     if points < 2 or points & (points - 1):
-        raise ScenarioError("sensitivity", [Fault("points", f"{points} is no power of 2; take 256, 512 or 1024")])
+        raise ScenarioError(
+            "sensitivity", [Fault("points", f"{points} is no power of 2; take 256, 512 or 1024")]
+        )
     job = prepare(scenario).job
     found = factors(job)
     if not found:
@@ -134,14 +144,28 @@ def sensitivity(scenario: Scenario, metric: Metric = "tokens_per_s", points: int
     better = _better(found, middle, base, metric, evaluate)
     indices = _total_order(found, evaluate, points, scenario.seed)
     rows = [
-        Influence(input=factor.name, what=_what(factor.name, job), factor_p05=rounded(factor.interval[0]),
-                  factor_p95=rounded(factor.interval[1]), at_p05=rounded(float(low)), at_p95=rounded(float(high)),
-                  total_order=rounded(float(index)), if_twice_as_good=rounded(float(gain)))
+        Influence(
+            input=factor.name,
+            what=_what(factor.name, job),
+            factor_p05=rounded(factor.interval[0]),
+            factor_p95=rounded(factor.interval[1]),
+            at_p05=rounded(float(low)),
+            at_p95=rounded(float(high)),
+            total_order=rounded(float(index)),
+            if_twice_as_good=rounded(float(gain)),
+        )
         for factor, (low, high), index, gain in zip(found, ends, indices, better, strict=True)
     ]
     rows.sort(key=lambda row: -row.swing)
-    return Sensitivity(scenario=scenario.name, metric=metric, base=rounded(base), influences=tuple(rows),
-                       measure_next=_measure(rows), upgrade_next=_upgrade(rows, metric), evaluations=count[0])
+    return Sensitivity(
+        scenario=scenario.name,
+        metric=metric,
+        base=rounded(base),
+        influences=tuple(rows),
+        measure_next=_measure(rows),
+        upgrade_next=_upgrade(rows, metric),
+        evaluations=count[0],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,24 +185,39 @@ def factors(job: Job) -> tuple[Factor, ...]:
     listening = _Listening(job, 0, 1)
     engine(job.engine.name).token_times_s(job, listening)
     posterior = job.posterior
-    columns: Mapping[str, tuple[float, ...]] = {} if posterior is None else {
-        name: tuple(draw[place] for draw in posterior.draws) for place, name in enumerate(posterior.names)}
-    return tuple(Factor(name, log_sd, columns.get(name, ())) for name, log_sd in listening.heard.items()
-                 if (len(set(columns[name])) > 1 if name in columns else log_sd > 0))
+    columns: Mapping[str, tuple[float, ...]] = (
+        {}
+        if posterior is None
+        else {
+            name: tuple(draw[place] for draw in posterior.draws) for place, name in enumerate(posterior.names)
+        }
+    )
+    return tuple(
+        Factor(name, log_sd, columns.get(name, ()))
+        for name, log_sd in listening.heard.items()
+        if (len(set(columns[name])) > 1 if name in columns else log_sd > 0)
+    )
 
 
 def quiet(job: Job) -> Job:
-    """The job without chance: delays constant at their means, stages without noise, one run of a few tokens."""
+    """The job without chance: delays constant at their
+    means, stages without noise, one run of a few tokens.
+    """
     devices = tuple(_quiet_device(device) for device in job.cluster.devices)
     wires = tuple(_quiet_wire(wire) for wire in job.cluster.wires)
     asked = job.workload
     workload = asked.model_copy(update={"runs": 1, "output_tokens": min(TOKENS, asked.output_tokens)})
-    return replace(job, cluster=replace(job.cluster, devices=devices, wires=wires), workload=workload,
-                   common_noise=NoiseSpec(sigma=0.0))
+    return replace(
+        job,
+        cluster=replace(job.cluster, devices=devices, wires=wires),
+        workload=workload,
+        common_noise=NoiseSpec(sigma=0.0),
+    )
 
 
 def _quiet_device(device: Device) -> Device:
-    # a dozing radio is left awake: whether it dozes depends on waiting times, which the fast path does not follow
+    # a dozing radio is left awake: whether it dozes depends
+    # on waiting times, which the fast path does not follow
     link = replace(device.link, delay=_at_mean(device.link.delay), power_save=None)
     return replace(device, noise=NoiseSpec(sigma=0.0), link=link)
 
@@ -197,9 +236,13 @@ def respond(job: Job, names: Sequence[str], values: Floats, metric: Metric) -> F
     for first in range(0, values.shape[1], MOST_POINTS):
         block = values[:, first : first + MOST_POINTS]
         # built without validation: a design of thousands of points is ours, no user's
-        posterior = PosteriorSpec.model_construct(names=tuple(names), draws=tuple(map(tuple, block.T.tolist())))
+        posterior = PosteriorSpec.model_construct(
+            names=tuple(names), draws=tuple(map(tuple, block.T.tolist()))
+        )
         times_s = token_times_s(replace(silent, posterior=posterior), block.shape[1], "recursion")
-        out.append(tokens_per_s(times_s).mean(axis=0) if metric == "tokens_per_s" else times_s[:, 0].mean(axis=0))
+        out.append(
+            tokens_per_s(times_s).mean(axis=0) if metric == "tokens_per_s" else times_s[:, 0].mean(axis=0)
+        )
     return np.concatenate(out)
 
 
@@ -214,8 +257,12 @@ def _ends(found: Sequence[Factor], middle: Floats, evaluate: Evaluate) -> Floats
     return evaluate(design).reshape(-1, 2)
 
 
-def _better(found: Sequence[Factor], middle: Floats, base: float, metric: Metric, evaluate: Evaluate) -> Floats:
-    """Gain of the metric with each input twice as good, one at a time: times and delays halve, rates double."""
+def _better(
+    found: Sequence[Factor], middle: Floats, base: float, metric: Metric, evaluate: Evaluate
+) -> Floats:
+    """Gain of the metric with each input twice as good, one
+    at a time: times and delays halve, rates double.
+    """
     design = np.repeat(middle[:, None], len(found), axis=1)
     for place, factor in enumerate(found):
         design[place, place] *= TWICE if factor.name.endswith("/rate") else 1 / TWICE
@@ -227,7 +274,8 @@ def _better(found: Sequence[Factor], middle: Floats, base: float, metric: Metric
 def _total_order(found: Sequence[Factor], evaluate: Evaluate, points: int, seed: int) -> Floats:
     """Total-order Sobol indices by scipy: Saltelli's design, Jansen's estimator (scipy.stats.sobol_indices).
 
-    `S_Ti = E[Var(y | all but x_i)] / Var(y)`. Inputs are taken as independent, a calibration's correlations apart.
+    `S_Ti = E[Var(y | all but x_i)] / Var(y)`. Inputs are
+    taken as independent, a calibration's correlations apart.
     """
     if len(found) == 1:
         return np.ones(1)  # it takes part in all of the variance; scipy's estimator needs two inputs
@@ -241,8 +289,11 @@ def _total_order(found: Sequence[Factor], evaluate: Evaluate, points: int, seed:
 
 
 KINDS = {
-    "decode": "decode time on {}", "prefill": "prompt time on {}", "session": "luck of the session on {}",
-    "delay": "delay of {}", "rate": "throughput of {}",
+    "decode": "decode time on {}",
+    "prefill": "prompt time on {}",
+    "session": "luck of the session on {}",
+    "delay": "delay of {}",
+    "rate": "throughput of {}",
 }
 
 
@@ -260,8 +311,11 @@ def _what(name: str, job: Job) -> str:
 
 
 HOW = {
-    "decode": "run the model on it alone, or on two splits, and calibrate", "prefill": "time a long prompt on it",
-    "delay": "probe that link", "rate": "probe that link", "step": "calibrate the engine on two splits",
+    "decode": "run the model on it alone, or on two splits, and calibrate",
+    "prefill": "time a long prompt on it",
+    "delay": "probe that link",
+    "rate": "probe that link",
+    "step": "calibrate the engine on two splits",
     "hop": "calibrate the engine on two splits",
 }
 
@@ -270,7 +324,10 @@ def _measure(rows: Sequence[Influence]) -> str:
     """What to measure next: the input that holds most of the variance."""
     worst = max(rows, key=lambda row: row.total_order)
     how = HOW.get(worst.input.rsplit("/", 1)[-1], "calibrate it")
-    return f"measure next: {worst.what}, which takes part in {min(1.0, worst.total_order):.0%} of the variance; {how}"
+    return (
+        f"measure next: {worst.what}, which takes part in {min(1.0, worst.total_order):.0%} of the "
+        f"variance; {how}"
+    )
 
 
 def _upgrade(rows: Sequence[Influence], metric: Metric) -> str:

@@ -1,24 +1,26 @@
-"""sweep: many variants of one scenario to one tidy table, on all cores or a Dask cluster, never the same point twice.
+"""sweep: many variants of one scenario to one tidy table, on
+all cores or a Dask cluster, never the same point twice.
 
-What a folder holds: `points.jsonl`, one line per finished point, appended as they finish and keyed by a hash of
-everything that the result depends on; `sweep.parquet`, the table, written whole or not at all; charts. A sweep that is
-run again takes every point that it finds there. Rows depend on nothing but their scenario, so the table is the same to
-the byte whoever computed them, in whatever order.
+What a folder holds: `points.jsonl`, one line per finished point, appended as they finish and keyed by a hash
+of everything that the result depends on; `sweep.parquet`, the table, written whole or not at all; charts. A
+sweep that is run again takes every point that it finds there. Rows depend on nothing but their scenario, so
+the table is the same to the byte whoever computed them, in whatever order.
 
-========================  =========================================================================================
-column                    holds
-========================  =========================================================================================
-`<path>`                  the value of each swept path: base units (s, bytes, bytes/s) where it is a number, else text
-`tokens_per_s_*`          of one chat: `_median`, `_p05`, `_p95` over replications and runs, as for all that follow
-`total_tokens_per_s_*`    of all chats together
-`first_token_s_*`         from the request, or the arrival, to the first token
-`inter_token_p50_s_*`     and `p90`, `p99`: between neighbouring tokens of a reply; empty with arrivals
-`share_met_*`             with arrivals: share of chats that met the bound; `goodput_per_hour_*`: such chats per hour
+========================
+========================================================================================= column
+holds ========================
+========================================================================================= `<path>`
+the value of each swept path: base units (s, bytes, bytes/s) where it is a number, else text
+`tokens_per_s_*`          of one chat: `_median`, `_p05`, `_p95` over replications and runs, as for
+all that follow `total_tokens_per_s_*`    of all chats together `first_token_s_*`         from the
+request, or the arrival, to the first token `inter_token_p50_s_*`     and `p90`, `p99`: between
+neighbouring tokens of a reply; empty with arrivals `share_met_*`             with arrivals: share of
+chats that met the bound; `goodput_per_hour_*`: such chats per hour
 `placement`               layers by device in ring order
 `label`                   the weakest label of all speeds: measured, calibrated or assumed
 `error`                   why there is no result, empty where there is one
-`key`                     the point's hash
-========================  =========================================================================================
+`key`                     the point's hash ========================
+=========================================================================================
 """
 
 from __future__ import annotations
@@ -50,8 +52,16 @@ from simulator.version import VERSION
 
 __all__ = ["METRICS", "Sweep", "evaluate_point", "parquet_bytes", "plan_sweep", "run_sweep", "table_rows"]
 
-METRICS = ("tokens_per_s", "total_tokens_per_s", "first_token_s", "inter_token_p50_s", "inter_token_p90_s",
-           "inter_token_p99_s", "share_met", "goodput_per_hour")
+METRICS = (
+    "tokens_per_s",
+    "total_tokens_per_s",
+    "first_token_s",
+    "inter_token_p50_s",
+    "inter_token_p90_s",
+    "inter_token_p99_s",
+    "share_met",
+    "goodput_per_hour",
+)
 PARTS = ("median", "p05", "p95")
 WORDS = ("placement", "label", "error", "key")
 POINTS_FILE, TABLE_FILE = "points.jsonl", "sweep.parquet"
@@ -76,7 +86,9 @@ class Sweep:
     """(key, payload) of each point; equal points have equal keys."""
 
 
-def plan_sweep(scenario: Scenario, axes: Sequence[Axis], lhs: int | None = None, bound: Bound | None = None) -> Sweep:
+def plan_sweep(
+    scenario: Scenario, axes: Sequence[Axis], lhs: int | None = None, bound: Bound | None = None
+) -> Sweep:
     """Check all axes and lay out the points: a grid, or a Latin hypercube of `lhs` points.
 
     Raises ScenarioError with the faults of all axes, and of the first point whose values do not go together.
@@ -93,8 +105,10 @@ def _task(scenario: Scenario, bound: Bound) -> tuple[str, str]:
     # name and question change no number; without them the same point of another sweep is the same
     named = scenario.model_copy(update={"name": "point", "question": ""})
     # in the order of the file: devices join in that order
-    payload = json.dumps({"scenario": named.model_dump(mode="json", round_trip=True), "bound": bound.model_dump()},
-                         separators=(",", ":"))
+    payload = json.dumps(
+        {"scenario": named.model_dump(mode="json", round_trip=True), "bound": bound.model_dump()},
+        separators=(",", ":"),
+    )
     told = json.dumps([VERSION, _catalogue_digest(), _file_digest(scenario)])
     return hashlib.sha256((told + payload).encode()).hexdigest()[:32], payload
 
@@ -121,14 +135,16 @@ def _file_digest(scenario: Scenario) -> str:
 def evaluate_point(key: str, payload: str) -> str:
     """One point: its scenario and bound as JSON in, its row as one line of JSON out.
 
-    Made for other processes: strings only, and nothing but the payload counts. A scenario that cannot be placed, or
-    whose names are unknown, gives a row with `error`.
+    Made for other processes: strings only, and nothing but the payload counts. A scenario that cannot be
+    placed, or whose names are unknown, gives a row with `error`.
     """
     from simulator.laws.law import table
 
     document = json.loads(payload)
     try:
-        row = _evaluate(Scenario.model_validate(document["scenario"]), Bound.model_validate(document["bound"]))
+        row = _evaluate(
+            Scenario.model_validate(document["scenario"]), Bound.model_validate(document["bound"])
+        )
     except SimulatorError as error:
         row = {"error": str(error)}
     if table.cache_info().currsize > LAWS_KEPT:
@@ -151,17 +167,25 @@ def _evaluate(scenario: Scenario, bound: Bound) -> Row:
         if value is not None:
             row |= {f"{name}_{part}": getattr(value, part) for part in PARTS}
     counts = job.placement.layer_counts.items()
-    return {**row, "placement": " ".join(f"{name}:{count}" for name, count in counts), "label": label(prepared)}
+    return {
+        **row,
+        "placement": " ".join(f"{name}:{count}" for name, count in counts),
+        "label": label(prepared),
+    }
 
 
 def run_sweep(
-    sweep: Sweep, folder: Path, executor: Callable[[], Executor], *, workers: int | None = None,
+    sweep: Sweep,
+    folder: Path,
+    executor: Callable[[], Executor],
+    *,
+    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> bytes:
     """Compute what the folder does not hold yet, append it there, and return the table, which is written too.
 
-    `executor` makes one whenever one is needed: again after its workers were killed. Raises SimulatorError where they
-    die over and over, or the folder cannot be written.
+    `executor` makes one whenever one is needed: again after its workers were killed. Raises SimulatorError
+    where they die over and over, or the folder cannot be written.
     """
     done = _finished(folder)
     wanted = dict(sweep.tasks)
@@ -211,7 +235,9 @@ class _Appender:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = path.open("ab+")
         except OSError as error:
-            raise SimulatorError(f"{path}: cannot be written ({error.strerror}); name a folder that you may write") from None
+            raise SimulatorError(
+                f"{path}: cannot be written ({error.strerror}); name a folder that you may write"
+            ) from None
 
     def __enter__(self) -> _Appender:
         size = self.file.seek(0, os.SEEK_END)
@@ -245,8 +271,10 @@ def _computed(left: Mapping[str, str], executor: Callable[[], Executor], ahead: 
         except lost_workers() as error:
             breaks = 1 if len(missing) < before else breaks + 1
             if breaks >= MOST_BREAKS:
-                raise SimulatorError(f"the workers died {breaks} times without finishing a point ({error}); is there "
-                                     "memory for them? take fewer --workers, replications or tokens") from None
+                raise SimulatorError(
+                    f"the workers died {breaks} times without finishing a point ({error}); is there "
+                    "memory for them? take fewer --workers, replications or tokens"
+                ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -1,4 +1,6 @@
-"""Dotted paths into a scenario: put values there, and say at once what is wrong with a path that leads nowhere."""
+"""Dotted paths into a scenario: put values there, and say at
+once what is wrong with a path that leads nowhere.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from simulator.scenario import Scenario
 __all__ = ["check_axis", "scenario_at", "variants"]
 
 FILLS_OTHERS = ("kind", "memory", "name", "quantisation", "rtt", "vpn")
-"""Keys from which the catalogue fills other keys, so that they do nothing where those are written out already."""
+"""Keys from which the catalogue fills other keys, so that
+they do nothing where those are written out already.
+"""
 WHOLE = ("speed", "noise")
 """Parts of a device that have no meaning with some of their keys only."""
 
@@ -32,7 +36,12 @@ def scenario_at(scenario: Scenario, point: Point) -> Scenario:
 def variants(scenario: Scenario, points: Sequence[Point]) -> Iterator[Scenario]:
     """The scenario with each point's values; raises as `scenario_at` does."""
     text = json.dumps(scenario.model_dump(mode="json", round_trip=True, exclude_unset=True))
-    parts = {path: _filled(scenario, path) for point in points[:1] for path, _ in point.values if _is_within_whole(path)}
+    parts = {
+        path: _filled(scenario, path)
+        for point in points[:1]
+        for path, _ in point.values
+        if _is_within_whole(path)
+    }
     for point in points:
         plain = json.loads(text)
         for path, value in point.values:
@@ -44,7 +53,9 @@ def variants(scenario: Scenario, points: Sequence[Point]) -> Iterator[Scenario]:
 
 
 def _put(plain: Any, path: str, value: Any, whole: Any) -> None:
-    """Write a value under a dotted path; where a part that needs all of its keys is missing, `whole` comes first."""
+    """Write a value under a dotted path; where a part that
+    needs all of its keys is missing, `whole` comes first.
+    """
     *keys, last = _keys(plain, path)
     for key in keys:
         if isinstance(plain, dict) and plain.get(key) is None:
@@ -58,7 +69,9 @@ def _is_within_whole(path: str) -> bool:
 
 
 def _filled(scenario: Scenario, path: str) -> Any:
-    """What the catalogue says where the scenario says nothing, up to the last key of a path; None for an unknown one."""
+    """What the catalogue says where the scenario says nothing,
+    up to the last key of a path; None for an unknown one.
+    """
     try:
         place: Any = complete(scenario).model_dump(mode="json", round_trip=True)
     except SimulatorError:
@@ -88,12 +101,23 @@ def check_axis(scenario: Scenario, axis: Axis) -> list[Fault]:
         return [Fault(axis.path, reason)]
     faults = []
     try:
-        first, last = (scenario_at(scenario, Point(((axis.path, value),))) for value in (axis.values[0], axis.values[-1]))
+        first, last = (
+            scenario_at(scenario, Point(((axis.path, value),))) for value in (axis.values[0], axis.values[-1])
+        )
     except ScenarioError as error:
         return [Fault(fault.path or axis.path, fault.reason) for fault in error.faults]
-    if axis.path.rsplit(".", 1)[-1] in FILLS_OTHERS and len(axis.values) > 1 and _is_idle(first, last, axis.path):
-        faults.append(Fault(axis.path, "changes nothing, because the figures that would follow from it are written out in "
-                                       "the scenario; remove those (for rtt: delay), or sweep them"))
+    if (
+        axis.path.rsplit(".", 1)[-1] in FILLS_OTHERS
+        and len(axis.values) > 1
+        and _is_idle(first, last, axis.path)
+    ):
+        faults.append(
+            Fault(
+                axis.path,
+                "changes nothing, because the figures that would follow from it are written out in "
+                "the scenario; remove those (for rtt: delay), or sweep them",
+            )
+        )
     return faults
 
 
@@ -117,7 +141,7 @@ def _keys(plain: Any, path: str) -> Iterator[Any]:
     while path:
         known = [key for key in plain if f"{path}.".startswith(f"{key}.")] if isinstance(plain, dict) else []
         key: str | int = max(known, key=len) if known else path.partition(".")[0]
-        path = path[len(str(key)) + 1:]
+        path = path[len(str(key)) + 1 :]
         if isinstance(plain, list) and str(key).isdecimal():
             key = int(key)
         yield key
@@ -135,7 +159,11 @@ def _misled(scenario: Scenario, path: str) -> str | None:
         inside, names = _inside(kinds, key), _names(kinds, plain)
         if not inside or (names is not None and str(key) not in names):
             near = did_you_mean(str(key), names or [])
-            known = f"; known here are {', '.join((names or [])[:30])}{near}" if names else ", which holds no keys"
+            known = (
+                f"; known here are {', '.join((names or [])[:30])}{near}"
+                if names
+                else ", which holds no keys"
+            )
             return f"there is no {str(key)!r}{known}"
         plain = plain.get(key) if isinstance(plain, dict) else plain[key] if isinstance(plain, list) else None
         kinds = inside
@@ -158,11 +186,18 @@ def _inside(kinds: Sequence[Any], key: str | int) -> list[Any]:
 
 
 def _names(kinds: Sequence[Any], plain: Any) -> list[str] | None:
-    """The keys that may stand here: those of a spec, those present of a mapping or list; None for anything."""
+    """The keys that may stand here: those of a spec, those
+    present of a mapping or list; None for anything.
+    """
     specs = field_names(_bare(kinds))
     if specs:
         return specs
-    return [str(key) for key in (plain if isinstance(plain, dict) else range(len(plain)) if isinstance(plain, list) else ())]
+    return [
+        str(key)
+        for key in (
+            plain if isinstance(plain, dict) else range(len(plain)) if isinstance(plain, list) else ()
+        )
+    ]
 
 
 def _bare(kinds: Sequence[Any]) -> list[Any]:

@@ -59,7 +59,10 @@ def parse_axis(text: str) -> Axis:
     path, found, rest = text.partition("=")
     path, rest = path.strip(), rest.strip()
     if not found or not path or not rest:
-        raise _fault(text, "must be path=values, for example devices.phone.link.rtt=1ms..60ms or workload.concurrency=1,2,4")
+        raise _fault(
+            text,
+            "must be path=values, for example devices.phone.link.rtt=1ms..60ms or workload.concurrency=1,2,4",
+        )
     if ".." in rest:
         return _range(path, rest)
     values = tuple(_value(part) for part in _split(rest))
@@ -96,10 +99,21 @@ def _range(path: str, text: str) -> Axis:
     low, high = low * _factor(path, unit_low or unit, unit), high * _factor(path, unit_high or unit, unit)
     is_log, steps = "log" in options, [int(option) for option in options if option.isdecimal()]
     unknown = [option for option in options if option != "log" and not option.isdecimal()]
-    if unknown or len(steps) > 1 or not low < high or (is_log and low <= 0) or not 2 <= (steps or [2])[0] <= MOST_STEPS:
-        raise _fault(path, f"{text!r} is no range; write low..high with low < high (above 0 for log), then :log and a "
-                           f"number of steps from 2 to {MOST_STEPS} if wanted, for example 1ms..60ms:log:12")
-    is_whole = not unit and low.is_integer() and high.is_integer() and "." not in left + right.replace("..", "")
+    if (
+        unknown
+        or len(steps) > 1
+        or not low < high
+        or (is_log and low <= 0)
+        or not 2 <= (steps or [2])[0] <= MOST_STEPS
+    ):
+        raise _fault(
+            path,
+            f"{text!r} is no range; write low..high with low < high (above 0 for log), then :log and a "
+            f"number of steps from 2 to {MOST_STEPS} if wanted, for example 1ms..60ms:log:12",
+        )
+    is_whole = (
+        not unit and low.is_integer() and high.is_integer() and "." not in left + right.replace("..", "")
+    )
     every = int(high - low) + 1 if is_whole else DEFAULT_STEPS
     count = steps[0] if steps else min(DEFAULT_STEPS, every)
     between = [_between(low, high, step / (count - 1), is_log) for step in range(count)]
@@ -110,7 +124,9 @@ def _range(path: str, text: str) -> Axis:
 def _quantity(path: str, text: str) -> tuple[float, str]:
     match = QUANTITY.match(text)
     if match is None or not FLOAT.match(match[1]):
-        raise _fault(path, f"{text!r} is no end of a range; write a number with its unit, for example 1ms..60ms")
+        raise _fault(
+            path, f"{text!r} is no end of a range; write a number with its unit, for example 1ms..60ms"
+        )
     return float(match[1]), match[2] or ""
 
 
@@ -156,16 +172,22 @@ def grid(axes: Sequence[Axis]) -> list[Point]:
     if count > MOST_POINTS:
         raise _fault("over", f"{count:,} points are more than {MOST_POINTS:,}; take fewer values, or --lhs")
     paths = [axis.path for axis in axes]
-    return [Point(tuple(zip(paths, values, strict=True))) for values in product(*(axis.values for axis in axes))]
+    return [
+        Point(tuple(zip(paths, values, strict=True))) for values in product(*(axis.values for axis in axes))
+    ]
 
 
 def hypercube(axes: Sequence[Axis], count: int, seed: int) -> list[Point]:
-    """A Latin hypercube: each axis is cut into `count` cells and each cell is used once (McKay et al. 1979)."""
+    """A Latin hypercube: each axis is cut into `count` cells
+    and each cell is used once (McKay et al. 1979).
+    """
     from scipy.stats import qmc
 
     shares = qmc.LatinHypercube(len(axes), seed=seed).random(count)
-    return [Point(tuple((axis.path, axis.at(float(share))) for axis, share in zip(axes, row, strict=True)))
-            for row in shares]
+    return [
+        Point(tuple((axis.path, axis.at(float(share))) for axis, share in zip(axes, row, strict=True)))
+        for row in shares
+    ]
 
 
 def _fault(path: str, reason: str) -> ScenarioError:

@@ -28,23 +28,26 @@ def local_processes(workers: int | None = None) -> Callable[[], Executor]:
 def dask_cluster(address: str) -> Callable[[], Executor]:
     """Makes an executor on the Dask cluster whose scheduler listens at `address` (tcp://host:8786).
 
-    Its workers need this package, of the same version. A worker that dies loses nothing: the scheduler hands its
-    points to another. Raises EngineUnavailable without the extra `dask`; what it makes raises Unreachable where no
-    scheduler or no worker answers, and SimulatorError for workers without this package.
+    Its workers need this package, of the same version. A worker that dies loses nothing: the scheduler hands
+    its points to another. Raises EngineUnavailable without the extra `dask`; what it makes raises Unreachable
+    where no scheduler or no worker answers, and SimulatorError for workers without this package.
     """
     try:
         import distributed
     except ImportError:
         raise EngineUnavailable(
-            "--dask needs the extra `dask`: pip install 'lan-cluster-simulator[dask]', or leave --dask out") from None
+            "--dask needs the extra `dask`: pip install 'lan-cluster-simulator[dask]', or leave --dask out"
+        ) from None
 
     def connect() -> Executor:
         try:
             # Any: the library has no types
             client: Any = cast(Any, distributed).Client(address, timeout=CONNECT_S, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise Unreachable(f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, or "
-                              "leave --dask out to use this machine's cores") from None
+            raise Unreachable(
+                f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, or "
+                "leave --dask out to use this machine's cores"
+            ) from None
         try:
             _check_workers(client, address)
         except BaseException:
@@ -60,16 +63,22 @@ def _check_workers(client: Any, address: str) -> None:
     try:
         client.wait_for_workers(1, timeout=CONNECT_S)
     except (OSError, TimeoutError):
-        raise Unreachable(f"the Dask scheduler at {address} has no worker; start one with `dask worker {address}`") from None
+        raise Unreachable(
+            f"the Dask scheduler at {address} has no worker; start one with `dask worker {address}`"
+        ) from None
     try:
         versions = client.run(_version)
     except Exception as error:  # whatever a worker without the package makes of it
-        raise SimulatorError(f"a worker of {address} cannot run this package ({error}); install it there") from None
+        raise SimulatorError(
+            f"a worker of {address} cannot run this package ({error}); install it there"
+        ) from None
     others = {where: version for where, version in versions.items() if version != VERSION}
     if others:
         where, version = next(iter(others.items()))
-        raise SimulatorError(f"the worker {where} has version {version} of this package, and here it is {VERSION}; "
-                             "results would not be the same, so install the same version")
+        raise SimulatorError(
+            f"the worker {where} has version {version} of this package, and here it is {VERSION}; "
+            "results would not be the same, so install the same version"
+        )
 
 
 def _version() -> str:

@@ -39,16 +39,25 @@ def bottleneck(shares: Iterable[PathShare], cluster: Cluster) -> Bottleneck:
     queue = max(queues, key=queues.__getitem__, default="")
     if queue and queues[queue] > max(devices[device], network):
         share = rounded(queues[queue])
-        return Bottleneck(kind="queue", where=queue, share=share, device=queue,
-                          sentence=f"{share:.0%} of a token's time waits for its turn on {queue}, busy with other chats")
+        return Bottleneck(
+            kind="queue",
+            where=queue,
+            share=share,
+            device=queue,
+            sentence=f"{share:.0%} of a token's time waits for its turn on {queue}, busy with other chats",
+        )
     if hops and network > 0.5 and hops[hop] < network / 2:
         return _network(hops, network, cluster)
     if hops and hops[hop] > devices[device]:
         return _hop(hop, hops[hop], cluster)
     busy = rounded(devices[device])
     return Bottleneck(
-        kind="compute", where=device, share=busy, device=device,
-        sentence=f"{busy:.0%} of a token's time is {device} ({cluster.device(device).kind}) computing its layers",
+        kind="compute",
+        where=device,
+        share=busy,
+        device=device,
+        sentence=f"{busy:.0%} of a token's time is {device} ({cluster.device(device).kind}) computing its "
+        "layers",
     )
 
 
@@ -56,8 +65,13 @@ def _hop(hop: str, share: float, cluster: Cluster) -> Bottleneck:
     ends = hop.split(" -> ")
     slow = max(ends, key=lambda name: cluster.device(name).link.delay.mean_s)
     kind = cluster.device(slow).link.kind
-    return Bottleneck(kind="hop", where=hop, share=rounded(share), device=slow,
-                      sentence=f"{share:.0%} of a token's time waits for the hop {hop} ({kind})")
+    return Bottleneck(
+        kind="hop",
+        where=hop,
+        share=rounded(share),
+        device=slow,
+        sentence=f"{share:.0%} of a token's time waits for the hop {hop} ({kind})",
+    )
 
 
 def _network(hops: dict[str, float], share: float, cluster: Cluster) -> Bottleneck:
@@ -68,7 +82,10 @@ def _network(hops: dict[str, float], share: float, cluster: Cluster) -> Bottlene
             by_device[end] = by_device.get(end, 0.0) + part
     worst = max(by_device, key=by_device.__getitem__)
     return Bottleneck(
-        kind="network", where="all hops", share=rounded(share), device=worst,
+        kind="network",
+        where="all hops",
+        share=rounded(share),
+        device=worst,
         sentence=f"{share:.0%} of a token's time waits for messages; most of them to or from {worst} "
-                 f"({cluster.device(worst).link.kind})",
+        f"({cluster.device(worst).link.kind})",
     )

@@ -25,11 +25,24 @@ CONFIG: dict[str, Any] = {
     "background": "white",
     "font": "sans-serif",
     "view": {"stroke": None},
-    "axis": {"labelFontSize": 12, "titleFontSize": 13, "titleFontWeight": "normal", "gridColor": "#E4E4E4",
-             "labelLimit": 220, "titlePadding": 8, "tickCount": 8},
+    "axis": {
+        "labelFontSize": 12,
+        "titleFontSize": 13,
+        "titleFontWeight": "normal",
+        "gridColor": "#E4E4E4",
+        "labelLimit": 220,
+        "titlePadding": 8,
+        "tickCount": 8,
+    },
     "legend": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 300},
-    "title": {"anchor": "start", "fontSize": 15, "subtitleFontSize": 12, "subtitleColor": "#555555", "offset": 12,
-              "frame": "group"},
+    "title": {
+        "anchor": "start",
+        "fontSize": 15,
+        "subtitleFontSize": 12,
+        "subtitleColor": "#555555",
+        "offset": 12,
+        "frame": "group",
+    },
 }
 
 
@@ -41,9 +54,16 @@ def bench_chart(table: ChartTable) -> alt.LayerChart:
     if len(table.rows["band"]) > 1:
         interval, thin = band.mark_area(color=SKY, opacity=0.35), worlds.mark_line(color=GREY, strokeWidth=1)
     else:  # with one run a band has no width and a line no length
-        interval, thin = band.mark_bar(color=SKY, opacity=0.35, width=40), worlds.mark_point(color=GREY, size=20)
-    median = band.mark_line(color=BLUE, strokeWidth=3, point=alt.OverlayMarkDef(color=BLUE, size=60, filled=True))
-    return _finish(table, HEIGHT,
+        interval, thin = (
+            band.mark_bar(color=SKY, opacity=0.35, width=40),
+            worlds.mark_point(color=GREY, size=20),
+        )
+    median = band.mark_line(
+        color=BLUE, strokeWidth=3, point=alt.OverlayMarkDef(color=BLUE, size=60, filled=True)
+    )
+    return _finish(
+        table,
+        HEIGHT,
         interval.encode(y=_rate("low"), y2="high:Q"),
         thin.encode(x=x, y=_rate("tokens_per_s"), detail="world:N"),
         median.encode(y=_rate("median"), tooltip=["run:O", "low:Q", "median:Q", "high:Q"]),
@@ -54,12 +74,18 @@ def slowest_chart(table: ChartTable) -> alt.LayerChart:
     """The longest part of each token over the reply: which one it was, and how long."""
     legend = alt.Legend(orient="top", columns=3, symbolSize=70)
     colours, shapes = (alt.Scale(domain=table.order, range=list(looks)) for looks in (PALETTE, SHAPES))
-    points = alt.Chart(_data(table.rows["points"])).mark_point(filled=True, size=28, opacity=0.85).encode(
-        x=alt.X("token:Q", title="token of the reply", scale=alt.Scale(nice=False, zero=False, padding=8)),
-        y=alt.Y("drawn:Q", title=f"longest part ({table.unit})", scale=alt.Scale(zero=True)),
-        color=alt.Color("part:N", title=None, legend=legend, scale=colours),
-        shape=alt.Shape("part:N", title=None, scale=shapes),
-        tooltip=["token:Q", "part:N", "duration:Q"],
+    points = (
+        alt.Chart(_data(table.rows["points"]))
+        .mark_point(filled=True, size=28, opacity=0.85)
+        .encode(
+            x=alt.X(
+                "token:Q", title="token of the reply", scale=alt.Scale(nice=False, zero=False, padding=8)
+            ),
+            y=alt.Y("drawn:Q", title=f"longest part ({table.unit})", scale=alt.Scale(zero=True)),
+            color=alt.Color("part:N", title=None, legend=legend, scale=colours),
+            shape=alt.Shape("part:N", title=None, scale=shapes),
+            tooltip=["token:Q", "part:N", "duration:Q"],
+        )
     )
     return _finish(table, HEIGHT, points)
 
@@ -69,11 +95,18 @@ def where_chart(table: ChartTable) -> alt.LayerChart:
     kinds = {"compute": BLUE, "head": SKY, "hop": RED, "queue": ORANGE, "prefill": GREEN, "phase": PINK}
     present = [kind for kind in kinds if any(row["kind"] == kind for row in table.rows["parts"])]
     room = 1.12 * max(row["total"] for row in table.rows["totals"])
-    bars = alt.Chart(_data(table.rows["parts"])).mark_bar().encode(
-        x=_length("duration", f"time per token ({table.unit})", room), y=_category("place", table),
-        color=_kinds("kind", {kind: kinds[kind] for kind in present}), order=alt.Order("rank:Q"),
-        tooltip=["place:N", "kind:N", "duration:Q", alt.Tooltip("share:Q", format=".1%")],
-    ).transform_calculate(rank=f"indexof({present}, datum.kind)")
+    bars = (
+        alt.Chart(_data(table.rows["parts"]))
+        .mark_bar()
+        .encode(
+            x=_length("duration", f"time per token ({table.unit})", room),
+            y=_category("place", table),
+            color=_kinds("kind", {kind: kinds[kind] for kind in present}),
+            order=alt.Order("rank:Q"),
+            tooltip=["place:N", "kind:N", "duration:Q", alt.Tooltip("share:Q", format=".1%")],
+        )
+        .transform_calculate(rank=f"indexof({present}, datum.kind)")
+    )
     labels = _end_labels(table, "totals", "place", "total")
     return _finish(table, BAR_HEIGHT * len(table.order), bars, labels)
 
@@ -87,7 +120,9 @@ def inter_token_chart(table: ChartTable) -> alt.LayerChart:
     def x(column: str) -> alt.X:
         return alt.X(f"{column}:Q", title=x_title, scale=alt.Scale(zero=False, nice=True))
 
-    return _finish(table, HEIGHT,
+    return _finish(
+        table,
+        HEIGHT,
         curve.mark_area(color=SKY, opacity=0.35, orient="horizontal").encode(x=x("low"), x2="high:Q", y=y),
         curve.mark_line(color=BLUE, strokeWidth=2.5).encode(x=x("median"), y=y, order="percent:Q"),
         # across, not down, so that no rule runs through the label of another
@@ -100,14 +135,27 @@ def inter_token_chart(table: ChartTable) -> alt.LayerChart:
 def memory_chart(table: ChartTable) -> alt.LayerChart:
     """Memory per device, with a mark at its cap."""
     colours = {"layers": BLUE, "KV cache": ORANGE, "embedding and head": GREEN, "engine": PINK}
-    present = {part: colours[part] for part in colours if any(row["part"] == part for row in table.rows["parts"])}
+    present = {
+        part: colours[part] for part in colours if any(row["part"] == part for row in table.rows["parts"])
+    }
     room = 1.3 * max(row["end"] for row in table.rows["caps"])
-    bars = alt.Chart(_data(table.rows["parts"])).mark_bar(size=16).encode(
-        x=_length("gb", "memory (GB)", room), y=_category("device", table), color=_kinds("part", present),
-        order=alt.Order("rank:Q"), tooltip=["device:N", "part:N", "gb:Q"],
-    ).transform_calculate(rank=f"indexof({list(present)}, datum.part)")
-    caps = alt.Chart(_data(table.rows["caps"])).mark_tick(color=BLACK, opacity=1, thickness=3, size=24).encode(
-        x=_length("cap", "memory (GB)", room), y=_category("device", table))
+    bars = (
+        alt.Chart(_data(table.rows["parts"]))
+        .mark_bar(size=16)
+        .encode(
+            x=_length("gb", "memory (GB)", room),
+            y=_category("device", table),
+            color=_kinds("part", present),
+            order=alt.Order("rank:Q"),
+            tooltip=["device:N", "part:N", "gb:Q"],
+        )
+        .transform_calculate(rank=f"indexof({list(present)}, datum.part)")
+    )
+    caps = (
+        alt.Chart(_data(table.rows["caps"]))
+        .mark_tick(color=BLACK, opacity=1, thickness=3, size=24)
+        .encode(x=_length("cap", "memory (GB)", room), y=_category("device", table))
+    )
     labels = _end_labels(table, "caps", "device", "end")
     return _finish(table, (BAR_HEIGHT + 8) * len(table.order), bars, caps, labels)
 
@@ -137,8 +185,11 @@ def _kinds(column: str, colours: dict[str, str]) -> alt.Color:
 
 def _end_labels(table: ChartTable, layer: str, category: str, length: str) -> alt.Chart:
     """The label of each bar, behind its end."""
-    labels: alt.Chart = alt.Chart(_data(table.rows[layer])).mark_text(align="left", dx=6, fontSize=12).encode(
-        x=alt.X(f"{length}:Q"), y=_category(category, table), text="label:N")
+    labels: alt.Chart = (
+        alt.Chart(_data(table.rows[layer]))
+        .mark_text(align="left", dx=6, fontSize=12)
+        .encode(x=alt.X(f"{length}:Q"), y=_category(category, table), text="label:N")
+    )
     return labels
 
 
@@ -146,4 +197,6 @@ def _finish(table: ChartTable, height: int, *layers: alt.Chart) -> alt.LayerChar
     """The layers as one chart with size, title and a description for screen readers."""
     title = alt.TitleParams(text=table.title, subtitle=table.subtitle)
     chart = cast(alt.LayerChart, alt.layer(*layers))
-    return chart.properties(width=WIDTH, height=height, title=title, description=" ".join(table.title + table.subtitle))
+    return chart.properties(
+        width=WIDTH, height=height, title=title, description=" ".join(table.title + table.subtitle)
+    )

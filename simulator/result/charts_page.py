@@ -24,8 +24,10 @@ DRAW = {
 PNG_SCALE = 2.0  # pixels per unit, for dense screens
 
 # The page may run its own scripts (Vega compiles expressions, hence unsafe-eval) and reach nothing else.
-POLICY = ("default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
-          "img-src data: blob:; font-src data:")
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:"
+)
 STYLE = """
 body { font-family: sans-serif; max-width: 860px; margin: 2em auto; padding: 0 1em; color: #222 }
 figure { margin: 2.5em 0; overflow-x: auto }
@@ -54,7 +56,8 @@ for (const [name, spec] of Object.entries(charts)) vegaEmbed("#" + name, spec, o
 
 
 def chart_files(tables: Mapping[str, ChartTable], title: str, text: str) -> dict[str, bytes]:
-    """The files `charts.html`, `charts/<name>.svg` and `charts/<name>.png`; `text` stands under the page's title.
+    """The files `charts.html`, `charts/<name>.svg` and
+    `charts/<name>.png`; `text` stands under the page's title.
 
     Raises KeyError for a table whose name is no chart.
     """
@@ -77,5 +80,12 @@ def _page(specs: Mapping[str, Any], title: str, text: str) -> str:
     plain = json.dumps(specs, separators=(",", ":")).replace("<", "\\u003c")
     figures = "\n".join(f'<figure id="{name}"></figure>' for name in specs)
     bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
-    return PAGE.format(policy=POLICY, style=STYLE, bundle=bundle, specs=plain,
-                       title=html.escape(title), text=html.escape(text), figures=figures)
+    return PAGE.format(
+        policy=POLICY,
+        style=STYLE,
+        bundle=bundle,
+        specs=plain,
+        title=html.escape(title),
+        text=html.escape(text),
+        figures=figures,
+    )

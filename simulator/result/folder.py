@@ -34,17 +34,24 @@ if TYPE_CHECKING:
 __all__ = ["OUR_FILES", "folder_files", "replace_files", "write_folder"]
 
 ALWAYS = ("scenario.yaml", "summary.json", "trace.parquet")
-OUR_FILES = (*ALWAYS, "perfetto.json", "charts.html",
-             *(f"charts/{name}.{kind}" for name in CHART_NAMES for kind in ("svg", "png")))
+OUR_FILES = (
+    *ALWAYS,
+    "perfetto.json",
+    "charts.html",
+    *(f"charts/{name}.{kind}" for name in CHART_NAMES for kind in ("svg", "png")),
+)
 """All that this module writes and therefore replaces; nothing else in a folder is touched."""
 
 
 def write_folder(prediction: Prediction, folder: Path, *, with_charts: bool, with_perfetto: bool) -> None:
-    """Write or replace the results of a prediction; whatever happens, `folder` holds all of the old or all of the new.
+    """Write or replace the results of a prediction; whatever
+    happens, `folder` holds all of the old or all of the new.
 
     Raises SimulatorError if the folder cannot be written, or holds files of other origin under our names.
     """
-    replace_files(Path(folder), folder_files(prediction, with_charts=with_charts, with_perfetto=with_perfetto))
+    replace_files(
+        Path(folder), folder_files(prediction, with_charts=with_charts, with_perfetto=with_perfetto)
+    )
 
 
 def folder_files(prediction: Prediction, *, with_charts: bool, with_perfetto: bool) -> dict[str, bytes]:
@@ -91,9 +98,11 @@ def _ring(prediction: Prediction) -> list[str]:
 
 
 def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make `files` (names below the folder) those of our files that `folder` holds, and leave all others alone.
+    """Make `files` (names below the folder) those of our
+    files that `folder` holds, and leave all others alone.
 
-    Everything is written beside its final place first, so what is left to do is to rename. Raises SimulatorError.
+    Everything is written beside its final place first, so
+    what is left to do is to rename. Raises SimulatorError.
     """
     try:
         _refuse_others(folder)
@@ -110,15 +119,19 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
             shutil.rmtree(staging, ignore_errors=True)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise SimulatorError(f"{folder}: cannot be written ({why}); name a folder that you may write") from None
+        raise SimulatorError(
+            f"{folder}: cannot be written ({why}); name a folder that you may write"
+        ) from None
 
 
 def _refuse_others(folder: Path) -> None:
     """A folder with a person's own scenario.yaml is no place for results."""
     there = [name for name in OUR_FILES if (folder / name).exists()]
     if there and not all(name in there for name in ALWAYS):
-        raise SimulatorError(f"{folder}: its {there[0]} would be replaced, but the folder does not look like results "
-                             "of an earlier run; name another folder, or remove the file")
+        raise SimulatorError(
+            f"{folder}: its {there[0]} would be replaced, but the folder does not look like results "
+            "of an earlier run; name another folder, or remove the file"
+        )
 
 
 def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -23,16 +23,23 @@ class Measured:
     name: str
     runs: int
     times_s: Floats
-    """Token times after each chat's own request, shape (chats, tokens, runs), cut to the shortest complete run."""
+    """Token times after each chat's own request, shape
+    (chats, tokens, runs), cut to the shortest complete run.
+    """
     summary: Summary
     warnings: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
         """As plain data, for JSON."""
-        gaps = {"p50": self.summary.inter_token_p50_s, "p90": self.summary.inter_token_p90_s,
-                "p99": self.summary.inter_token_p99_s}
+        gaps = {
+            "p50": self.summary.inter_token_p50_s,
+            "p90": self.summary.inter_token_p90_s,
+            "p99": self.summary.inter_token_p99_s,
+        }
         return {
-            "measurement": self.name, "runs": self.runs, "tokens_per_s": self.summary.tokens_per_s.model_dump(),
+            "measurement": self.name,
+            "runs": self.runs,
+            "tokens_per_s": self.summary.tokens_per_s.model_dump(),
             "first_token_s": self.summary.first_token_s.model_dump(),
             "inter_token_s": {name: gap.median for name, gap in gaps.items()},
             "inter_token_interval_s": {name: [gap.p05, gap.p95] for name, gap in gaps.items()},
@@ -46,18 +53,27 @@ def measured_summary(measurement: Measurement) -> Measured:
     warnings = list(measurement.warnings)
     full = max((len(tokens) for tokens in times.values()), default=0)
     runs = sorted({run for run, _ in times})
-    whole = [run for run in runs if all(len(times.get((run, chat), ())) >= max(2, full // 2) for chat in chats)]
+    whole = [
+        run for run in runs if all(len(times.get((run, chat), ())) >= max(2, full // 2) for chat in chats)
+    ]
     if not whole:
-        raise MeasurementError(f"{measurement.path or measurement.provenance.name}: no run in which every chat got two "
-                               "tokens or more; measure again")
+        raise MeasurementError(
+            f"{measurement.path or measurement.provenance.name}: no run in which every chat got two "
+            "tokens or more; measure again"
+        )
     if len(whole) < len(runs):
         warnings.append(f"{len(runs) - len(whole)} of {len(runs)} runs broke off early and are left out")
     if not measurement.complete:
         warnings.append("the measurement was interrupted")
     length = min(len(times[run, chat]) for run in whole for chat in chats)
     stacked = np.stack([[times[run, chat][:length] for run in whole] for chat in chats]).transpose(0, 2, 1)
-    return Measured(measurement.provenance.name, len(whole), stacked,
-                    summarise(stacked, [1] * len(chats), "measured"), tuple(warnings))
+    return Measured(
+        measurement.provenance.name,
+        len(whole),
+        stacked,
+        summarise(stacked, [1] * len(chats), "measured"),
+        tuple(warnings),
+    )
 
 
 def write_charts(measured: Measured, folder: Path) -> None:
@@ -66,5 +82,8 @@ def write_charts(measured: Measured, folder: Path) -> None:
     from simulator.result.folder import replace_files
     from simulator.result.table import bench_table, inter_token_table
 
-    tables = {"bench": bench_table(measured.times_s, measured.runs), "inter_token_time": inter_token_table(measured.times_s)}
+    tables = {
+        "bench": bench_table(measured.times_s, measured.runs),
+        "inter_token_time": inter_token_table(measured.times_s),
+    }
     replace_files(folder, chart_files(tables, measured.name, "Measured."))

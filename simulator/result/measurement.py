@@ -1,21 +1,24 @@
 """Measurement: what a real cluster did, with everything that is needed to believe it.
 
-A JSON Lines file, appended as things happen, so that an interrupted run keeps what it had. Line 1 is the header
-(`Provenance`), each further line an event with a `type`:
+A JSON Lines file, appended as things happen, so that an interrupted run keeps what it had. Line 1 is the
+header (`Provenance`), each further line an event with a `type`:
 
 ==========  ==========================================================================================
 type        fields
 ==========  ==========================================================================================
-`request`   `run chat prompt_tokens sent_ns`: a request left the client (`sent_ns` since the start of the file's clock)
+`request`   `run chat prompt_tokens sent_ns`: a request left the
+            client (`sent_ns` since the start of the file's clock)
 `token`     `run chat token t_ns`: token `token` (from 0) arrived `t_ns` after its own request was sent
-`result`    `run chat outcome tokens`: how the reply ended (`complete`, or the name of an error), with `detail`
-`hop`       `run source sink size_bytes sent_ns imposed_ns late_ns messages`: what passed a relay at once (`sent_ns`: its last
-            byte arrived), the delay imposed on it, and by how much the relay was later than that
-`link`      `source sink rtt_ns size_bytes loaded`: a round trip of `size_bytes` there and back, idle or under load
-`link_rate` `source sink bytes_per_s seconds`: throughput in one direction
+`result`    `run chat outcome tokens`: how the reply ended
+            (`complete`, or the name of an error), with `detail`
+`hop`       `run source sink size_bytes sent_ns imposed_ns late_ns messages`:
+            what passed a relay at once (`sent_ns`: its last byte arrived), the
+            delay imposed on it, and by how much the relay was later than that
+`link`      `source sink rtt_ns size_bytes loaded`: a round trip of `size_bytes` there and back, idle or under
+load `link_rate` `source sink bytes_per_s seconds`: throughput in one direction
 `speed`     `device memory_bytes_per_s disk_bytes_per_s`: what an agent measured of its own device
-`device`    `run device busy_s wall_s service_s`: CPU time of a device's engine during one run
-`reference` `visit at_ns seconds_per_token`: the fixed workload between configurations, to see the machine drift
+`device`    `run device busy_s wall_s service_s`: CPU time of a device's engine during one run `reference`
+`visit at_ns seconds_per_token`: the fixed workload between configurations, to see the machine drift
 `repeatability` `visit_median_s run_median_s relative_range`: how far the visits to one configuration differ
 `phase`     `run phase device start_ns end_ns`: a phase of a recovery, or a load
 `warning`   `text`: a doubt that arose while measuring
@@ -41,8 +44,14 @@ from simulator.errors import MeasurementError
 from simulator.laws.law import Floats
 from simulator.spec import Spec
 
-__all__ = ["DeviceProvenance", "Measurement", "MeasurementWriter", "Provenance", "ShardProvenance", "read_measurement"]
-
+__all__ = [
+    "DeviceProvenance",
+    "Measurement",
+    "MeasurementWriter",
+    "Provenance",
+    "ShardProvenance",
+    "read_measurement",
+]
 
 
 class ShardProvenance(Spec):
@@ -69,7 +78,9 @@ class DeviceProvenance(Spec):
 
 
 class Provenance(Spec):
-    """The header of a Measurement: without it numbers mean nothing, so every field without a default is required."""
+    """The header of a Measurement: without it numbers mean
+    nothing, so every field without a default is required.
+    """
 
     format: Literal[1] = 1
     name: str
@@ -124,7 +135,9 @@ class Measurement:
 
     @property
     def mended_runs(self) -> frozenset[int]:
-        """Runs that lost a device and went on: they hold the phases of a recovery, and are no steady state."""
+        """Runs that lost a device and went on: they hold the
+        phases of a recovery, and are no steady state.
+        """
         return frozenset(event["run"] for event in self.of("phase"))
 
     @property
@@ -143,7 +156,9 @@ class MeasurementWriter:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
-            raise MeasurementError(f"{self.path} exists; measurements are never overwritten, choose another name")
+            raise MeasurementError(
+                f"{self.path} exists; measurements are never overwritten, choose another name"
+            )
         self._file: TextIO = self.path.open("x", encoding="utf-8")
         self._line({"type": "header", **provenance.model_dump(mode="json")})
 
@@ -169,7 +184,9 @@ class MeasurementWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
         self.close("complete" if kind is None else "interrupted")
 
 
@@ -182,7 +199,9 @@ def read_measurement(path: str | Path) -> Measurement:
     try:
         raw = file.read_bytes()
     except OSError as error:
-        raise MeasurementError(f"{file}: cannot be read: {error.strerror}; give the path of a measurement") from error
+        raise MeasurementError(
+            f"{file}: cannot be read: {error.strerror}; give the path of a measurement"
+        ) from error
     lines = raw.split(b"\n")
     cut_off = lines.pop() != b""  # the writer ends each line, so a rest without an end was cut off
     events = [_event(file, number, line) for number, line in enumerate(lines, 1)]
@@ -204,7 +223,11 @@ def _event(file: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         event = json.loads(line)
     except ValueError as error:
-        raise MeasurementError(f"{file}:{number}: not JSON: {error}; the file was changed or is none of ours") from error
+        raise MeasurementError(
+            f"{file}:{number}: not JSON: {error}; the file was changed or is none of ours"
+        ) from error
     if not isinstance(event, dict) or "type" not in event:
-        raise MeasurementError(f"{file}:{number}: an event needs a 'type'; the file was changed or is none of ours")
+        raise MeasurementError(
+            f"{file}:{number}: an event needs a 'type'; the file was changed or is none of ours"
+        )
     return event

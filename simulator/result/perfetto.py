@@ -1,8 +1,8 @@
 """A replayed reply as Chrome trace events, which https://ui.perfetto.dev and chrome://tracing open.
 
-Format: "Trace Event Format" of the Chromium project; times in microseconds. One process holds a track per device, one
-a track per hop, one the tokens. Messages of one hop overlap in flight; as complete events of one track may not, each
-hop has as many lanes as it had messages under way at once.
+Format: "Trace Event Format" of the Chromium project; times in microseconds. One process holds a track per
+device, one a track per hop, one the tokens. Messages of one hop overlap in flight; as complete events of one
+track may not, each hop has as many lanes as it had messages under way at once.
 """
 
 from __future__ import annotations
@@ -84,13 +84,29 @@ def _microseconds(time_s: float) -> float:
 
 def _complete(span: Span, pid: int, tid: int, is_critical: bool) -> dict[str, Any]:
     start = _microseconds(span.start_s)
-    return {"ph": "X", "name": span.kind, "cat": span.kind, "pid": pid, "tid": tid, "ts": start,
-            "dur": round(_microseconds(span.end_s) - start, 3), "args": {"step": span.step, "critical": is_critical}}
+    return {
+        "ph": "X",
+        "name": span.kind,
+        "cat": span.kind,
+        "pid": pid,
+        "tid": tid,
+        "ts": start,
+        "dur": round(_microseconds(span.end_s) - start, 3),
+        "args": {"step": span.step, "critical": is_critical},
+    }
 
 
 def _instant(stream: int, token: int, time_s: float) -> dict[str, Any]:
-    return {"ph": "i", "s": "p", "name": "token", "cat": "token", "pid": TOKENS, "tid": stream,
-            "ts": _microseconds(time_s), "args": {"token": token}}
+    return {
+        "ph": "i",
+        "s": "p",
+        "name": "token",
+        "cat": "token",
+        "pid": TOKENS,
+        "tid": stream,
+        "ts": _microseconds(time_s),
+        "args": {"token": token},
+    }
 
 
 def _meta(name: str, pid: int, tid: int, args: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Summary: what a set of token times says, simulated or measured, by the same code.
 
-Definitions, as EXO's own benchmark has them: tokens/s of a chat is (n - 1) / (last - first token time), so the prompt
-does not count; the first-token time runs from the request; inter-token time is the gap between neighbours.
+Definitions, as EXO's own benchmark has them: tokens/s of a chat is (n - 1) /
+(last - first token time), so the prompt does not count; the first-token time
+runs from the request; inter-token time is the gap between neighbours.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def rates(times_s: Floats) -> Floats:
 
 
 def summarise(times_s: Floats, chats: Sequence[int], label: Label = "assumed") -> Summary:
-    """Summary of token times of shape (streams, tokens, rows); stream i stands for `chats[i]` chats in step."""
+    """Summary of token times of shape (streams, tokens,
+    rows); stream i stands for `chats[i]` chats in step.
+    """
     weights = np.asarray(chats, dtype=float)
     rate = np.average(tokens_per_s(times_s), axis=0, weights=weights)
     span_s = times_s[:, -1].max(axis=0) - times_s[:, 0].min(axis=0)

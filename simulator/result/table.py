@@ -1,4 +1,5 @@
-"""The tables behind the charts: what a chart shows and the finding that its title says, without drawing anything.
+"""The tables behind the charts: what a chart shows and the
+finding that its title says, without drawing anything.
 
 Each function takes plain arrays or records, simulated or measured, so that both are drawn by the same charts.
 """
@@ -41,7 +42,8 @@ MOST_POINTS = 600  # about one per pixel of a chart's width
 MOST_PARTS = 6  # parts with a colour of their own in the timeline
 MOST_HOPS = 8  # hops that get a bar of their own; the smaller ones share one
 LEAST_SHARE = 0.0005  # of the inter-token time: less is thinner than a line
-OUTLIER = 3.0  # times the 90th percentile: longer parts are drawn at the edge, or they would flatten all others
+# times the 90th percentile: longer parts are drawn at the edge, or they would flatten all others
+OUTLIER = 3.0
 LEVELS = np.arange(0.5, 100, 0.5)  # percent of the tokens at which their distribution is drawn
 MARKED_LEVELS = (50.0, 90.0, 99.0)
 
@@ -64,28 +66,40 @@ class ChartTable:
 def bench_table(times_s: Floats, runs: int) -> ChartTable:
     """Tokens/s of one chat, run by run.
 
-    `times_s` are token times (s after the request), shape (streams, tokens, rows); row i is run `i % runs` of world
-    `i // runs`. Layers: `band` (run, low, median, high in tokens/s, over worlds), `worlds` (world, run, tokens_per_s).
+    `times_s` are token times (s after the request), shape (streams, tokens, rows);
+    row i is run `i % runs` of world `i // runs`. Layers: `band` (run, low, median,
+    high in tokens/s, over worlds), `worlds` (world, run, tokens_per_s).
     """
     rate = tokens_per_s(times_s).mean(axis=0).reshape(-1, runs)
     worlds = len(rate)
     low, median, high = np.quantile(rate, [0.05, 0.5, 0.95], axis=0)
-    band = [{"run": run + 1, "low": rounded(low[run]), "median": rounded(median[run]), "high": rounded(high[run])}
-            for run in range(runs)]
+    band = [
+        {"run": run + 1, "low": rounded(low[run]), "median": rounded(median[run]), "high": rounded(high[run])}
+        for run in range(runs)
+    ]
     shown = min(SINGLE_WORLDS, worlds) if worlds > 1 else 0
-    single = [{"world": world, "run": run + 1, "tokens_per_s": rounded(rate[world, run])}
-              for world in range(shown) for run in range(runs)]
-    about = (f"thick: median; band: 90% of {worlds} worlds (draws of what is unknown of devices and links); "
-             f"thin: {shown} of them")
-    return _table(_rate_finding(rate), about if worlds > 1 else f"runs of one cluster: {runs}",
-                  {"band": band, "worlds": single}, unit="tokens/s")
+    single = [
+        {"world": world, "run": run + 1, "tokens_per_s": rounded(rate[world, run])}
+        for world in range(shown)
+        for run in range(runs)
+    ]
+    about = (
+        f"thick: median; band: 90% of {worlds} worlds (draws of what is unknown of devices and links); "
+        f"thin: {shown} of them"
+    )
+    return _table(
+        _rate_finding(rate),
+        about if worlds > 1 else f"runs of one cluster: {runs}",
+        {"band": band, "worlds": single},
+        unit="tokens/s",
+    )
 
 
 def slowest_table(paths: Sequence[TokenPath], ring: Sequence[str]) -> ChartTable:
     """The longest part of each token's critical path, for the first stream of tokens.
 
-    Layer `points`: token (from 1), part, its duration in the table's unit, and that with outliers cut to the axis
-    (`drawn`). Raises ValueError without paths.
+    Layer `points`: token (from 1), part, its duration in the table's unit, and that with outliers cut to the
+    axis (`drawn`). Raises ValueError without paths.
     """
     mine = [path for path in paths if path.stream == paths[0].stream] if paths else []
     if not mine:
@@ -97,58 +111,105 @@ def slowest_table(paths: Sequence[TokenPath], ring: Sequence[str]) -> ChartTable
     (kind, where), most = counts.most_common(1)[0]
     top_s = min(durations_s.max(), OUTLIER * float(np.quantile(durations_s, 0.9)))
     unit, every = _unit(top_s), -(-len(mine) // MOST_POINTS)
-    points = [{"token": path.token + 1, "part": label[part], "duration": rounded(duration_s / TIME[unit]),
-               "drawn": rounded(min(duration_s, top_s) / TIME[unit])}
-              for path, (part, duration_s) in list(zip(mine, longest, strict=True))[::every]]
-    about = "one replayed reply; point: longest part of a token's critical path; in brackets: share of the tokens"
+    points = [
+        {
+            "token": path.token + 1,
+            "part": label[part],
+            "duration": rounded(duration_s / TIME[unit]),
+            "drawn": rounded(min(duration_s, top_s) / TIME[unit]),
+        }
+        for path, (part, duration_s) in list(zip(mine, longest, strict=True))[::every]
+    ]
+    about = (
+        "one replayed reply; point: longest part of a token's critical path; in brackets: share of the tokens"
+    )
     if top_s < durations_s.max():
         outliers = int((durations_s > top_s).sum())
         about += f"; {outliers} at the upper edge took longer, up to {format_seconds(durations_s.max())}"
     if every > 1:
         about += f"; one token in {every} is drawn"
-    return _table(f"{_part_name(kind, where)} is the longest part of {_percent(most / len(mine))} of the tokens", about,
-                  {"points": points}, list(dict.fromkeys(label.values())), unit)
+    return _table(
+        f"{_part_name(kind, where)} is the longest part of {_percent(most / len(mine))} of the tokens",
+        about,
+        {"points": points},
+        list(dict.fromkeys(label.values())),
+        unit,
+    )
 
 
 def where_table(shares: Iterable[PathShare], ring: Sequence[str], finding: str, basis: str) -> ChartTable:
-    """The critical path of decoding, place by place: devices in ring order, then hops, the small ones together.
+    """The critical path of decoding, place by place: devices
+    in ring order, then hops, the small ones together.
 
-    `basis` says which replies the shares are the mean of. Parts below `LEAST_SHARE` are left out.
-    Layers: `parts` (place, kind, duration per token in the table's unit, share), `totals` (place, total, label).
+    `basis` says which replies the shares are the mean of. Parts below `LEAST_SHARE` are left out. Layers:
+    `parts` (place, kind, duration per token in the table's unit, share), `totals` (place, total, label).
     """
     parts = [share for share in _small_hops_together(tuple(shares)) if share.share >= LEAST_SHARE]
     parts.sort(key=lambda share: _rank(ring, share.kind, share.where))
     unit = _unit(max(share.seconds_per_token for share in parts))
     places: dict[str, Rows] = {}
     for share in parts:
-        places.setdefault(share.where, []).append({
-            "place": share.where, "kind": share.kind, "share": rounded(share.share),
-            "duration": rounded(share.seconds_per_token / TIME[unit]),
-        })
-    totals = [{"place": place, "total": rounded(sum(row["duration"] for row in rows)),
-               "label": _percent(sum(row["share"] for row in rows))} for place, rows in places.items()]
-    return _table(finding, f"critical path from token to token, {basis}; percent: share of the inter-token time",
-                  {"parts": [row for rows in places.values() for row in rows], "totals": totals}, list(places), unit)
+        places.setdefault(share.where, []).append(
+            {
+                "place": share.where,
+                "kind": share.kind,
+                "share": rounded(share.share),
+                "duration": rounded(share.seconds_per_token / TIME[unit]),
+            }
+        )
+    totals = [
+        {
+            "place": place,
+            "total": rounded(sum(row["duration"] for row in rows)),
+            "label": _percent(sum(row["share"] for row in rows)),
+        }
+        for place, rows in places.items()
+    ]
+    return _table(
+        finding,
+        f"critical path from token to token, {basis}; percent: share of the inter-token time",
+        {"parts": [row for rows in places.values() for row in rows], "totals": totals},
+        list(places),
+        unit,
+    )
 
 
 def inter_token_table(times_s: Floats) -> ChartTable:
     """Distribution of the time between tokens within a run, and how it differs from run to run.
 
-    `times_s` as for `bench_table`. Layers: `curve` (percent of the tokens that took at most `median`; `low` and `high`
-    are the 5th and 95th percentile of that over runs and worlds), `marks` (p50, p90, p99, equal to those of Summary).
+    `times_s` as for `bench_table`. Layers: `curve` (percent of the tokens that took
+    at most `median`; `low` and `high` are the 5th and 95th percentile of that over
+    runs and worlds), `marks` (p50, p90, p99, equal to those of Summary).
     """
     gaps = inter_token_s(times_s)
     levels = np.unique([*LEVELS, *MARKED_LEVELS])
     low, median, high = np.quantile(np.quantile(gaps, levels / 100, axis=(0, 1)), [0.05, 0.5, 0.95], axis=1)
     unit = _unit(high[-1])
-    curve = [{"percent": float(level), "low": rounded(a / TIME[unit]), "median": rounded(b / TIME[unit]),
-              "high": rounded(c / TIME[unit])} for level, a, b, c in zip(levels, low, median, high, strict=True)]
-    at = {level: f"{row['median']:#.3g}".rstrip(".") + f" {unit}" for level, row in zip(levels, curve, strict=True)}
-    marks = [{**row, "label": f"p{row['percent']:.0f}: {at[row['percent']]}"}
-             for row in curve if row["percent"] in MARKED_LEVELS]
+    curve = [
+        {
+            "percent": float(level),
+            "low": rounded(a / TIME[unit]),
+            "median": rounded(b / TIME[unit]),
+            "high": rounded(c / TIME[unit]),
+        }
+        for level, a, b, c in zip(levels, low, median, high, strict=True)
+    ]
+    at = {
+        level: f"{row['median']:#.3g}".rstrip(".") + f" {unit}"
+        for level, row in zip(levels, curve, strict=True)
+    }
+    marks = [
+        {**row, "label": f"p{row['percent']:.0f}: {at[row['percent']]}"}
+        for row in curve
+        if row["percent"] in MARKED_LEVELS
+    ]
     about = "one run" if gaps.shape[-1] == 1 else "line: the median run; band: 90% of the runs of all worlds"
-    return _table(f"Half of the tokens follow within {at[50.0]}, 99% within {at[99.0]}", about,
-                  {"curve": curve, "marks": marks}, unit=unit)
+    return _table(
+        f"Half of the tokens follow within {at[50.0]}, 99% within {at[99.0]}",
+        about,
+        {"curve": curve, "marks": marks},
+        unit=unit,
+    )
 
 
 def memory_table(uses: Sequence[MemoryUse]) -> ChartTable:
@@ -158,18 +219,34 @@ def memory_table(uses: Sequence[MemoryUse]) -> ChartTable:
     """
     parts, caps = [], []
     for use in uses:
-        held = {"layers": use.weights_bytes, "KV cache": use.kv_bytes, "embedding and head":
-                use.embedding_bytes + use.head_bytes, "engine": use.overhead_bytes}
-        parts += [{"device": use.device, "part": part, "gb": rounded(held_bytes / GB)}
-                  for part, held_bytes in held.items() if held_bytes > 0]
-        caps.append({"device": use.device, "cap": rounded(use.cap_bytes / GB),
-                     "end": rounded(max(use.total_bytes, use.cap_bytes) / GB),
-                     "label": _filled(use) + ("" if use.fits else ", pages")})
+        held = {
+            "layers": use.weights_bytes,
+            "KV cache": use.kv_bytes,
+            "embedding and head": use.embedding_bytes + use.head_bytes,
+            "engine": use.overhead_bytes,
+        }
+        parts += [
+            {"device": use.device, "part": part, "gb": rounded(held_bytes / GB)}
+            for part, held_bytes in held.items()
+            if held_bytes > 0
+        ]
+        caps.append(
+            {
+                "device": use.device,
+                "cap": rounded(use.cap_bytes / GB),
+                "end": rounded(max(use.total_bytes, use.cap_bytes) / GB),
+                "label": _filled(use) + ("" if use.fits else ", pages"),
+            }
+        )
     fullest = max(uses, key=lambda use: use.total_bytes / max(use.cap_bytes, 1.0))
     verdict = f"{fullest.device} is the fullest: {_filled(fullest)}"
-    return _table(verdict if fullest.fits else f"{verdict}; what does not fit is re-read from disk at each token",
-                  "at the end of the reply; black mark: what an engine may fill on that device",
-                  {"parts": parts, "caps": caps}, [use.device for use in uses], "GB")
+    return _table(
+        verdict if fullest.fits else f"{verdict}; what does not fit is re-read from disk at each token",
+        "at the end of the reply; black mark: what an engine may fill on that device",
+        {"parts": parts, "caps": caps},
+        [use.device for use in uses],
+        "GB",
+    )
 
 
 def _filled(use: MemoryUse) -> str:
@@ -177,7 +254,9 @@ def _filled(use: MemoryUse) -> str:
 
 
 def _rate_finding(rate: Floats) -> str:
-    """Rates of shape (worlds, runs) in words; run to run is the standard deviation, the median over worlds."""
+    """Rates of shape (worlds, runs) in words; run to run is
+    the standard deviation, the median over worlds.
+    """
     if rate.size == 1:
         return f"{rate.item():.3g} tokens/s"
     spread = np.median(rate.std(axis=1, ddof=1) / rate.mean(axis=1)) if rate.shape[1] > 1 else None
@@ -185,7 +264,9 @@ def _rate_finding(rate: Floats) -> str:
     return estimate(rate).text("tokens/s") + repeated
 
 
-def _table(title: str, about: str, rows: Mapping[str, Rows], order: Sequence[str] = (), unit: str = "") -> ChartTable:
+def _table(
+    title: str, about: str, rows: Mapping[str, Rows], order: Sequence[str] = (), unit: str = ""
+) -> ChartTable:
     lines, subtitle = textwrap.wrap(title, TITLE_WIDTH), textwrap.wrap(about, SUBTITLE_WIDTH)
     return ChartTable(lines, subtitle, rows, list(order), unit)
 
@@ -214,10 +295,14 @@ def _part_name(kind: str, where: str) -> str:
 
 
 def _part_labels(counts: Counter[tuple[str, str]], ring: Sequence[str]) -> dict[tuple[str, str], str]:
-    """The label of each part with its share of the tokens, in ring order; rare parts have the last one in common."""
+    """The label of each part with its share of the tokens,
+    in ring order; rare parts have the last one in common.
+    """
     often = [part for part, _ in counts.most_common(MOST_PARTS)]
-    labels = {part: f"{_part_name(*part)} ({_percent(counts[part] / counts.total())})"
-              for part in sorted(often, key=lambda part: _rank(ring, *part))}
+    labels = {
+        part: f"{_part_name(*part)} ({_percent(counts[part] / counts.total())})"
+        for part in sorted(often, key=lambda part: _rank(ring, *part))
+    }
     rare = f"other parts ({_percent(1 - sum(counts[part] for part in often) / counts.total())})"
     return labels | {part: rare for part in counts if part not in labels}
 
@@ -226,7 +311,13 @@ def _rank(ring: Sequence[str], kind: str, where: str) -> tuple[bool, int, int, s
     """Sort key: devices in ring order, then hops by source and sink in ring order, then everything else."""
     source, _, sink = where.partition(" -> ")
     position = {name: index for index, name in enumerate(ring)}
-    return bool(sink) or source not in position, position.get(source, len(ring)), position.get(sink, -1), where, kind
+    return (
+        bool(sink) or source not in position,
+        position.get(source, len(ring)),
+        position.get(sink, -1),
+        where,
+        kind,
+    )
 
 
 def _small_hops_together(shares: tuple[PathShare, ...]) -> tuple[PathShare, ...]:
@@ -243,6 +334,8 @@ def _small_hops_together(shares: tuple[PathShare, ...]) -> tuple[PathShare, ...]
         if share.where in small:
             before = merged.get(share.kind, (0.0, 0.0))
             merged[share.kind] = (before[0] + share.share, before[1] + share.seconds_per_token)
-    rest = [PathShare(kind=kind, where=f"{len(small)} other hops", share=share, seconds_per_token=seconds)
-            for kind, (share, seconds) in merged.items()]
+    rest = [
+        PathShare(kind=kind, where=f"{len(small)} other hops", share=share, seconds_per_token=seconds)
+        for kind, (share, seconds) in merged.items()
+    ]
     return (*(share for share in shares if share.where not in small), *rest)

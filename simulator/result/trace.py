@@ -1,6 +1,7 @@
 """trace.parquet: one row per token of every run, and one per span of the replayed run (replication 0, run 0).
 
-Times are rounded to nanoseconds, far below any effect, so that processors that differ in a last bit write one file.
+Times are rounded to nanoseconds, far below any effect, so
+that processors that differ in a last bit write one file.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ COLUMNS = {
     "start_s": ("float64", "spans: when it began"),
     "where": ("string", "spans: the device, or `source -> sink` for a message"),
     "step": ("int32", "spans: decode step, negative while the prompt is read"),
-    "cause": ("int32", "which span made the token or released this span, counted from 0 in the order of the file's "
-                       "spans; -1 is the request itself; tokens of runs without spans have none"),
+    "cause": (
+        "int32",
+        "which span made the token or released this span, counted from 0 in the order of the file's "
+        "spans; -1 is the request itself; tokens of runs without spans have none",
+    ),
 }
 """Type and meaning of each column; the file's own schema carries the same texts."""
 
@@ -35,7 +39,8 @@ DIGITS = 9
 
 
 def trace_bytes(times_s: Floats, runs: int, recorder: Recorder, about: Mapping[str, str]) -> bytes:
-    """The Parquet file of token times (s), shape (streams, tokens, rows), and of the spans that replayed row 0.
+    """The Parquet file of token times (s), shape (streams,
+    tokens, rows), and of the spans that replayed row 0.
 
     Row i is run `i % runs` of replication `i // runs`. `about` goes into the file's metadata.
     """
@@ -44,21 +49,39 @@ def trace_bytes(times_s: Floats, runs: int, recorder: Recorder, about: Mapping[s
 
     schema = _schema(pa, about)
     parts = [_tokens(times_s, runs, recorder), _spans(recorder)]
-    tables = [pa.table({name: pa.array(part[name], schema.field(name).type) if name in part
-                        else pa.nulls(len(part["kind"]), schema.field(name).type) for name in COLUMNS}, schema=schema)
-              for part in parts]
+    tables = [
+        pa.table(
+            {
+                name: pa.array(part[name], schema.field(name).type)
+                if name in part
+                else pa.nulls(len(part["kind"]), schema.field(name).type)
+                for name in COLUMNS
+            },
+            schema=schema,
+        )
+        for part in parts
+    ]
     out = io.BytesIO()
     floats = [name for name, (kind, _) in COLUMNS.items() if kind == "float64"]
     # the bytes of neighbouring times resemble each other place by place, which this encoding hands to zstd
-    parquet.write_table(pa.concat_tables(tables), out, compression="zstd",
-                        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
-                        use_dictionary=[name for name in COLUMNS if name not in floats])
+    parquet.write_table(
+        pa.concat_tables(tables),
+        out,
+        compression="zstd",
+        column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        use_dictionary=[name for name in COLUMNS if name not in floats],
+    )
     return out.getvalue()
 
 
 def _schema(pa: Any, about: Mapping[str, str]) -> Any:
-    return pa.schema([pa.field(name, pa.type_for_alias(kind), metadata={"description": text})
-                      for name, (kind, text) in COLUMNS.items()], metadata=dict(about))
+    return pa.schema(
+        [
+            pa.field(name, pa.type_for_alias(kind), metadata={"description": text})
+            for name, (kind, text) in COLUMNS.items()
+        ],
+        metadata=dict(about),
+    )
 
 
 def _tokens(times_s: Floats, runs: int, recorder: Recorder) -> dict[str, Any]:
@@ -69,8 +92,13 @@ def _tokens(times_s: Floats, runs: int, recorder: Recorder) -> dict[str, Any]:
     for stream, position, _, cause in recorder.tokens:
         causes[0, stream, position] = cause
     return {
-        "kind": ["token"] * row.size, "replication": row // runs, "run": row % runs, "chat": chat, "token": token,
-        "time_s": np.moveaxis(times_s, 2, 0).ravel().round(DIGITS), "cause": np.ma.masked_invalid(causes.ravel()),
+        "kind": ["token"] * row.size,
+        "replication": row // runs,
+        "run": row % runs,
+        "chat": chat,
+        "token": token,
+        "time_s": np.moveaxis(times_s, 2, 0).ravel().round(DIGITS),
+        "cause": np.ma.masked_invalid(causes.ravel()),
     }
 
 
@@ -79,9 +107,12 @@ def _spans(recorder: Recorder) -> dict[str, Any]:
     spans = recorder.spans
     zeros = np.zeros(len(spans), np.int32)
     return {
-        "kind": [span.kind for span in spans], "replication": zeros, "run": zeros,
+        "kind": [span.kind for span in spans],
+        "replication": zeros,
+        "run": zeros,
         "time_s": np.array([span.end_s for span in spans]).round(DIGITS),
         "start_s": np.array([span.start_s for span in spans]).round(DIGITS),
-        "where": [span.where for span in spans], "step": [span.step for span in spans],
+        "where": [span.where for span in spans],
+        "step": [span.step for span in spans],
         "cause": [span.cause for span in spans],
     }

@@ -1,4 +1,6 @@
-"""compare: scenarios on the same random numbers, ranked, with the break-even of a device that one has more."""
+"""compare: scenarios on the same random numbers, ranked,
+with the break-even of a device that one has more.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,8 @@ class Comparison(Spec):
 def compare(scenarios: Sequence[Scenario]) -> Comparison:
     """Rank scenarios; the first one is the reference.
 
-    All are run with the reference's seed and with as many replications and runs as the smallest asks for, so that
-    row i of each meets the same devices, networks and noise. Raises what `prepare` raises.
+    All are run with the reference's seed and with as many replications and runs as the smallest asks for, so
+    that row i of each meets the same devices, networks and noise. Raises what `prepare` raises.
     """
     names = [scenario.name for scenario in scenarios]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -56,12 +58,19 @@ def compare(scenarios: Sequence[Scenario]) -> Comparison:
     aligned = _aligned(scenarios)
     rates = [scenario_rates(scenario) for scenario in aligned]
     ranking = [
-        Ranked(scenario=scenario.name, tokens_per_s=estimate(rate), difference=estimate(rate - rates[0]),
-               probability_better=rounded(float(np.mean(rate > rates[0]))))
+        Ranked(
+            scenario=scenario.name,
+            tokens_per_s=estimate(rate),
+            difference=estimate(rate - rates[0]),
+            probability_better=rounded(float(np.mean(rate > rates[0]))),
+        )
         for scenario, rate in zip(aligned, rates, strict=True)
     ]
-    verdicts = [sentence for scenario, row in zip(aligned[1:], ranking[1:], strict=True)
-                for sentence in _verdict(aligned[0], scenario, row)]
+    verdicts = [
+        sentence
+        for scenario, row in zip(aligned[1:], ranking[1:], strict=True)
+        for sentence in _verdict(aligned[0], scenario, row)
+    ]
     ranking.sort(key=lambda row: -row.tokens_per_s.median)
     return Comparison(reference=names[0], ranking=tuple(ranking), verdicts=tuple(verdicts))
 
@@ -70,10 +79,14 @@ def _aligned(scenarios: Sequence[Scenario]) -> list[Scenario]:
     replications = min(scenario.replications for scenario in scenarios)
     runs = min(scenario.workload.runs for scenario in scenarios)
     return [
-        scenario.model_copy(update={
-            "seed": scenarios[0].seed, "replications": replications,
-            "workload": scenario.workload.model_copy(update={"runs": runs}),
-        }) for scenario in scenarios
+        scenario.model_copy(
+            update={
+                "seed": scenarios[0].seed,
+                "replications": replications,
+                "workload": scenario.workload.model_copy(update={"runs": runs}),
+            }
+        )
+        for scenario in scenarios
     ]
 
 
@@ -84,9 +97,11 @@ def _verdict(base: Scenario, other: Scenario, row: Ranked) -> list[str]:
     word = "faster" if row.difference.median > 0 else "slower"
     chance = row.probability_better if word == "faster" else 1 - row.probability_better
     change = row.difference.text("tokens/s")
-    sentences = [f"{other.name} is {word} than {base.name} by {change.lstrip('-')} with probability {chance:.0%}"
-                 if row.difference.median >= 0 else
-                 f"{other.name} is slower than {base.name}: {change}, with probability {chance:.0%}"]
+    sentences = [
+        f"{other.name} is {word} than {base.name} by {change.lstrip('-')} with probability {chance:.0%}"
+        if row.difference.median >= 0
+        else f"{other.name} is slower than {base.name}: {change}, with probability {chance:.0%}"
+    ]
     added = [name for name in other.devices if name not in base.devices]
     if len(added) == 1 and len(other.devices) == len(base.devices) + 1:
         sentences += _break_even(base, other, added[0])
@@ -109,11 +124,13 @@ def _break_even(base: Scenario, other: Scenario, name: str) -> list[str]:
     delay = _root(lambda factor: surplus(1.0, 1 / factor))
     both = _root(lambda factor: surplus(factor, 1 / factor))
     return [
-        f"break-even of {name} (now {gb_per_s:.3g} GB/s effective, mean round trip {format_seconds(rtt_s)} to its "
+        f"break-even of {name} (now {gb_per_s:.3g} GB/s effective, mean round trip {format_seconds(rtt_s)} "
+        "to its "
         "access point):",
         "  by speed alone: " + _needs(speed, lambda f: f"{gb_per_s * f:.3g} GB/s"),
         "  by a nearer link alone: " + _needs(delay, lambda f: f"round trip of {format_seconds(rtt_s / f)}"),
-        "  by both in step: " + _needs(both, lambda f: f"{gb_per_s * f:.3g} GB/s and {format_seconds(rtt_s / f)}"),
+        "  by both in step: "
+        + _needs(both, lambda f: f"{gb_per_s * f:.3g} GB/s and {format_seconds(rtt_s / f)}"),
     ]
 
 
@@ -126,7 +143,9 @@ def _needs(factor: float | None, show: Callable[[float], str]) -> str:
 
 
 def _root(surplus: Callable[[float], float]) -> float | None:
-    """The factor in [1/100, 100] at which `surplus`, which grows with it, crosses zero; None if it stays below."""
+    """The factor in [1/100, 100] at which `surplus`, which
+    grows with it, crosses zero; None if it stays below.
+    """
     low, high = 1 / FARTHEST, FARTHEST
     if surplus(high) < 0:
         return None
@@ -140,16 +159,22 @@ def _root(surplus: Callable[[float], float]) -> float | None:
 
 def _short(scenario: Scenario) -> Scenario:
     workload = scenario.workload.model_copy(update={"runs": 1, "output_tokens": TOKENS})
-    return scenario.model_copy(update={"workload": workload, "replications": min(REPLICATIONS, scenario.replications)})
+    return scenario.model_copy(
+        update={"workload": workload, "replications": min(REPLICATIONS, scenario.replications)}
+    )
 
 
 def _changed(scenario: Scenario, name: str, device: DeviceSpec, speed: float, delay: float) -> Scenario:
     """The scenario with one device `speed` times as fast and its link's delay times `delay`."""
     assert device.speed is not None
     assert device.link.delay is not None
-    fast = device.speed.model_copy(update={
-        "decode_bandwidth": device.speed.decode_bandwidth * speed, "prefill_flops": device.speed.prefill_flops * speed,
-        "layer_overhead": device.speed.layer_overhead / speed})
+    fast = device.speed.model_copy(
+        update={
+            "decode_bandwidth": device.speed.decode_bandwidth * speed,
+            "prefill_flops": device.speed.prefill_flops * speed,
+            "layer_overhead": device.speed.layer_overhead / speed,
+        }
+    )
     link = device.link.model_copy(update={"delay": scaled(device.link.delay, delay)})
     changed = device.model_copy(update={"speed": fast, "link": link})
     return scenario.model_copy(update={"devices": {**scenario.devices, name: changed}})

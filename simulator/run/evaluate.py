@@ -22,21 +22,30 @@ __all__ = ["Evaluator", "replay", "scenario_rates", "token_times_s"]
 
 Evaluator = Literal["auto", "recursion", "simpy"]
 CHUNK_TOKENS = 100_000
-"""Tokens evaluated at once: large enough to hide NumPy's call overhead, small enough for the processor's cache."""
+"""Tokens evaluated at once: large enough to hide NumPy's
+call overhead, small enough for the processor's cache.
+"""
 
 
 def token_times_s(
-    job: Job, rows: int, evaluator: Evaluator = "auto", *, certain: bool = False,
+    job: Job,
+    rows: int,
+    evaluator: Evaluator = "auto",
+    *,
+    certain: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Floats:
     """Token times (s after the request), shape (streams, output tokens, rows).
 
-    `auto` takes the recursion where it gives the same times as SimPy, which is the meaning. Row `i` is run
-    `i % runs` of replication `i // runs`. `progress` is told the number of rows done. Raises ScenarioError for a
-    workload with arrivals.
+    `auto` takes the recursion where it gives the same times as SimPy, which is the
+    meaning. Row `i` is run `i % runs` of replication `i // runs`. `progress` is told the
+    number of rows done. Raises ScenarioError for a workload with arrivals.
     """
     if job.workload.arrivals is not None:
-        reason = "chats that come one by one are what `sim load` is for; leave arrivals out to start them all together"
+        reason = (
+            "chats that come one by one are what `sim load` is for; leave arrivals out to start them "
+            "all together"
+        )
         raise ScenarioError("scenario", [Fault("workload.arrivals", reason)])
     flow = engine(job.engine.name)
     fast = evaluator == "recursion" or (evaluator == "auto" and flow.is_recursion_exact(job))

@@ -23,7 +23,9 @@ from simulator.version import VERSION
 __all__ = ["Prediction", "label", "predict"]
 
 REPLAYS = 4
-"""Replications that SimPy replays with spans: enough for shares of a token's time to within about a percent."""
+"""Replications that SimPy replays with spans: enough for
+shares of a token's time to within about a percent.
+"""
 WIDE = 2.0
 """A 90 % interval whose ends differ by more than this factor deserves a warning."""
 
@@ -52,7 +54,11 @@ class Prediction:
     def document(self) -> dict[str, Any]:
         """The prediction as plain data, for JSON; numbers with six significant digits."""
         scenario, summary = self.scenario, self.summary
-        gaps = {"p50": summary.inter_token_p50_s, "p90": summary.inter_token_p90_s, "p99": summary.inter_token_p99_s}
+        gaps = {
+            "p50": summary.inter_token_p50_s,
+            "p90": summary.inter_token_p90_s,
+            "p99": summary.inter_token_p99_s,
+        }
         return {
             "scenario": scenario.name,
             "question": scenario.question,
@@ -66,7 +72,8 @@ class Prediction:
             "placement": self._placement(),
             "bottleneck": self.bottleneck.model_dump(exclude_none=True),
             "where_time_goes": [
-                {"kind": share.kind, "where": share.where, "share": rounded(share.share)} for share in self.shares
+                {"kind": share.kind, "where": share.where, "share": rounded(share.share)}
+                for share in self.shares
             ],
             "what_if": [what_if.model_dump() for what_if in self.what_ifs],
             "warnings": list(self.warnings),
@@ -83,24 +90,30 @@ class Prediction:
         for row in self.prepared.memory:
             shard, stage = shards.get(row.device), stages.get(row.device)
             device = self.prepared.job.cluster.device(row.device)
-            rows.append({
-                "device": row.device,
-                "kind": device.kind,
-                "first_layer": shard.start_layer if shard and shard.layers else None,
-                "last_layer": shard.end_layer - 1 if shard and shard.layers else None,
-                "layers": shard.layers if shard else 0,
-                "memory_bytes": round(row.total_bytes),
-                "cap_bytes": round(row.cap_bytes),
-                "stage_s": stage.median if stage else 0.0,
-                "stage_interval_s": [stage.p05, stage.p95] if stage else [0.0, 0.0],
-                "label": device.speed.label,
-            })
+            rows.append(
+                {
+                    "device": row.device,
+                    "kind": device.kind,
+                    "first_layer": shard.start_layer if shard and shard.layers else None,
+                    "last_layer": shard.end_layer - 1 if shard and shard.layers else None,
+                    "layers": shard.layers if shard else 0,
+                    "memory_bytes": round(row.total_bytes),
+                    "cap_bytes": round(row.cap_bytes),
+                    "stage_s": stage.median if stage else 0.0,
+                    "stage_interval_s": [stage.p05, stage.p95] if stage else [0.0, 0.0],
+                    "label": device.speed.label,
+                }
+            )
         return rows
 
 
 def predict(
-    scenario: Scenario, *, evaluator: Evaluator = "auto", with_what_ifs: bool = True,
-    progress: Callable[[int, int], None] | None = None, doubts: tuple[str, ...] = (),
+    scenario: Scenario,
+    *,
+    evaluator: Evaluator = "auto",
+    with_what_ifs: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+    doubts: tuple[str, ...] = (),
 ) -> Prediction:
     """The prediction for a scenario.
 
@@ -142,8 +155,11 @@ def _stages(prepared: Prepared) -> tuple[Estimate, ...]:
     draws = Draws(job, 0, prepared.scenario.replications * job.workload.runs)
     context = job.workload.prompt_tokens + job.workload.output_tokens / 2
     return tuple(
-        estimate(decode_s(device, job.model, shard.layers, context)
-                 * draws.world(f"world/{device.name}/decode", device.speed.decode_spread), device.speed.label)
+        estimate(
+            decode_s(device, job.model, shard.layers, context)
+            * draws.world(f"world/{device.name}/decode", device.speed.decode_spread),
+            device.speed.label,
+        )
         for device, shard in zip(job.ring, job.shards, strict=True)
     )
 
@@ -153,8 +169,12 @@ def _doubts(prepared: Prepared, summary: Summary) -> tuple[str, ...]:
     doubts, rate = [], summary.tokens_per_s
     if rate.p95 > WIDE * rate.p05:
         doubts.append(
-            f"the interval spans a factor of {rate.p95 / rate.p05:.1f}, because the devices' speeds are catalogue "
-            "figures; measure them (`sim live run`) and calibrate (`sim calibrate`) to narrow it")
+            f"the interval spans a factor of {rate.p95 / rate.p05:.1f}, because the devices' speeds are "
+            "catalogue "
+            "figures; measure them (`sim live run`) and calibrate (`sim calibrate`) to narrow it"
+        )
     if prepared.scenario.replications < 50:
-        doubts.append(f"{prepared.scenario.replications} replications leave the interval's ends uncertain; use 200")
+        doubts.append(
+            f"{prepared.scenario.replications} replications leave the interval's ends uncertain; use 200"
+        )
     return tuple(doubts)

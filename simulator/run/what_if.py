@@ -1,4 +1,6 @@
-"""What would change if: a few obvious changes to a scenario, each really simulated with the same random numbers."""
+"""What would change if: a few obvious changes to a scenario,
+each really simulated with the same random numbers.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ def alternatives(prepared: Prepared, limit: Bottleneck) -> tuple[WhatIf, ...]:
     base = _short(prepared.scenario)
     try:
         before = scenario_rates(base)
-    except SimulatorError:  # a scenario read from a file may refuse a shorter run; then there is nothing to compare
+    # a scenario read from a file may refuse a shorter run; then there is nothing to compare
+    except SimulatorError:
         return ()
     found = []
     for change, scenario in _changes(prepared, base, limit):
@@ -45,15 +48,22 @@ def alternatives(prepared: Prepared, limit: Bottleneck) -> tuple[WhatIf, ...]:
         except SimulatorError:
             continue
         better = rounded(float(np.mean(after > before)))
-        found.append(WhatIf(change=change, tokens_per_s=estimate(after), difference=estimate(after - before),
-                            probability_better=better))
+        found.append(
+            WhatIf(
+                change=change,
+                tokens_per_s=estimate(after),
+                difference=estimate(after - before),
+                probability_better=better,
+            )
+        )
     return tuple(sorted(found, key=lambda what_if: -what_if.tokens_per_s.median))
 
 
 def _short(scenario: Scenario) -> Scenario:
     """The same cluster with one run and no more replications and tokens than a comparison needs."""
     workload = scenario.workload.model_copy(
-        update={"runs": 1, "output_tokens": min(scenario.workload.output_tokens, OUTPUT_TOKENS)})
+        update={"runs": 1, "output_tokens": min(scenario.workload.output_tokens, OUTPUT_TOKENS)}
+    )
     replications = min(scenario.replications, MOST_REPLICATIONS)
     return scenario.model_copy(update={"workload": workload, "replications": replications})
 
@@ -69,13 +79,19 @@ def _changes(prepared: Prepared, base: Scenario, limit: Bottleneck) -> Iterator[
         if len(prepared.job.ring) > 1:
             yield f"leave {name} out", _without(base, name)
     if prepared.job.placement.rule != "speed" and not base.placement.roles:
-        yield "place layers by speed instead of memory", base.model_copy(update={
-            "placement": PlacementSpec(rule="speed", order=prepared.job.placement.devices)})
+        yield (
+            "place layers by speed instead of memory",
+            base.model_copy(
+                update={"placement": PlacementSpec(rule="speed", order=prepared.job.placement.devices)}
+            ),
+        )
 
 
 def _wired(scenario: Scenario, names: list[str]) -> Scenario:
     devices = {
-        name: device.model_copy(update={"link": LinkSpec(kind=CABLE, via=device.link.via)}) if name in names else device
+        name: device.model_copy(update={"link": LinkSpec(kind=CABLE, via=device.link.via)})
+        if name in names
+        else device
         for name, device in scenario.devices.items()
     }
     return scenario.model_copy(update={"devices": devices})
@@ -90,11 +106,13 @@ def _slowest_first(prepared: Prepared) -> list[str]:
 def _without(scenario: Scenario, name: str) -> Scenario:
     devices: dict[str, DeviceSpec] = {key: device for key, device in scenario.devices.items() if key != name}
     wires = tuple(wire for wire in scenario.wires if name not in wire.between)
-    placement = scenario.placement.model_copy(update={
-        "order": tuple(key for key in scenario.placement.order or () if key != name) or None,
-        "roles": {key: role for key, role in scenario.placement.roles.items() if key != name},
-        "min_devices": None,
-    })
+    placement = scenario.placement.model_copy(
+        update={
+            "order": tuple(key for key in scenario.placement.order or () if key != name) or None,
+            "roles": {key: role for key, role in scenario.placement.roles.items() if key != name},
+            "min_devices": None,
+        }
+    )
     if placement.layers is not None:  # a manual split has no meaning without one of its devices
         placement = PlacementSpec(rule="speed")
     return scenario.model_copy(update={"devices": devices, "wires": wires, "placement": placement})

@@ -16,21 +16,24 @@ __all__ = ["crowding", "decode_s", "head_s", "paging_s", "prefill_s", "seconds_p
 
 
 def crowding(device: Device, batch: int = 1) -> float:
-    """What multiplies every cost on a device: `(1 + batch_cost (batch - 1)) (1 + contention) / (1 - background_load)`.
+    """What multiplies every cost on a device: `(1 + batch_cost
+    (batch - 1)) (1 + contention) / (1 - background_load)`.
 
-    `batch_cost` is 0 where further chats ride along for free until the flops count (graphics processors) and large
-    where matrix products are done row by row (processors); it is fitted, not looked up.
+    `batch_cost` is 0 where further chats ride along for free until the flops count (graphics processors) and
+    large where matrix products are done row by row (processors); it is fitted, not looked up.
     """
-    return (1 + device.speed.batch_cost * (batch - 1)) * (1 + device.contention) / (1 - device.background_load)
+    return (
+        (1 + device.speed.batch_cost * (batch - 1)) * (1 + device.contention) / (1 - device.background_load)
+    )
 
 
 def decode_s(device: Device, model: Model, layers: int, context: ArrayLike, batch: int = 1) -> Floats:
     """Seconds that one decode step spends in `layers` layers at `context` tokens, shape of `context`.
 
-    `(max((weights + kv) / decode_bandwidth, flops / prefill_flops) + layers * layer_overhead) * crowding` with
-    `weights = mixture_cost * layers * layer_bytes_read(batch)` (the factor for experts only),
-    `kv = context_cost * layers * kv_bytes * context * batch` and
-    `flops = batch * layers * (layer_flops + 4 hidden context)`: two products of 2 hidden context each in attention.
+    `(max((weights + kv) / decode_bandwidth, flops / prefill_flops) + layers * layer_overhead) * crowding`
+    with `weights = mixture_cost * layers * layer_bytes_read(batch)` (the factor for experts only), `kv =
+    context_cost * layers * kv_bytes * context * batch` and `flops = batch * layers * (layer_flops + 4 hidden
+    context)`: two products of 2 hidden context each in attention.
     """
     if layers == 0:
         return np.zeros_like(np.asarray(context, dtype=float))
@@ -49,17 +52,20 @@ def seconds_per_layer(device: Device, model: Model, context: float = 0.0) -> flo
 
 
 def head_s(device: Device, model: Model, batch: int = 1) -> float:
-    """Seconds of final norm and output head: `max(head_bytes / decode_bandwidth, batch * head_flops / prefill_flops)`."""
+    """Seconds of final norm and output head: `max(head_bytes
+    / decode_bandwidth, batch * head_flops / prefill_flops)`.
+    """
     speed = device.speed
     read_s = model.head_bytes / speed.decode_bandwidth
     return max(read_s, batch * model.head_flops / speed.prefill_flops) * crowding(device, batch)
 
 
 def prefill_s(device: Device, model: Model, layers: int, tokens: int, context: int = 0) -> float:
-    """Seconds that a chunk of `tokens` prompt tokens spends in `layers` layers after `context` earlier tokens.
+    """Seconds that a chunk of `tokens` prompt tokens spends
+    in `layers` layers after `context` earlier tokens.
 
-    `max(flops / prefill_flops, weights / decode_bandwidth) + layers * layer_overhead` with
-    `flops = layers * (mixture_cost tokens * layer_flops + 4 hidden (tokens * context + tokens**2 / 2))`: causal attention.
+    `max(flops / prefill_flops, weights / decode_bandwidth) + layers * layer_overhead` with `flops = layers *
+    (mixture_cost tokens * layer_flops + 4 hidden (tokens * context + tokens**2 / 2))`: causal attention.
     """
     if tokens <= 0 or layers == 0:
         return 0.0

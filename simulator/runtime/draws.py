@@ -1,7 +1,8 @@
 """Draws: every random number that a job's evaluation needs, the same for both evaluators.
 
-Two kinds: *world* factors say how wrong the catalogue may be (one per replication, kept over its runs), the others
-change from token to token. Rows are replications times runs: row `i` is run `i % runs` of world `i // runs`.
+Two kinds: *world* factors say how wrong the catalogue may be (one per
+replication, kept over its runs), the others change from token to token. Rows are
+replications times runs: row `i` is run `i % runs` of world `i // runs`.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ __all__ = ["Draws"]
 
 WAKES_PER_BLOCK = 1024
 LOAD_LOG_SD = 0.1
-"""How far what other work leaves of a device is from what was said of it (natural logarithm). Eight devices of the local cluster
-that were to run at 25 to 60 % of their speed ran at 28 to 64 %, in a first study off by 0.11 (root mean square), in a second by
-0.10; a person's guess is hardly better than a scheduler's quota."""
+"""How far what other work leaves of a device is from what was said of it (natural logarithm). Eight devices
+of the local cluster that were to run at 25 to 60 % of their speed ran at 28 to 64 %, in a first study off by
+0.11 (root mean square), in a second by 0.10; a person's guess is hardly better than a scheduler's quota.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ class Draws:
         return np.asarray(streams.factors(name, log_sd)[worlds - worlds[0]])
 
     def speed_factor(self, device: Device, part: str) -> Floats:
-        """What multiplies the cost of a device's layers and head in this world, shape (rows,); part as in `noise`."""
+        """What multiplies the cost of a device's layers and
+        head in this world, shape (rows,); part as in `noise`.
+        """
         log_sd = device.speed.prefill_spread if part == "prefill" else device.speed.decode_spread
         return self.world(f"world/{device.name}/{'prefill' if part == 'prefill' else 'decode'}", log_sd)
 
@@ -80,7 +84,9 @@ class Draws:
         total = np.multiply.outer(base, self.speed_factor(device, "decode"))
         if self._is_open("world/context"):
             bare = decode_s(device, model, layers, np.zeros_like(context), batch) + fixed_s
-            total += np.multiply.outer(base - bare, self.speed_factor(device, "decode") * (self.world("world/context", 0) - 1))
+            total += np.multiply.outer(
+                base - bare, self.speed_factor(device, "decode") * (self.world("world/context", 0) - 1)
+            )
         return total * self.batch_factor(device, batch)
 
     def batch_factor(self, device: Device, batch: int) -> Floats | float:
@@ -94,7 +100,8 @@ class Draws:
         return self.job.posterior is not None and name in self.job.posterior.names
 
     def noise(self, device: Device, part: str, n: int) -> Floats:
-        """What multiplies all work of `n` successive steps on a device, shape (n, rows): its own noise and the common one.
+        """What multiplies all work of `n` successive steps on a
+        device, shape (n, rows): its own noise and the common one.
 
         `part` names the stream: `prefill`, `decode`, or `decode<chat>` where chats are drawn one by one.
         """
@@ -137,7 +144,9 @@ class Draws:
         """Wake-up delays (s) of a dozing radio, one after the other, for row 0."""
         block = 0
         while device.link.power_save is not None:
-            draws = self._streams.draws(f"wake/{device.name}/{block}", device.link.power_save.wake, WAKES_PER_BLOCK)
+            draws = self._streams.draws(
+                f"wake/{device.name}/{block}", device.link.power_save.wake, WAKES_PER_BLOCK
+            )
             yield from draws[:, 0].tolist()
             block += 1
 
@@ -154,16 +163,19 @@ class Draws:
     def seconds_per_byte(self, path: Path) -> Floats:
         """Transmission time of one byte on a path, shape (rows,).
 
-        `1 / rate_a + 1 / rate_b` where both legs share one air (half duplex: the access point repeats what it heard),
-        else `1 / min(rate_a, rate_b)`: a switch forwards while it receives.
+        `1 / rate_a + 1 / rate_b` where both legs share one air (half duplex: the access point repeats what it
+        heard), else `1 / min(rate_a, rate_b)`: a switch forwards while it receives.
         """
-        per_leg = [1 / (leg.rate_bytes_per_s * self.world(leg.rate_name, leg.rate_log_sd)) for leg in path.legs]
+        per_leg = [
+            1 / (leg.rate_bytes_per_s * self.world(leg.rate_name, leg.rate_log_sd)) for leg in path.legs
+        ]
         total: Floats = np.sum(per_leg, axis=0) if path.airtime_adds else np.max(per_leg, axis=0)
         return total
 
 
 def autoregression(white: Floats, correlation: float) -> Floats:
-    """A stationary first-order autoregression with unit variance along axis 0, from white normals of that shape.
+    """A stationary first-order autoregression with unit
+    variance along axis 0, from white normals of that shape.
 
     `x[0] = z[0]`, `x[k] = rho x[k-1] + sqrt(1 - rho**2) z[k]`.
     """

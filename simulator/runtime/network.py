@@ -1,8 +1,10 @@
-"""The network at run time: ports that send one message after the other, hops that keep their order, shared air.
+"""The network at run time: ports that send one message after
+the other, hops that keep their order, shared air.
 
-A chat's own messages never queue for the air against each other: they follow each other by cause, and where two do
-overlap (a hidden state and the all-gather behind it) the loss is at most one transmission time. Several chats, or the
-chunks of a long prompt, do contend: then each access point is one resource (`Network(flows=...)`).
+A chat's own messages never queue for the air against each other: they follow each other
+by cause, and where two do overlap (a hidden state and the all-gather behind it) the loss
+is at most one transmission time. Several chats, or the chunks of a long prompt, do
+contend: then each access point is one resource (`Network(flows=...)`).
 """
 
 from __future__ import annotations
@@ -108,9 +110,13 @@ class Hop:
         else:
             arrival = Arrival(self.env)
             self._sent.append(arrival)
-        arrival.after(arrival_s - self.env.now, self.recorder.span("hop", self.name, step, begin_s, arrival_s, cause))
+        arrival.after(
+            arrival_s - self.env.now, self.recorder.span("hop", self.name, step, begin_s, arrival_s, cause)
+        )
 
-    def _contend(self, size_bytes: float, delay_s: float, cause: int, step: int) -> Generator[simpy.Event, Any, None]:
+    def _contend(
+        self, size_bytes: float, delay_s: float, cause: int, step: int
+    ) -> Generator[simpy.Event, Any, None]:
         """Wait for the air, hold it while transmitting, then fly."""
         assert self.medium is not None
         asked_s = self.env.now
@@ -125,14 +131,16 @@ class Hop:
 class Network:
     """All hops of one replication (row 0 of the draws).
 
-    `flows` is how many independent streams of messages there are; with more than one, each access point's air is a
-    resource that they queue for.
+    `flows` is how many independent streams of messages there are; with more
+    than one, each access point's air is a resource that they queue for.
     """
 
     def __init__(self, env: simpy.Environment, draws: Draws, recorder: Recorder, flows: int = 1) -> None:
         self.env, self.draws, self.recorder, self.flows = env, draws, recorder, flows
-        self.ports = {device.name: Port(doze=device.link.power_save, wake_s=draws.wake_s(device))
-                      for device in draws.job.cluster.devices}
+        self.ports = {
+            device.name: Port(doze=device.link.power_save, wake_s=draws.wake_s(device))
+            for device in draws.job.cluster.devices
+        }
         self.air: dict[str, simpy.Resource] = {}
 
     def hop(self, source: str, sink: str) -> Hop:

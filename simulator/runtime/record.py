@@ -1,7 +1,7 @@
 """Spans: what happened where and when in one replication, each with what it had waited for.
 
-`cause` is the span that released this one. Walking the causes back from a token gives its critical path, whose
-spans follow each other without gap, so their lengths sum to the token's time exactly.
+`cause` is the span that released this one. Walking the causes back from a token gives its critical path,
+whose spans follow each other without gap, so their lengths sum to the token's time exactly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ class Span(NamedTuple):
     """One stretch of time; times in seconds from the request."""
 
     kind: str
-    """prefill, compute, head, hop (a message on its way), queue (a message waiting for its port or medium), phase."""
+    """prefill, compute, head, hop (a message on its way),
+    queue (a message waiting for its port or medium), phase.
+    """
     where: str
     """A device, or `source -> sink`."""
     step: int

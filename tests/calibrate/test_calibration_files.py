@@ -34,7 +34,9 @@ def calibration() -> Calibration:
     return calibrate(files(*TRAINING), draws=60)
 
 
-def test_a_calibration_names_its_sources_and_survives_a_file(calibration: Calibration, tmp_path: Path) -> None:
+def test_a_calibration_names_its_sources_and_survives_a_file(
+    calibration: Calibration, tmp_path: Path
+) -> None:
     save_calibration(calibration, tmp_path / "c.yaml")
     assert load_calibration(tmp_path / "c.yaml") == calibration
     hashes = {read_measurement(path).sha256 for path in files(*TRAINING)}
@@ -66,13 +68,19 @@ def test_an_imposed_delay_of_20_ms_costs_two_of_them_and_not_one(calibration: Ca
     """The physics, not the fit: no recording with a delay trained."""
     far = sample(read_measurement(DATA / "F_a12b12_20ms.jsonl"))
     near = sample(read_measurement(DATA / "B_a12b12.jsonl"))
-    medians = [predict_sessions(apply(calibration, one.scenario.model_copy(update={"replications": 60})).scenario).median_gap_s[3]
-               for one in (far, near)]
+    medians = [
+        predict_sessions(
+            apply(calibration, one.scenario.model_copy(update={"replications": 60})).scenario
+        ).median_gap_s[3]
+        for one in (far, near)
+    ]
     assert medians[0] - medians[1] == pytest.approx(0.0405, abs=0.004)
 
 
 def test_a_calibrated_scenario_runs_by_itself_and_is_labelled(calibration: Calibration) -> None:
-    scenario = sample(read_measurement(DATA / "B_a4b20.jsonl")).scenario.model_copy(update={"replications": 20})
+    scenario = sample(read_measurement(DATA / "B_a4b20.jsonl")).scenario.model_copy(
+        update={"replications": 20}
+    )
     applied = apply(calibration, scenario).scenario
     assert {device.speed.label for device in prepare(applied).job.ring} == {"calibrated"}
     again = Scenario.model_validate(applied.model_dump(mode="json"))
@@ -81,16 +89,26 @@ def test_a_calibrated_scenario_runs_by_itself_and_is_labelled(calibration: Calib
 
 def test_a_device_that_was_not_calibrated_is_scaled_and_said(calibration: Calibration) -> None:
     asked = sample(read_measurement(DATA / "B_a12b12.jsonl")).scenario
-    known = calibration.model_copy(update={"catalogue_layer_s": {"a": 0.5 * (calibration.value("layer_s/a") or 1)}})
-    devices = {**asked.devices, "b": asked.devices["b"].model_copy(update={"kind": "Raspberry Pi 5", "speed": None, "memory": 8e9})}
+    known = calibration.model_copy(
+        update={"catalogue_layer_s": {"a": 0.5 * (calibration.value("layer_s/a") or 1)}}
+    )
+    devices = {
+        **asked.devices,
+        "b": asked.devices["b"].model_copy(update={"kind": "Raspberry Pi 5", "speed": None, "memory": 8e9}),
+    }
     renamed = {("new" if name == "b" else name): device for name, device in devices.items()}
     placement = asked.placement.model_copy(update={"layers": {"a": 12, "new": 12}})
     scenario = asked.model_copy(update={"devices": renamed, "placement": placement, "wires": ()})
-    bare, scaled = apply(calibration.model_copy(update={"catalogue_layer_s": {}}), scenario), apply(known, scenario)
+    bare, scaled = (
+        apply(calibration.model_copy(update={"catalogue_layer_s": {}}), scenario),
+        apply(known, scenario),
+    )
     speed, plain = scaled.scenario.devices["new"].speed, bare.scenario.devices["new"].speed
     assert speed is not None
     assert plain is not None
-    assert speed.decode_bandwidth == pytest.approx(plain.decode_bandwidth / 2)  # the engine took twice the catalogue's time
+    assert speed.decode_bandwidth == pytest.approx(
+        plain.decode_bandwidth / 2
+    )  # the engine took twice the catalogue's time
     assert speed.decode_spread > plain.decode_spread
     assert any("new: not calibrated" in text for text in scaled.warnings)
 
@@ -105,20 +123,26 @@ def test_another_engine_is_refused(calibration: Calibration) -> None:
 def test_extrapolation_is_said(calibration: Calibration) -> None:
     many = sample(read_measurement(DATA / "H_a24_c4.jsonl")).scenario
     assert any("several chats" in text for text in apply(calibration, many).warnings)
-    longer = many.model_copy(update={"workload": many.workload.model_copy(update={"prompt_tokens": 3000, "concurrency": 1})})
+    longer = many.model_copy(
+        update={"workload": many.workload.model_copy(update={"prompt_tokens": 3000, "concurrency": 1})}
+    )
     assert any("contexts up to" in text for text in apply(calibration, longer).warnings)
 
 
 def test_a_measurement_that_trained_cannot_validate(calibration: Calibration) -> None:
     trained = sample(read_measurement(DATA / "A_a24.jsonl"))
-    prediction = predict_sessions(apply(calibration, trained.scenario.model_copy(update={"replications": 20})).scenario,
-                                  trained_on=tuple(source.sha256 for source in calibration.sources))
+    prediction = predict_sessions(
+        apply(calibration, trained.scenario.model_copy(update={"replications": 20})).scenario,
+        trained_on=tuple(source.sha256 for source in calibration.sources),
+    )
     with pytest.raises(CalibrationError, match="cannot validate it"):
         validate(prediction, trained)
 
 
 def test_the_ledger_keeps_everything_and_refuses_tampering(tmp_path: Path) -> None:
-    split = run_split("half", [sample(read_measurement(path)) for path in sorted(DATA.glob("*.jsonl"))], TRAINING, draws=40)
+    split = run_split(
+        "half", [sample(read_measurement(path)) for path in sorted(DATA.glob("*.jsonl"))], TRAINING, draws=40
+    )
     ledger = tmp_path / "ledger.jsonl"
     held_out = sample(read_measurement(DATA / "A_b24.jsonl"))
     prediction = predict_sessions(held_out.scenario.model_copy(update={"replications": 20}))
@@ -128,14 +152,19 @@ def test_the_ledger_keeps_everything_and_refuses_tampering(tmp_path: Path) -> No
     figures = summary(split.validations)
     assert figures["n"] == 4
     assert figures["worst"] >= figures["median_error_p90"] >= figures["median_error"] > 0
-    assert all(row.measurement in markdown("t", [], split.validations, [row.measurement]) for row in split.validations)
+    assert all(
+        row.measurement in markdown("t", [], split.validations, [row.measurement])
+        for row in split.validations
+    )
     ledger.write_text(ledger.read_text()[:-40])
     with pytest.raises(CalibrationError, match=r"ledger.jsonl:5: no line of a ledger"):
         validations(ledger)
 
 
 def test_a_report_is_written_whole_with_its_pictures(tmp_path: Path) -> None:
-    split = run_split("half", [sample(read_measurement(path)) for path in sorted(DATA.glob("*.jsonl"))], TRAINING, draws=40)
+    split = run_split(
+        "half", [sample(read_measurement(path)) for path in sorted(DATA.glob("*.jsonl"))], TRAINING, draws=40
+    )
     write_report(tmp_path, "Title", ["Introduction."], split.validations)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"report.md", "report.html", "coverage.svg", "coverage.png", "predicted_measured.svg"} <= names
@@ -171,12 +200,18 @@ def test_a_circle_writes_predictions_before_it_measures(tmp_path: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         made = []
         for scenario in asked:  # a repeat is another file than its training run, as a real repeat would be
-            text = (DATA / f"{scenario.name}.jsonl").read_text() + json.dumps({"type": "warning", "text": folder.name}) + "\n"
+            text = (
+                (DATA / f"{scenario.name}.jsonl").read_text()
+                + json.dumps({"type": "warning", "text": folder.name})
+                + "\n"
+            )
             made.append(folder / f"{scenario.name}.jsonl")
             made[-1].write_text(text)
         return made
 
-    made = circle([scenarios["A_a24"], scenarios["B_a12b12"]], [scenarios["B_a4b20"]], measure, tmp_path, draws=40)
+    made = circle(
+        [scenarios["A_a24"], scenarios["B_a12b12"]], [scenarios["B_a4b20"]], measure, tmp_path, draws=40
+    )
     assert in_ledger == [0, 3]
     assert [row.kind for row in made.validations] == ["new split"]
     assert [row.kind for row in made.repeats] == ["repeat", "repeat"]
@@ -184,15 +219,21 @@ def test_a_circle_writes_predictions_before_it_measures(tmp_path: Path) -> None:
     assert len(predictions(tmp_path / "ledger.jsonl")) == len(validations(tmp_path / "ledger.jsonl")) == 3
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda text: text[: len(text) // 2], None),
-    (lambda text: text.replace('"type":"header"', '"type":"other"', 1), "no header"),
-    (lambda text: text.replace('"format":1', '"format":99', 1), "header: format"),
-    (lambda text: "{}\n" + text, "needs a 'type'"),
-    (lambda text: text.replace('"layers":{"a":24}', '"layers":{"a":23}', 1), "scenario"),
-    (lambda text: "", "no header"),
-    (lambda text: "\n".join(line for line in text.splitlines() if '"type":"token"' not in line) + "\n", "no run with"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[: len(text) // 2], None),
+        (lambda text: text.replace('"type":"header"', '"type":"other"', 1), "no header"),
+        (lambda text: text.replace('"format":1', '"format":99', 1), "header: format"),
+        (lambda text: "{}\n" + text, "needs a 'type'"),
+        (lambda text: text.replace('"layers":{"a":24}', '"layers":{"a":23}', 1), "scenario"),
+        (lambda text: "", "no header"),
+        (
+            lambda text: "\n".join(line for line in text.splitlines() if '"type":"token"' not in line) + "\n",
+            "no run with",
+        ),
+    ],
+)
 def test_broken_measurements_are_refused_or_used_as_far_as_they_go(tmp_path: Path, change, message) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text(change((DATA / "A_a24.jsonl").read_text()))
@@ -208,7 +249,9 @@ def test_broken_measurements_are_refused_or_used_as_far_as_they_go(tmp_path: Pat
 def test_a_clock_that_jumps_back_costs_its_chat_only() -> None:
     measurement = read_measurement(DATA / "A_a24.jsonl")
     events = [dict(event) for event in measurement.events]
-    token = next(event for event in events if event["type"] == "token" and event["run"] == 1 and event["token"] == 50)
+    token = next(
+        event for event in events if event["type"] == "token" and event["run"] == 1 and event["token"] == 50
+    )
     token["t_ns"] -= 10**9
     spoilt = sample(replace(measurement, events=tuple(events)))
     assert len(spoilt.runs) == 2

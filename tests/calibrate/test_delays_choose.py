@@ -11,8 +11,10 @@ FITS = {fit.name: fit for fit in fit_laws(draws(TRUTHS["lognormal"], 2_000, 0))}
 
 def ranked(**changes):
     """The named fits with a BIC and a verdict on their tail."""
-    return [FITS[name.replace("_", " ")].model_copy(update={"bic": bic, "tail": tail})
-            for name, (bic, tail) in changes.items()]  # fmt: skip
+    return [
+        FITS[name.replace("_", " ")].model_copy(update={"bic": bic, "tail": tail})
+        for name, (bic, tail) in changes.items()
+    ]
 
 
 def test_the_smallest_bic_is_chosen():

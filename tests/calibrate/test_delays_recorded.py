@@ -51,17 +51,31 @@ def test_the_imposed_law_comes_back_from_a_real_recording(messages):
 
 def test_messages_that_wait_behind_others_do_not_follow_the_imposed_law(messages):
     """The 4-byte gather from a to b travels behind a hidden state and keeps its place: no draw of its own."""
-    x = [int(row["held_us"]) / 1e6 for row in messages
-         if row["bytes"] == "4" and row["connection_from"] + row["direction"] == "abackward"]  # fmt: skip
+    x = [
+        int(row["held_us"]) / 1e6
+        for row in messages
+        if row["bytes"] == "4" and row["connection_from"] + row["direction"] == "abackward"
+    ]
     law = choose(fit_laws(x)).law
     assert law.mean_s > 1.15 * IMPOSED_MEAN_S
 
 
 PROVENANCE = Provenance(
-    name="relay", created="2026-11-22T00:00:00Z", source="local", engine="exo", engine_version="1", model="tiny",
-    model_layers=24, devices=(), placement=(), prompt_tokens=40, output_tokens=128, runs=1, warm_up_requests=1,
+    name="relay",
+    created="2026-11-22T00:00:00Z",
+    source="local",
+    engine="exo",
+    engine_version="1",
+    model="tiny",
+    model_layers=24,
+    devices=(),
+    placement=(),
+    prompt_tokens=40,
+    output_tokens=128,
+    runs=1,
+    warm_up_requests=1,
     clock="monotonic",
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -71,7 +85,9 @@ def measured(tmp_path, messages):
     x = held_s(messages, 2048)
     with MeasurementWriter(path, PROVENANCE) as out:
         for each in x:
-            out.write("hop", run=0, source="a", sink="b", size_bytes=2048, sent_ns=0, imposed_ns=round(each * 1e9))
+            out.write(
+                "hop", run=0, source="a", sink="b", size_bytes=2048, sent_ns=0, imposed_ns=round(each * 1e9)
+            )
         for first, second in zip(x[::2], x[1::2], strict=True):
             rtt_ns = round((first + second) * 1e9)
             out.write("link", source="a", sink="b", size_bytes=64, rtt_ns=rtt_ns, loaded=False)
@@ -114,7 +130,9 @@ def test_the_command_prints_tables_and_a_law_that_a_scenario_takes(measured):
 
 
 def test_the_commands_document_holds_the_same(measured):
-    document = json.loads(command(measured, "--json", "--link", "a:b", "--law", "gamma", "--law", "empirical").output)
+    document = json.loads(
+        command(measured, "--json", "--link", "a:b", "--law", "gamma", "--law", "empirical").output
+    )
     assert [entry["kind"] for entry in document] == ["hop", "link"]
     assert {fit["name"] for fit in document[0]["ranking"]} == {"gamma", "empirical"}
     # 735 round trips do not tell a lognormal from a shifted gamma, but they tell mean and spread

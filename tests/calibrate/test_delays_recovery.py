@@ -69,7 +69,9 @@ def test_ninety_percent_intervals_cover_ninety_percent(name):
     for seed in range(200):
         fit = fit_laws(draws(TRUTHS[name], 500, 1_000 + seed), candidates=[name])[0]
         for each in fit.parameters:
-            inside[each.name] += each.stderr is not None and abs(each.value - truth[each.name]) < Z90 * each.stderr
+            inside[each.name] += (
+                each.stderr is not None and abs(each.value - truth[each.name]) < Z90 * each.stderr
+            )
     for each, hits in inside.items():
         assert 0.80 <= hits / 200 <= 0.97, (each, hits)
 

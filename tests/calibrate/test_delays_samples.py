@@ -18,7 +18,10 @@ from tests.calibrate.delay_truths import TRUTHS, draws
     [
         ([], "no delays at all"),
         ([0.01, 0.0, 0.02], r"sample 2 of 3 is 0 s; .*between 1 ns and 1e6 s; .*half of its step"),
-        ([0.01, -0.002, -1], r"sample 2 of 3 is -0\.002 s \(2 such samples\); .*round trips on one monotonic clock"),
+        (
+            [0.01, -0.002, -1],
+            r"sample 2 of 3 is -0\.002 s \(2 such samples\); .*round trips on one monotonic clock",
+        ),
         ([0.01, float("nan")], "sample 2 of 2 is nan s; .*count them as losses"),
         ([float("inf")], "sample 1 of 1 is inf s"),
         ([12e6], "sample 1 of 1 is 1.2e.07 s; .*samples are seconds"),
@@ -37,7 +40,9 @@ def test_what_is_no_delay_is_refused(samples, said):
 
 
 def test_an_unknown_candidate_is_refused_with_the_nearest_name():
-    with pytest.raises(CalibrationError, match=r"'wiebull' is no candidate law, did you mean 'weibull'\?; choose from"):
+    with pytest.raises(
+        CalibrationError, match=r"'wiebull' is no candidate law, did you mean 'weibull'\?; choose from"
+    ):
         fit_laws([0.01], candidates=["wiebull"])
     with pytest.raises(CalibrationError, match="'empirical' is no candidate for round trips"):
         fit_round_trips([0.01], candidates=["empirical"])
@@ -172,11 +177,15 @@ def test_the_table_ranks_and_says_common_doubts_once():
 
 
 times = st.one_of(
-    st.floats(1e-9, 1e6), st.floats(1e-3, 0.1), st.sampled_from([1e-9, 1e-3, 2e-3, 1e6]),
+    st.floats(1e-9, 1e6),
+    st.floats(1e-3, 0.1),
+    st.sampled_from([1e-9, 1e-3, 2e-3, 1e6]),
     st.integers(1, 50).map(lambda k: k * 1e-3),
-)  # fmt: skip
+)
 anything = st.one_of(times, st.floats(), st.just(0.0), st.just(-1.0))
-repeated = st.lists(times, min_size=1, max_size=6).flatmap(lambda few: st.lists(st.sampled_from(few), max_size=60))
+repeated = st.lists(times, min_size=1, max_size=6).flatmap(
+    lambda few: st.lists(st.sampled_from(few), max_size=60)
+)
 
 
 def usable(fit):
@@ -191,8 +200,14 @@ def usable(fit):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.one_of(st.lists(times, max_size=60), st.lists(times, min_size=12, max_size=60), repeated,
-                 st.lists(anything, max_size=20)))  # fmt: skip
+@given(
+    st.one_of(
+        st.lists(times, max_size=60),
+        st.lists(times, min_size=12, max_size=60),
+        repeated,
+        st.lists(anything, max_size=20),
+    )
+)
 def test_weird_samples_give_usable_laws_or_a_refusal(samples):
     try:
         fits = fit_laws(samples)

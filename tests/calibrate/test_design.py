@@ -27,7 +27,10 @@ def scenario() -> Scenario:
 
 def test_proposals_fit_and_are_distinct(scenario: Scenario) -> None:
     proposals = propose(scenario, 6)
-    assert len({(*proposal.layers.items(), proposal.scenario.workload.prompt_tokens) for proposal in proposals}) == 6
+    assert (
+        len({(*proposal.layers.items(), proposal.scenario.workload.prompt_tokens) for proposal in proposals})
+        == 6
+    )
     for proposal in proposals:
         assert prepare(proposal.scenario).job.placement.layer_counts == proposal.layers
         assert sum(proposal.layers.values()) == 24
@@ -52,14 +55,22 @@ def test_greedy_beats_the_same_number_of_placements_at_random(scenario: Scenario
         return float(np.linalg.slogdet(relative.T @ relative + 1e-2 * np.eye(len(names)))[1])
 
     generator = np.random.default_rng(5)
-    others = [information([everything[i] for i in generator.choice(len(everything), 5, replace=False)]) for _ in range(20)]
+    others = [
+        information([everything[i] for i in generator.choice(len(everything), 5, replace=False)])
+        for _ in range(20)
+    ]
     assert information(chosen) > np.median(others)
 
 
 def test_a_single_possible_placement_is_refused(scenario: Scenario) -> None:
     long = scenario.workload.model_copy(update={"prompt_tokens": 1500})
-    alone = scenario.model_copy(update={
-        "workload": long, "devices": {"a": scenario.devices["a"]}, "placement": scenario.placement.model_copy(update={"layers": {"a": 24}})})
+    alone = scenario.model_copy(
+        update={
+            "workload": long,
+            "devices": {"a": scenario.devices["a"]},
+            "placement": scenario.placement.model_copy(update={"layers": {"a": 24}}),
+        }
+    )
     with pytest.raises(CalibrationError, match="nothing to choose"):
         propose(alone, 3)
 

@@ -30,7 +30,9 @@ def exact(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
     for sample in samples:
         context = sample.runs[0].context
         gap = gap_s(job_of(sample.scenario, context), TRUTH)
-        runs = tuple(RunSample(np.full(50, gap), run.first_token_s, run.prompt_tokens, context) for run in sample.runs)
+        runs = tuple(
+            RunSample(np.full(50, gap), run.first_token_s, run.prompt_tokens, context) for run in sample.runs
+        )
         out.append(replace(sample, runs=runs))
     return tuple(out)
 
@@ -74,8 +76,10 @@ def test_one_outlier_moves_little(samples: tuple[Sample, ...]) -> None:
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(1e-4, 10.0), min_size=11, max_size=11))
 def test_any_gaps_give_times_that_are_not_negative(gaps: list[float]) -> None:
-    spoilt = [replace(sample, runs=tuple(replace(run, gaps_s=np.full(20, gap)) for run in sample.runs))
-              for sample, gap in zip(synthetic(3), gaps, strict=True)]
+    spoilt = [
+        replace(sample, runs=tuple(replace(run, gaps_s=np.full(20, gap)) for run in sample.runs))
+        for sample, gap in zip(synthetic(3), gaps, strict=True)
+    ]
     found = fit(spoilt, draws=3)
     assert all(np.isfinite(value) and value >= 0 for value in found.values.values())
 
@@ -83,7 +87,9 @@ def test_any_gaps_give_times_that_are_not_negative(gaps: list[float]) -> None:
 def test_nothing_to_fit_and_mixed_engines_are_refused(samples: tuple[Sample, ...]) -> None:
     with pytest.raises(CalibrationError, match="no measurement"):
         fit([])
-    other = samples[1].scenario.model_copy(update={"engine": samples[1].scenario.engine.model_copy(update={"name": "exo-legacy"})})
+    other = samples[1].scenario.model_copy(
+        update={"engine": samples[1].scenario.engine.model_copy(update={"name": "exo-legacy"})}
+    )
     with pytest.raises(CalibrationError, match="engines exo, exo-legacy"):
         fit([samples[0], replace(samples[1], scenario=other)])
 

@@ -157,7 +157,10 @@ def _read_request(connection: socket.socket) -> Request | None:
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:
     """A response head."""
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{key}: {value}" for key, value in headers.items())]
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        *(f"{key}: {value}" for key, value in headers.items()),
+    ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
@@ -198,7 +201,9 @@ def legacy_exchange(path: Path) -> tuple[dict[str, Any], Script]:
         text = record.get("body_text")
         raw = text.encode() if text is not None else json.dumps(record["body"]).encode()
         headers["Content-Length"] = str(len(raw))
-        return record, Script(((record["t_headers"], head(record["status"], headers)), (record["t_end"], raw)))
+        return record, Script(
+            ((record["t_headers"], head(record["status"], headers)), (record["t_end"], raw))
+        )
     sends = [(record["t_headers"], head(record["status"], headers))]
     sends += [(chunk["t"], chunked(chunk["data"].encode())) for chunk in record["chunks"] if chunk["data"]]
     if "client_error" in record:
@@ -230,7 +235,9 @@ def session(path: Path) -> Iterator[tuple[dict[str, Any], Script]]:
         response = next((event for event in mine if event["type"] == "response"), None)
         if response is None:
             continue
-        headers = {key: value for key, value in response["headers"].items() if key.lower() != "content-length"}
+        headers = {
+            key: value for key, value in response["headers"].items() if key.lower() != "content-length"
+        }
         headers["transfer-encoding"] = "chunked"
         sends = [((response["t_ns"] - request["t_ns"]) / 1e9, head(response["status"], headers))]
         sends += [

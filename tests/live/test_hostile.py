@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from live.errors import ApiChanged, BrokenReply, LiveError, StreamAborted, StreamCutOff, StreamGarbled, StreamStalled
+from live.errors import (
+    ApiChanged,
+    BrokenReply,
+    LiveError,
+    StreamAborted,
+    StreamCutOff,
+    StreamGarbled,
+    StreamStalled,
+)
 from live.exo.client import ExoClient, Timeouts
 from live.exo_legacy.client import LegacyClient
 from live.stream import sse_lines
@@ -32,7 +40,9 @@ def endless(block: bytes, blocks: int = 1200) -> tuple[tuple[float, bytes], ...]
     return tuple((0.0, block) for _ in range(blocks))
 
 
-def bounded(action: Callable[[], Any], *, most_s: float = 4 * LIMIT_S, most_mib: float = 100.0) -> BaseException:
+def bounded(
+    action: Callable[[], Any], *, most_s: float = 4 * LIMIT_S, most_mib: float = 100.0
+) -> BaseException:
     """The error that `action` ends in, within time and memory."""
     tracemalloc.start()
     started = time.monotonic()

@@ -23,7 +23,9 @@ from simulator.scenario import Scenario
 from tests.live.exo.fake import MODEL, FakeExo, rest
 from tests.live.replay import DATA
 
-QUICK = Timeouts(connect_s=1, answer_s=3, poll_s=0.01, appear_s=1, ready_s=3, idle_s=0.5, look_again_s=0.05, patience=1)
+QUICK = Timeouts(
+    connect_s=1, answer_s=3, poll_s=0.01, appear_s=1, ready_s=3, idle_s=0.5, look_again_s=0.05, patience=1
+)
 
 
 def scenario(**changes: Any) -> Scenario:
@@ -37,10 +39,16 @@ def scenario(**changes: Any) -> Scenario:
     return Scenario.model_validate(made | changes)
 
 
-def measure(fake: FakeExo, path: Path, wanted: Scenario | None = None, **options: Any) -> tuple[Measured, Measurement]:
+def measure(
+    fake: FakeExo, path: Path, wanted: Scenario | None = None, **options: Any
+) -> tuple[Measured, Measurement]:
     with fake.serve() as server:
         result = measure_exo(
-            wanted or scenario(), ["http://127.0.0.1:9", server.url], path, MeasureOptions(**options), timeouts=QUICK
+            wanted or scenario(),
+            ["http://127.0.0.1:9", server.url],
+            path,
+            MeasureOptions(**options),
+            timeouts=QUICK,
         )
     return result, read_measurement(path)
 
@@ -57,7 +65,12 @@ def test_a_whole_measurement(tmp_path: Path) -> None:
         ("node-b", 0, 2),
         ("node-a", 2, 16),
     ]
-    assert (head.source, head.model_layers, head.model_bytes, head.warm_up_requests) == ("exo", 16, 21366784, 2)
+    assert (head.source, head.model_layers, head.model_bytes, head.warm_up_requests) == (
+        "exo",
+        16,
+        21366784,
+        2,
+    )
     assert head.devices[0].memory_bytes == 25276514304
     assert "downloads" not in head.cluster["state"]
     assert head.cluster["endpoint"].startswith("/bench")

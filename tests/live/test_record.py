@@ -14,7 +14,17 @@ from live.exo.client import ExoClient, Timeouts
 from live.http import Http
 from live.record import Recorder, RecordingTransport, redact
 from tests.live.exo.fake import MODEL, rest
-from tests.live.replay import DATA, SSE_HEADERS, ReplayServer, Script, chunked, exo_stream, head, json_answer, session
+from tests.live.replay import (
+    DATA,
+    SSE_HEADERS,
+    ReplayServer,
+    Script,
+    chunked,
+    exo_stream,
+    head,
+    json_answer,
+    session,
+)
 
 CHAT = "POST /v1/chat/completions"
 STREAM = DATA / "exo/chat_stream/clean_a14_b2.sse.jsonl"

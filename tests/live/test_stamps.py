@@ -25,7 +25,9 @@ def test_a_slow_reader_does_not_delay_the_times() -> None:
             clock[0] = next(arrived)
             yield chunk
 
-    reply = read_reply(Reply(), feed(), StreamRules(10), now_ns=lambda: clock[0], on_token=lambda *_: time.sleep(0.01))
+    reply = read_reply(
+        Reply(), feed(), StreamRules(10), now_ns=lambda: clock[0], on_token=lambda *_: time.sleep(0.01)
+    )
     assert [token.t_ns for token in reply.tokens] == [1_000, 1_000, 1_000, 2_000]
 
 
@@ -36,7 +38,9 @@ def test_stamps_are_the_sockets() -> None:
     with fake.serve() as server:
         reply = ExoClient(server.url).chat(MODEL, "?", max_tokens=100)
         sent = server.sent_ns[-1][2:102]
-    late_s = sorted((reply.sent_ns + token.t_ns - ns) / 1e9 for token, ns in zip(reply.tokens, sent, strict=True))
+    late_s = sorted(
+        (reply.sent_ns + token.t_ns - ns) / 1e9 for token, ns in zip(reply.tokens, sent, strict=True)
+    )
     assert late_s[50] < 0.003  # 0.015 ms on a quiet machine
     assert late_s[20] > -0.003  # the server notes the time after sending, and may be interrupted in between
 

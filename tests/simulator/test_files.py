@@ -115,7 +115,9 @@ def check(expected: list[str], found: list[Fault]) -> None:
         fitting = [m for m in messages if m.startswith(f"{number} | ") and all(word in m for word in words)]
         assert len(fitting) == 1, f"{line!r} not once in {messages}"
     assert len(found) == len(expected), messages
-    assert not any(noise in m for m in messages for noise in ("https://", "type=", "Input should", "Value error"))
+    assert not any(
+        noise in m for m in messages for noise in ("https://", "type=", "Input should", "Value error")
+    )
 
 
 @pytest.mark.parametrize(("expected", "text"), corpus("specs.txt"))
@@ -150,14 +152,16 @@ def test_bytes_that_are_no_spec_are_refused_fast(raw: bytes | str, expected: str
 
 
 BOMBS = {
-    "billion laughs": "k0: &a0 [x]\n" + "".join(f"k{i + 1}: &a{i + 1} [{f'*a{i},' * 9}]\n" for i in range(20)),
+    "billion laughs": "k0: &a0 [x]\n"
+    + "".join(f"k{i + 1}: &a{i + 1} [{f'*a{i},' * 9}]\n" for i in range(20)),
     "4000 digits": "name: " + "1" * 4000,
     "900000 digits": f"name: {'1' * 900_000}\ndevices: {{a: {{cores: {'1' * 400}.{'1' * 90_000}}}}}",
     "digits of a quantity": "shares: ['" + "1" * 900_000 + r"\nx']",
     "a long key": f"? {'k' * 900_000}\n: 1",
     "many unknown keys": "\n".join(f"k{i}: 1" for i in range(49_000)),
     "many duplicates": "a: 1\n" * 49_000,
-    "many wrong devices": "name: x\ndevices:\n" + "\n".join(f" d{i}: {{memory: 1, pause: [x]}}" for i in range(12_000)),
+    "many wrong devices": "name: x\ndevices:\n"
+    + "\n".join(f" d{i}: {{memory: 1, pause: [x]}}" for i in range(12_000)),
 }
 
 
@@ -224,7 +228,7 @@ def test_message_form_is_file_line_path_reason() -> None:
     ]
 
 
-JUNK = st.sampled_from([*"~[]|%\t\"", "", "{}", "x: y", "- a", "*a", "&a b", "!!int 3", "1e999", "-1", "''"])
+JUNK = st.sampled_from([*'~[]|%\t"', "", "{}", "x: y", "- a", "*a", "&a b", "!!int 3", "1e999", "-1", "''"])
 
 
 @st.composite

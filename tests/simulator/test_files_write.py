@@ -62,12 +62,20 @@ class Every(Spec):
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 # Characters that YAML 1.2.2 (section 5.1) lets a file hold, escaped or not; no file can hold a lone surrogate.
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.from_regex(r"[-+.0-9eEinfa_:~ ]{1,8}")
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.from_regex(
+    r"[-+.0-9eEinfa_:~ ]{1,8}"
+)
 QUANTITIES = ("time", "size", "rate", "flops", "power", "share", "per_hour", "price", "number")
 
 
 @settings(max_examples=200, deadline=None)
-@given(data=st.data(), text=TEXT, maybe=st.none() | TEXT, names=st.dictionaries(TEXT, FINITE, max_size=3), header=TEXT)
+@given(
+    data=st.data(),
+    text=TEXT,
+    maybe=st.none() | TEXT,
+    names=st.dictionaries(TEXT, FINITE, max_size=3),
+    header=TEXT,
+)
 def test_round_trip_is_exact(
     data: st.DataObject, text: str, maybe: str | None, names: dict[str, float], header: str
 ) -> None:
@@ -76,7 +84,13 @@ def test_round_trip_is_exact(
     several = tuple(data.draw(st.lists(FINITE, max_size=4)))
     # model_construct takes floats as the program computes them, without units.
     every = Every.model_construct(
-        **quantities, whole=whole, flag=data.draw(st.booleans()), text=text, maybe=maybe, several=several, named=names
+        **quantities,
+        whole=whole,
+        flag=data.draw(st.booleans()),
+        text=text,
+        maybe=maybe,
+        several=several,
+        named=names,
     )
     printable = "".join(character for character in header if character.isprintable())
     assert loads(dumps(every, printable), Every) == every
@@ -108,7 +122,9 @@ def test_none_is_written_where_it_is_not_the_default() -> None:
     assert "null" not in dumps(loads(REAL, Scenario))
 
 
-def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atomic_write_leaves_the_old_file_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "x.txt"
     write_text_atomically(path, "old")
 
@@ -156,7 +172,10 @@ CHANGES: list[dict[str, Any]] = [
     *({"background_load": share} for share in (0, 0.5, "50 %", "0.5", "half")),
     *({"allow_paging": flag} for flag in (True, "perhaps")),
     *({"noise": noise} for noise in ({}, {"sigma": 0.1}, {"sigma": 3}, {"sigma": 0.1, "nope": 1})),
-    *({"link": {"delay": law}} for law in ({"law": "constant", "value": "1 ms"}, {"law": "constant"}, {"law": "no"})),
+    *(
+        {"link": {"delay": law}}
+        for law in ({"law": "constant", "value": "1 ms"}, {"law": "constant"}, {"law": "no"})
+    ),
     *({"link": {"power_save": choice}} for choice in (True, {"awake": "1 s"}, {"awake": 0, "wake": {}})),
 ]
 

@@ -16,7 +16,11 @@ class Relay:
     """
 
     def __init__(
-        self, target: tuple[str, int], delay_s: float, address: str = "127.0.0.1", bytes_per_s: float = float("inf")
+        self,
+        target: tuple[str, int],
+        delay_s: float,
+        address: str = "127.0.0.1",
+        bytes_per_s: float = float("inf"),
     ) -> None:
         self.target, self.delay_s, self.bytes_per_s = target, delay_s, bytes_per_s
         self.free_s, self.lock = 0.0, threading.Lock()

@@ -15,7 +15,9 @@ from tests.live.agent import tool_samples as sample
 
 
 def reader(
-    tools: dict[str, str], files: dict[str, str] | None = None, folders: dict[str, tuple[str, ...]] | None = None
+    tools: dict[str, str],
+    files: dict[str, str] | None = None,
+    folders: dict[str, tuple[str, ...]] | None = None,
 ):
     """A machine whose tools print `tools` by their first words."""
 
@@ -23,7 +25,9 @@ def reader(
         line = " ".join(command)
         return next((text for start, text in tools.items() if start in line), "")
 
-    return Reader(run, lambda path: (files or {}).get(path, ""), lambda folder: (folders or {}).get(folder, ()))
+    return Reader(
+        run, lambda path: (files or {}).get(path, ""), lambda folder: (folders or {}).get(folder, ())
+    )
 
 
 def test_linux_on_wifi_with_power_save():
@@ -44,7 +48,11 @@ def test_linux_on_wifi_with_power_save():
         "/sys/class/power_supply": ("AC", "BAT0"),
         "/sys/class/thermal": ("cooling_device0", "thermal_zone0", "thermal_zone1"),
     }
-    tools = {"wlp2s0 link": sample.IW_LINK, "get power_save": sample.IW_POWER_SAVE, "powerprofilesctl": "power-saver\n"}
+    tools = {
+        "wlp2s0 link": sample.IW_LINK,
+        "get power_save": sample.IW_POWER_SAVE,
+        "powerprofilesctl": "power-saver\n",
+    }
     facts = collect(reader(tools, files, folders), "linux", "laptop")
     assert (facts.name, facts.link_kind, facts.interface) == ("laptop", "wifi", "wlp2s0")
     assert facts.wifi == Wifi("wlp2s0", 5180.0, -52.0, 780e6, True)
@@ -182,7 +190,8 @@ SAMPLES = [value for name, value in vars(sample).items() if name.isupper()]
 
 @given(
     st.sampled_from(TEXT_READERS),
-    st.text(max_size=200) | st.tuples(st.sampled_from(SAMPLES), st.integers(0, 500)).map(lambda cut: cut[0][cut[1] :]),
+    st.text(max_size=200)
+    | st.tuples(st.sampled_from(SAMPLES), st.integers(0, 500)).map(lambda cut: cut[0][cut[1] :]),
 )
 def test_any_text_is_read_without_an_error(read, text):
     read(text)

@@ -58,7 +58,9 @@ def test_ten_thousand_connections(guarded, monkeypatch):
     monkeypatch.setattr(work, "OPERATIONS", {})
     monkeypatch.setattr("live.agent.server.OPERATIONS", {"facts": lambda *_: worked.append(1)})
     count = COUNT if guarded else COUNT // 5
-    guard = Guard() if guarded else Guard(burst=1e9)  # without the guard every one of them reaches the handshake
+    guard = (
+        Guard() if guarded else Guard(burst=1e9)
+    )  # without the guard every one of them reaches the handshake
     before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rng = random.Random(7)
     plans = [(f"127.0.1.{index % 4 + 1}", junk_of(rng), rng.random() < 0.2) for index in range(count)]
@@ -80,7 +82,9 @@ def test_ten_thousand_connections(guarded, monkeypatch):
 
 def test_a_flood_is_limited_to_the_burst(monkeypatch):
     tried = []
-    monkeypatch.setattr("live.agent.server.answer", lambda *_: tried.append(1) or (_ for _ in ()).throw(OSError()))
+    monkeypatch.setattr(
+        "live.agent.server.answer", lambda *_: tried.append(1) or (_ for _ in ()).throw(OSError())
+    )
     with Agent(Settings("a", TOKEN)) as agent:
         begin_s = time.monotonic()
         for _ in range(150):

@@ -40,7 +40,11 @@ def cluster():
         for context in contexts:
             stack.push(context)
         seen = browse(1.0, ["127.0.0.1"])
-        yield [read_address(found.agent, 1) for found in seen.agents if found.name.startswith("link ")], places, slow
+        yield (
+            [read_address(found.agent, 1) for found in seen.agents if found.name.startswith("link ")],
+            places,
+            slow,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +117,9 @@ def test_rate_and_queue_of_a_narrow_link_are_seen(cluster, tmp_path):
 
 def test_an_agent_that_is_gone_is_a_warning(cluster, tmp_path):
     _, (a, b, _), _ = cluster
-    links = measure_links([a, b, ("127.0.0.9", 1)], TOKEN, Plan((4,), 0.1, 0.0, False, 0.05), tmp_path / "x.jsonl")
+    links = measure_links(
+        [a, b, ("127.0.0.9", 1)], TOKEN, Plan((4,), 0.1, 0.0, False, 0.05), tmp_path / "x.jsonl"
+    )
     assert len(links.peers) == 2
     assert "127.0.0.9:1" in links.warnings[0]
     assert read_measurement(tmp_path / "x.jsonl").warnings == tuple(links.warnings)
@@ -152,13 +158,19 @@ def test_fewer_than_two_agents_is_an_error(cluster, tmp_path):
 def test_devices_measure_themselves_when_asked(tmp_path):
     model = tmp_path / "model.gguf"
     model.write_bytes(bytes(4 << 20))
-    with Agent(Settings("[red]a", TOKEN, "127.0.0.2", 0, model)) as a, Agent(Settings("b", TOKEN, "127.0.0.3")) as b:
+    with (
+        Agent(Settings("[red]a", TOKEN, "127.0.0.2", 0, model)) as a,
+        Agent(Settings("b", TOKEN, "127.0.0.3")) as b,
+    ):
         plan = Plan((4,), 0.05, 0.0, False, 0.05, speed_seconds=0.1)
         links = measure_links([a.address, b.address], TOKEN, plan, tmp_path / "x.jsonl")
     assert links.speeds["[red]a"]["disk_bytes_per_s"] > 1e6
     assert "disk_bytes_per_s" not in links.speeds["b"]  # it was given no file
     assert all(speeds["memory_bytes_per_s"] > 1e8 for speeds in links.speeds.values())
-    assert [event["device"] for event in read_measurement(tmp_path / "x.jsonl").of("speed")] == ["[red]a", "b"]
+    assert [event["device"] for event in read_measurement(tmp_path / "x.jsonl").of("speed")] == [
+        "[red]a",
+        "b",
+    ]
     console = Console(width=200)
     with console.capture() as capture:
         console.print(matrix.render(links))

@@ -77,7 +77,11 @@ def test_from_start_to_ctrl_c(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--token", "short"], ["--listen", "198.51.100.7", "--token", "x" * 20], ["--token-file", "/nowhere/token"]],
+    [
+        ["--token", "short"],
+        ["--listen", "198.51.100.7", "--token", "x" * 20],
+        ["--token-file", "/nowhere/token"],
+    ],
 )
 def test_faults_are_one_message(arguments, capsys, monkeypatch):
     monkeypatch.delenv("LANSIM_TOKEN", raising=False)

@@ -41,7 +41,9 @@ def test_the_agent_is_started_with_a_token_of_its_own(tmp_path):
     """`agent` runs our package with the environment that `install` would have made."""
     (tmp_path / "venv/bin").mkdir(parents=True)
     fake = tmp_path / "venv/bin/python"
-    fake.write_text(f'#!/bin/sh\nif [ "$1" = -m ]; then echo "$PWD" "$@"; else exec {sys.executable} "$@"; fi\n')
+    fake.write_text(
+        f'#!/bin/sh\nif [ "$1" = -m ]; then echo "$PWD" "$@"; else exec {sys.executable} "$@"; fi\n'
+    )
     fake.chmod(0o755)
     result = sh(SETUP / "linux.sh", "agent", "192.168.1.11", "/models/a b.gguf", LANSIM_HOME=str(tmp_path))
     assert result.returncode == 0, result.stderr

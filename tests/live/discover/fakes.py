@@ -18,7 +18,9 @@ DATE = "Sun, 22 Nov 2026 10:08:38 GMT"
 def answer(body: object, status: int = 200, extra: str = "") -> bytes:
     """A complete HTTP answer with a JSON body."""
     text = json.dumps(body).encode()
-    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n{extra}\r\n"
+    head = (
+        f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n{extra}\r\n"
+    )
     return head.encode() + text
 
 

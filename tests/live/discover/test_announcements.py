@@ -57,7 +57,8 @@ def test_a_broadcast_may_be_anything(packet):
 def test_broadcasts_with_hostile_fields():
     base = RECORDED[0]["payload"]
     nasty = [
-        {**base, "device_capabilities": value} for value in (None, [], {"memory": -1}, {"flops": 3, "memory": "x"})
+        {**base, "device_capabilities": value}
+        for value in (None, [], {"memory": -1}, {"flops": 3, "memory": "x"})
     ]
     names = [{**base, "node_id": name} for name in ("\x1b[31mred", 7, "", "n" * 10_000)]
     found = [parse(json.dumps(value).encode(), "10.0.0.1") for value in nasty + names]
@@ -74,7 +75,9 @@ def test_ten_thousand_junk_broadcasts_are_bounded():
         def flood():
             for index in range(10_000):
                 named = json.dumps({**base, "node_id": f"n{index}"}).encode()
-                sender.sendto(named if index % 2 else rng.randbytes(rng.randrange(300)), listener.getsockname())
+                sender.sendto(
+                    named if index % 2 else rng.randbytes(rng.randrange(300)), listener.getsockname()
+                )
 
         thread = threading.Thread(target=flood)
         thread.start()
@@ -105,7 +108,9 @@ def test_txt_records_may_be_anything(record):
 
 
 def test_addresses_outside_the_lan_are_never_followed():
-    texts = [f"dnsaddr=/ip4/{address}/tcp/4001/p2p/{PEER}" for address in ("8.8.8.8", "224.0.0.1", "10.1.1.1")]
+    texts = [
+        f"dnsaddr=/ip4/{address}/tcp/4001/p2p/{PEER}" for address in ("8.8.8.8", "224.0.0.1", "10.1.1.1")
+    ]
     record = b"".join(bytes([len(text)]) + text.encode() for text in texts)
     assert [peer.addresses for peer in libp2p_peers([record])] == [("10.1.1.1",)]
 

@@ -78,7 +78,9 @@ class Node(threading.Thread):
                 message = parse(packet)
                 if isinstance(message, Hello) and message.namespace == self.namespace:
                     port = (52414).to_bytes(2, "little")
-                    self.socket.sendto(b"EXO\x01" + message.nonce + self.node_id.to_bytes(16, "little") + port, source)
+                    self.socket.sendto(
+                        b"EXO\x01" + message.nonce + self.node_id.to_bytes(16, "little") + port, source
+                    )
 
     def __enter__(self):
         self.start()
@@ -128,7 +130,12 @@ def test_ten_thousand_packets_of_junk_leave_bounded_traces():
         listener.setblocking(False)
         for index in range(10_000):
             junk = rng.randbytes(rng.randrange(64))
-            kinds = (junk, b"EXO\x00" + rng.randbytes(16), b"EXO\x01" + bytes(8) + rng.randbytes(18), b"EXO" + junk)
+            kinds = (
+                junk,
+                b"EXO\x00" + rng.randbytes(16),
+                b"EXO\x01" + bytes(8) + rng.randbytes(18),
+                b"EXO" + junk,
+            )
             sender.sendto(kinds[index % 4], listener.getsockname())
             _receive(listener, heard, spaces, nonces)
     assert 100 < len(heard.answers) <= 256  # the right nonce was guessed on purpose
@@ -162,7 +169,9 @@ def test_real_multicast_in_a_network_of_its_own():
     """The group, the interface and the shared port as on a LAN: an own network namespace, where that is permitted."""
     if not (shutil.which("unshare") and shutil.which("ip")):
         pytest.skip("needs unshare and ip")
-    start = "ip link add lan0 type veth peer name lan1 && ip link set lan0 up && ip link set lan1 up && sleep 0.2"
+    start = (
+        "ip link add lan0 type veth peer name lan1 && ip link set lan0 up && ip link set lan1 up && sleep 0.2"
+    )
     setup = f'echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad; {start} && exec "$0" -c "$1"'
     command = ["unshare", "-rn", "sh", "-c", setup, sys.executable, MULTICAST]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

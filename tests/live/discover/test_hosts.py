@@ -70,7 +70,10 @@ def _snake(value):
         return [_snake(item) for item in value]
     if not isinstance(value, dict):
         return value
-    return {"".join(f"_{c.lower()}" if c.isupper() else c for c in key): _snake(item) for key, item in value.items()}
+    return {
+        "".join(f"_{c.lower()}" if c.isupper() else c for c in key): _snake(item)
+        for key, item in value.items()
+    }
 
 
 def test_both_casings_give_the_same_rows():
@@ -129,7 +132,8 @@ def test_recorded_legacy_cluster(new, version):
 
 def test_a_state_that_has_grown_too_long_is_read_in_parts():
     parts = {
-        f"/state/{name}": answer(STATE[name]) for name in ("topology", "nodeIdentities", "nodeMemory", "nodeNetwork")
+        f"/state/{name}": answer(STATE[name])
+        for name in ("topology", "nodeIdentities", "nodeMemory", "nodeNetwork")
     }
     grown = {**STATE, "tasks": {str(index): "x" * 1000 for index in range(1200)}}
     with server(pages(head_pages(**parts, **{"/state": answer(grown)}))) as port:
@@ -166,7 +170,9 @@ HOSTILE = {
     "endless headers": _endless(OK, b"X-Y: " + b"z" * 60_000 + b"\r\n"),
     "one endless header": _endless(OK, b"z" * 65_536),
     "endless body": _endless(OK + b"\r\n", b" " * 65_536),
-    "chunk without end": _endless(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"ffff\r\n" + b"1" * 65_535 + b"\r\n"),
+    "chunk without end": _endless(
+        OK + b"Transfer-Encoding: chunked\r\n\r\n", b"ffff\r\n" + b"1" * 65_535 + b"\r\n"
+    ),
     "bad chunk": lambda c, p: c.sendall(OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"),
     "lying length": lambda c, p: c.sendall(OK + b"Content-Length: 999999999999\r\n\r\n{}"),
     "negative length": lambda c, p: c.sendall(OK + b"Content-Length: -5\r\n\r\n{}"),
@@ -271,7 +277,9 @@ def test_hosts_as_people_write_them(text, host):
     assert read_host(text) == host
 
 
-@pytest.mark.parametrize("text", ["", ":", "a b", "a:99999", "a:x", "user@host", "a/b", "a:" + "1" * 5000, "http://"])
+@pytest.mark.parametrize(
+    "text", ["", ":", "a b", "a:99999", "a:x", "user@host", "a/b", "a:" + "1" * 5000, "http://"]
+)
 def test_wrong_hosts_say_what_is_right(text):
     with pytest.raises(LiveError, match="is no host"):
         read_host(text)

@@ -46,7 +46,11 @@ def text_of(renderable):
 def test_one_row_per_device_from_every_source():
     heard = Heard(answers={ID: ("fe80::1%2", 52414)}, hellos={"fe80::1%2": bytes(8)})
     agent = Found(
-        name="node-a", generation=AGENT, agent="10.99.0.1:52425", addresses=("10.99.0.1",), seen_by=("agent mDNS",)
+        name="node-a",
+        generation=AGENT,
+        agent="10.99.0.1:52425",
+        addresses=("10.99.0.1",),
+        seen_by=("agent mDNS",),
     )
     with server(pages(head_pages())) as port:
         found = discover(

@@ -170,7 +170,13 @@ CASES = {
         seen(node(address="192.168.43.20")),
         seen(node(address="192.168.45.20")),
     ),
-    "USB tethering": (network.hotspot, "warning", "USB tethering", seen(node(address="192.168.42.129")), seen()),
+    "USB tethering": (
+        network.hotspot,
+        "warning",
+        "USB tethering",
+        seen(node(address="192.168.42.129")),
+        seen(),
+    ),
     "VPN around a device": (
         network.vpn,
         "warning",
@@ -213,7 +219,13 @@ CASES = {
         seen(probes=(probe(outcome="other", detail="no EXO that we know"),)),
         seen(),
     ),
-    "no EXO at all": (cluster.exo_missing, "problem", "no EXO anywhere", Surroundings(Discovery(()), (HERE,)), seen()),
+    "no EXO at all": (
+        cluster.exo_missing,
+        "problem",
+        "no EXO anywhere",
+        Surroundings(Discovery(()), (HERE,)),
+        seen(),
+    ),
     "agent without EXO": (
         cluster.exo_missing,
         "warning",

@@ -23,7 +23,9 @@ from tests.live.discover.fakes import head_pages, legacy_pages, pages, server
 
 TOKEN = "correct horse battery"
 HERE = Facts("here", "linux", addresses=(("lo", "127.0.0.1", 8),))
-QUIET = Sources(lambda seconds, namespaces: Heard(), lambda seconds: (), lambda seconds: Announced(), probe_all)
+QUIET = Sources(
+    lambda seconds, namespaces: Heard(), lambda seconds: (), lambda seconds: Announced(), probe_all
+)
 
 
 def look(options):
@@ -34,7 +36,12 @@ def test_a_recorded_cluster_is_gathered_and_examined():
     with server(pages(head_pages())) as port, Agent(Settings("phone", TOKEN)) as agent:
         options = Options(hosts=(("127.0.0.1", port),), this_machine=False)
         surroundings = gather(
-            options, [agent.address, ("127.0.0.1", 1)], TOKEN, "Llama-3.3-70B-Instruct-4bit", look, lambda: HERE
+            options,
+            [agent.address, ("127.0.0.1", 1)],
+            TOKEN,
+            "Llama-3.3-70B-Instruct-4bit",
+            look,
+            lambda: HERE,
         )
     assert [facts.name for facts in surroundings.facts] == ["here", "phone"]
     assert len(surroundings.silent_agents) == 1
@@ -88,7 +95,15 @@ def test_discover_prints_one_json_document(run):
 def test_discover_expect_4_says_what_is_missing(run):
     with server(pages(legacy_pages())) as port:
         result = run(
-            "discover", "--host", f"127.0.0.1:{port}", "--host", "127.0.0.1:1", "--seconds", "0.1", "--expect", "4"
+            "discover",
+            "--host",
+            f"127.0.0.1:{port}",
+            "--host",
+            "127.0.0.1:1",
+            "--seconds",
+            "0.1",
+            "--expect",
+            "4",
         )
     assert result.exit_code == 1
     shown = " ".join(result.stdout.split())
@@ -118,7 +133,13 @@ def test_discover_of_an_empty_network_says_why_and_exits_0(run):
     result = run("discover", "--seconds", "0.1")
     assert result.exit_code == 0
     shown = " ".join(result.stdout.split())
-    for words in ("0 devices", "likely cause: EXO and our agent run on none", "way out: start EXO", "--host", "--sweep"):
+    for words in (
+        "0 devices",
+        "likely cause: EXO and our agent run on none",
+        "way out: start EXO",
+        "--host",
+        "--sweep",
+    ):
         assert words in shown
     assert json.loads(run("discover", "--seconds", "0.1", "--json").stdout)["missing"]
 

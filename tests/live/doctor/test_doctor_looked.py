@@ -20,7 +20,9 @@ NOTHING = Surroundings(Discovery(()), (Facts("here", "linux"),))
 def well():
     """A node with an agent, heard by multicast, that another node reaches; nothing is left unknown."""
     mini, air = node(memory_free_bytes=64e9), node("air", "192.168.1.6")
-    laptop = replace(with_wifi(), addresses=(("eth0", "192.168.1.5", 24),), temperature_c=40.0, power=Power(saver=False))
+    laptop = replace(
+        with_wifi(), addresses=(("eth0", "192.168.1.5", 24),), temperature_c=40.0, power=Power(saver=False)
+    )
     return seen(
         mini,
         probes=(probe(clock_offset_s=0.1, found=(mini, air)),),
@@ -77,7 +79,9 @@ def test_what_this_machine_hears_of_itself_is_not_ok():
     itself = node(address="192.168.1.2", api="127.0.0.1:52415")
     levels = {
         finding.what: finding.level
-        for finding in examine(seen(itself, probes=(probe("127.0.0.1", found=(itself,)), probe(outcome="refused"))))
+        for finding in examine(
+            seen(itself, probes=(probe("127.0.0.1", found=(itself,)), probe(outcome="refused")))
+        )
     }
     for name in ("ports are open", "one subnet", "multicast works", "every node reaches every other"):
         assert levels[f"not checked: {name}"] == "unknown"

@@ -79,7 +79,9 @@ class FakeExo:
         status = self.statuses[min(self.looks, len(self.statuses)) - 1]
         for instance in self.state["instances"].values():
             for runner in instance["MlxRingInstance"]["shardAssignments"]["runnerToShard"]:
-                body = {"errorMessage": "out of memory", "diagnostics": []} if status == "RunnerFailed" else {}
+                body = (
+                    {"errorMessage": "out of memory", "diagnostics": []} if status == "RunnerFailed" else {}
+                )
                 self.state["runners"][runner] = {status: body}
         self.state["lastEventAppliedIdx"] += 1
         now = datetime.now(UTC).isoformat()
@@ -89,7 +91,9 @@ class FakeExo:
     def _placement(self, query: dict[str, list[str]]) -> Script:
         nodes = int(query.get("min_nodes", ["1"])[0])
         if query["model_id"] != [MODEL]:
-            return json_answer({"error": {"message": "No cycles found with sufficient memory", "code": 400}}, 400)
+            return json_answer(
+                {"error": {"message": "No cycles found with sufficient memory", "code": 400}}, 400
+            )
         if nodes > 3:
             return json_answer(rest("instance_placement_min4_error"), 400)
         return json_answer(rest(f"instance_placement_min{nodes}"))
@@ -138,7 +142,9 @@ class FakeExo:
         for token in range(total):
             if token == self.breaks_after:
                 error = {"error": {"message": "Runner shutdown", "type": "InternalServerError", "code": 500}}
-                sends.append((token * self.gap_s, chunked(f"data: {json.dumps(error)}\n\ndata: [DONE]\n\n".encode())))
+                sends.append(
+                    (token * self.gap_s, chunked(f"data: {json.dumps(error)}\n\ndata: [DONE]\n\n".encode()))
+                )
                 return Script((*sends, (token * self.gap_s, b"0\r\n\r\n")))
             if token == self.garbled_after:
                 return Script((*sends, (token * self.gap_s, chunked(b"data: {oops\n\n"))))
@@ -151,8 +157,12 @@ class FakeExo:
             if last:
                 event["usage"] = {"prompt_tokens": prompt, "completion_tokens": total}
             sends.append(((token + 1) * self.gap_s, chunked(f"data: {json.dumps(event)}\n\n".encode())))
-        stats = json.dumps({"generation_tps": 1 / self.gap_s, "prompt_tokens": prompt, "generation_tokens": total})
-        sends.append((total * self.gap_s, chunked(f": generation_stats {stats}\n\ndata: [DONE]\n\n".encode())))
+        stats = json.dumps(
+            {"generation_tps": 1 / self.gap_s, "prompt_tokens": prompt, "generation_tokens": total}
+        )
+        sends.append(
+            (total * self.gap_s, chunked(f": generation_stats {stats}\n\ndata: [DONE]\n\n".encode()))
+        )
         return Script((*sends, (total * self.gap_s, b"0\r\n\r\n")))
 
 

@@ -50,10 +50,17 @@ def quick(speed: float = SPEED) -> Timeouts:
     """The usual time-outs, in the time of a replay."""
     usual = Timeouts()
     return Timeouts(
-        connect_s=1, answer_s=3, first_token_s=usual.first_token_s / speed, idle_s=usual.idle_s / speed,
-        idle_most_s=usual.idle_most_s / speed, look_again_s=usual.look_again_s / speed, report_s=usual.report_s / speed,
-        appear_s=usual.appear_s / speed, poll_s=usual.poll_s / speed, ready_s=3,
-    )  # fmt: skip
+        connect_s=1,
+        answer_s=3,
+        first_token_s=usual.first_token_s / speed,
+        idle_s=usual.idle_s / speed,
+        idle_most_s=usual.idle_most_s / speed,
+        look_again_s=usual.look_again_s / speed,
+        report_s=usual.report_s / speed,
+        appear_s=usual.appear_s / speed,
+        poll_s=usual.poll_s / speed,
+        ready_s=3,
+    )
 
 
 def scenario(speed: float = SPEED, **changes: Any) -> Scenario:
@@ -64,8 +71,12 @@ def scenario(speed: float = SPEED, **changes: Any) -> Scenario:
         "devices": {name: {"kind": "Linux laptop LPDDR5/DDR5-4800 dual channel"} for name in IDS},
         "workload": {"prompt_tokens": 60, "output_tokens": 40, "runs": 1},
         "placement": {"layers": {"node-a": 6, "node-b": 5, "node-c": 5}},
-        "recovery": {"time_out_least": f"{2 / speed} s", "time_out_most": f"{60 / speed} s", "probe": f"{2 / speed} s",
-                     "give_up": "20 s"},
+        "recovery": {
+            "time_out_least": f"{2 / speed} s",
+            "time_out_most": f"{60 / speed} s",
+            "probe": f"{2 / speed} s",
+            "give_up": "20 s",
+        },
     }
     return Scenario.model_validate(made | changes)
 
@@ -75,7 +86,9 @@ class LosingExo(FakeExo):
     """Three nodes by name; `record` is what happens to them."""
 
     record: dict[str, Any] = field(default_factory=lambda: recording("kill9_worker_node_rank2"))
-    sequence: list[Any] = field(default_factory=lambda: recording("kill9_worker_node_rank2_recovery")["ready_sequence"])
+    sequence: list[Any] = field(
+        default_factory=lambda: recording("kill9_worker_node_rank2_recovery")["ready_sequence"]
+    )
     speed: float = SPEED
     fatal: int = 0
     """Number of the chat in which it happens."""
@@ -104,7 +117,9 @@ class LosingExo(FakeExo):
     @property
     def received(self) -> int:
         """Tokens that came before the fault."""
-        return int(self.record["client_stream_tokens_received"]) or 10  # that of the master's loss was not kept
+        return (
+            int(self.record["client_stream_tokens_received"]) or 10
+        )  # that of the master's loss was not kept
 
     def since_s(self, at: float | None = None) -> float:
         """Recorded seconds since the fault."""
@@ -114,11 +129,16 @@ class LosingExo(FakeExo):
 
     def _report(self, name: str, since_s: float) -> float:
         """When the node last reported."""
-        return max((at for at in self._reports[name] if at <= min(since_s, self.dead.get(name, since_s))), default=-99.0)
+        return max(
+            (at for at in self._reports[name] if at <= min(since_s, self.dead.get(name, since_s))),
+            default=-99.0,
+        )
 
     def _entry(self, since_s: float) -> dict[str, Any]:
         timeline = self.record["state_timeline_changes_only"]
-        found: dict[str, Any] = ([one for one in timeline if one["t_since_fault_s"] <= since_s] or timeline[:1])[-1]
+        found: dict[str, Any] = (
+            [one for one in timeline if one["t_since_fault_s"] <= since_s] or timeline[:1]
+        )[-1]
         return found
 
     def _is_frozen(self, since_s: float) -> bool:
@@ -139,13 +159,21 @@ class LosingExo(FakeExo):
             address = f"/ip4/10.99.0.{list(IDS).index(sink) + 1}/tcp/52415"
             connections.setdefault(IDS[source], {})[IDS[sink]] = [{"sinkMultiaddr": {"address": address}}]
         reports = {name: self._report(name, since_s) for name in nodes}
-        events = sum(1 for name in nodes for at in self._reports[name] if entry["t_since_fault_s"] < at <= reports[name])
+        events = sum(
+            1
+            for name in nodes
+            for at in self._reports[name]
+            if entry["t_since_fault_s"] < at <= reports[name]
+        )
         return {
             "instances": self.state["instances"],
             "runners": self._runners(entry, since_s),
             "topology": {"nodes": [IDS[name] for name in nodes], "connections": connections},
             "nodeIdentities": {IDS[name]: {"friendlyName": name} for name in IDS},
-            "lastSeen": {IDS[name]: (EPOCH + timedelta(seconds=at / self.speed)).isoformat() for name, at in reports.items()},
+            "lastSeen": {
+                IDS[name]: (EPOCH + timedelta(seconds=at / self.speed)).isoformat()
+                for name, at in reports.items()
+            },
             "tasks": {},
             "lastEventAppliedIdx": entry["event_idx"] + events,
         }
@@ -162,8 +190,11 @@ class LosingExo(FakeExo):
                 name = next(name for name in IDS if IDS[name] == node)
                 age_s = min(since_s, self.dead.get(name, since_s)) - self.since_s(at)
                 step = [statuses for t_s, statuses in self.sequence if t_s <= age_s]
-                status = recorded.get(name, "RunnerReady") if number == 0 else (
-                    step[-1][min(rank, 1)] if step else "none")
+                status = (
+                    recorded.get(name, "RunnerReady")
+                    if number == 0
+                    else (step[-1][min(rank, 1)] if step else "none")
+                )
                 if status != "none":
                     found[runner] = {status: {}}
         return found
@@ -180,7 +211,9 @@ class LosingExo(FakeExo):
 
     def _delete(self, instance_id: str) -> Script:
         if self._is_frozen(self.since_s()):
-            return json_answer({"message": "Command received.", "command_id": "lost", "instance_id": instance_id})
+            return json_answer(
+                {"message": "Command received.", "command_id": "lost", "instance_id": instance_id}
+            )
         return super()._delete(instance_id)
 
     def _chat(self, path: str, body: dict[str, Any]) -> Script:
@@ -201,34 +234,67 @@ class LosingExo(FakeExo):
         if self.hangs_after is not None:
             return self._script(body, start, None, self.hangs_after)
         fault_s, events = self.record["fault_after_request_start_s"], self.record["client_stream_last_events"]
-        known = [entry for entry in events if not entry[1].startswith('data: {"id"')] if isinstance(events, list) else []
+        known = (
+            [entry for entry in events if not entry[1].startswith('data: {"id"')]
+            if isinstance(events, list)
+            else []
+        )
         sends = [(0.0, head(200, SSE_HEADERS))]
         for token in range(self.received):
             text = "" if token >= self.received - self.empty else None
-            sends.append((fault_s * (token + 1) / self.received, self._token(start + token, text, token < self.thinking)))
+            sends.append(
+                (
+                    fault_s * (token + 1) / self.received,
+                    self._token(start + token, text, token < self.thinking),
+                )
+            )
         for at_s, line in known:
             data = b"0\r\n\r\n" if line == "<EOF>" else chunked(f"{line}\n\n".encode())
             sends.append((fault_s + at_s, data))
         return Script(tuple(sends), "close" if known else "hold")
 
-    def _token(self, number: int, text: str | None = None, is_thinking: bool = False, last: dict[str, Any] | None = None) -> bytes:
+    def _token(
+        self,
+        number: int,
+        text: str | None = None,
+        is_thinking: bool = False,
+        last: dict[str, Any] | None = None,
+    ) -> bytes:
         key = "reasoning_content" if is_thinking else "content"
         choice = {"index": 0, "delta": {"role": "assistant", key: f"w{number} " if text is None else text}}
-        event = {"id": "cmd", "model": MODEL, "choices": [choice | ({"finish_reason": "length"} if last else {})]}
+        event = {
+            "id": "cmd",
+            "model": MODEL,
+            "choices": [choice | ({"finish_reason": "length"} if last else {})],
+        }
         return chunked(f"data: {json.dumps(event | (last or {}))}\n\n".encode())
 
-    def _script(self, body: dict[str, Any], start: int, breaks: int | None, pauses: int | None = None) -> Script:
+    def _script(
+        self, body: dict[str, Any], start: int, breaks: int | None, pauses: int | None = None
+    ) -> Script:
         """A whole reply behind the text given; prefill first."""
-        prompt, total = len(" ".join(turn["content"] for turn in body["messages"]).split()) * 2 + 11, body["max_tokens"]
-        progress = {"PrefillProgressChunk": {"model": MODEL, "processed_tokens": prompt, "total_tokens": prompt}}
-        sends = [(0.0, head(200, SSE_HEADERS)), (0.3, chunked(f": prefill_progress {json.dumps(progress)}\n\n".encode()))]
+        prompt, total = (
+            len(" ".join(turn["content"] for turn in body["messages"]).split()) * 2 + 11,
+            body["max_tokens"],
+        )
+        progress = {
+            "PrefillProgressChunk": {"model": MODEL, "processed_tokens": prompt, "total_tokens": prompt}
+        }
+        sends = [
+            (0.0, head(200, SSE_HEADERS)),
+            (0.3, chunked(f": prefill_progress {json.dumps(progress)}\n\n".encode())),
+        ]
         for token in range(total):
             at_s = 0.4 + token * GAP_S + (self.silent_s if pauses is not None and token >= pauses else 0.0)
             if token == breaks:
                 error = {"error": {"message": "Runner shutdown", "type": "InternalServerError", "code": 500}}
                 sends.append((at_s, chunked(f"data: {json.dumps(error)}\n\ndata: [DONE]\n\n".encode())))
                 break
-            usage = {"usage": {"prompt_tokens": prompt, "completion_tokens": total}} if token == total - 1 else None
+            usage = (
+                {"usage": {"prompt_tokens": prompt, "completion_tokens": total}}
+                if token == total - 1
+                else None
+            )
             sends.append((at_s, self._token(start + token, last=usage)))
         else:
             sends.append((sends[-1][0], chunked(b"data: [DONE]\n\n")))
@@ -244,7 +310,10 @@ class LosingExo(FakeExo):
 def reports(record: dict[str, Any], name: str) -> list[float]:
     """When a node reported (s since the fault), from the recorded ages of its last report; about once per second between."""
     samples = [(at_s, ages) for at_s, ages in record["last_seen_age_samples"]]
-    samples += [(entry["t_since_fault_s"], entry["last_seen_age_s"]) for entry in record["state_timeline_changes_only"]]
+    samples += [
+        (entry["t_since_fault_s"], entry["last_seen_age_s"])
+        for entry in record["state_timeline_changes_only"]
+    ]
     found: list[float] = []
     last_s = max(at_s for at_s, _ in samples)
     for at_s, ages in sorted(samples, key=lambda sample: sample[0]):
@@ -256,4 +325,8 @@ def reports(record: dict[str, Any], name: str) -> list[float]:
         found.append(report_s)
     if not found or last_s - found[-1] > 3.0:
         return [found[0] - REPORT_S * k for k in range(99, 0, -1)] + found if found else []
-    return [found[0] - REPORT_S * k for k in range(99, 0, -1)] + found + [found[-1] + REPORT_S * k for k in range(1, 2000)]
+    return (
+        [found[0] - REPORT_S * k for k in range(99, 0, -1)]
+        + found
+        + [found[-1] + REPORT_S * k for k in range(1, 2000)]
+    )

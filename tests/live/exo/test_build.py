@@ -13,7 +13,11 @@ from live.exo.state import ClusterState, parse_instance, parse_state
 from tests.live.exo.fake import rest
 from tests.live.replay import DATA
 
-A, B, C = "c23be1351091c5fea37ee056335b39d0", "d66a68583f2072fb2d9bbdc3b7b39d75", "8f767940680fa000a79b1c14c4bac7f5"
+A, B, C = (
+    "c23be1351091c5fea37ee056335b39d0",
+    "d66a68583f2072fb2d9bbdc3b7b39d75",
+    "8f767940680fa000a79b1c14c4bac7f5",
+)
 
 
 def idle() -> dict[str, Any]:
@@ -78,14 +82,20 @@ def test_oldest_version() -> None:
             "MlxRingInstance": {
                 "instanceId": "i",
                 "hosts": [],
-                "shardAssignments": {"modelId": "m", "runnerToShard": {"r": shard}, "nodeToRunner": {"12D3a": "r"}},
+                "shardAssignments": {
+                    "modelId": "m",
+                    "runnerToShard": {"r": shard},
+                    "nodeToRunner": {"12D3a": "r"},
+                },
             }
         }
     )
     body = build_instance(template, state, [("12D3b", 0, 1), ("12D3a", 1, 4)])["MlxRingInstance"]
     assert [host["ip"] for host in body["hosts"]] == ["10.0.0.2", "10.0.0.1"]
     assert "hostsByNode" not in body
-    assert all("modelMeta" in s["PipelineShardMetadata"] for s in body["shardAssignments"]["runnerToShard"].values())
+    assert all(
+        "modelMeta" in s["PipelineShardMetadata"] for s in body["shardAssignments"]["runnerToShard"].values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,7 +141,11 @@ def test_four_in_a_ring_know_their_neighbours_only() -> None:
     raw["topology"] = {
         "nodes": ids,
         "connections": {
-            a: {b: [{"sinkMultiaddr": {"address": f"/ip4/10.0.0.{ids.index(b)}/tcp/1"}}] for b in ids if b != a}
+            a: {
+                b: [{"sinkMultiaddr": {"address": f"/ip4/10.0.0.{ids.index(b)}/tcp/1"}}]
+                for b in ids
+                if b != a
+            }
             for a in ids
         },
     }

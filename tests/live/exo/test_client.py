@@ -15,7 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live.errors import ApiChanged, InstanceFailed, LiveError, NotOffered, PlacementRefused, Refused, Unreachable
+from live.errors import (
+    ApiChanged,
+    InstanceFailed,
+    LiveError,
+    NotOffered,
+    PlacementRefused,
+    Refused,
+    Unreachable,
+)
 from live.exo.casing import snake
 from live.exo.client import ExoClient, Timeouts
 from live.exo.state import parse_state
@@ -24,7 +32,11 @@ from tests.live.exo.fake import MODEL, FakeExo, rest
 from tests.live.replay import DATA, ReplayServer, json_answer
 
 QUICK = Timeouts(connect_s=1, answer_s=2, poll_s=0.01, appear_s=0.3, ready_s=2)
-A, B, C = "c23be1351091c5fea37ee056335b39d0", "d66a68583f2072fb2d9bbdc3b7b39d75", "8f767940680fa000a79b1c14c4bac7f5"
+A, B, C = (
+    "c23be1351091c5fea37ee056335b39d0",
+    "d66a68583f2072fb2d9bbdc3b7b39d75",
+    "8f767940680fa000a79b1c14c4bac7f5",
+)
 
 
 @pytest.fixture
@@ -72,7 +84,9 @@ def test_both_casings_say_the_same() -> None:
     assert parse_state(snake(raw)).nodes == parse_state(raw).nodes
 
 
-@given(st.dictionaries(st.uuids().map(str) | st.text("0123456789abcdef", min_size=8, max_size=32), st.integers()))
+@given(
+    st.dictionaries(st.uuids().map(str) | st.text("0123456789abcdef", min_size=8, max_size=32), st.integers())
+)
 def test_ids_are_no_words(ids: dict[str, int]) -> None:
     assert snake(ids) == ids
     assert snake({"RunnerReady": {}, "mlx-community/Llama-3.3-70B": 1, "12D3KooWAbCd": 2}).keys() == {
@@ -152,7 +166,9 @@ def test_interrupts_leave_nothing_behind(fake: FakeExo, how: str) -> None:
             exo.create_instance(rest("instance_placement_min2"))
             if how == "exception":
                 raise ZeroDivisionError
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT if how == "sigint" else signal.SIGTERM)).start()
+            threading.Timer(
+                0.05, os.kill, (os.getpid(), signal.SIGINT if how == "sigint" else signal.SIGTERM)
+            ).start()
             threading.Event().wait(5)
     assert len(fake.deleted) == 1
     assert not fake.state["instances"]

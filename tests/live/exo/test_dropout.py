@@ -19,9 +19,15 @@ WARM_UPS = 2
 def drop(fake: LosingExo, out: Path, said: list[str] | None = None, **more: Any) -> ExoDropped:
     with fake.serve() as server:
         return exo_dropout(
-            more.pop("wanted", scenario()), [server.url], more.pop("device", "node-c"), more.pop("at_token", 10), out,
-            say=(said if said is not None else []).append, timeouts=quick(), **more,
-        )  # fmt: skip
+            more.pop("wanted", scenario()),
+            [server.url],
+            more.pop("device", "node-c"),
+            more.pop("at_token", 10),
+            out,
+            say=(said if said is not None else []).append,
+            timeouts=quick(),
+            **more,
+        )
 
 
 def test_a_command_takes_the_device_away(tmp_path: Path) -> None:
@@ -31,7 +37,9 @@ def test_a_command_takes_the_device_away(tmp_path: Path) -> None:
     received = fake.received
     (recovery,) = done.recoveries
     assert (recovery.token, recovery.devices, len(done.tokens)) == (received, ("node-c",), 40)
-    assert done.before == pytest.approx(received / fake.record["fault_after_request_start_s"] * SPEED, rel=0.3)
+    assert done.before == pytest.approx(
+        received / fake.record["fault_after_request_start_s"] * SPEED, rel=0.3
+    )
     assert done.after == pytest.approx(SPEED / 0.06, rel=0.3)
     assert "true" in " ".join(said)
     found = read_measurement(out)
@@ -45,7 +53,10 @@ def test_a_command_takes_the_device_away(tmp_path: Path) -> None:
     assert (phases[0]["start_ns"], phases[-1]["end_ns"]) == (tokens[received - 1], tokens[received])
     assert (phases[-1]["end_ns"] - phases[0]["start_ns"]) / 1e9 == pytest.approx(recovery.seconds)
     assert found.provenance.cluster["fault"] == {"device": "node-c", "at_token": 10, "how": "true"}
-    assert any("`true` ended with exit code 0" in text and "last token before the silence" in text for text in done.warnings)
+    assert any(
+        "`true` ended with exit code 0" in text and "last token before the silence" in text
+        for text in done.warnings
+    )
     assert len(fake.deleted) == len(fake.posted) == 2  # nothing is left behind
 
 
@@ -59,7 +70,11 @@ def test_the_operator_is_asked(tmp_path: Path) -> None:
 
 def test_nothing_breaks(tmp_path: Path) -> None:
     with pytest.raises(LiveError, match="nothing broke") as caught:
-        drop(LosingExo(record=undisturbed(), at_once=0), tmp_path / "d.jsonl", command="echo no such host >&2; exit 3")
+        drop(
+            LosingExo(record=undisturbed(), at_once=0),
+            tmp_path / "d.jsonl",
+            command="echo no such host >&2; exit 3",
+        )
     assert "exit code 3: no such host" in str(caught.value)
     assert "node-a, node-b, node-c" in str(caught.value)
     assert len(list(read_measurement(tmp_path / "d.jsonl").of("token"))) == 40

@@ -42,7 +42,9 @@ class Held:
     said: list[str] = field(default_factory=list)
 
     def chat(self, prompt: str = PROMPT, wanted: int = WANTED, **more: Any) -> Mended:
-        return self.mender.chat(prompt, wanted, on_token=lambda index, t_ns: self.tokens.append((index, t_ns)), **more)
+        return self.mender.chat(
+            prompt, wanted, on_token=lambda index, t_ns: self.tokens.append((index, t_ns)), **more
+        )
 
 
 @pytest.fixture
@@ -60,7 +62,9 @@ def hold(stack: ExitStack, fake: LosingExo, wanted: Scenario | None = None) -> H
     instance = client.create_instance(client.instance_with(MODEL, layers))
     client.wait_ready(instance)
     said: list[str] = []
-    mender = Mender(client, wanted or scenario(fake.speed), instance, names, urls=[server.url], say=said.append)
+    mender = Mender(
+        client, wanted or scenario(fake.speed), instance, names, urls=[server.url], say=said.append
+    )
     return Held(fake, mender, said=said)
 
 
@@ -171,7 +175,9 @@ def test_a_second_break_in_the_same_reply(stack: ExitStack) -> None:
     check_reply(held, mended)
     assert [recovery.token for recovery in mended.recoveries] == [held.fake.received, held.fake.received + 6]
     assert held.fake.chats[2][1]["messages"][1]["content"] == words(held.fake.received + 6)
-    assert len(held.fake.posted) == 2  # the second time nothing was lost, so the reply is only asked for again
+    assert (
+        len(held.fake.posted) == 2
+    )  # the second time nothing was lost, so the reply is only asked for again
 
 
 def test_chats_that_break_together_are_mended_once(stack: ExitStack) -> None:
@@ -216,8 +222,13 @@ def test_thinking_text_cannot_be_given_back(stack: ExitStack) -> None:
 
 def test_survivors_that_cannot_hold_the_model(stack: ExitStack) -> None:
     """The placement's own words, and everything that came."""
-    tight = scenario(devices={name: {"kind": "Linux laptop LPDDR5/DDR5-4800 dual channel", "usable_memory": "8.5 MB"}
-                              for name in IDS}, engine={"name": "exo", "memory_overhead": "0 B"})
+    tight = scenario(
+        devices={
+            name: {"kind": "Linux laptop LPDDR5/DDR5-4800 dual channel", "usable_memory": "8.5 MB"}
+            for name in IDS
+        },
+        engine={"name": "exo", "memory_overhead": "0 B"},
+    )
     held = hold(stack, LosingExo(), tight)
     with pytest.raises(NotMended, match="node-a, node-b cannot hold the model") as caught:
         held.chat()
@@ -230,7 +241,9 @@ def test_survivors_that_cannot_hold_the_model(stack: ExitStack) -> None:
 def test_gives_up(stack: ExitStack) -> None:
     """zenoh without the fix never elects a new master: the state stands still for ever."""
     record = recording("unpatched_zenoh_1.9.0/kill9_master_node_zenoh_router_mode")
-    wanted = scenario(recovery={"time_out_least": "0.08 s", "time_out_most": "2.4 s", "probe": "0.08 s", "give_up": "1.5 s"})
+    wanted = scenario(
+        recovery={"time_out_least": "0.08 s", "time_out_most": "2.4 s", "probe": "0.08 s", "give_up": "1.5 s"}
+    )
     held = hold(stack, LosingExo(record=record), wanted)
     with pytest.raises(NotMended, match=r"given up after 1.5 s without a token") as caught:
         held.chat()
@@ -263,7 +276,9 @@ def test_the_next_address_where_the_node_asked_is_lost(stack: ExitStack) -> None
     door = stack.enter_context(ReplayServer({"*": first}))
     other = stack.enter_context(fake.serve())
     client = stack.enter_context(ExoClient(door.url, timeouts=quick()))
-    instance = client.create_instance(client.instance_with(MODEL, [(IDS["node-a"], 0, 11), (IDS["node-c"], 11, 16)]))
+    instance = client.create_instance(
+        client.instance_with(MODEL, [(IDS["node-a"], 0, 11), (IDS["node-c"], 11, 16)])
+    )
     client.wait_ready(instance)
     mender = Mender(client, scenario(), instance, names, urls=[door.url, other.url])
     mended = mender.chat(PROMPT, WANTED, on_token=lambda index, _: down.set() if index == 4 else None)
@@ -300,8 +315,12 @@ def test_without_a_complete_scenario_exo_places(stack: ExitStack, monkeypatch: p
 
     def placement(query: dict[str, list[str]]) -> Script:
         asked.append(1)
-        noticed = [(IDS["node-a"], 0, 8), (IDS["node-b"], 8, 16)] if len(asked) > 2 else [(IDS["node-c"], 0, 16)]
-        return json_answer(build_instance(parse_instance(fake.posted[0]), parse_state(fake._state()), noticed))
+        noticed = (
+            [(IDS["node-a"], 0, 8), (IDS["node-b"], 8, 16)] if len(asked) > 2 else [(IDS["node-c"], 0, 16)]
+        )
+        return json_answer(
+            build_instance(parse_instance(fake.posted[0]), parse_state(fake._state()), noticed)
+        )
 
     monkeypatch.setattr(fake, "_placement", placement)
     mended = held.chat()

@@ -30,7 +30,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def state(index: int, **reports_s: float | None) -> ClusterState:
     """A state in which nodes last reported so many seconds after noon."""
-    nodes = tuple(Node(name, name, last_seen=None if at is None else NOON + timedelta(seconds=at)) for name, at in reports_s.items())
+    nodes = tuple(
+        Node(name, name, last_seen=None if at is None else NOON + timedelta(seconds=at))
+        for name, at in reports_s.items()
+    )
     return ClusterState(nodes, (), {}, {}, (), index, {})
 
 

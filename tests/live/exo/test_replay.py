@@ -28,7 +28,12 @@ def recorded(path: Path) -> list[dict[str, Any]]:
 
 
 def chat_of(
-    script: Script, *, speed: float = SPEED, timeouts: Timeouts | None = None, state: Any = STATE, max_tokens: int = 256
+    script: Script,
+    *,
+    speed: float = SPEED,
+    timeouts: Timeouts | None = None,
+    state: Any = STATE,
+    max_tokens: int = 256,
 ) -> tuple[Reply, ReplayServer]:
     """The reply that our client makes of a script."""
     states = state if callable(state) else json_answer(state)
@@ -46,7 +51,9 @@ def test_streams(path: Path) -> None:
     tokens = [line for line in lines if line["line"].startswith("data: {")]
     last = json.loads(tokens[-1]["line"][6:])
     assert len(reply.tokens) == len(tokens) == header["body"]["max_tokens"] == reply.completion_tokens
-    assert reply.text == "".join(json.loads(line["line"][6:])["choices"][0]["delta"]["content"] for line in tokens)
+    assert reply.text == "".join(
+        json.loads(line["line"][6:])["choices"][0]["delta"]["content"] for line in tokens
+    )
     assert (reply.finish_reason, reply.done) == (last["choices"][0]["finish_reason"], True)
     assert reply.command_id == last["id"]
     assert reply.prompt_tokens == last["usage"]["prompt_tokens"]
@@ -56,12 +63,17 @@ def test_streams(path: Path) -> None:
     assert len(reply.prefill) == sum("prefill_progress" in line["line"] for line in lines)
     assert reply.keep_alives == sum("keep-alive" in line["line"] for line in lines)
     # The last connection is the chat; its first send is the head. What left the server is what arrived, in time.
-    sends = zip(server.sent_ns[-1][1:], lines, strict=False)  # we hang up at [DONE], maybe before EOF was sent
+    sends = zip(
+        server.sent_ns[-1][1:], lines, strict=False
+    )  # we hang up at [DONE], maybe before EOF was sent
     sent = [ns - reply.sent_ns for ns, line in sends if line in tokens]
     late_s = sorted((token.t_ns - ns) / 1e9 for token, ns in zip(reply.tokens, sent, strict=True))
     assert late_s[len(late_s) // 2] < 0.005
     assert late_s[-1] < 0.2
-    times_s = [token.t_ns / 1e9 - line["t_ns"] / 1e9 / SPEED for token, line in zip(reply.tokens, tokens, strict=True)]
+    times_s = [
+        token.t_ns / 1e9 - line["t_ns"] / 1e9 / SPEED
+        for token, line in zip(reply.tokens, tokens, strict=True)
+    ]
     assert max(map(abs, times_s)) < 0.2
 
 
@@ -155,7 +167,11 @@ def state_of(entry: dict[str, Any], since_s: float) -> dict[str, Any]:
     for edge in entry["edges"]:
         source, _, sink = edge.partition(">")
         connections.setdefault(source, {})[sink] = [
-            {"sinkMultiaddr": {"address": f"/ip4/10.0.0.{nodes.index(sink)}" if sink in nodes else "/ip4/10.0.0.99"}}
+            {
+                "sinkMultiaddr": {
+                    "address": f"/ip4/10.0.0.{nodes.index(sink)}" if sink in nodes else "/ip4/10.0.0.99"
+                }
+            }
         ]
     return {
         "instances": {key: ring(key, shards) for key, shards in assignments.items()},
@@ -196,7 +212,9 @@ def ring(key: str, shards: list[tuple[str, str, str]]) -> dict[str, Any]:
     }
 
 
-SILENT = [path for path in WITH_STREAM if "runner_process" not in path.name]  # EXO itself reports that one at once
+SILENT = [
+    path for path in WITH_STREAM if "runner_process" not in path.name
+]  # EXO itself reports that one at once
 
 
 @pytest.mark.parametrize("path", SILENT, ids=lambda path: f"{path.parent.name}-{path.stem}")

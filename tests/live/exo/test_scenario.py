@@ -30,7 +30,12 @@ def macs() -> dict[str, Any]:
     }
     kinds = {a: "thunderbolt", b: "thunderbolt", c: "wifi"}
     for node, (model, chip, name, memory) in who.items():
-        raw["nodeIdentities"][node] |= {"modelId": model, "chipId": chip, "friendlyName": name, "osVersion": "15.3"}
+        raw["nodeIdentities"][node] |= {
+            "modelId": model,
+            "chipId": chip,
+            "friendlyName": name,
+            "osVersion": "15.3",
+        }
         raw["nodeMemory"][node] |= {
             "ramTotal": {"inBytes": memory * 2**30},
             "ramAvailable": {"inBytes": memory * 2**29},
@@ -111,7 +116,11 @@ def test_commands(tmp_path: Path) -> None:
         (tmp_path / "mine.yaml").write_text(text.replace("output_tokens: 256", "output_tokens: 4"))
         said: list[str] = []
         result = live_run(
-            tmp_path / "mine.yaml", server.url, tmp_path / "m.jsonl", record=tmp_path / "r.jsonl", say=said.append
+            tmp_path / "mine.yaml",
+            server.url,
+            tmp_path / "m.jsonl",
+            record=tmp_path / "r.jsonl",
+            say=said.append,
         )
     assert result["runs_done"] == 5
     assert result["failures"] == []

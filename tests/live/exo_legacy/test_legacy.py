@@ -63,7 +63,9 @@ def expected(path: Path) -> tuple[int, str]:
     """Tokens and the words in a recording: fillers without text are no tokens with 0.0.11."""
     chunks = json.loads(path.read_text())["chunks"]
     texts = [
-        json.loads(c["data"][6:])["choices"][0]["delta"]["content"] for c in chunks if c["data"].startswith("data")
+        json.loads(c["data"][6:])["choices"][0]["delta"]["content"]
+        for c in chunks
+        if c["data"].startswith("data")
     ]
     tokens = [text for text in texts if text or not is_old(path)]
     return len(tokens), "".join(tokens)
@@ -75,7 +77,10 @@ def test_streams(path: Path) -> None:
     speed = max(30.0, record["t_end"] / 0.35)
     hangs = script.end == "hold"
     timeouts = Timeouts(
-        first_token_s=2.0, idle_s=15 / speed if hangs else 2.0, idle_most_s=15 / speed if hangs else 2.0, patience=2
+        first_token_s=2.0,
+        idle_s=15 / speed if hangs else 2.0,
+        idle_most_s=15 / speed if hangs else 2.0,
+        patience=2,
     )
     with ReplayServer(routes(script, old=is_old(path)), speed) as server:
         client = LegacyClient(server.url, timeouts=timeouts)
@@ -96,14 +101,23 @@ def test_streams(path: Path) -> None:
         if json.loads(chunk["data"][6:] or "{}").get("choices")
         and (not is_old(path) or json.loads(chunk["data"][6:])["choices"][0]["delta"]["content"])
     ]
-    assert max(abs(token.t_ns / 1e9 - t_s / speed) for token, t_s in zip(reply.tokens, times, strict=True)) < 0.25
+    assert (
+        max(abs(token.t_ns / 1e9 - t_s / speed) for token, t_s in zip(reply.tokens, times, strict=True))
+        < 0.25
+    )
     assert reply.headers_ns is not None
     assert reply.headers_ns / 1e9 == pytest.approx(record["t_headers"] / speed, abs=0.25)
 
 
 def test_there_are_recordings_of_every_kind() -> None:
     names = " ".join(str(path) for path in recordings())
-    for kind in ("concurrent3", "observer_on_last", "after_rejoin", "v0.0.11/chat_stream", "max_tokens_5_ignored"):
+    for kind in (
+        "concurrent3",
+        "observer_on_last",
+        "after_rejoin",
+        "v0.0.11/chat_stream",
+        "max_tokens_5_ignored",
+    ):
         assert kind in names
     assert [
         expected(LEGACY / "v0.0.11/chat_stream.json")[0],
@@ -138,7 +152,11 @@ def test_a_lost_node_is_named() -> None:
     last = json.loads(lines[-1])
     views = [
         TOPOLOGY,
-        {"nodes": {n: TOPOLOGY["nodes"][n] for n in ("alpha", "charlie")}, "peer_graph": {}, "active_node_id": None},
+        {
+            "nodes": {n: TOPOLOGY["nodes"][n] for n in ("alpha", "charlie")},
+            "peer_graph": {},
+            "active_node_id": None,
+        },
     ]
     assert "bravo" not in json.dumps(last.get("nodes", last.get("body", {}).get("nodes", [])))
     _, script = legacy_exchange(LEGACY / "dropout/kill_middle_node_raw_socket.json")
@@ -149,12 +167,16 @@ def test_a_lost_node_is_named() -> None:
         return json_answer(views[0] if len(seen) < 3 else views[1])
 
     known = routes(Script(script.sends[:-1], "hold"), topology=topology)
-    with ReplayServer(known, 30.0) as server, pytest.raises(StreamStalled, match="because bravo left the cluster"):
+    with (
+        ReplayServer(known, 30.0) as server,
+        pytest.raises(StreamStalled, match="because bravo left the cluster"),
+    ):
         LegacyClient(server.url, timeouts=Timeouts(idle_s=0.2, idle_most_s=0.2)).chat("llama-3.2-1b", "?")
 
 
 @pytest.mark.parametrize(
-    ("name", "status"), [("chat_bad_message", 500), ("chat_missing_messages", 500), ("chat_mlx_only_model", 400)]
+    ("name", "status"),
+    [("chat_bad_message", 500), ("chat_missing_messages", 500), ("chat_mlx_only_model", 400)],
 )
 def test_refusals(name: str, status: int) -> None:
     record, script = legacy_exchange(LEGACY / f"http/{name}.json")
@@ -214,7 +236,10 @@ def test_modern_exo_is_not_legacy() -> None:
 
 def test_dwell_times_of_the_recorded_poll() -> None:
     """Beside the recording stand medians of 63.8, 35.8, 30.5 ms and gaps of about 8 ms; without the prefill, so 5 %."""
-    rows = [json.loads(line) for line in (LEGACY / "v0.0.11/topology_active_node_poll.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (LEGACY / "v0.0.11/topology_active_node_poll.jsonl").read_text().splitlines()
+    ]
     dwell = dwell_times_s([(round(row["t_unix"] * 1e9), row["active_node_id"]) for row in rows])
     measured = {node: median(times) * 1e3 for node, times in dwell.items()}
     assert measured == pytest.approx({"alpha": 63.8, "bravo": 35.8, "charlie": 30.5, None: 8.0}, rel=0.05)

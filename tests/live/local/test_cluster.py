@@ -75,8 +75,11 @@ def test_a_throttled_device_is_slower(measured: Measurement) -> None:
 def service_s(measured: Measurement, server: str) -> list[float]:
     """Time from each delivered request to its reply."""
     hops = [event for event in measured.of("hop") if server in (event["source"], event["sink"])]
-    return [(reply["sent_ns"] - request["sent_ns"] - request["imposed_ns"] - request["late_ns"]) / 1e9
-            for request, reply in pairwise(hops) if reply["source"] == server]
+    return [
+        (reply["sent_ns"] - request["sent_ns"] - request["imposed_ns"] - request["late_ns"]) / 1e9
+        for request, reply in pairwise(hops)
+        if reply["source"] == server
+    ]
 
 
 def test_messages_are_as_the_simulator_says(measured: Measurement) -> None:
@@ -102,13 +105,17 @@ def test_the_header_tells_what_was_measured(measured: Measurement) -> None:
 
 
 def test_several_scenarios_are_measured_there_and_back(tmp_path: Path) -> None:
-    asked = [scenario([8, 8], name=name, delay=delay, runs=2, output_tokens=16)
-             for name, delay in (("near", "0 s"), ("far", "5 ms"))]
+    asked = [
+        scenario([8, 8], name=name, delay=delay, runs=2, output_tokens=16)
+        for name, delay in (("near", "0 s"), ("far", "5 ms"))
+    ]
     visited: list[str] = []
     files = measure(asked, tmp_path, visited.append)
     assert [text.split(":")[0] for text in visited if ": run" in text] == ["near", "far", "far", "near"]
     near, far = (read_measurement(file) for file in files)
-    quickest_s = [min(np.diff(times).min() for times in found.token_times_s().values()) for found in (near, far)]
+    quickest_s = [
+        min(np.diff(times).min() for times in found.token_times_s().values()) for found in (near, far)
+    ]
     assert quickest_s[1] > quickest_s[0] + 0.010, "10 ms more each way, and both may be disturbed"
     assert len(list(far.of("reference"))) == 2
     assert any("only 16 tokens" in text for text in far.warnings)
@@ -165,8 +172,12 @@ def test_a_killed_server_costs_no_token(tmp_path: Path) -> None:
 
 def _kill_a_server() -> int:
     """kill -9 of the last server of this process's cluster."""
-    listed = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "live.local.server"], capture_output=True, text=True,
-                            check=True).stdout
+    listed = subprocess.run(
+        ["pgrep", "-P", str(os.getpid()), "-f", "live.local.server"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     pid = int(listed.split()[-1])
     os.kill(pid, signal.SIGKILL)
     return pid
@@ -195,8 +206,11 @@ def running(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Path, dict[st
     asked = scenario([4, 4, 4, 4], loads=["0 %", "50 %", "0 %", "0 %"], output_tokens=5000)
     dump(asked, folder / "long.yaml")
     file = folder / "out.jsonl"
-    with subprocess.Popen([sys.executable, "-c", COMMAND, str(folder / "long.yaml"), "-o", str(file)],
-                          stderr=subprocess.PIPE, text=True) as command:
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(folder / "long.yaml"), "-o", str(file)],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as command:
         try:
             assert until(lambda: file.exists() and file.read_text().count('{"type":"token"') >= 5, 60)
             yield command, file, children_of(command.pid)
@@ -206,7 +220,9 @@ def running(folder: Path) -> Iterator[tuple[subprocess.Popen[str], Path, dict[st
 
 def children_of(pid: int) -> dict[str, list[int]]:
     """Child processes by the last part of their module's name."""
-    listed = subprocess.run(["pgrep", "-a", "-P", str(pid)], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["pgrep", "-a", "-P", str(pid)], capture_output=True, text=True, check=True
+    ).stdout
     found: dict[str, list[int]] = {}
     for line in listed.splitlines():
         child, _, words = line.partition(" ")

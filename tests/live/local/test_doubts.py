@@ -29,8 +29,11 @@ def plan(output_tokens: int = TOKENS, share: float = 0.5) -> Any:
 
 
 QUIET: dict[str, Any] = {
-    "visits": [[run()], [run(1.01)]], "achieved": {"phone": 0.51}, "others_cores": [0.02],
-    "reference_s": [0.017, 0.0172]}
+    "visits": [[run()], [run(1.01)]],
+    "achieved": {"phone": 0.51},
+    "others_cores": [0.02],
+    "reference_s": [0.017, 0.0172],
+}
 
 
 def test_a_quiet_measurement_raises_no_doubt() -> None:
@@ -41,13 +44,16 @@ def test_a_growing_context_is_no_drift() -> None:
     assert doubts(plan(), **QUIET | {"visits": [[run(growth=0.5)], [run(growth=0.5)]]}) == []
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"others_cores": [0.0, 0.8]}, "0.80 cores busy"),
-    ({"reference_s": [0.017, 0.020]}, "reference workload drifted by 16%"),
-    ({"achieved": {"phone": 0.7}}, "phone was to run at 50% of full speed and ran at 70%"),
-    ({"visits": [[run(late_ns=2_000_000)]]}, "relay delivered late: 2 ms at the median"),
-    ({"visits": [[run()], [run()], [run(1.3)]]}, "the last third of all tokens took +30%"),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"others_cores": [0.0, 0.8]}, "0.80 cores busy"),
+        ({"reference_s": [0.017, 0.020]}, "reference workload drifted by 16%"),
+        ({"achieved": {"phone": 0.7}}, "phone was to run at 50% of full speed and ran at 70%"),
+        ({"visits": [[run(late_ns=2_000_000)]]}, "relay delivered late: 2 ms at the median"),
+        ({"visits": [[run()], [run()], [run(1.3)]]}, "the last third of all tokens took +30%"),
+    ],
+)
 def test_each_doubt_names_its_figure(changes: dict[str, Any], words: str) -> None:
     found = doubts(plan(), **QUIET | changes)
     assert len(found) == 1

@@ -50,7 +50,9 @@ class TestForReal:
     def test_kill_9(self, uninterrupted: Dropped, tmp_path: Path) -> None:
         done = run_dropout(asked(), [Fault("d1", AT, "kill")], tmp_path / "kill.jsonl")
         self._check(done, uninterrupted, "d1")
-        assert done.recoveries[0].phases_s()["detect"] < RecoverySpec().time_out_least  # told by the closed connection
+        assert (
+            done.recoveries[0].phases_s()["detect"] < RecoverySpec().time_out_least
+        )  # told by the closed connection
 
     def test_a_silent_hang(self, uninterrupted: Dropped, tmp_path: Path) -> None:
         done = run_dropout(asked(), [Fault("d2", AT, "hang")], tmp_path / "hang.jsonl")
@@ -72,13 +74,16 @@ class TestForReal:
         done = run_dropout(longer, [Fault("d3", AT)], tmp_path / "batch.jsonl")
         layers = list(done.recoveries[0].layers.values())
         fresh = scenario(layers, prompt_tokens=32, output_tokens=2 * TOKENS - AT)
-        assert done.tokens[AT:] == run_dropout(fresh, (), tmp_path / "fresh.jsonl", received=done.tokens[:AT]).tokens
+        assert (
+            done.tokens[AT:]
+            == run_dropout(fresh, (), tmp_path / "fresh.jsonl", received=done.tokens[:AT]).tokens
+        )
 
     def test_a_loss_during_a_recovery(self, tmp_path: Path) -> None:
         """One more server goes while the model loads: one recovery, gone through twice, and no token lost."""
         faults = [Fault("d1", AT), Fault("d3", AT, later_s=0.25)]
         done = run_dropout(asked(), faults, tmp_path / "twice.jsonl")
-        recovery, = done.recoveries
+        (recovery,) = done.recoveries
         assert set(recovery.devices) == {"d1", "d3"}
         assert set(recovery.layers) == {"d0", "d2"}
         names = [name for name, _ in recovery.marks]
@@ -112,7 +117,7 @@ class TestForReal:
         """Every token once and the same as without the fault; the phases fill the whole recovery."""
         assert done.tokens == uninterrupted.tokens
         assert len(done.tokens) == TOKENS
-        recovery, = done.recoveries
+        (recovery,) = done.recoveries
         assert (recovery.devices, recovery.token) == ((lost,), AT)
         assert lost not in recovery.layers
         assert sum(recovery.layers.values()) == sum(LAYERS)
@@ -124,10 +129,18 @@ class TestForReal:
         assert all(one["end_ns"] == two["start_ns"] for one, two in zip(phases, phases[1:], strict=False))
         assert (phases[-1]["end_ns"] - phases[0]["start_ns"]) / 1e9 == pytest.approx(recovery.seconds)
 
-    @pytest.mark.parametrize(("fault", "said"), [
-        (Fault("d0", AT), "d0 is the client"), (Fault("d9", AT), "choose one of the servers d1, d2, d3"),
-        (Fault("d1", TOKENS), "token 32 is not inside the reply"),
-        (Fault("d1", AT, "hang", back_after_s=1.0), "only a device that is killed can go later or come back")])
+    @pytest.mark.parametrize(
+        ("fault", "said"),
+        [
+            (Fault("d0", AT), "d0 is the client"),
+            (Fault("d9", AT), "choose one of the servers d1, d2, d3"),
+            (Fault("d1", TOKENS), "token 32 is not inside the reply"),
+            (
+                Fault("d1", AT, "hang", back_after_s=1.0),
+                "only a device that is killed can go later or come back",
+            ),
+        ],
+    )
     def test_faults_that_nobody_can_make(self, fault: Fault, said: str, tmp_path: Path) -> None:
         with pytest.raises(LiveError, match=said):
             run_dropout(asked(), [fault], tmp_path / "none.jsonl")
@@ -139,13 +152,15 @@ class TestForReal:
         tight = full.model_copy(update={"devices": {**full.devices, "d0": small}})
         with pytest.raises(PlacementError, match="d0 cannot hold the model"):
             run_dropout(tight, [Fault("d1", AT)], tmp_path / "small.jsonl")
-        outcome, = read_measurement(tmp_path / "small.jsonl").of("result")
+        (outcome,) = read_measurement(tmp_path / "small.jsonl").of("result")
         assert (outcome["outcome"], outcome["tokens"]) == ("PlacementError", AT)
 
 
 def test_patience_follows_the_observed_rate() -> None:
     """Ten mean gaps, within bounds; a recovery is no gap; before a first token, as long as it may be."""
-    client = RecoverySpec.model_validate({"time_out_factor": 10, "time_out_least": "0.1 s", "time_out_most": "60 s"})
+    client = RecoverySpec.model_validate(
+        {"time_out_factor": 10, "time_out_least": "0.1 s", "time_out_most": "60 s"}
+    )
     pace = Pace(client)
     assert pace.patience_s() == client.time_out_most
     now_ns = time.monotonic_ns()
@@ -162,7 +177,9 @@ def test_patience_follows_the_observed_rate() -> None:
 
 
 def test_phases_fill_the_recovery() -> None:
-    recovery = Recovery(3, 10**9, ("d1",), marks=[(name, 10**9 * (2 + number)) for number, name in enumerate(PHASES)])
+    recovery = Recovery(
+        3, 10**9, ("d1",), marks=[(name, 10**9 * (2 + number)) for number, name in enumerate(PHASES)]
+    )
     assert recovery.phases_s() == dict.fromkeys(PHASES, 1.0)
     assert recovery.seconds == len(PHASES)
     again = Recovery(3, 0, marks=[("load", 10**9), ("release", 2 * 10**9), ("load", 5 * 10**9)])
@@ -174,7 +191,9 @@ def test_rates_leave_the_recovery_out(tmp_path: Path) -> None:
     """Ten tokens/s before, five after, and a second in between that belongs to neither."""
     before = [k * 10**8 for k in range(5)]
     after = [before[-1] + 10**9 + k * 2 * 10**8 for k in range(5)]
-    reply = Reply(10, tokens=list(range(10)), times_ns=before + after, recoveries=[Recovery(5, before[-1], ("d1",))])
+    reply = Reply(
+        10, tokens=list(range(10)), times_ns=before + after, recoveries=[Recovery(5, before[-1], ("d1",))]
+    )
     done = Dropped(tmp_path, (reply,))
     assert done.before == pytest.approx(10)
     assert done.after == pytest.approx(5)
@@ -204,7 +223,9 @@ def _server(reply: bytes | None) -> Iterator[str]:
     listener.close()
 
 
-@pytest.mark.parametrize(("reply", "there"), [(bytes(36), True), (b"", False), (None, False), (b"four", False)])
+@pytest.mark.parametrize(
+    ("reply", "there"), [(bytes(36), True), (b"", False), (None, False), (b"four", False)]
+)
 def test_only_a_reply_counts_as_an_answer(reply: bytes | None, there: bool) -> None:
     for endpoint in _server(reply):
         begin_s = time.monotonic()
@@ -215,7 +236,9 @@ def test_only_a_reply_counts_as_an_answer(reply: bytes | None, there: bool) -> N
 
 def test_a_dark_link_passes_nothing_and_closes_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        direction = DirectionSpec(source="a", sink="b", legs=(LegSpec(law=Constant(value=0.0)),), seconds_per_byte=0.0)
+        direction = DirectionSpec(
+            source="a", sink="b", legs=(LegSpec(law=Constant(value=0.0)),), seconds_per_byte=0.0
+        )
         relay = Relay()
         port = relay.add(LinkShape(target=server.getsockname(), forth=direction, back=direction, seed=1))
         with socket.create_connection(("127.0.0.1", port)) as near:
@@ -246,11 +269,16 @@ def _turn(relay: Relay, ready: int) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["--cluster", "llama-rpc://mac:50052"], "nobody here can pull the plug"),
-    (["--cluster", "exo://mac:52415", "--kill", "laptop"], "one device goes at a time"),
-    (["--command", "true"], "on the local cluster devices are taken away without one"),
-    (["--kill", "phone+soon"], "write DEVICE or DEVICE\\+SECONDS"), (["--mode", "hagn"], "did you mean 'hang'")])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--cluster", "llama-rpc://mac:50052"], "nobody here can pull the plug"),
+        (["--cluster", "exo://mac:52415", "--kill", "laptop"], "one device goes at a time"),
+        (["--command", "true"], "on the local cluster devices are taken away without one"),
+        (["--kill", "phone+soon"], "write DEVICE or DEVICE\\+SECONDS"),
+        (["--mode", "hagn"], "did you mean 'hang'"),
+    ],
+)
 def test_the_command_says_what_it_cannot_do(arguments: list[str], said: str) -> None:
     app = typer.Typer()
     app.command()(command)

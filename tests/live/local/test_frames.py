@@ -13,9 +13,13 @@ messages = st.lists(st.tuples(st.integers(0, len(COMMANDS) - 1), st.integers(0, 
 
 
 @given(messages, st.lists(st.integers(1, 50), min_size=1), st.booleans())
-def test_every_message_once_whatever_the_pieces(sent: list[tuple[int, int]], cuts: list[int], is_request: bool) -> None:
-    stream = b"".join((bytes([command]) if is_request else b"") + struct.pack("<Q", size) + bytes(size)
-                      for command, size in sent)
+def test_every_message_once_whatever_the_pieces(
+    sent: list[tuple[int, int]], cuts: list[int], is_request: bool
+) -> None:
+    stream = b"".join(
+        (bytes([command]) if is_request else b"") + struct.pack("<Q", size) + bytes(size)
+        for command, size in sent
+    )
     reader, found, at, turn = FrameReader(is_request), [], 0, 0
     while at < len(stream):
         step = cuts[turn % len(cuts)]

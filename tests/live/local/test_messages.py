@@ -19,7 +19,9 @@ from tests.live.local.parts import scenario
 
 def test_without_the_engine_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EngineUnavailable, match="which is not installed; install it with `sim live local install`"):
+    with pytest.raises(
+        EngineUnavailable, match="which is not installed; install it with `sim live local install`"
+    ):
         run_scenario(scenario([8, 8]), tmp_path)
     assert not library.is_installed()
 
@@ -33,7 +35,9 @@ def test_an_engine_without_rpc_is_told_from_none(monkeypatch: pytest.MonkeyPatch
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SIM_CACHE", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(EngineUnavailable, match=r"no C\+\+ compiler .*build-essential.*sim live local install"):
+    with pytest.raises(
+        EngineUnavailable, match=r"no C\+\+ compiler .*build-essential.*sim live local install"
+    ):
         install.build()
 
 
@@ -62,16 +66,21 @@ def test_a_busy_port() -> None:
     assert server.free_port() != 0
 
 
-@pytest.mark.parametrize(("host", "expected"), [
-    ("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("192.168.1.2", False), ("desk", False)])
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("192.168.1.2", False), ("desk", False)],
+)
 def test_loopback(host: str, expected: bool) -> None:
     assert server.is_loopback(host) is expected
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"engine": "exo-legacy"}, "engine is exo-legacy, but the local cluster runs llama-rpc"),
-    ({"concurrency": 2}, "concurrency is 2, but the local cluster measures one chat"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"engine": "exo-legacy"}, "engine is exo-legacy, but the local cluster runs llama-rpc"),
+        ({"concurrency": 2}, "concurrency is 2, but the local cluster measures one chat"),
+    ],
+)
 def test_what_the_local_cluster_cannot_do(changes: dict[str, object], message: str) -> None:
     with pytest.raises(LiveError, match=message):
         plans.plan(scenario([8, 8], **changes))  # type: ignore[arg-type]
@@ -92,7 +101,9 @@ def test_too_little_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setattr(plans, "model_file", lambda name: tmp_path / "x.gguf")
     monkeypatch.setattr(plans, "_check_model", lambda prepared, file: None)
     monkeypatch.setattr(plans, "_available_bytes", lambda: 1e8)
-    with pytest.raises(LiveError, match=r"2 devices with x\.gguf need about .* of memory and 100 MB are free"):
+    with pytest.raises(
+        LiveError, match=r"2 devices with x\.gguf need about .* of memory and 100 MB are free"
+    ):
         plans.plan(scenario([8, 8]))
 
 

@@ -33,13 +33,21 @@ def echo_port() -> Iterator[int]:
 
 
 def open_link(
-    relay: Child, port: int, law: Law, *, seconds_per_byte: float = 0.0, medium: str | None = None, name: str = "b",
+    relay: Child,
+    port: int,
+    law: Law,
+    *,
+    seconds_per_byte: float = 0.0,
+    medium: str | None = None,
+    name: str = "b",
 ) -> int:
     legs = (LegSpec(law=law),)
     shape = LinkShape(
-        target=("127.0.0.1", port), medium=medium,
+        target=("127.0.0.1", port),
+        medium=medium,
         forth=DirectionSpec(source="a", sink=name, legs=legs, seconds_per_byte=seconds_per_byte),
-        back=DirectionSpec(source=name, sink="a", legs=legs, seconds_per_byte=seconds_per_byte))
+        back=DirectionSpec(source=name, sink="a", legs=legs, seconds_per_byte=seconds_per_byte),
+    )
     opened: int = relay.ask("link", "port", shape=shape.model_dump(mode="json"))["port"]
     return opened
 

@@ -11,21 +11,32 @@ from live.local.shaping import DRAWS, GAP_NS, Direction, DirectionSpec, DozeSpec
 from simulator.laws.law import Constant, Gamma, Law, Lognormal, Mixture, Part
 
 MS = 1_000_000
-STALLING = Mixture(parts=(Part(weight=0.95, of=Constant(value="2 ms")), Part(weight=0.05, of=Constant(value="200 ms"))))
+STALLING = Mixture(
+    parts=(Part(weight=0.95, of=Constant(value="2 ms")), Part(weight=0.05, of=Constant(value="200 ms")))
+)
 
 
 def direction(
-    *laws: Law, seconds_per_byte: float = 0.0, port: Port | None = None, doze: DozeSpec | None = None,
+    *laws: Law, seconds_per_byte: float = 0.0, port: Port | None = None, doze: DozeSpec | None = None
 ) -> Direction:
-    spec = DirectionSpec(source="a", sink="b", legs=tuple(LegSpec(law=law) for law in laws),
-                         seconds_per_byte=seconds_per_byte, doze=doze)
+    spec = DirectionSpec(
+        source="a",
+        sink="b",
+        legs=tuple(LegSpec(law=law) for law in laws),
+        seconds_per_byte=seconds_per_byte,
+        doze=doze,
+    )
     return Direction(spec, port or Port(), spec.delays_ns(1), spec.wakes_ns(1))
 
 
-@pytest.mark.parametrize("laws", [
-    [Lognormal(median="5 ms", sigma=0.5)], [Gamma(mean="3 ms", shape=2)],
-    [Constant(value="1 ms"), Gamma(mean="2 ms", shape=4)],
-])
+@pytest.mark.parametrize(
+    "laws",
+    [
+        [Lognormal(median="5 ms", sigma=0.5)],
+        [Gamma(mean="3 ms", shape=2)],
+        [Constant(value="1 ms"), Gamma(mean="2 ms", shape=4)],
+    ],
+)
 def test_imposed_delays_follow_their_laws(laws: list[Law]) -> None:
     """Messages far apart each meet a fresh sum of the legs' draws."""
     link = direction(*laws)
@@ -93,13 +104,17 @@ def test_order_is_kept_and_nothing_arrives_early(steps: list[tuple[int, int]]) -
 
 def test_same_seed_same_delays_and_each_direction_its_own() -> None:
     law = Gamma(mean="3 ms", shape=2)
-    there, back = (DirectionSpec(source=a, sink=b, legs=(LegSpec(law=law),)) for a, b in (("a", "b"), ("b", "a")))
+    there, back = (
+        DirectionSpec(source=a, sink=b, legs=(LegSpec(law=law),)) for a, b in (("a", "b"), ("b", "a"))
+    )
     assert there.delays_ns(1) == there.delays_ns(1)
     assert there.delays_ns(1) != there.delays_ns(2)
     assert there.delays_ns(1) != back.delays_ns(1)
 
 
 def test_a_shape_survives_its_way_to_the_relay() -> None:
-    spec = DirectionSpec(source="a", sink="b", legs=(LegSpec(law=STALLING, extra_s=0.001),), seconds_per_byte=1e-8)
+    spec = DirectionSpec(
+        source="a", sink="b", legs=(LegSpec(law=STALLING, extra_s=0.001),), seconds_per_byte=1e-8
+    )
     shape = LinkShape(medium="home", forth=spec, back=spec, seed=3)
     assert LinkShape.model_validate(shape.model_dump(mode="json")) == shape

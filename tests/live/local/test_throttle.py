@@ -32,7 +32,8 @@ def test_stopping_and_continuing_leaves_the_share(share: float) -> None:
     def once() -> float:
         over = threading.Event()
         got = share_of_a_busy_process(
-            lambda pid: threading.Thread(target=alternate, args=(pid, share, over), daemon=True).start())
+            lambda pid: threading.Thread(target=alternate, args=(pid, share, over), daemon=True).start()
+        )
         over.set()
         return got
 
@@ -75,15 +76,17 @@ def test_without_permission_there_are_no_groups(monkeypatch: pytest.MonkeyPatch)
 
 def test_nothing_is_left_when_the_parent_is_killed() -> None:
     """kill -9 of a parent: relay, guard and the process that it watches are gone, and so are the groups."""
-    script = ("import subprocess, sys, time\n"
-              "from live.local.children import Child\nfrom live.local.cgroup import make_groups\n"
-              "guard = Child('guard', 'live.local.guard')\nrelay = Child('relay', 'live.local.relay')\n"
-              "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
-              "alone = subprocess.Popen(sleep, start_new_session=True)\n"
-              "groups = make_groups('test')\ngroups.take(alone.pid)\n"
-              "guard.ask('keep', 'noted', pids=[relay.pid, alone.pid], folders=[str(f) for f in groups.folders])\n"
-              "guard.ask('slow', 'noted', pid=alone.pid, share=0.5)\n"
-              "print(guard.pid, relay.pid, alone.pid, *groups.folders, flush=True)\ntime.sleep(60)\n")
+    script = (
+        "import subprocess, sys, time\n"
+        "from live.local.children import Child\nfrom live.local.cgroup import make_groups\n"
+        "guard = Child('guard', 'live.local.guard')\nrelay = Child('relay', 'live.local.relay')\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
+        "alone = subprocess.Popen(sleep, start_new_session=True)\n"
+        "groups = make_groups('test')\ngroups.take(alone.pid)\n"
+        "guard.ask('keep', 'noted', pids=[relay.pid, alone.pid], folders=[str(f) for f in groups.folders])\n"
+        "guard.ask('slow', 'noted', pid=alone.pid, share=0.5)\n"
+        "print(guard.pid, relay.pid, alone.pid, *groups.folders, flush=True)\ntime.sleep(60)\n"
+    )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         words = parent.stdout.readline().split()

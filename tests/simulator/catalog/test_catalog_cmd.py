@@ -50,9 +50,12 @@ def test_what_is_piped_fits_120_columns(command):
 
 def test_every_list_that_an_unknown_name_points_to_is_there():
     for lookup, kind in (
-        (catalog.device, "device"), (catalog.model, "model"), (catalog.network, "network"),
-        (catalog.engine_facts, "engine"), (lambda name: catalog.model("Llama-3.3-70B", name), "quantisation"),
-    ):  # fmt: skip
+        (catalog.device, "device"),
+        (catalog.model, "model"),
+        (catalog.network, "network"),
+        (catalog.engine_facts, "engine"),
+        (lambda name: catalog.model("Llama-3.3-70B", name), "quantisation"),
+    ):
         with pytest.raises(CatalogError, match=f"`sim catalog {kind}s` lists all"):
             lookup("zzz")
         assert f"{kind}s" in COMMANDS
@@ -63,10 +66,15 @@ def test_the_engine_that_a_hint_names_can_be_prepared():
         catalog.engine_facts("ollama")
     hinted = str(error.value).split("did you mean '")[1].split("'")[0]
     device = {"memory": "16 GB", "speed": {"decode_bandwidth": "100 GB/s", "prefill_flops": "4 TFLOPS"}}
-    scenario = Scenario.model_validate({
-        "name": "alias", "engine": hinted, "model": {"name": "Llama-3.1-8B"}, "access_points": {"home": {}},
-        "devices": {"macbook": {"kind": "MacBook Air M4"}, "own": device | {"link": {"kind": "wifi6"}}},
-    })  # fmt: skip
+    scenario = Scenario.model_validate(
+        {
+            "name": "alias",
+            "engine": hinted,
+            "model": {"name": "Llama-3.1-8B"},
+            "access_points": {"home": {}},
+            "devices": {"macbook": {"kind": "MacBook Air M4"}, "own": device | {"link": {"kind": "wifi6"}}},
+        }
+    )
     by_alias, by_name = (prepare(scenario.replace(engine=name)) for name in (hinted, "llama-rpc"))
     assert by_alias.scenario == by_name.scenario
 

@@ -61,7 +61,13 @@ def test_gguf_bytes_are_exact(tmp_path):
     assert facts.embedding_bytes == VOCAB * HIDDEN * F16
     assert facts.head_bytes == VOCAB * HIDDEN * F16 + HIDDEN * F16
     assert facts.total_bytes == LAYERS * layer + facts.embedding_bytes + facts.head_bytes
-    assert (facts.name, facts.layers, facts.hidden, facts.vocab, facts.kv_heads) == ("tiny", LAYERS, HIDDEN, VOCAB, 2)
+    assert (facts.name, facts.layers, facts.hidden, facts.vocab, facts.kv_heads) == (
+        "tiny",
+        LAYERS,
+        HIDDEN,
+        VOCAB,
+        2,
+    )
     assert facts.kv_bytes_per_token_per_layer == 2 * 2 * (HIDDEN // 4) * 2
     assert facts.layer_flops_per_token == 2 * (HIDDEN * HIDDEN + FFN * HIDDEN)
     assert not facts.tied_embeddings
@@ -134,9 +140,18 @@ def key(name, kind, payload):
         struct.pack("<QQ", 0, 1) + key(b"a", 9, struct.pack("<IQ", 9, 2)),  # lists in a list
         struct.pack("<QQ", 0, 1) + key(b"a", 77, b""),  # type of a key
         struct.pack("<QQ", 1, 0) + struct.pack("<Q", 1) + b"t" + struct.pack("<I", 2**31),  # dimensions
-        struct.pack("<QQ", 1, 0) + struct.pack("<Q", 1) + b"t" + struct.pack("<IQIQ", 1, 2**63, 0, 0),  # values
-        struct.pack("<QQ", 1, 0) + struct.pack("<Q", 1) + b"t" + struct.pack("<IQIQ", 1, 1, 999, 0),  # tensor type
-        struct.pack("<QQ", 1, 0) + struct.pack("<Q", 9) + b"blk.99999" + struct.pack("<IQIQ", 1, 1, 0, 0),  # layer
+        struct.pack("<QQ", 1, 0)
+        + struct.pack("<Q", 1)
+        + b"t"
+        + struct.pack("<IQIQ", 1, 2**63, 0, 0),  # values
+        struct.pack("<QQ", 1, 0)
+        + struct.pack("<Q", 1)
+        + b"t"
+        + struct.pack("<IQIQ", 1, 1, 999, 0),  # tensor type
+        struct.pack("<QQ", 1, 0)
+        + struct.pack("<Q", 9)
+        + b"blk.99999"
+        + struct.pack("<IQIQ", 1, 1, 0, 0),  # layer
     ],
 )
 def test_a_lie_costs_no_memory(tmp_path, lie):
@@ -190,14 +205,22 @@ def test_split_files_are_read_together_and_missing_parts_named(tmp_path):
 
 
 CONFIG = {
-    "model_type": "llama", "num_hidden_layers": 80, "hidden_size": 8192, "intermediate_size": 28672,
-    "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False,
-}  # fmt: skip
+    "model_type": "llama",
+    "num_hidden_layers": 80,
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "tie_word_embeddings": False,
+}
 
 
 def write_config(tmp_path, **changes):
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({name: value for name, value in {**CONFIG, **changes}.items() if value is not None}))
+    path.write_text(
+        json.dumps({name: value for name, value in {**CONFIG, **changes}.items() if value is not None})
+    )
     return path
 
 
@@ -218,12 +241,27 @@ def test_config_bits_come_from_the_caller_the_file_or_the_type(tmp_path):
 
 def test_config_of_latent_attention_matches_the_published_count(tmp_path):
     """DeepSeek-V3: 671 B parameters and 70,272 cache bytes per token are published."""
-    facts = from_hf_config(write_config(
-        tmp_path, num_hidden_layers=61, hidden_size=7168, intermediate_size=18432, num_attention_heads=128,
-        num_key_value_heads=128, vocab_size=129280, n_routed_experts=256, num_experts_per_tok=8, n_shared_experts=1,
-        moe_intermediate_size=2048, first_k_dense_replace=3, q_lora_rank=1536, kv_lora_rank=512, qk_rope_head_dim=64,
-        qk_nope_head_dim=128, v_head_dim=128,
-    ))  # fmt: skip
+    facts = from_hf_config(
+        write_config(
+            tmp_path,
+            num_hidden_layers=61,
+            hidden_size=7168,
+            intermediate_size=18432,
+            num_attention_heads=128,
+            num_key_value_heads=128,
+            vocab_size=129280,
+            n_routed_experts=256,
+            num_experts_per_tok=8,
+            n_shared_experts=1,
+            moe_intermediate_size=2048,
+            first_k_dense_replace=3,
+            q_lora_rank=1536,
+            kv_lora_rank=512,
+            qk_rope_head_dim=64,
+            qk_nope_head_dim=128,
+            v_head_dim=128,
+        )
+    )
     assert facts.params_total == pytest.approx(671.03e9, rel=1e-4)
     assert 61 * facts.kv_bytes_per_token_per_layer == 70272
     assert facts.params_total == next(shape for shape in models() if shape.name == "DeepSeek-V3").params_total

@@ -27,7 +27,10 @@ def made_up(samples, eta, mixture_cost, overhead_s, kv_cost, spread):
     chips = sorted({sample.chip for sample in samples})
     factor = dict(zip(chips, np.exp(spread * generator.standard_normal(len(chips))), strict=True))
     return [
-        replace(sample, seconds_per_token=predict(sample, eta, mixture_cost, overhead_s, kv_cost) * factor[sample.chip])
+        replace(
+            sample,
+            seconds_per_token=predict(sample, eta, mixture_cost, overhead_s, kv_cost) * factor[sample.chip],
+        )
         for sample in samples
     ]
 
@@ -45,7 +48,9 @@ def test_the_fit_finds_the_truth_that_made_the_data(samples, platform):
 def test_one_wild_chip_does_not_move_the_fit(samples):
     rows = [s for s in samples if (s.platform, s.runtime, s.phase) == ("nvidia-cuda", "llama.cpp", "decode")]
     good = made_up(rows, 0.7, 1.3, 80e-6, 2.0, spread=0.05)
-    wild = [replace(s, seconds_per_token=9 * s.seconds_per_token) if s.chip == "RTX 3070" else s for s in good]
+    wild = [
+        replace(s, seconds_per_token=9 * s.seconds_per_token) if s.chip == "RTX 3070" else s for s in good
+    ]
     assert fit(wild, 0.3).eta == pytest.approx(fit(good, 0.3).eta, rel=0.05)
 
 
@@ -53,10 +58,16 @@ def test_validation_targets_are_not_fitted(samples):
     """The single-device rows of V01, V11, V35, V45, V48 and the reference of V38, named again by hand."""
     fitted = {(sample.chip, sample.model) for sample in samples}
     forbidden = [
-        ("M4 Pro", "Llama-3.2-3B"), ("M4 Max", "GLM-4.7-Flash"), ("BCM2712", "Llama-2-7B"),
-        ("M3 Ultra", "Qwen3-235B-A22B"), ("M3 Ultra", "Llama-3.3-70B"), ("M2 Ultra", "Qwen2.5-72B"),
-    ]  # fmt: skip
-    assert not [(chip, model) for chip, model in fitted for part, name in forbidden if part in chip and name == model]
+        ("M4 Pro", "Llama-3.2-3B"),
+        ("M4 Max", "GLM-4.7-Flash"),
+        ("BCM2712", "Llama-2-7B"),
+        ("M3 Ultra", "Qwen3-235B-A22B"),
+        ("M3 Ultra", "Llama-3.3-70B"),
+        ("M2 Ultra", "Qwen2.5-72B"),
+    ]
+    assert not [
+        (chip, model) for chip, model in fitted for part, name in forbidden if part in chip and name == model
+    ]
 
 
 def test_every_row_is_used_or_left_out_for_a_reason(samples):
@@ -70,7 +81,11 @@ def test_names_of_merged_cells_are_filled_in_plausibly():
     """F16 weights are 3.3 times those of Q4_K_M: a GPU reads them at 1.5 to 3.5 times the seconds per token."""
     rates = {}
     for row in published_rows():
-        if row["framework"] == "llama.cpp (May 2024)" and row["model"] == "Llama-3-8B" and row["test"] == "tg1024":
+        if (
+            row["framework"] == "llama.cpp (May 2024)"
+            and row["model"] == "Llama-3-8B"
+            and row["test"] == "tg1024"
+        ):
             rates[row["device"], row["quantisation"]] = float(row["value"])
     pairs = [(rate, rates[device, "Q4_K_M"]) for (device, name), rate in rates.items() if name == "F16"]
     assert len(pairs) >= 20

@@ -37,7 +37,9 @@ def test_every_device_is_found_by_each_of_its_names():
 
 
 def test_unknown_device_tells_the_nearest_and_the_way_out():
-    with pytest.raises(CatalogError, match=r"'macbok air m4' .* did you mean 'MacBook Air M4'.*sim catalog devices"):
+    with pytest.raises(
+        CatalogError, match=r"'macbok air m4' .* did you mean 'MacBook Air M4'.*sim catalog devices"
+    ):
         device("macbok air m4")
     with pytest.raises(CatalogError, match="no name comes near"):
         device("\x00" * 1000)

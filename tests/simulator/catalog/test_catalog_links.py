@@ -44,7 +44,9 @@ def test_two_crossings_have_the_published_percentiles(name, band):
 
 
 def test_home_wifi_has_the_clean_shape_at_another_scale():
-    clean, home = (round_trip_percentiles(network(name), 2, [50, 95, 99]) for name in ("wifi5_clean", "wifi5"))
+    clean, home = (
+        round_trip_percentiles(network(name), 2, [50, 95, 99]) for name in ("wifi5_clean", "wifi5")
+    )
     assert home / clean == pytest.approx([3.96] * 3, rel=0.02)
     assert home[0] == pytest.approx(3.56e-3, rel=0.02)
 

@@ -24,7 +24,9 @@ def test_parameters_computed_from_the_shape_match_the_published_count():
 @pytest.mark.parametrize("row", table("models"), ids=lambda row: row["model"])
 def test_cache_bytes_match_the_published_ones(row):
     facts = model(row["model"])
-    assert facts.layers * facts.kv_bytes_per_token_per_layer == pytest.approx(float(row["kv_bytes_per_token_fp16"]))
+    assert facts.layers * facts.kv_bytes_per_token_per_layer == pytest.approx(
+        float(row["kv_bytes_per_token_fp16"])
+    )
 
 
 def test_published_sizes_are_taken_exactly():
@@ -46,7 +48,9 @@ def test_computed_sizes_are_flagged_and_near_a_published_one():
             assert guess.total_bytes == pytest.approx(exact.total_bytes, rel=0.02 if bits.body > 3 else 0.06)
 
 
-@pytest.mark.parametrize(("name", "size_bytes"), [("gpt-oss-20b", 12_101_070_356), ("gpt-oss-20b", 12_025_908_224)])
+@pytest.mark.parametrize(
+    ("name", "size_bytes"), [("gpt-oss-20b", 12_101_070_356), ("gpt-oss-20b", 12_025_908_224)]
+)
 def test_mixed_precision_is_understood(name, size_bytes):
     """4-bit experts and 8-bit everything else reproduce both published files without seeing them."""
     shape = next(shape for shape in models() if shape.name == name)
@@ -86,7 +90,9 @@ def test_a_dense_layer_is_read_once_whatever_the_batch(batch):
 
 def test_flops_are_twice_the_active_weights():
     facts = model("Llama-3.3-70B")
-    assert facts.layers * facts.layer_flops_per_token + facts.head_flops == pytest.approx(2 * facts.params_active)
+    assert facts.layers * facts.layer_flops_per_token + facts.head_flops == pytest.approx(
+        2 * facts.params_active
+    )
     assert facts.head_flops == 2 * 8192 * 128256
 
 

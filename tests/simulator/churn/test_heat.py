@@ -80,7 +80,11 @@ def test_the_catalogue_ships_what_the_fit_says() -> None:
 def test_runs_left_out_are_predicted_as_well_as_the_report_says() -> None:
     """Medians of the held-out errors, 2026-11: 6 to 13 % for four runs; the Neural Engine's and the steepest miss."""
     runs = curves()
-    missed = {run: errors(fit([runs[i] for i in a]), runs[run])["median"] for a, b in (FOLDS, FOLDS[::-1]) for run in b}
+    missed = {
+        run: errors(fit([runs[i] for i in a]), runs[run])["median"]
+        for a, b in (FOLDS, FOLDS[::-1])
+        for run in b
+    }
     assert sorted(run for run, error in missed.items() if error > 0.15) == [13, 16]
     assert sorted(missed.values())[2] < 0.13
 
@@ -94,7 +98,9 @@ def test_the_spread_covers_every_run() -> None:
 
 
 def test_only_known_kinds_have_a_law() -> None:
-    with pytest.raises(CatalogError, match="no heat law is known for Mac Studio M4 Max .*approach, sustained"):
+    with pytest.raises(
+        CatalogError, match="no heat law is known for Mac Studio M4 Max .*approach, sustained"
+    ):
         heat_of(DeviceSpec(kind="Mac Studio M4 Max"))
     assert heat_of(DeviceSpec(kind="MacBook Air M2")).approach > 600
     assert isinstance(with_heat(scenario()).devices["gamma"].heat, HeatSpec)

@@ -47,12 +47,16 @@ def test_a_quick_recovery_estimate() -> None:
     import time
 
     began = time.perf_counter()
-    predict_dropout(scenario(events=[DROP], workload={"prompt_tokens": 64, "output_tokens": 256, "runs": 1}), 200)
+    predict_dropout(
+        scenario(events=[DROP], workload={"prompt_tokens": 64, "output_tokens": 256, "runs": 1}), 200
+    )
     assert time.perf_counter() - began < 15
 
 
 @given(st.floats(0.1, 10), st.floats(0, 10), st.floats(1, 1e3), st.floats(0.01, 100), st.floats(0, 1e5))
-def test_the_long_run_stays_within_its_bounds(before: float, after: float, recovery_s: float, rate: float, away: float) -> None:
+def test_the_long_run_stays_within_its_bounds(
+    before: float, after: float, recovery_s: float, rate: float, away: float
+) -> None:
     losses = LossRate(failures_per_hour=rate, away_s=away)
     per_hour, serving = long_run(np.array([before]), np.array([after]), np.array([recovery_s]), losses)
     assert 0 < serving[0] <= 1
@@ -68,7 +72,8 @@ def test_options_are_ranked_and_named() -> None:
     found = options(predicted(), LossRate(), ModelSpec.model_validate(HALF))
     assert {option.name for option in found} == {"as it is", "a spare beta", "two times tiny"}
     assert [option.tokens_per_hour.median for option in found] == sorted(
-        (option.tokens_per_hour.median for option in found), reverse=True)
+        (option.tokens_per_hour.median for option in found), reverse=True
+    )
     as_it_is, spare = (next(o for o in found if o.name == name) for name in ("as it is", "a spare beta"))
     assert spare.serving.median > as_it_is.serving.median
 
@@ -81,7 +86,9 @@ def test_rates_are_tokens_over_time_and_nothing_during_a_recovery() -> None:
 
 def test_the_picture_shows_band_phases_and_measurement(tmp_path: Path) -> None:
     table = recovery_table(predicted(), measured=[(0.0, 30.0), (5.0, 0.0), (9.0, 25.0)])
-    low, median, high = (np.array([row[name] for row in table.rows["band"]]) for name in ("low", "median", "high"))
+    low, median, high = (
+        np.array([row[name] for row in table.rows["band"]]) for name in ("low", "median", "high")
+    )
     assert (low <= median).all()
     assert (median <= high).all()
     assert median.min() == 0
@@ -104,7 +111,9 @@ def test_the_hot_phone_slows_its_ten_minute_reply_down() -> None:
     hot = load(SCENARIOS / "hot_phone.yaml", Scenario)
     rows = timeline_table(Study(hot, 8).stories(), "hot").rows["band"]
     minutes, rates = (np.array([row[name] for row in rows]) for name in ("t", "median"))
-    cold, warm, saving = (rates[(minutes > a) & (minutes < b)].mean() for a, b in ((0, 0.3), (7, 8), (8.2, 9)))
+    cold, warm, saving = (
+        rates[(minutes > a) & (minutes < b)].mean() for a, b in ((0, 0.3), (7, 8), (8.2, 9))
+    )
     assert warm < 0.9 * cold
     assert saving < 0.85 * warm
 
@@ -119,8 +128,13 @@ def test_an_evening_of_four_hours() -> None:
 
 
 def test_events_survive_a_file() -> None:
-    written = scenario(events=[DROP, {"event": "throttle", "device": "beta", "rate": "2 /h", "speed": 0.5, "lasting": "5 s"}],
-                       recovery={"files": "client"})
+    written = scenario(
+        events=[
+            DROP,
+            {"event": "throttle", "device": "beta", "rate": "2 /h", "speed": 0.5, "lasting": "5 s"},
+        ],
+        recovery={"files": "client"},
+    )
     assert loads(dumps(written), Scenario) == written
 
 
@@ -141,9 +155,23 @@ def run(*args: str) -> str:
 
 def test_sim_dropout_writes_and_prints(tmp_path: Path) -> None:
     dump(scenario(), tmp_path / "calm.yaml")
-    told = run("dropout", str(tmp_path / "calm.yaml"), "--device", "beta", "--replications", "10", "--out", str(tmp_path / "o"))
+    told = run(
+        "dropout",
+        str(tmp_path / "calm.yaml"),
+        "--device",
+        "beta",
+        "--replications",
+        "10",
+        "--out",
+        str(tmp_path / "o"),
+    )
     assert "recovery " in told
-    assert {path.name for path in (tmp_path / "o").iterdir()} == {"scenario.yaml", "dropout.json", "recovery.svg", "recovery.png"}
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {
+        "scenario.yaml",
+        "dropout.json",
+        "recovery.svg",
+        "recovery.png",
+    }
     plain = run("dropout", str(tmp_path / "o" / "scenario.yaml"), "--json", "--replications", "10")
     written = json.loads((tmp_path / "o" / "dropout.json").read_text())
     assert json.loads(plain) == written, "the written scenario gives the same bytes"
@@ -159,4 +187,6 @@ def test_sim_dropout_without_a_loss_says_what_to_do(tmp_path: Path) -> None:
 
 def test_sim_evening_prints(tmp_path: Path) -> None:
     dump(scenario(events=[DROP]), tmp_path / "calm.yaml")
-    assert "interrupted" in run("evening", str(tmp_path / "calm.yaml"), "--hours", "0.1", "--replications", "2")
+    assert "interrupted" in run(
+        "evening", str(tmp_path / "calm.yaml"), "--hours", "0.1", "--replications", "2"
+    )

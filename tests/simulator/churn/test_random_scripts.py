@@ -65,12 +65,19 @@ def memory_holds(story: Story) -> None:
 
 def nobody_works_who_has_left(story: Story) -> None:
     for at_s, placed in story.placements:
-        latest = {happening.device: happening.what for happening in story.happened
-                  if happening.time_s < at_s and happening.what in ("drop", "rejoin", "join")}
+        latest = {
+            happening.device: happening.what
+            for happening in story.happened
+            if happening.time_s < at_s and happening.what in ("drop", "rejoin", "join")
+        }
         assert "drop" not in {latest.get(name) for name in placed.devices}
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 @given(scenarios(), st.booleans())
 def test_any_script_ends_and_loses_nothing(scenario: Scenario, evening: bool) -> None:
     requests = Evening(0.01, 300) if evening else None
@@ -86,6 +93,16 @@ def test_any_script_ends_and_loses_nothing(scenario: Scenario, evening: bool) ->
 
 def told(story: Story) -> bytes:
     """All that happened, to the last bit of every time."""
-    replies = [(reply.asked_s, reply.times_s, reply.end_s, [token for token, _ in reply.epochs],
-                [(r.fault_s, r.phases, r.resumed_s, r.refusals) for r in reply.recoveries]) for reply in story.replies]
-    return repr((replies, story.happened, [(at, placed.devices) for at, placed in story.placements], story.slow)).encode()
+    replies = [
+        (
+            reply.asked_s,
+            reply.times_s,
+            reply.end_s,
+            [token for token, _ in reply.epochs],
+            [(r.fault_s, r.phases, r.resumed_s, r.refusals) for r in reply.recoveries],
+        )
+        for reply in story.replies
+    ]
+    return repr(
+        (replies, story.happened, [(at, placed.devices) for at, placed in story.placements], story.slow)
+    ).encode()

@@ -48,8 +48,11 @@ def one(asked: Scenario) -> tuple[Reply, Recovered]:
 def test_without_events_it_is_the_ordinary_simulation(engine: str) -> None:
     """The same seeds give the same token times, row by row, as `sim run`."""
     calm = scenario(engine)
-    calm = calm.model_copy(update={"devices": {name: spec.model_copy(update={"heat": None})
-                                               for name, spec in calm.devices.items()}})
+    calm = calm.model_copy(
+        update={
+            "devices": {name: spec.model_copy(update={"heat": None}) for name, spec in calm.devices.items()}
+        }
+    )
     told = [story.replies[0].times_s for story in Study(calm, 5).stories()]
     assert np.array(told) == pytest.approx(token_times_s(prepare(calm).job, 5)[0].T, rel=1e-12)
 
@@ -68,7 +71,9 @@ def test_the_reply_goes_on_as_on_the_survivors_alone() -> None:
 
 def test_the_client_notices_after_its_own_time_out() -> None:
     """Equal gaps: `max(factor * gap, least)` after the last token."""
-    slow = certain("llama-rpc", events=[drop(silent=True)], recovery={"time_out_factor": 4, "time_out_least": "1 ms"})
+    slow = certain(
+        "llama-rpc", events=[drop(silent=True)], recovery={"time_out_factor": 4, "time_out_least": "1 ms"}
+    )
     reply, loss = one(slow)
     gaps = np.diff(reply.times_s[:10])
     assert loss.spent_s("detect") == pytest.approx(4 * gaps[-1], rel=0.03)  # of the mean gap
@@ -78,7 +83,11 @@ def test_the_client_notices_after_its_own_time_out() -> None:
 
 def test_exos_state_shows_a_loss_after_the_probe_and_one_report() -> None:
     """Our client against the recordings: 3.2 s until it knows, 1 to 2 s until every survivor has reported once more."""
-    losses = [found for story in Study(certain(events=[drop()]), 40).stories() for found in story.replies[0].recoveries]
+    losses = [
+        found
+        for story in Study(certain(events=[drop()]), 40).stories()
+        for found in story.replies[0].recoveries
+    ]
     assert all(2.5 <= loss.spent_s("detect") <= 3.5 for loss in losses)
     assert all(0.5 <= loss.spent_s("decide") <= 1.6 for loss in losses)
 
@@ -117,12 +126,29 @@ def test_exo_recovers_as_recorded() -> None:
 
     The laws come from these two recordings, so this shows that they were put together right, no more.
     """
-    tiny = {"name": "tiny", "layers": 16, "hidden": 512, "layer_bytes": "1 MB", "layer_flops": 7e6, "embedding_bytes": "2 MB",
-            "head_bytes": "2 MB", "kv_bytes_per_token_per_layer": "2 kB"}
+    tiny = {
+        "name": "tiny",
+        "layers": 16,
+        "hidden": 512,
+        "layer_bytes": "1 MB",
+        "layer_flops": 7e6,
+        "embedding_bytes": "2 MB",
+        "head_bytes": "2 MB",
+        "kv_bytes_per_token_per_layer": "2 kB",
+    }
     speed = {"decode_bandwidth": "0.4 GB/s", "prefill_flops": "8 GFLOPS"}
-    devices = {name: {"memory": "4 GB", "disk": "1 GB/s", "speed": speed, "link": {"delay": CERTAIN, "rate": "1 GB/s"}}
-               for name in ("a", "b", "c")}
-    asked = certain(model=tiny, devices=devices, events=[drop("c")], placement={"rule": "even"}, replications=50)
+    devices = {
+        name: {
+            "memory": "4 GB",
+            "disk": "1 GB/s",
+            "speed": speed,
+            "link": {"delay": CERTAIN, "rate": "1 GB/s"},
+        }
+        for name in ("a", "b", "c")
+    }
+    asked = certain(
+        model=tiny, devices=devices, events=[drop("c")], placement={"rule": "even"}, replications=50
+    )
     predicted = predict_dropout(asked)
     gap_s = 1 / predicted.after_tokens_per_s.median  # type: ignore[union-attr]
     assert 0.045 < gap_s < 0.065
@@ -144,8 +170,10 @@ def test_loading_is_from_disk_from_memory_or_through_the_client() -> None:
 
 
 def test_survivors_that_cannot_hold_the_model_are_told_apart() -> None:
-    small = {name: spec | {"memory": "260 MB"} for name, spec in
-             certain().model_dump(mode="json", exclude_none=True)["devices"].items()}
+    small = {
+        name: spec | {"memory": "260 MB"}
+        for name, spec in certain().model_dump(mode="json", exclude_none=True)["devices"].items()
+    }
     for spec in small.values():
         spec.pop("usable_memory", None)
     asked = certain(devices=small, events=[drop()], recovery={"give_up": "60 s"})
@@ -190,12 +218,19 @@ def test_a_returned_device_is_taken_in_before_the_next_reply() -> None:
     assert any(found.is_planned for reply in story.replies for found in reply.recoveries)
 
 
-@pytest.mark.parametrize(("event", "change"), [
-    ({"event": "background_load", "load": 0.5}, {"background_load": 0.5}),
-    ({"event": "degrade_link", "delay_factor": 30}, {"link": {"delay": {"law": "constant", "value": "3 ms"},
-                                                              "rate": "100 MB/s"}}),
-])
-def test_what_changes_for_good_is_as_if_it_had_always_been(event: dict[str, Any], change: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("event", "change"),
+    [
+        ({"event": "background_load", "load": 0.5}, {"background_load": 0.5}),
+        (
+            {"event": "degrade_link", "delay_factor": 30},
+            {"link": {"delay": {"law": "constant", "value": "3 ms"}, "rate": "100 MB/s"}},
+        ),
+    ],
+)
+def test_what_changes_for_good_is_as_if_it_had_always_been(
+    event: dict[str, Any], change: dict[str, Any]
+) -> None:
     """From the next token on the gaps are those of a scenario written that way; the token in the making is both."""
     changed = Study(certain(events=[{**event, "device": "beta", "at_token": 12}]), 1).story(0).replies[0]
     devices = certain().model_dump(mode="json", exclude_none=True)["devices"]
@@ -211,7 +246,9 @@ def _layers(asked: Scenario) -> dict[str, int]:
 
 
 def test_a_throttled_device_takes_as_much_longer() -> None:
-    throttled = Study(certain(events=[{"event": "throttle", "device": "beta", "at": "0 s", "speed": 0.25}]), 1)
+    throttled = Study(
+        certain(events=[{"event": "throttle", "device": "beta", "at": "0 s", "speed": 0.25}]), 1
+    )
     calm = Study(certain(), 1)
     slow, fast = (np.diff(study.story(0).replies[0].times_s)[5] for study in (throttled, calm))
     job = prepare(certain()).job
@@ -238,7 +275,10 @@ def test_other_peoples_random_numbers_do_not_move() -> None:
     flap = {"event": "drop", "device": "gamma", "rate": "3600 /h", "back_after": "1 s"}
     other = {"event": "background_load", "device": "alpha", "rate": "2000 /h", "load": 0.1, "lasting": "1 s"}
     work = {"prompt_tokens": 16, "output_tokens": 300, "runs": 1}
-    alone, together = (Study(certain(events=events, workload=work), 1).story(0).happened for events in ([flap], [flap, other]))
+    alone, together = (
+        Study(certain(events=events, workload=work), 1).story(0).happened
+        for events in ([flap], [flap, other])
+    )
     first = next(found for found in alone if found.what == "drop")
     assert first in together
 
@@ -271,9 +311,13 @@ def test_a_cluster_that_never_held_the_model_is_refused() -> None:
 
 def test_requests_may_be_written_in_the_scenario() -> None:
     """A trace as it stands; a rate gives as many chats as it says, each after the one before."""
-    trace = certain(workload={"prompt_tokens": 16, "output_tokens": 4, "arrivals": {"times": ["1 s", "30 s"]}})
+    trace = certain(
+        workload={"prompt_tokens": 16, "output_tokens": 4, "arrivals": {"times": ["1 s", "30 s"]}}
+    )
     assert [reply.asked_s for reply in Study(trace, 1).story(0).replies] == [1.0, 30.0]
-    poisson = certain(workload={"prompt_tokens": 16, "output_tokens": 4, "arrivals": {"rate": "60 /h", "chats": 7}})
+    poisson = certain(
+        workload={"prompt_tokens": 16, "output_tokens": 4, "arrivals": {"rate": "60 /h", "chats": 7}}
+    )
     replies = Study(poisson, 1).story(0).replies
     assert len(replies) == 7
     assert all(a.end_s <= b.started_s for a, b in pairwise(replies)), "one reply is made at a time"
@@ -281,8 +325,14 @@ def test_requests_may_be_written_in_the_scenario() -> None:
 
 def test_where_exos_rule_refuses_the_client_asks_for_a_split_of_its_own() -> None:
     """EXO divides by memory alone; three devices are too small for their part of what is left."""
-    model = {"name": "headed", "layers": 16, "hidden": 512, "layer_bytes": "50 MB", "embedding_bytes": "40 MB",
-             "head_bytes": "40 MB"}
+    model = {
+        "name": "headed",
+        "layers": 16,
+        "hidden": 512,
+        "layer_bytes": "50 MB",
+        "embedding_bytes": "40 MB",
+        "head_bytes": "40 MB",
+    }
     devices = certain().model_dump(mode="json", exclude_none=True)["devices"]
     for name, memory in zip(DEVICES, ("700 MB", "700 MB", "260 MB", "260 MB"), strict=True):
         devices[name]["memory"] = memory
@@ -326,15 +376,26 @@ def test_a_load_waits_for_each_server_on_its_own_link() -> None:
         assert loss.placed.devices[1:] == ("gamma", "delta")
         times[delay] = loss
     near, far = times.values()
-    assert far.spent_s("load") - near.spent_s("load") == pytest.approx(2 * facts.load_round_trips * 0.010, rel=1e-6)
+    assert far.spent_s("load") - near.spent_s("load") == pytest.approx(
+        2 * facts.load_round_trips * 0.010, rel=1e-6
+    )
     assert far.spent_s("prefill") - near.spent_s("prefill") == pytest.approx(
-        2 * (facts.first_prompt_round_trips + 1) * 0.010, rel=1e-6)  # and one for the prompt itself
+        2 * (facts.first_prompt_round_trips + 1) * 0.010, rel=1e-6
+    )  # and one for the prompt itself
 
 
 def test_taking_in_a_returned_device_is_estimated() -> None:
     """It comes back during the first reply; the second one begins with a planned recovery on all devices."""
-    asked = certain("llama-rpc", events=[drop("alpha", back_after="1 ms")],
-                    workload={"prompt_tokens": 16, "output_tokens": 24, "runs": 1, "arrivals": {"times": ["0 s", "1 ms"]}})
+    asked = certain(
+        "llama-rpc",
+        events=[drop("alpha", back_after="1 ms")],
+        workload={
+            "prompt_tokens": 16,
+            "output_tokens": 24,
+            "runs": 1,
+            "arrivals": {"times": ["0 s", "1 ms"]},
+        },
+    )
     predicted = predict_dropout(asked, 3)
     assert predicted.regrown_s is not None
     assert predicted.regrown_tokens_per_s is not None

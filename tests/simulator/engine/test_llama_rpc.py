@@ -19,7 +19,9 @@ from simulator.runtime.job import Job
 from tests.helpers import by_recursion, by_simpy, device, inter_token_s, job, jobs, link, simulate
 
 many = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-OBSERVED = Model("random-80mb", 16, 1024, 5.3e6, 5.3e6, 0, 0, 0.0, 294912.0, 434176.0, 1024.0, 1.8e7, 1048576.0, 4096.0)
+OBSERVED = Model(
+    "random-80mb", 16, 1024, 5.3e6, 5.3e6, 0, 0, 0.0, 294912.0, 434176.0, 1024.0, 1.8e7, 1048576.0, 4096.0
+)
 """The model whose messages were counted (docs/llama-rpc-flow.md): hidden 1024, 512 tokens of vocabulary."""
 
 
@@ -63,8 +65,11 @@ def test_two_tensors_cross_a_boundary_from_32_tokens_on() -> None:
 @pytest.mark.parametrize("servers", [1, 2, 4])
 def test_a_token_costs_two_latencies_per_server(servers: int) -> None:
     """Star with delay D on each device's side: 2 D each way between client and server, whatever the layers take."""
+
     def of(delay_s: float) -> float:
-        return inter_token_s(job([device(f"d{i}", link=link(delay_s)) for i in range(servers + 1)], "llama-rpc"))
+        return inter_token_s(
+            job([device(f"d{i}", link=link(delay_s)) for i in range(servers + 1)], "llama-rpc")
+        )
 
     assert of(0.005) - of(0.0) == pytest.approx(servers * 2 * 2 * 0.005)
 
@@ -90,14 +95,19 @@ def test_critical_path_has_no_gap(prompt_tokens: int) -> None:
     a_job = job(devices, "llama-rpc", prompt_tokens=prompt_tokens, output_tokens=5)
     seen = simulate(a_job, spans=True)
     for _, _, time_s, span in seen.tokens:
-        assert sum(part.end_s - part.start_s for part in seen.critical_path(span)) == pytest.approx(time_s, rel=1e-9)
+        assert sum(part.end_s - part.start_s for part in seen.critical_path(span)) == pytest.approx(
+            time_s, rel=1e-9
+        )
 
 
 def test_recursion_knows_where_it_is_not_exact() -> None:
     on_air = [device(f"d{i}", link=link(0.001, rate=1e7, shared=True)) for i in range(3)]
     assert is_recursion_exact(job(on_air, "llama-rpc", prompt_tokens=20))
     assert not is_recursion_exact(job(on_air, "llama-rpc", prompt_tokens=600))
-    dozing = [device("d0"), device("d1", link=link(0.001, power_save=PowerSave(0.01, Constant(value="50 ms"))))]
+    dozing = [
+        device("d0"),
+        device("d1", link=link(0.001, power_save=PowerSave(0.01, Constant(value="50 ms")))),
+    ]
     assert not is_recursion_exact(job(dozing, "llama-rpc"))
 
 

@@ -54,28 +54,36 @@ def test_exo_with_a_chunked_prompt_on_cables(ranks: int) -> None:
 
 def test_exo_where_the_layers_are_few_and_the_port_is_slow() -> None:
     """Hidden states and notices queue for one port."""
-    devices = [device(f"d{i}", link=link(Lognormal(median="3 ms", sigma=1.0), rate=2e4, shared=True)) for i in range(4)]
+    devices = [
+        device(f"d{i}", link=link(Lognormal(median="3 ms", sigma=1.0), rate=2e4, shared=True))
+        for i in range(4)
+    ]
     assert_equal_evaluators(job(devices, layers=[1, 1, 1, 1], output_tokens=30, concurrency=8))
 
 
 DOZING = PowerSave(0.001, Constant(value="80 ms"))
 
 
-@pytest.mark.parametrize(("engine_name", "changes", "exact"), [
-    ("exo", {}, True),
-    ("exo", {"prompt_tokens": 9000}, False),
-    ("exo", {"concurrency": 12}, True),
-    ("exo-legacy", {}, True),
-    ("exo-legacy", {"concurrency": 2}, False),
-])
+@pytest.mark.parametrize(
+    ("engine_name", "changes", "exact"),
+    [
+        ("exo", {}, True),
+        ("exo", {"prompt_tokens": 9000}, False),
+        ("exo", {"concurrency": 12}, True),
+        ("exo-legacy", {}, True),
+        ("exo-legacy", {"concurrency": 2}, False),
+    ],
+)
 def test_auto_takes_simpy_where_messages_want_the_air_together(
-    engine_name: str, changes: dict[str, int], exact: bool,
+    engine_name: str, changes: dict[str, int], exact: bool
 ) -> None:
     devices = [device(f"d{i}", link=link(0.002, rate=1e6, shared=True)) for i in range(3)]
     a_job = job(devices, engine_name, **({"output_tokens": 3} | changes))
     assert engine(engine_name).is_recursion_exact(a_job) is exact
     times = token_times_s(a_job, 2)
-    np.testing.assert_array_equal(times[:, :, 1], by_simpy(a_job, 1) if not exact else by_recursion(a_job, 2)[:, :, 1])
+    np.testing.assert_array_equal(
+        times[:, :, 1], by_simpy(a_job, 1) if not exact else by_recursion(a_job, 2)[:, :, 1]
+    )
 
 
 @pytest.mark.parametrize("engine_name", ["exo", "exo-legacy"])
@@ -91,12 +99,15 @@ def test_auto_takes_simpy_where_a_radio_dozes(engine_name: str) -> None:
 
 def test_wakes_that_take_no_time_change_nothing() -> None:
     plain = ring(3, 0.002)
-    dozing = job([replace(d, link=replace(d.link, power_save=PowerSave(0.0, Constant(value=0)))) for d in plain.ring])
+    dozing = job(
+        [replace(d, link=replace(d.link, power_save=PowerSave(0.0, Constant(value=0)))) for d in plain.ring]
+    )
     np.testing.assert_allclose(by_simpy(dozing), by_simpy(plain), rtol=1e-12)
 
 
 def test_chunks_on_one_air_take_longer_than_on_cables() -> None:
     """Each hidden state crosses the access point's air twice, and chunks in flight queue for it."""
+
     def first_token_s(shared: bool) -> float:
         devices = [device(f"d{i}", link=link(0.0, rate=1e7, shared=shared)) for i in range(4)]
         return float(token_times_s(job(devices, prompt_tokens=8194, output_tokens=2), 1)[0, 0, 0])

@@ -36,9 +36,13 @@ LAWS: dict[str, Law] = {
     "weibull steep": Weibull(scale="2 ms", shape=4.0),
     "empirical": Empirical(samples=("4 ms", "1 ms", "2 ms", "30 ms")),
     "mixture": WIFI,
-    "mixture of three": Mixture(parts=(
-        Part(weight=0.6, of=Constant(value="1 ms")), Part(weight=0.3, of=Exponential(mean="10 ms")),
-        Part(weight=0.1, of=Empirical(samples=("100 ms", "200 ms"))))),
+    "mixture of three": Mixture(
+        parts=(
+            Part(weight=0.6, of=Constant(value="1 ms")),
+            Part(weight=0.3, of=Exponential(mean="10 ms")),
+            Part(weight=0.1, of=Empirical(samples=("100 ms", "200 ms"))),
+        )
+    ),
 }
 by_law = pytest.mark.parametrize("law", LAWS.values(), ids=LAWS.keys())
 
@@ -77,14 +81,17 @@ def test_scaling_stretches_every_quantile_alike(law: Law) -> None:
     assert median_s(stretched) == pytest.approx(2.5 * median_s(law))
 
 
-@pytest.mark.parametrize(("law", "median"), [
-    (Constant(value="12 ms"), 0.012),
-    (Exponential(mean="4 ms", shift="1 ms"), 0.001 + 0.004 * np.log(2)),
-    (Lognormal(median="2 ms", sigma=0.8, shift="3 ms"), 0.005),
-    (Weibull(scale="2 ms", shape=0.7), 0.002 * np.log(2) ** (1 / 0.7)),
-    (Empirical(samples=("4 ms", "1 ms", "2 ms")), 0.002),
-    (Gamma(mean="4 ms", shape=1.0), 0.004 * np.log(2)),
-])
+@pytest.mark.parametrize(
+    ("law", "median"),
+    [
+        (Constant(value="12 ms"), 0.012),
+        (Exponential(mean="4 ms", shift="1 ms"), 0.001 + 0.004 * np.log(2)),
+        (Lognormal(median="2 ms", sigma=0.8, shift="3 ms"), 0.005),
+        (Weibull(scale="2 ms", shape=0.7), 0.002 * np.log(2) ** (1 / 0.7)),
+        (Empirical(samples=("4 ms", "1 ms", "2 ms")), 0.002),
+        (Gamma(mean="4 ms", shape=1.0), 0.004 * np.log(2)),
+    ],
+)
 def test_medians(law: Law, median: float) -> None:
     assert median_s(law) == pytest.approx(median)
 

@@ -17,7 +17,9 @@ LAW = Exponential(mean="1 s")
 FIRST_CELLS = "from simulator.laws import Streams; print(Streams(5, 3, 2).cells('link/mac/out', 9).tolist())"
 
 
-@given(st.integers(0, 2**63 - 1), st.text(max_size=12), st.integers(1, 9), st.integers(0, 50), st.integers(1, 6))
+@given(
+    st.integers(0, 2**63 - 1), st.text(max_size=12), st.integers(1, 9), st.integers(0, 50), st.integers(1, 6)
+)
 @settings(deadline=None)
 def test_a_row_alone_equals_the_row_of_a_block(seed: int, name: str, n: int, first: int, rows: int) -> None:
     block = Streams(seed, 0, first + rows).draws(name, LAW, n)
@@ -26,8 +28,11 @@ def test_a_row_alone_equals_the_row_of_a_block(seed: int, name: str, n: int, fir
 
 
 def test_names_and_seeds_and_rows_are_independent() -> None:
-    cells = {(seed, name): Streams(seed, 0, 2).cells(name, 4000).astype(float)
-             for seed in (1, 2) for name in ("link/a/in", "link/a/out", "link/b/in")}
+    cells = {
+        (seed, name): Streams(seed, 0, 2).cells(name, 4000).astype(float)
+        for seed in (1, 2)
+        for name in ("link/a/in", "link/a/out", "link/b/in")
+    }
     rows = np.concatenate(list(cells.values()))
     correlation = np.corrcoef(rows) - np.eye(len(rows))
     assert np.abs(correlation).max() < 5 / np.sqrt(4000)
@@ -56,8 +61,13 @@ def test_another_process_draws_the_same() -> None:
     here = Streams(5, 3, 2).cells("link/mac/out", 9).tolist()
     for hash_seed in ("0", "1"):
         there = subprocess.run(
-            [sys.executable, "-c", FIRST_CELLS], cwd=ROOT, env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": "."},
-            capture_output=True, text=True, check=True)
+            [sys.executable, "-c", FIRST_CELLS],
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         assert there.stdout.strip() == str(here)
 
 

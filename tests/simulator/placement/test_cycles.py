@@ -61,9 +61,11 @@ def test_rings_are_exactly_the_simple_cycles(wiring: Wiring) -> None:
                 ring = (first, *tail)
                 if all(step in edges for step in zip(ring, (*tail, first), strict=True)):
                     expected.add(ring)
-    turned = [ring[ring.index(min(ring)):] + ring[: ring.index(min(ring))] for ring in found if len(ring) > 1]
+    turned = [
+        ring[ring.index(min(ring)) :] + ring[: ring.index(min(ring))] for ring in found if len(ring) > 1
+    ]
     assert sorted(turned) == sorted(expected)
-    assert found[len(turned):] == [(node,) for node in wiring.nodes]
+    assert found[len(turned) :] == [(node,) for node in wiring.nodes]
 
 
 @settings(deadline=None)
@@ -93,4 +95,12 @@ def test_parallel_edges_change_the_order_but_add_no_ring() -> None:
     assert sorted(plain.rings()) == sorted(doubled.rings())
     assert next(plain.rings()) == ("c", "a", "b")
     assert list(doubled.rings()) == [
-        ("c", "b", "a"), ("c", "b"), ("c", "a", "b"), ("c", "a"), ("b", "a"), ("a",), ("b",), ("c",)]
+        ("c", "b", "a"),
+        ("c", "b"),
+        ("c", "a", "b"),
+        ("c", "a"),
+        ("b", "a"),
+        ("a",),
+        ("b",),
+        ("c",),
+    ]

@@ -33,9 +33,12 @@ def edges_of(case: dict[str, Any]) -> tuple[Edge, ...]:
     networks = ["10.0.0", "169.254.0"] if case["interface_types"] == "tb" else ["10.0.0"]
     sockets = [
         Edge(source=source, sink=sink, address=f"{network}.{number[sink]}")
-        for source, sink in case["edges_in_insertion_order"] for network in networks
+        for source, sink in case["edges_in_insertion_order"]
+        for network in networks
     ]
-    rdma = [Edge(source=source, sink=sink, rdma_interface="rdma_en2") for source, sink in case["rdma_edges"] or []]
+    rdma = [
+        Edge(source=source, sink=sink, rdma_interface="rdma_en2") for source, sink in case["rdma_edges"] or []
+    ]
     return (*sockets, *rdma)
 
 
@@ -44,13 +47,21 @@ def request_of(case: dict[str, Any]) -> ExoRequest:
     backends = dict.fromkeys(memory, ("MlxCpu", "MlxMetal"))
     if isinstance(case["backends_by_node"], dict):
         backends |= {node: tuple(names) for node, names in case["backends_by_node"].items()}
-    types = {f"169.254.0.{at}": "thunderbolt" for at in range(9)} | {f"10.0.0.{at}": "ethernet" for at in range(9)}
+    types = {f"169.254.0.{at}": "thunderbolt" for at in range(9)} | {
+        f"10.0.0.{at}": "ethernet" for at in range(9)
+    }
     return ExoRequest(
-        nodes=tuple(memory), edges=edges_of(case), model=model_of(case["model"]), backends=backends,
+        nodes=tuple(memory),
+        edges=edges_of(case),
+        model=model_of(case["model"]),
+        backends=backends,
         free_bytes={node: free for node, free in memory.items() if free is not None},
-        min_nodes=case["min_nodes"], sharding=case["sharding"], instance_type=case["instance_meta"],
+        min_nodes=case["min_nodes"],
+        sharding=case["sharding"],
+        instance_type=case["instance_meta"],
         rdma_enabled=frozenset(node for node, on in (case["rdma_ctl_enabled"] or {}).items() if on),
-        downloaded=dict.fromkeys(case["completed_downloads"], 1.0), required=frozenset(case["required_nodes"] or ()),
+        downloaded=dict.fromkeys(case["completed_downloads"], 1.0),
+        required=frozenset(case["required_nodes"] or ()),
         interface_types=types,
     )
 
@@ -60,8 +71,13 @@ def as_recorded(instance: ExoInstance) -> dict[str, Any]:
     whole = instance.sharding == "Tensor"
     starts = [0 if whole else sum(instance.layers[:rank]) for rank in range(len(instance.ring))]
     ranks = [
-        {"rank": rank, "node": node, "start_layer": start, "end_layer": start + held,
-         "shard": f"{instance.sharding}ShardMetadata"}
+        {
+            "rank": rank,
+            "node": node,
+            "start_layer": start,
+            "end_layer": start + held,
+            "shard": f"{instance.sharding}ShardMetadata",
+        }
         for rank, (node, start, held) in enumerate(zip(instance.ring, starts, instance.layers, strict=True))
     ]
     answer: dict[str, Any] = {"instance_type": f"{instance.instance_type}Instance", "ranks": ranks}
@@ -76,7 +92,8 @@ def without_placeholders(recorded: dict[str, Any]) -> dict[str, Any]:
         return recorded
     silent = {"self", "not-a-neighbour placeholder", "0.0.0.0", "198.51.100.1"}
     hosts = {
-        node: [None if host in silent else host for host in row] for node, row in recorded["hosts_by_node"].items()
+        node: [None if host in silent else host for host in row]
+        for node, row in recorded["hosts_by_node"].items()
     }
     return recorded | {"hosts_by_node": hosts}
 
@@ -94,27 +111,39 @@ def test_recorded_case(case: dict[str, Any]) -> None:
     assert answer(request_of(case["input"])) == without_placeholders(recorded)
 
 
-@pytest.mark.parametrize("case", CASES["allocate_layers_proportionally"],
-                         ids=lambda case: f"{case['total_layers']} over {len(case['memory_fractions'])}")
+@pytest.mark.parametrize(
+    "case",
+    CASES["allocate_layers_proportionally"],
+    ids=lambda case: f"{case['total_layers']} over {len(case['memory_fractions'])}",
+)
 def test_recorded_allocation(case: dict[str, Any]) -> None:
     assert list(allocate_layers(case["total_layers"], case["memory_fractions"])) == case["layers"]
 
 
 def rest_request(case: dict[str, Any], **changes: Any) -> ExoRequest:
     return ExoRequest(
-        nodes=tuple(REST["nodes"]), free_bytes=REST["free_bytes"], backends=REST["backends"],
-        edges=tuple(Edge(source=source, sink=sink, address=address) for source, sink, address in REST["edges"]),
+        nodes=tuple(REST["nodes"]),
+        free_bytes=REST["free_bytes"],
+        backends=REST["backends"],
+        edges=tuple(
+            Edge(source=source, sink=sink, address=address) for source, sink, address in REST["edges"]
+        ),
         model=model_of(REST["models"][case["model_id"]]),
-        required=frozenset(case.get("required_nodes") or ()), **changes,
+        required=frozenset(case.get("required_nodes") or ()),
+        **changes,
     )
 
 
-@pytest.mark.parametrize("case", [case for case in REST["cases"] if "output" in case], ids=lambda case: case["name"])
+@pytest.mark.parametrize(
+    "case", [case for case in REST["cases"] if "output" in case], ids=lambda case: case["name"]
+)
 def test_recorded_cluster_placement(case: dict[str, Any]) -> None:
     assert answer(rest_request(case, min_nodes=case["min_nodes"])) == without_placeholders(case["output"])
 
 
-@pytest.mark.parametrize("case", [case for case in REST["cases"] if "previews" in case], ids=lambda case: case["name"])
+@pytest.mark.parametrize(
+    "case", [case for case in REST["cases"] if "previews" in case], ids=lambda case: case["name"]
+)
 @pytest.mark.parametrize("sharding", ["Pipeline", "Tensor"])
 @pytest.mark.parametrize("engine", ["MlxRing", "MlxJaccl"])
 def test_recorded_cluster_previews(case: dict[str, Any], sharding: str, engine: str) -> None:
@@ -125,7 +154,8 @@ def test_recorded_cluster_previews(case: dict[str, Any], sharding: str, engine: 
         by_length.setdefault(len(found.get("ranks", ())), found)
     recorded = [
         without_placeholders(preview["output"]) if preview["output"] else {"error": preview["error"]}
-        for preview in case["previews"] if (preview["sharding"], preview["instance_meta"]) == (sharding, engine)
+        for preview in case["previews"]
+        if (preview["sharding"], preview["instance_meta"]) == (sharding, engine)
     ]
     assert list(by_length.values()) == recorded
 
@@ -137,25 +167,41 @@ def test_refusal_gives_both_figures() -> None:
 
 def test_refusal_survives_the_way_from_another_process() -> None:
     refusal = pickle.loads(pickle.dumps(ExoRefusal("No cycles", "too big")))
-    assert (refusal.exo_text, str(refusal)) == ("No cycles", "EXO would refuse: too big (EXO says: 'No cycles')")
+    assert (refusal.exo_text, str(refusal)) == (
+        "No cycles",
+        "EXO would refuse: too big (EXO says: 'No cycles')",
+    )
 
 
 def test_enough_memory_but_no_ring() -> None:
     request = ExoRequest(
-        nodes=("a", "b"), edges=(Edge(source="a", sink="b", address="b"),), free_bytes={"a": GB, "b": GB}, min_nodes=2,
-        model=ExoModel(n_layers=4, storage_bytes=GB), backends={})
+        nodes=("a", "b"),
+        edges=(Edge(source="a", sink="b", address="b"),),
+        free_bytes={"a": GB, "b": GB},
+        min_nodes=2,
+        model=ExoModel(n_layers=4, storage_bytes=GB),
+        backends={},
+    )
     with pytest.raises(ExoRefusal, match="no ring of at least 2 of them, wired to and fro"):
         choose(request)
 
 
-@pytest.mark.parametrize(("changes", "text"), [
-    ({"model_id": "mlx-community/DeepSeek-V3.1-8bit"}, "Pipeline parallelism is not supported for DeepSeek V3.1"),
-    ({"backends": ("Vllm",)}, "cannot satisfy engine MlxRing"),
-    ({"storage_bytes": 0}, "total available memory is 0"),
-])
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"model_id": "mlx-community/DeepSeek-V3.1-8bit"},
+            "Pipeline parallelism is not supported for DeepSeek V3.1",
+        ),
+        ({"backends": ("Vllm",)}, "cannot satisfy engine MlxRing"),
+        ({"storage_bytes": 0}, "total available memory is 0"),
+    ],
+)
 def test_refusals_without_a_recording(changes: dict[str, Any], text: str) -> None:
     model = ExoModel(**({"n_layers": 4, "storage_bytes": 0} | changes))
-    request = ExoRequest(nodes=("a",), edges=(), free_bytes={"a": 0}, model=model, backends={"a": ("MlxCpu",)})
+    request = ExoRequest(
+        nodes=("a",), edges=(), free_bytes={"a": 0}, model=model, backends={"a": ("MlxCpu",)}
+    )
     with pytest.raises(ExoRefusal) as refused:
         choose(request)
     assert text in refused.value.exo_text
@@ -165,9 +211,15 @@ def test_jaccl_needs_rdma_between_all() -> None:
     """A directed triangle with RDMA one way round: every wired pair has RDMA, yet EXO cannot fill its matrix."""
     pairs = [("a", "b"), ("b", "c"), ("c", "a")]
     request = ExoRequest(
-        nodes=("a", "b", "c"), edges=tuple(Edge(source=s, sink=t, rdma_interface="en2") for s, t in pairs), min_nodes=3,
-        free_bytes=dict.fromkeys("abc", GB), backends=dict.fromkeys("abc", ("MlxMetal",)), instance_type="MlxJaccl",
-        model=ExoModel(n_layers=4, storage_bytes=GB), rdma_enabled=frozenset("abc"))
+        nodes=("a", "b", "c"),
+        edges=tuple(Edge(source=s, sink=t, rdma_interface="en2") for s, t in pairs),
+        min_nodes=3,
+        free_bytes=dict.fromkeys("abc", GB),
+        backends=dict.fromkeys("abc", ("MlxMetal",)),
+        instance_type="MlxJaccl",
+        model=ExoModel(n_layers=4, storage_bytes=GB),
+        rdma_enabled=frozenset("abc"),
+    )
     with pytest.raises(ExoRefusal, match="all-to-all RDMA"):
         choose(request)
 
@@ -177,9 +229,16 @@ def test_tensor_skips_lengths_that_do_not_divide(n_kv_heads: int | None, ring: i
     """Rings of 5, 6 and 7 have the memory, but 4096 is a multiple of 8 only; 3 KV heads are not."""
     pairs = tuple(Edge(source=s, sink=t, address=t) for s in "abcdefgh" for t in "abcdefgh" if s != t)
     request = ExoRequest(
-        nodes=tuple("abcdefgh"), edges=pairs, free_bytes=dict.fromkeys("abcdefgh", GB), sharding="Tensor", min_nodes=5,
+        nodes=tuple("abcdefgh"),
+        edges=pairs,
+        free_bytes=dict.fromkeys("abcdefgh", GB),
+        sharding="Tensor",
+        min_nodes=5,
         backends=dict.fromkeys("abcdefgh", ("MlxMetal",)),
-        model=ExoModel(n_layers=16, storage_bytes=GB, hidden_size=4096, n_kv_heads=n_kv_heads, supports_tensor=True))
+        model=ExoModel(
+            n_layers=16, storage_bytes=GB, hidden_size=4096, n_kv_heads=n_kv_heads, supports_tensor=True
+        ),
+    )
     if ring is None:
         with pytest.raises(ExoRefusal, match="No tensor sharding found"):
             choose(request)
@@ -194,7 +253,9 @@ def test_a_device_may_be_filled_to_the_last_byte(b_free: int, fits: bool) -> Non
     if fits:
         assert place_full_mesh(list(free), free, 60, 3).layer_counts == {"a": 2, "b": 1}
     else:
-        with pytest.raises(ExoRefusal, match=r"b would hold 1 layers, 20 B, with only 19 B free.*free 1 B there"):
+        with pytest.raises(
+            ExoRefusal, match=r"b would hold 1 layers, 20 B, with only 19 B free.*free 1 B there"
+        ):
             place_full_mesh(list(free), free, 60, 3)
 
 
@@ -203,17 +264,28 @@ def test_of_two_addresses_of_one_type_the_later_is_used() -> None:
     both = [("a", "b"), ("b", "a")]
     edges = tuple(Edge(source=s, sink=t, address=f"{t}{at}") for at in (1, 2) for s, t in both)
     request = ExoRequest(
-        nodes=("a", "b"), edges=edges, free_bytes={"a": GB, "b": GB}, min_nodes=2,
-        model=ExoModel(n_layers=4, storage_bytes=GB), backends=dict.fromkeys("ab", ("MlxCpu",)))
+        nodes=("a", "b"),
+        edges=edges,
+        free_bytes={"a": GB, "b": GB},
+        min_nodes=2,
+        model=ExoModel(n_layers=4, storage_bytes=GB),
+        backends=dict.fromkeys("ab", ("MlxCpu",)),
+    )
     assert choose(request).links == ((None, "a2"), ("b2", None))
 
 
 def test_jaccl_takes_no_pair_that_is_wired_otherwise() -> None:
     both = [("a", "b"), ("b", "a")]
     request = ExoRequest(
-        nodes=("a", "b"), edges=tuple(Edge(source=s, sink=t, address=t) for s, t in both), min_nodes=2,
-        free_bytes={"a": GB, "b": GB}, backends=dict.fromkeys("ab", ("MlxMetal",)), instance_type="MlxJaccl",
-        model=ExoModel(n_layers=4, storage_bytes=GB), rdma_enabled=frozenset("ab"))
+        nodes=("a", "b"),
+        edges=tuple(Edge(source=s, sink=t, address=t) for s, t in both),
+        min_nodes=2,
+        free_bytes={"a": GB, "b": GB},
+        backends=dict.fromkeys("ab", ("MlxMetal",)),
+        instance_type="MlxJaccl",
+        model=ExoModel(n_layers=4, storage_bytes=GB),
+        rdma_enabled=frozenset("ab"),
+    )
     with pytest.raises(ExoRefusal, match="no RDMA-connected cycles available"):
         choose(request)
 
@@ -267,6 +339,5 @@ def test_shortest_ring_that_fits(memories: list[int], model_gb: int, n_layers: i
         return
     assert len(placement.shards) == enough[0]
     assert sum(free[device] for device in placement.devices) == sum(by_size[: enough[0]])
-    assert all(
-        model_gb * GB * shard.layers // n_layers <= free[shard.device] for shard in placement.shards)
+    assert all(model_gb * GB * shard.layers // n_layers <= free[shard.device] for shard in placement.shards)
     placement.check(n_layers)

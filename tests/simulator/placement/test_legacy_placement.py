@@ -35,7 +35,9 @@ def test_recorded_case(case: dict[str, Any]) -> None:
     assert found.index_mismatch == case["index_mismatch"]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "error" not in case], ids=lambda case: case["name"])
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if "error" not in case], ids=lambda case: case["name"]
+)
 def test_recorded_shards_by_ring_position(case: dict[str, Any]) -> None:
     looked_up = case["shard_by_ring_index"]
     with_shard = [entry for entry in looked_up if "end_layer" in entry]
@@ -43,12 +45,18 @@ def test_recorded_shards_by_ring_position(case: dict[str, Any]) -> None:
     found = partition(memory_of(case), case["n_layers"])
     placement = found.placement(allow_mismatch=True)
     assert {shard.device: (shard.start_layer, shard.end_layer) for shard in placement.shards} == held
-    assert set(placement.left_out) == set(found.without_shard) == {entry["node_id"] for entry in looked_up} - set(held)
+    assert (
+        set(placement.left_out)
+        == set(found.without_shard)
+        == {entry["node_id"] for entry in looked_up} - set(held)
+    )
 
 
 def test_mismatch_is_refused_with_the_culprit() -> None:
     """The recorded hang: a device of 0 MiB in the ring."""
-    with pytest.raises(PlacementError, match=r"would hang: zz would get less than one of 16 layers.*take zz out"):
+    with pytest.raises(
+        PlacementError, match=r"would hang: zz would get less than one of 16 layers.*take zz out"
+    ):
         place_legacy({"a": 16384, "b": 16384, "zz": 0}, 16)
 
 
@@ -61,6 +69,8 @@ def test_culprit_is_not_always_the_one_that_fails() -> None:
 
 
 names = st.text("abcdxyz019-", min_size=1, max_size=4)
+
+
 def test_last_kept_shard_runs_to_the_end() -> None:
     """Three equal shares round to 0.99999; the last device takes the rest of the model all the same."""
     found = partition({"a": 10**6, "b": 10**6, "c": 10**6}, 16)
@@ -85,7 +95,9 @@ def test_what_always_holds(memory_mb: dict[str, int], n_layers: int) -> None:
     found = partition(memory_mb, n_layers)
     assert sorted(found.ring) == sorted(memory_mb)
     for before, after in zip(found.ring, found.ring[1:], strict=False):
-        assert memory_mb[before] > memory_mb[after] or (memory_mb[before] == memory_mb[after] and before > after)
+        assert memory_mb[before] > memory_mb[after] or (
+            memory_mb[before] == memory_mb[after] and before > after
+        )
     found.placement(allow_mismatch=True).check(n_layers)
     assert found.index_mismatch == bool(found.too_small)
     if found.index_mismatch:

@@ -25,8 +25,14 @@ def devices(usable_gb: dict[str, tuple[float, float]], **roles: Any) -> tuple[De
 
 def request(**changes: Any) -> PlacementRequest:
     fields: dict[str, Any] = {
-        "devices": devices(HOME), "n_layers": 80, "layer_bytes": 0.4 * GB, "total_bytes": 34 * GB,
-        "embedding_bytes": 1 * GB, "head_bytes": 1 * GB, "embedding_on": "first", "head_on": "last",
+        "devices": devices(HOME),
+        "n_layers": 80,
+        "layer_bytes": 0.4 * GB,
+        "total_bytes": 34 * GB,
+        "embedding_bytes": 1 * GB,
+        "head_bytes": 1 * GB,
+        "embedding_on": "first",
+        "head_on": "last",
     }
     return PlacementRequest(**(fields | changes))
 
@@ -66,7 +72,11 @@ def test_fewer_layers_than_devices() -> None:
 
 
 def test_order_is_the_ring_order() -> None:
-    assert place("even", request(n_layers=20, order=("phone", "mac", "laptop"))).devices == ("phone", "mac", "laptop")
+    assert place("even", request(n_layers=20, order=("phone", "mac", "laptop"))).devices == (
+        "phone",
+        "mac",
+        "laptop",
+    )
 
 
 def test_pinned_devices_hold_no_layers() -> None:
@@ -78,7 +88,12 @@ def test_pinned_devices_hold_no_layers() -> None:
         assert (placement.embedding, placement.head) == ("phone", "pixel")
         table = memory_table(placement, wish)
         held = {use.device: (use.layers > 0, use.embedding_bytes, use.head_bytes) for use in table}
-        assert held == {"phone": (False, GB, 0), "mac": (True, 0, 0), "laptop": (True, 0, 0), "pixel": (False, 0, GB)}
+        assert held == {
+            "phone": (False, GB, 0),
+            "mac": (True, 0, 0),
+            "laptop": (True, 0, 0),
+            "pixel": (False, 0, GB),
+        }
 
 
 def test_pinned_device_too_small() -> None:
@@ -131,28 +146,44 @@ def test_exo_takes_more_devices_when_told() -> None:
 def test_legacy_goes_by_total_memory() -> None:
     total = {"mac": 64 * GB, "laptop": 16 * GB, "phone": 8 * GB}
     owned = tuple(
-        DeviceCapacity(name=name, usable_bytes=GB, total_bytes=memory) for name, memory in total.items())
+        DeviceCapacity(name=name, usable_bytes=GB, total_bytes=memory) for name, memory in total.items()
+    )
     assert place("exo-legacy", request(devices=owned)).layer_counts == {"mac": 58, "laptop": 14, "phone": 8}
 
 
-@pytest.mark.parametrize(("rule", "changes", "message"), [
-    ("sped", {}, "did you mean 'speed'"),
-    ("manual", {}, "needs layers"),
-    ("manual", {"layers": {"mac": 79}}, "sum to 79, but the model has 80"),
-    ("manual", {"layers": {"mac": 81, "phone": -1}}, "'phone' cannot hold -1"),
-    ("manual", {"layers": {"tv": 80}}, "unknown device 'tv': the devices are mac, laptop, phone"),
-    ("manual", {"layers": {"mac": 75, "phone": 5}, "devices": devices(HOME, phone="head")}, "'phone' is pinned"),
-    ("manual", {"layers": {"mac": 60, "laptop": 20}, "min_devices": 3}, "on 2 devices, but min_devices is 3"),
-    ("exo", {"devices": devices(HOME, phone="head")}, r"cannot pin embedding or head \(phone\)"),
-    ("exo-legacy", {"devices": devices(HOME, phone="head")}, r"cannot pin embedding or head \(phone\)"),
-    ("even", {"order": ("mac", "phone")}, "must name each of these devices once: mac, laptop, phone"),
-    ("even", {"head_on": "tv"}, "unknown device 'tv'"),
-    ("even", {"devices": devices(HOME) + devices(HOME)}, "2 devices are called 'mac'"),
-    ("even", {"devices": devices(HOME, mac="head", phone="head")}, "2 devices are pinned to the head"),
-    ("even", {"devices": devices({"mac": HOME["mac"]}, mac="head")}, "leave at least one for the layers"),
-    ("even", {"layer_bytes": 99 * GB}, "none on any device"),
-    ("speed", {"devices": (DeviceCapacity(name="mac", usable_bytes=99 * GB),)}, "needs layers_per_s of mac"),
-])
+@pytest.mark.parametrize(
+    ("rule", "changes", "message"),
+    [
+        ("sped", {}, "did you mean 'speed'"),
+        ("manual", {}, "needs layers"),
+        ("manual", {"layers": {"mac": 79}}, "sum to 79, but the model has 80"),
+        ("manual", {"layers": {"mac": 81, "phone": -1}}, "'phone' cannot hold -1"),
+        ("manual", {"layers": {"tv": 80}}, "unknown device 'tv': the devices are mac, laptop, phone"),
+        (
+            "manual",
+            {"layers": {"mac": 75, "phone": 5}, "devices": devices(HOME, phone="head")},
+            "'phone' is pinned",
+        ),
+        (
+            "manual",
+            {"layers": {"mac": 60, "laptop": 20}, "min_devices": 3},
+            "on 2 devices, but min_devices is 3",
+        ),
+        ("exo", {"devices": devices(HOME, phone="head")}, r"cannot pin embedding or head \(phone\)"),
+        ("exo-legacy", {"devices": devices(HOME, phone="head")}, r"cannot pin embedding or head \(phone\)"),
+        ("even", {"order": ("mac", "phone")}, "must name each of these devices once: mac, laptop, phone"),
+        ("even", {"head_on": "tv"}, "unknown device 'tv'"),
+        ("even", {"devices": devices(HOME) + devices(HOME)}, "2 devices are called 'mac'"),
+        ("even", {"devices": devices(HOME, mac="head", phone="head")}, "2 devices are pinned to the head"),
+        ("even", {"devices": devices({"mac": HOME["mac"]}, mac="head")}, "leave at least one for the layers"),
+        ("even", {"layer_bytes": 99 * GB}, "none on any device"),
+        (
+            "speed",
+            {"devices": (DeviceCapacity(name="mac", usable_bytes=99 * GB),)},
+            "needs layers_per_s of mac",
+        ),
+    ],
+)
 def test_refusals(rule: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(PlacementError, match=message):
         place(rule, request(**changes))
@@ -163,15 +194,23 @@ def requests(draw: st.DrawFn) -> PlacementRequest:
     count = draw(st.integers(1, 8))
     found = tuple(
         DeviceCapacity(
-            name=f"d{at}", usable_bytes=draw(st.integers(0, 64)) * GB, layers_per_s=draw(st.floats(0.1, 1e4)),
-            role=draw(st.sampled_from(["layers", None])))
+            name=f"d{at}",
+            usable_bytes=draw(st.integers(0, 64)) * GB,
+            layers_per_s=draw(st.floats(0.1, 1e4)),
+            role=draw(st.sampled_from(["layers", None])),
+        )
         for at in range(count)
     )
     where = st.sampled_from(["all", "first", "last", "d0"])
     return request(
-        devices=found, n_layers=draw(st.integers(1, 126)), embedding_on=draw(where), head_on=draw(where),
-        kv_bytes_per_layer=draw(st.integers(0, 3)) * 0.1 * GB, overhead_bytes=draw(st.integers(0, 2)) * GB,
-        order=draw(st.none() | st.permutations([f"d{at}" for at in range(count)]).map(tuple)))
+        devices=found,
+        n_layers=draw(st.integers(1, 126)),
+        embedding_on=draw(where),
+        head_on=draw(where),
+        kv_bytes_per_layer=draw(st.integers(0, 3)) * 0.1 * GB,
+        overhead_bytes=draw(st.integers(0, 2)) * GB,
+        order=draw(st.none() | st.permutations([f"d{at}" for at in range(count)]).map(tuple)),
+    )
 
 
 @settings(deadline=None)
@@ -212,7 +251,9 @@ def test_apportion(split: list[tuple[float, int]], data: st.DataObject) -> None:
 
 @settings(deadline=None)
 @given(split=splits, data=st.data(), factor=st.floats(1, 100))
-def test_a_faster_device_never_gets_less(split: list[tuple[float, int]], data: st.DataObject, factor: float) -> None:
+def test_a_faster_device_never_gets_less(
+    split: list[tuple[float, int]], data: st.DataObject, factor: float
+) -> None:
     weights, caps = [weight for weight, _ in split], [cap for _, cap in split]
     total = data.draw(st.integers(len(split), sum(caps)))
     at = data.draw(st.integers(0, len(split) - 1))
@@ -220,8 +261,10 @@ def test_a_faster_device_never_gets_less(split: list[tuple[float, int]], data: s
     assert apportion(total, faster, caps)[at] >= apportion(total, weights, caps)[at]
 
 
-@pytest.mark.parametrize(("total", "weights", "caps"), [
-    (1, [1, 1], [2, 2]), (5, [1, 1], [2, 2]), (2, [1, 0], [2, 2]), (2, [1, 1], [2, 0])])
+@pytest.mark.parametrize(
+    ("total", "weights", "caps"),
+    [(1, [1, 1], [2, 2]), (5, [1, 1], [2, 2]), (2, [1, 0], [2, 2]), (2, [1, 1], [2, 0])],
+)
 def test_apportion_refuses_the_impossible(total: int, weights: list[float], caps: list[int]) -> None:
     with pytest.raises(ValueError, match="cannot give"):
         apportion(total, weights, caps)

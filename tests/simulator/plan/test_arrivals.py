@@ -57,7 +57,9 @@ def test_chats_that_come_together_decode_as_a_batch_does(engine: str) -> None:
     together = ring(3, 0.004, engine, prompt_tokens=12, output_tokens=9, concurrency=4)
     served = serve(with_arrivals(together, 4, times=("0 s",) * 4), 1)
     expected = np.diff(by_simpy(together), axis=-1)
-    np.testing.assert_allclose(np.diff(served.times_s[:, :, 0], axis=-1), np.broadcast_to(expected, (4, 8)), rtol=1e-9)
+    np.testing.assert_allclose(
+        np.diff(served.times_s[:, :, 0], axis=-1), np.broadcast_to(expected, (4, 8)), rtol=1e-9
+    )
 
 
 def test_one_after_the_other_is_as_fast_as_alone() -> None:
@@ -72,7 +74,11 @@ def test_one_after_the_other_is_as_fast_as_alone() -> None:
 def test_a_new_prompt_stops_the_tokens_of_the_others() -> None:
     """EXO, as recorded: the chat that is decoding has one long gap, at least as long as the other's prompt takes."""
     slow = SPEED.model_copy(update={"prefill_flops": 1e12})
-    one = job([device(f"d{at}", speed=slow, link=link(0.0005)) for at in range(2)], prompt_tokens=4000, output_tokens=60)
+    one = job(
+        [device(f"d{at}", speed=slow, link=link(0.0005)) for at in range(2)],
+        prompt_tokens=4000,
+        output_tokens=60,
+    )
     prompt_s = float(by_simpy(one)[0, 0])
     served = serve(with_arrivals(one, 8, times=("0 s", f"{prompt_s + 0.5!r} s")), 1)
     gaps = np.diff(served.times_s[0, :, 0])
@@ -101,11 +107,17 @@ def test_every_token_comes_once_in_order_and_after_its_request(engine: str) -> N
 
 
 def test_met_means_both_bounds() -> None:
-    came, times = np.array([[0.0], [1.0], [2.0]]), np.array([[[1.0], [2.0], [3.0]], [[9.0], [9.1], [9.2]], [[3.0], [9.0], [15.0]]])
+    came, times = (
+        np.array([[0.0], [1.0], [2.0]]),
+        np.array([[[1.0], [2.0], [3.0]], [[9.0], [9.1], [9.2]], [[3.0], [9.0], [15.0]]]),
+    )
     served = Served(came, times)
     np.testing.assert_allclose(served.first_token_s[:, 0], [1, 8, 1])
     np.testing.assert_allclose(served.tokens_per_s[:, 0], [1, 10, 1 / 6])
-    for bound, met in ((Bound(first_token_s=5.0), [1, 0, 1]), (Bound(first_token_s=9.0, tokens_per_s=0.5), [1, 1, 0])):
+    for bound, met in (
+        (Bound(first_token_s=5.0), [1, 0, 1]),
+        (Bound(first_token_s=9.0, tokens_per_s=0.5), [1, 1, 0]),
+    ):
         np.testing.assert_array_equal(served.met(bound)[:, 0], met)
 
 
@@ -144,7 +156,10 @@ def test_an_engine_that_nobody_recorded_and_a_scenario_without_arrivals_are_refu
         load_point(prepare(scenario_with("llama-rpc", rate="10 /h", chats=2)), Bound())
 
 
-@pytest.mark.parametrize("spec", [{}, {"rate": "1 /h", "times": ["0 s"]}, {"times": []}, {"times": ["2 s", "1 s"]}, {"rate": "-1 /h"}])
+@pytest.mark.parametrize(
+    "spec",
+    [{}, {"rate": "1 /h", "times": ["0 s"]}, {"times": []}, {"times": ["2 s", "1 s"]}, {"rate": "-1 /h"}],
+)
 def test_arrivals_that_say_nothing_or_too_much(spec: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"one of them|rise|greater"):
         ArrivalSpec.model_validate(spec)

@@ -24,11 +24,22 @@ def random_costs(seed: int, devices: int, layers: int, kind: str, **changes: Any
     zero, hops = np.zeros((devices, devices)), rng.uniform(0, 3, (3, devices, devices))
     roomy = rng.integers(layers // 2, layers + 2, devices)
     caps = np.stack([roomy - rng.integers(0, 3, devices) * (row > 0) for row in range(4)])
-    return replace(RingCosts(
-        layers, rng.uniform(0.1, 2, devices), np.maximum(caps, 0), rng.uniform(0, 1, devices), rng.uniform(0, 1, devices),
-        rng.uniform(0, 2, devices), rng.uniform(0, 1, devices) if kind == "exo" else np.zeros(devices),
-        hops[0] if kind != "star" else zero, hops[1] if kind != "exo" else zero, hops[2] if kind == "star" else zero,
-        contention=float(rng.choice([0.0, 0.2]))), **changes)
+    return replace(
+        RingCosts(
+            layers,
+            rng.uniform(0.1, 2, devices),
+            np.maximum(caps, 0),
+            rng.uniform(0, 1, devices),
+            rng.uniform(0, 1, devices),
+            rng.uniform(0, 2, devices),
+            rng.uniform(0, 1, devices) if kind == "exo" else np.zeros(devices),
+            hops[0] if kind != "star" else zero,
+            hops[1] if kind != "exo" else zero,
+            hops[2] if kind == "star" else zero,
+            contention=float(rng.choice([0.0, 0.2])),
+        ),
+        **changes,
+    )
 
 
 def may_hold(costs: RingCosts, order: tuple[int, ...], place: int) -> range:
@@ -50,8 +61,11 @@ def all_splits(costs: RingCosts) -> list[tuple[tuple[int, ...], tuple[int, ...]]
             if costs.head is not None and order[-1] != costs.head:
                 continue
             choices = [may_hold(costs, order, place) for place in range(count)]
-            found += [(order, layers) for layers in product(*choices)
-                      if sum(layers) == costs.layers and sum(map(bool, layers)) >= costs.least_devices]
+            found += [
+                (order, layers)
+                for layers in product(*choices)
+                if sum(layers) == costs.layers and sum(map(bool, layers)) >= costs.least_devices
+            ]
     return found
 
 
@@ -63,11 +77,20 @@ def objective(costs: RingCosts, split: tuple[tuple[int, ...], tuple[int, ...]], 
 @pytest.mark.parametrize("kind", ["exo", "ring", "star"])
 @given(seed=st.integers(0, 2**32), devices=st.integers(1, 4), layers=st.integers(1, 7), data=st.data())
 @settings(max_examples=40, deadline=None)
-def test_no_split_at_all_is_better(kind: str, seed: int, devices: int, layers: int, data: st.DataObject) -> None:
+def test_no_split_at_all_is_better(
+    kind: str, seed: int, devices: int, layers: int, data: st.DataObject
+) -> None:
     names = st.one_of(st.none(), st.integers(0, devices - 1))
     embedding, head = data.draw(names), data.draw(names)
-    costs = random_costs(seed, devices, layers, kind, least_devices=data.draw(st.integers(1, 2)),
-                         embedding=embedding, head=head if head != embedding else None)
+    costs = random_costs(
+        seed,
+        devices,
+        layers,
+        kind,
+        least_devices=data.draw(st.integers(1, 2)),
+        embedding=embedding,
+        head=head if head != embedding else None,
+    )
     splits = all_splits(costs)
     for chats in CHATS:
         found = solve(costs, chats, keep=3)
@@ -126,12 +149,25 @@ def by_highs(costs: RingCosts, chats: float) -> float:
         add({("u", d): 1, ("f", d): -1, **{("x", (a, b)): -1 for a, b in arcs if b == d}}, 0, 0)
         add({("u", d): 1, ("l", d): -1, **{("x", (a, b)): -1 for a, b in arcs if a == d}}, 0, 0)
         add({("m", 0): 1, ("u", d): -costs.most_s[d]}, 0, inf)
-        add({("v", 0): 1, ("n", d): -costs.layer_s[d], ("u", d): -costs.each_s[d] - costs.most_s[d],
-             ("f", d): -costs.first_s[d], ("l", d): -costs.last_s[d]}, 0 if chats > 1 else -inf, inf)
+        add(
+            {
+                ("v", 0): 1,
+                ("n", d): -costs.layer_s[d],
+                ("u", d): -costs.each_s[d] - costs.most_s[d],
+                ("f", d): -costs.first_s[d],
+                ("l", d): -costs.last_s[d],
+            },
+            0 if chats > 1 else -inf,
+            inf,
+        )
     for a, b in arcs:
         add({("p", b): 1, ("p", a): -1, ("x", (a, b)): -size}, 1 - size, inf)
-    total = {("n", d): float(costs.layer_s[d]) for d in range(size)} | {("u", d): costs.each_s[d] for d in range(size)}
-    total |= {("f", d): costs.first_s[d] for d in range(size)} | {("l", d): costs.last_s[d] for d in range(size)}
+    total = {("n", d): float(costs.layer_s[d]) for d in range(size)} | {
+        ("u", d): costs.each_s[d] for d in range(size)
+    }
+    total |= {("f", d): costs.first_s[d] for d in range(size)} | {
+        ("l", d): costs.last_s[d] for d in range(size)
+    }
     total |= {("x", arc): costs.walk_s[arc] for arc in arcs} | {("m", 0): 1.0}
     if chats < inf:
         add({("v", 0): chats, **{key: -value for key, value in total.items()}}, 0, inf)
@@ -139,8 +175,13 @@ def by_highs(costs: RingCosts, chats: float) -> float:
     goal[at["v", 0]] = 1
     whole = np.array([key[0] in "nuflx" for key in at], dtype=int)
 
-    done = milp(goal, constraints=LinearConstraint(np.array(rows), low, high), integrality=whole,
-                bounds=Bounds(0, [1 if key[0] in "uflx" else inf for key in at]), options={"mip_rel_gap": 1e-9})
+    done = milp(
+        goal,
+        constraints=LinearConstraint(np.array(rows), low, high),
+        integrality=whole,
+        bounds=Bounds(0, [1 if key[0] in "uflx" else inf for key in at]),
+        options={"mip_rel_gap": 1e-9},
+    )
     assert done.success, done.message
     return float(done.fun)
 
@@ -172,7 +213,10 @@ def test_one_more_device_or_one_more_byte_never_costs_more() -> None:
         costs = random_costs(seed, 5, 30, "ring")
         for chats in CHATS:
             best = solve(costs, chats)
-            fewer, more = solve(costs.only(range(4)), chats), solve(replace(costs, caps=costs.caps + 1), chats)
+            fewer, more = (
+                solve(costs.only(range(4)), chats),
+                solve(replace(costs, caps=costs.caps + 1), chats),
+            )
             assert not fewer or best[0].value_s <= fewer[0].value_s * (1 + 1e-9)
             assert more[0].value_s <= best[0].value_s * (1 + 1e-9)
 

@@ -28,39 +28,83 @@ from simulator.scenario import PlacementSpec, Scenario
 
 ROOT = Path(__file__).parents[3]
 ENGINES = ("exo", "exo-legacy", "llama-rpc")
-MODEL = {"name": "test", "layers": 80, "hidden": 4096, "layer_bytes": "400 MB", "head_bytes": "400 MB",
-         "embedding_bytes": "400 MB", "kv_bytes_per_token_per_layer": "4 kB", "activation_bytes": "8 kB"}
+MODEL = {
+    "name": "test",
+    "layers": 80,
+    "hidden": 4096,
+    "layer_bytes": "400 MB",
+    "head_bytes": "400 MB",
+    "embedding_bytes": "400 MB",
+    "kv_bytes_per_token_per_layer": "4 kB",
+    "activation_bytes": "8 kB",
+}
 
 
-def random_scenario(seed: int, devices: int | None = None, engine: str = "exo", *, noisy: bool = True,
-                    **changes: Any) -> Scenario:
+def random_scenario(
+    seed: int, devices: int | None = None, engine: str = "exo", *, noisy: bool = True, **changes: Any
+) -> Scenario:
     """A cluster of 2 to 8 devices that holds the model, some on one air, some on cables."""
     rng = np.random.default_rng(seed)
     count = devices or int(rng.integers(2, 9))
     memory_gb = rng.uniform(4, 30, count)
-    memory_gb *= max(1.0, 45 / memory_gb.sum())  # of 32 GB of layers, with head, embedding and engine on each device
+    memory_gb *= max(
+        1.0, 45 / memory_gb.sum()
+    )  # of 32 GB of layers, with head, embedding and engine on each device
     memory_gb += 1.6
     members: dict[str, Any] = {}
     for at in range(count):
         median_ms = rng.lognormal(1.0, 0.8)
-        law = {"law": "lognormal", "median": f"{median_ms:.4g} ms", "sigma": 0.6} if noisy else {
-            "law": "constant", "value": f"{median_ms:.4g} ms"}
-        speed = {"decode_bandwidth": f"{rng.lognormal(3.5, 0.9):.4g} GB/s", "prefill_flops": f"{rng.lognormal(1, 1):.4g} TFLOPS",
-                 "layer_overhead": "50 us", "stage_overhead": f"{rng.uniform(0, 2):.3g} ms", "batch_cost": float(rng.uniform(0, 0.2)),
-                 "decode_spread": 0.15 if noisy else 0.0}
+        law = (
+            {"law": "lognormal", "median": f"{median_ms:.4g} ms", "sigma": 0.6}
+            if noisy
+            else {"law": "constant", "value": f"{median_ms:.4g} ms"}
+        )
+        speed = {
+            "decode_bandwidth": f"{rng.lognormal(3.5, 0.9):.4g} GB/s",
+            "prefill_flops": f"{rng.lognormal(1, 1):.4g} TFLOPS",
+            "layer_overhead": "50 us",
+            "stage_overhead": f"{rng.uniform(0, 2):.3g} ms",
+            "batch_cost": float(rng.uniform(0, 0.2)),
+            "decode_spread": 0.15 if noisy else 0.0,
+        }
         members[f"d{at}"] = {
-            "memory": f"{memory_gb[at]:.4g} GB", "speed": speed, "noise": {"sigma": 0.05 if noisy else 0.0},
-            "link": {"delay": law, "rate": f"{rng.lognormal(3, 1):.4g} MB/s", "shared": bool(rng.integers(2)),
-                     "delay_spread": 0.2 if noisy else 0.0}}
-    costs = {"name": engine, "step_overhead": "1 ms", "hop_overhead": "0.2 ms", "overhead_spread": 0.0, "memory_overhead": "0.3 GB"}
-    return Scenario.model_validate({
-        "name": f"random_{seed}", "model": MODEL, "engine": costs, "devices": members, "placement": "speed",
-        "workload": {"prompt_tokens": 16, "output_tokens": 24, "runs": 1}, "seed": seed, "replications": 30} | changes)
+            "memory": f"{memory_gb[at]:.4g} GB",
+            "speed": speed,
+            "noise": {"sigma": 0.05 if noisy else 0.0},
+            "link": {
+                "delay": law,
+                "rate": f"{rng.lognormal(3, 1):.4g} MB/s",
+                "shared": bool(rng.integers(2)),
+                "delay_spread": 0.2 if noisy else 0.0,
+            },
+        }
+    costs = {
+        "name": engine,
+        "step_overhead": "1 ms",
+        "hop_overhead": "0.2 ms",
+        "overhead_spread": 0.0,
+        "memory_overhead": "0.3 GB",
+    }
+    return Scenario.model_validate(
+        {
+            "name": f"random_{seed}",
+            "model": MODEL,
+            "engine": costs,
+            "devices": members,
+            "placement": "speed",
+            "workload": {"prompt_tokens": 16, "output_tokens": 24, "runs": 1},
+            "seed": seed,
+            "replications": 30,
+        }
+        | changes
+    )
 
 
 def placed(scenario: Scenario, names: list[str], layers: list[int]) -> Scenario:
     chosen = dict(zip(names, layers, strict=True))
-    return scenario.model_copy(update={"placement": PlacementSpec(rule="manual", layers=chosen, min_devices=len(chosen))})
+    return scenario.model_copy(
+        update={"placement": PlacementSpec(rule="manual", layers=chosen, min_devices=len(chosen))}
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -81,9 +125,17 @@ def test_the_mean_cost_is_what_the_engine_takes(engine: str, batch: int) -> None
         for order in [*list(permutations(range(4), 3))[::5], (2, 0)]:
             layers = [int(costs.layers / len(order))] * len(order)
             layers[0] += costs.layers - sum(layers)
-            roomy = scenario.model_copy(update={"devices": {
-                name: device.model_copy(update={"usable_memory": 1e12}) for name, device in scenario.devices.items()}})
-            times_s = token_times_s(prepare(placed(roomy, [f"d{at}" for at in order], layers)).job, 1)[0, :, 0]
+            roomy = scenario.model_copy(
+                update={
+                    "devices": {
+                        name: device.model_copy(update={"usable_memory": 1e12})
+                        for name, device in scenario.devices.items()
+                    }
+                }
+            )
+            times_s = token_times_s(prepare(placed(roomy, [f"d{at}" for at in order], layers)).job, 1)[
+                0, :, 0
+            ]
             measured = (times_s[-1] - times_s[0]) / 40
             mean_s = value_s(costs, order, layers)[0]
             if engine == "exo":
@@ -97,18 +149,30 @@ def test_the_mean_cost_is_what_the_engine_takes(engine: str, batch: int) -> None
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_mean_cost_of_a_prompt_is_what_the_engine_takes(engine: str) -> None:
     for seed in range(4):
-        scenario = random_scenario(seed, 3, engine, noisy=False, workload={"prompt_tokens": 300, "output_tokens": 2, "runs": 1})
+        scenario = random_scenario(
+            seed, 3, engine, noisy=False, workload={"prompt_tokens": 300, "output_tokens": 2, "runs": 1}
+        )
         costs = prompt_costs(ground(scenario))
         for order in ((0, 1, 2), (2, 1), (1, 2, 0)):
             layers = [80 - 20 * (len(order) - 1), *[20] * (len(order) - 1)]
-            roomy = scenario.model_copy(update={"devices": {
-                name: device.model_copy(update={"usable_memory": 1e12}) for name, device in scenario.devices.items()}})
-            first_s = token_times_s(prepare(placed(roomy, [f"d{at}" for at in order], layers)).job, 1)[0, 0, 0]
+            roomy = scenario.model_copy(
+                update={
+                    "devices": {
+                        name: device.model_copy(update={"usable_memory": 1e12})
+                        for name, device in scenario.devices.items()
+                    }
+                }
+            )
+            first_s = token_times_s(prepare(placed(roomy, [f"d{at}" for at in order], layers)).job, 1)[
+                0, 0, 0
+            ]
             # left out: EXO's two decode steps end at rank 0 and share one notice; llama.cpp's second tensor per boundary
             assert value_s(costs, order, layers)[0] == pytest.approx(first_s, rel=0.1)
 
 
-def random_placements(costs: RingCosts, rng: np.random.Generator, count: int) -> tuple[Floats, list[tuple[Any, Any]]]:
+def random_placements(
+    costs: RingCosts, rng: np.random.Generator, count: int
+) -> tuple[Floats, list[tuple[Any, Any]]]:
     """The mean cost of `count` random placements under the caps, and the best three of them."""
     size = costs.devices
     order = np.argsort(rng.random((count, size)), axis=1)
@@ -119,9 +183,15 @@ def random_placements(costs: RingCosts, rng: np.random.Generator, count: int) ->
         for at in range(size):
             room = np.clip(caps[:, at] - layers[:, at], 0, costs.layers - layers.sum(axis=1))
             layers[:, at] += room if greedy else rng.integers(0, np.maximum(room, 0) + 1)
-    legal = (layers.sum(axis=1) == costs.layers) & np.all(layers <= caps, axis=1) & np.all((layers > 0) == members, axis=1)
-    found = [(tuple(ring[inside]), tuple(held[inside]))
-             for ring, held, inside in zip(order[legal], layers[legal], members[legal], strict=True)]
+    legal = (
+        (layers.sum(axis=1) == costs.layers)
+        & np.all(layers <= caps, axis=1)
+        & np.all((layers > 0) == members, axis=1)
+    )
+    found = [
+        (tuple(ring[inside]), tuple(held[inside]))
+        for ring, held, inside in zip(order[legal], layers[legal], members[legal], strict=True)
+    ]
     values = np.array([value_s(costs, *split)[0] for split in found])
     return values, [found[at] for at in np.argsort(values)[:3]]
 
@@ -145,8 +215,14 @@ def check_never_worse(scenario: Scenario, placements: int) -> int:
     assert len(values) == 0 or values.min() >= answer.proof.lower_s * (1 - 1e-9)
     assert answer.best.placement is not None
     best_s = score_s(scenario, manual(answer.best.placement))
-    specs = [PlacementSpec(rule="manual", layers={names[at]: int(held) for at, held in zip(*split, strict=True)},
-                           min_devices=len(split[0])) for split in best]
+    specs = [
+        PlacementSpec(
+            rule="manual",
+            layers={names[at]: int(held) for at, held in zip(*split, strict=True)},
+            min_devices=len(split[0]),
+        )
+        for split in best
+    ]
     specs += [manual(option.placement) for option in answer.beside if option.placement is not None]
     for spec in specs:
         # what a gather waits for beyond the means is worth a few thousandths
@@ -155,7 +231,9 @@ def check_never_worse(scenario: Scenario, placements: int) -> int:
 
 
 def score_s(scenario: Scenario, spec: PlacementSpec) -> float:
-    times_s = token_times_s(prepare(scenario.model_copy(update={"placement": spec})).job, scenario.replications)
+    times_s = token_times_s(
+        prepare(scenario.model_copy(update={"placement": spec})).job, scenario.replications
+    )
     return float(np.median(1 / tokens_per_s(times_s)))
 
 
@@ -178,7 +256,10 @@ def test_nothing_beats_the_bound_in_any_replication(engine: str) -> None:
 
 def test_the_bound_is_reached_by_one_device_that_holds_everything() -> None:
     scenario = random_scenario(1, 3)
-    fast = {name: device.model_copy(update={"usable_memory": 1e12, "memory": 1e12}) for name, device in scenario.devices.items()}
+    fast = {
+        name: device.model_copy(update={"usable_memory": 1e12, "memory": 1e12})
+        for name, device in scenario.devices.items()
+    }
     answer = search(scenario.model_copy(update={"devices": dict(list(fast.items())[:1])}))
     assert answer.best.tokens_per_s is not None
     assert answer.bound.median == pytest.approx(answer.best.tokens_per_s.median, rel=1e-5)
@@ -194,8 +275,10 @@ def test_caps_are_those_of_the_memory_table() -> None:
         for layers, fits in ((first, True), (first + 1, caps[1, 0] > 78)):
             rest = [1, 79 - layers]
             asked = placed(scenario, ["d0", "d1", "d2"], [layers, *rest])
-            roomy = {name: device.model_copy(update={"usable_memory": 1e12}) if name != "d0" else device
-                     for name, device in asked.devices.items()}
+            roomy = {
+                name: device.model_copy(update={"usable_memory": 1e12}) if name != "d0" else device
+                for name, device in asked.devices.items()
+            }
             asked = asked.model_copy(update={"devices": roomy})
             if fits:
                 prepare(asked)
@@ -252,7 +335,9 @@ def test_an_objective_that_is_none_is_named() -> None:
 
 
 def test_a_refused_rule_is_shown_with_its_reason() -> None:
-    answer = search(load(ROOT / "scenarios" / "four_devices.yaml", Scenario).model_copy(update={"replications": 3}))
+    answer = search(
+        load(ROOT / "scenarios" / "four_devices.yaml", Scenario).model_copy(update={"replications": 3})
+    )
     exo = next(option for option in answer.beside if option.name == "exo")
     assert exo.refused is not None
     assert "iphone: 5 layers" in exo.refused
@@ -268,8 +353,12 @@ def test_forms_are_ready_to_use() -> None:
     text = f"name: x\nmodel: Llama-3.3-70B\ndevices: {{macbook: {{kind: MacBook Air M4}}, laptop: {{kind: Pixel 6}}}}\n{line}\n"
     assert prepare_counts(loads(text, Scenario)) == placement.layer_counts
     shards = exo_shards(placement)
-    assert [s["PipelineShardMetadata"]["startLayer"] for s in shards] == [shard.start_layer for shard in placement.shards]
-    assert shards[-1]["PipelineShardMetadata"]["endLayer"] == shards[0]["PipelineShardMetadata"]["nLayers"] == 80
+    assert [s["PipelineShardMetadata"]["startLayer"] for s in shards] == [
+        shard.start_layer for shard in placement.shards
+    ]
+    assert (
+        shards[-1]["PipelineShardMetadata"]["endLayer"] == shards[0]["PipelineShardMetadata"]["nLayers"] == 80
+    )
     assert ready["llama_cpp"] == llama_flags(placement)
     assert layers_of(llama_flags(placement)["flags"], 80) == [shard.layers for shard in placement.shards]
     assert layers_of("--rpc a:1,b:1 --tensor-split 30,21 -ngl 51", 80) == [30, 30, 20]
@@ -312,10 +401,18 @@ def test_the_command_prints_a_document_and_writes_a_scenario(place: Any, tmp_pat
     path, out = str(ROOT / "scenarios" / "four_devices.yaml"), tmp_path / "best.yaml"
     document = json.loads(place(path, "--json", "--replications", "5", "--out", str(out)))
     assert {"best", "beside", "bound", "proof", "ready_to_use", "objective"} <= set(document)
-    assert load(out, Scenario).placement.layers == {s["device"]: s["end_layer"] - s["start_layer"]
-                                                    for s in document["best"]["placement"]["shards"]}
+    assert load(out, Scenario).placement.layers == {
+        s["device"]: s["end_layer"] - s["start_layer"] for s in document["best"]["placement"]["shards"]
+    }
     text = place(path, "--replications", "5")
-    for word in ("nobody can beat", "proven optimal", "POST /instance", "--tensor-split", "placement:", "refused"):
+    for word in (
+        "nobody can beat",
+        "proven optimal",
+        "POST /instance",
+        "--tensor-split",
+        "placement:",
+        "refused",
+    ):
         assert word in text
 
 

@@ -45,6 +45,7 @@ def euros(amount: float) -> Money:
 
 # --- prices ---------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("text", ["800", "EUR 800", "800 eur", "-5 EUR", "800 CHF", "1e9 EUR", ""])
 def test_money_needs_amount_and_currency(text: str) -> None:
     with pytest.raises(UnitError, match="is no price"):
@@ -120,6 +121,7 @@ def test_every_figure_of_the_planner_has_source_and_confidence() -> None:
 
 # --- options --------------------------------------------------------------------------------------------------------
 
+
 def test_only_machines_on_which_the_engine_runs_are_offered() -> None:
     scenario = desk().replace(engine="exo")
     facts = catalog.engine_facts("exo")
@@ -166,6 +168,7 @@ def test_memory_goes_only_where_there_are_sockets() -> None:
 
 # --- the plan -------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope="module")
 def found():
     return plan(desk(), euros(700), 1.5, allow=("macs", "network"), most_purchases=1)
@@ -175,7 +178,8 @@ def test_a_plan_answers_with_reasons(found) -> None:
     result = found.plan
     assert "the cheapest that is expected to reach 1.5 tokens/s: buy Mac mini M4" in result.answer
     assert any(
-        "memory bandwidth of laptop" in reason and "is the limit" in reason for reason in result.options[0].reasons
+        "memory bandwidth of laptop" in reason and "is the limit" in reason
+        for reason in result.options[0].reasons
     )
     assert any("wiring" in reason for reason in result.options[0].reasons)
     assert result.considered == result.pruned + result.evaluated
@@ -198,8 +202,14 @@ replications: 20
     [
         # a step takes max(4 GB / 40 GB/s, 16 Gflop / flops): 100 ms of reading against 1.6, 80, 100 and 400 ms
         ("10 TFLOPS", "memory bandwidth of laptop (laptop) is the limit: .* would give +9.%$"),
-        ("0.2 TFLOPS", "memory bandwidth of laptop .* would give +2.%, as its arithmetic limits then; twice both +9.%"),
-        ("0.16 TFLOPS", "twice its memory bandwidth or its arithmetic alone would change nothing, both would give +9.%"),
+        (
+            "0.2 TFLOPS",
+            "memory bandwidth of laptop .* would give +2.%, as its arithmetic limits then; twice both +9.%",
+        ),
+        (
+            "0.16 TFLOPS",
+            "twice its memory bandwidth or its arithmetic alone would change nothing, both would give +9.%",
+        ),
         ("0.04 TFLOPS", "arithmetic of laptop .* is the limit: .* twice that arithmetic would give +100%$"),
     ],
 )
@@ -244,6 +254,7 @@ def test_roles_cannot_be_planned() -> None:
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def app() -> typer.Typer:

@@ -50,6 +50,7 @@ def planner(scenario: Scenario, budget: float, *allow: str):
 
 # --- theory ---------------------------------------------------------------------------------------------------------
 
+
 @given(st.integers(1, 12), st.lists(st.tuples(st.integers(1, 9), st.integers(1, 8)), min_size=1, max_size=3))
 def test_fill_is_the_best_of_all_splits(layers: int, devices: list[tuple[int, int]]) -> None:
     costs, caps = [cost for cost, _ in devices], [cap for _, cap in devices]
@@ -105,10 +106,14 @@ def test_worlds_are_balanced_and_belong_to_names() -> None:
     alone = alone.model_copy(update={"model": alone.model.model_copy(update={"name": "Llama-3.2-1B"})})
     other = worlds.given(prepare(alone).job)
     assert other.posterior is not None
-    assert other.posterior.draws[7][other.posterior.names.index("world/air/decode")] == table["world/air/decode"][7]
+    assert (
+        other.posterior.draws[7][other.posterior.names.index("world/air/decode")]
+        == table["world/air/decode"][7]
+    )
 
 
 # --- the fast job is the scenario's own -----------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("engine_name", ["exo", "llama-rpc"])
 def test_a_mix_is_the_job_that_prepare_makes_of_its_scenario(engine_name: str) -> None:
@@ -139,7 +144,8 @@ def test_no_mix_beats_its_ceiling_in_any_world(engine_name: str) -> None:
 
 def test_a_small_first_device_changes_the_order_not_the_answer() -> None:
     """The phone has the best link but no room for the embedding of a client, so another device is the client."""
-    scenario = loads("""
+    scenario = loads(
+        """
 name: small_first
 model: {name: Llama-3.3-70B, quantisation: Q2_K}
 engine: llama-rpc
@@ -148,7 +154,9 @@ devices:
   phone: {kind: Pixel 8 Pro, usable_memory: 0.9 GB, link: {kind: ethernet_1g}}
   big: {kind: Mac mini M4 Pro, memory: 64 GB, link: {kind: wifi24}}
   other: {kind: Mac mini M4 Pro, memory: 64 GB, link: {kind: wifi24}}
-""", Scenario)
+""",
+        Scenario,
+    )
     options, parts = planner(scenario, 0)
     members = tuple(states[0] for states in options.owned)
     mix = parts.mix(members, options.recipes[0])
@@ -158,6 +166,7 @@ devices:
 
 
 # --- the search -----------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("engine_name", ["exo", "llama-rpc"])
 def test_pruning_loses_nothing(engine_name: str) -> None:
@@ -194,6 +203,7 @@ def test_the_front_is_a_front_within_the_budget() -> None:
 
 
 # --- published rows: a slower device added or removed ---------------------------------------------------------------
+
 
 @pytest.mark.parametrize(("name", "fastest"), [("V12", "max"), ("V38", "ultra")])
 def test_the_planner_leaves_out_the_slower_device_as_measured(name: str, fastest: str) -> None:

@@ -45,7 +45,9 @@ def pair(a: float = 0.05, b: float = 0.05) -> Scenario:
 def test_a_factor_knows_its_interval() -> None:
     factor = Factor("x", 0.3)
     assert factor.interval == pytest.approx((np.exp(-0.3 * Z90), np.exp(0.3 * Z90)))
-    assert factor.ppf(np.array([0.05, 0.5, 0.95])) == pytest.approx([factor.interval[0], 1.0, factor.interval[1]])
+    assert factor.ppf(np.array([0.05, 0.5, 0.95])) == pytest.approx(
+        [factor.interval[0], 1.0, factor.interval[1]]
+    )
     drawn = Factor("x", 0.0, tuple(np.linspace(1, 2, 101)))
     assert drawn.interval == pytest.approx((1.05, 1.95))
 
@@ -63,7 +65,9 @@ def test_bars_are_the_closed_form() -> None:
     row = found["world/a/decode"]
     assert row.at_p05 == pytest.approx(1 / (low * A_S + B_S + HOPS_S), rel=1e-4)
     assert row.at_p95 == pytest.approx(1 / (high * A_S + B_S + HOPS_S), rel=1e-4)
-    assert found["world/b/decode"].if_twice_as_good == pytest.approx((A_S + B_S) / (A_S + B_S / 2) - 1, rel=1e-3)
+    assert found["world/b/decode"].if_twice_as_good == pytest.approx(
+        (A_S + B_S) / (A_S + B_S / 2) - 1, rel=1e-3
+    )
 
 
 def test_sobol_indices_are_those_of_a_nearly_linear_sum() -> None:
@@ -120,7 +124,9 @@ def test_what_cannot_be_answered_is_said() -> None:
 
 
 def test_the_same_scenario_gives_the_same_bytes() -> None:
-    assert sensitivity(pair(), points=64).model_dump_json() == sensitivity(pair(), points=64).model_dump_json()
+    assert (
+        sensitivity(pair(), points=64).model_dump_json() == sensitivity(pair(), points=64).model_dump_json()
+    )
 
 
 def test_the_command_draws_the_chart(tmp_path: Path) -> None:
@@ -135,6 +141,8 @@ def test_the_command_draws_the_chart(tmp_path: Path) -> None:
     assert "decode time on a" in svg
     assert "measure next" in svg
     assert (tmp_path / "out" / "tornado.png").read_bytes().startswith(b"\x89PNG")
-    shown = CliRunner().invoke(app, [str(path), "--points", "64", "--no-charts", "--out", str(tmp_path / "bare")])
+    shown = CliRunner().invoke(
+        app, [str(path), "--points", "64", "--no-charts", "--out", str(tmp_path / "bare")]
+    )
     assert "upgrade next" in shown.stdout
     assert not (tmp_path / "bare" / "tornado.svg").exists()

@@ -20,7 +20,15 @@ import pytest
 
 from simulator.errors import EngineUnavailable, ScenarioError, SimulatorError, Unreachable
 from simulator.plan import sweep as sweep_module
-from simulator.plan.sweep import METRICS, Sweep, evaluate_point, parquet_bytes, plan_sweep, run_sweep, table_rows
+from simulator.plan.sweep import (
+    METRICS,
+    Sweep,
+    evaluate_point,
+    parquet_bytes,
+    plan_sweep,
+    run_sweep,
+    table_rows,
+)
 from simulator.plan.sweep_charts import sweep_charts
 from simulator.plan.sweep_points import parse_axis
 from simulator.plan.sweep_workers import dask_cluster, local_processes
@@ -39,8 +47,13 @@ def small(**changes: Any) -> Scenario:
 
 
 def small_sweep(count: int = 12, scenario: Scenario | None = None) -> Sweep:
-    return plan_sweep(scenario or small(), [parse_axis(f"devices.d0.link.rate=1MB/s..90MB/s:{count // 2}"),
-                                            parse_axis("workload.concurrency=1,2")])
+    return plan_sweep(
+        scenario or small(),
+        [
+            parse_axis(f"devices.d0.link.rate=1MB/s..90MB/s:{count // 2}"),
+            parse_axis("workload.concurrency=1,2"),
+        ],
+    )
 
 
 def in_threads() -> Executor:
@@ -92,7 +105,10 @@ def test_finished_points_are_never_computed_again(tmp_path: Path, monkeypatch: p
     assert len(computed) == 8
     first = run_sweep(small_sweep(8), tmp_path, in_threads)
     assert len(computed) == 8
-    longer = plan_sweep(small(), [parse_axis("devices.d0.link.rate=1MB/s..90MB/s:4"), parse_axis("workload.concurrency=1,2,3")])
+    longer = plan_sweep(
+        small(),
+        [parse_axis("devices.d0.link.rate=1MB/s..90MB/s:4"), parse_axis("workload.concurrency=1,2,3")],
+    )
     run_sweep(longer, tmp_path, in_threads)
     assert len(computed) == 12, "only the four new points"
     run_sweep(small_sweep(8, small(name="renamed")), tmp_path, in_threads)
@@ -166,8 +182,14 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(KILLED_RUN)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, str(script), str(tmp_path / "sweep")], stdout=subprocess.PIPE, text=True,
-                          env=environment, cwd=ROOT, start_new_session=True) as run:
+    with subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "sweep")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+        start_new_session=True,
+    ) as run:
         assert run.stdout is not None
         for line in run.stdout:
             if int(line) >= 20:
@@ -177,7 +199,9 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     whole_lines = before.count(b"\n")
     assert 20 <= whole_lines < 400
     told: list[int] = []
-    data = run_sweep(small_sweep(400), tmp_path / "sweep", in_threads, progress=lambda done, _: told.append(done))
+    data = run_sweep(
+        small_sweep(400), tmp_path / "sweep", in_threads, progress=lambda done, _: told.append(done)
+    )
     assert told[0] == whole_lines
     after = (tmp_path / "sweep" / "points.jsonl").read_bytes()
     assert after.startswith(before)
@@ -194,9 +218,17 @@ def test_points_that_do_not_fit_say_so_and_the_others_go_on(tmp_path: Path) -> N
 
 
 def test_arrivals_can_be_swept(tmp_path: Path) -> None:
-    workload = {"prompt_tokens": 8, "output_tokens": 4, "runs": 1, "concurrency": 4, "arrivals": {"rate": "1 /h", "chats": 6}}
-    sweep = plan_sweep(random_scenario(3, 3, workload=workload, replications=3),
-                       [parse_axis("workload.arrivals.rate=10 /h,100000 /h")])
+    workload = {
+        "prompt_tokens": 8,
+        "output_tokens": 4,
+        "runs": 1,
+        "concurrency": 4,
+        "arrivals": {"rate": "1 /h", "chats": 6},
+    }
+    sweep = plan_sweep(
+        random_scenario(3, 3, workload=workload, replications=3),
+        [parse_axis("workload.arrivals.rate=10 /h,100000 /h")],
+    )
     columns = read(run_sweep(sweep, tmp_path, in_threads))
     assert columns["workload.arrivals.rate"] == [10, 100000]
     assert columns["goodput_per_hour_median"][1] > columns["goodput_per_hour_median"][0]
@@ -225,7 +257,9 @@ def test_dask_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         dask_cluster("tcp://127.0.0.1:8786")
 
 
-needs_dask = pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="the extra `dask` is not installed")
+needs_dask = pytest.mark.skipif(
+    importlib.util.find_spec("distributed") is None, reason="the extra `dask` is not installed"
+)
 
 
 class Cluster:
@@ -236,18 +270,33 @@ class Cluster:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.address, self.folder = f"tcp://127.0.0.1:{port}", folder
-        self.processes = [self._start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")]
+        self.processes = [
+            self._start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+        ]
         self.workers = [self.worker() for _ in range(2)]
 
     def worker(self) -> subprocess.Popen[bytes]:
-        process = self._start("worker", self.address, "--nthreads", "1", "--no-dashboard", "--no-nanny",
-                              "--local-directory", str(self.folder))
+        process = self._start(
+            "worker",
+            self.address,
+            "--nthreads",
+            "1",
+            "--no-dashboard",
+            "--no-nanny",
+            "--local-directory",
+            str(self.folder),
+        )
         self.processes.append(process)
         return process
 
     def _start(self, what: str, *args: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-m", "dask", what, *args], stdout=subprocess.DEVNULL,
-                                stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT)
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", what, *args],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=ROOT,
+        )
 
     def close(self) -> None:
         for process in reversed(self.processes):
@@ -264,7 +313,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 @needs_dask
 @pytest.mark.filterwarnings("ignore")
-def test_a_dask_cluster_gives_the_same_bytes_and_survives_a_dead_worker(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_dask_cluster_gives_the_same_bytes_and_survives_a_dead_worker(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     sweep, killed = small_sweep(60), []
 
     def kill(done: int, total: int) -> None:
@@ -272,7 +323,9 @@ def test_a_dask_cluster_gives_the_same_bytes_and_survives_a_dead_worker(cluster:
             killed.append(cluster.workers[0].pid)
             cluster.workers[0].kill()
 
-    by_dask = run_sweep(sweep, tmp_path / "dask", _patiently(dask_cluster(cluster.address)), workers=2, progress=kill)
+    by_dask = run_sweep(
+        sweep, tmp_path / "dask", _patiently(dask_cluster(cluster.address)), workers=2, progress=kill
+    )
     assert killed
     assert by_dask == run_sweep(sweep, tmp_path / "threads", in_threads)
     assert len((tmp_path / "dask" / "points.jsonl").read_text().splitlines()) == 60
@@ -280,6 +333,7 @@ def test_a_dask_cluster_gives_the_same_bytes_and_survives_a_dead_worker(cluster:
 
 def _patiently(connect: Any) -> Any:
     """A scheduler process needs a moment until it listens."""
+
     def make() -> Executor:
         for _ in range(5):
             try:
@@ -287,6 +341,7 @@ def _patiently(connect: Any) -> Any:
             except Unreachable:
                 time.sleep(1)
         return connect()  # type: ignore[no-any-return]
+
     return make
 
 
@@ -319,17 +374,58 @@ def command(capsys: pytest.CaptureFixture[str]) -> Any:
 
 def test_the_commands_print_documents_and_leave_charts(command: Any, tmp_path: Path) -> None:
     path, out = str(ROOT / "scenarios" / "thunderbolt_macs.yaml"), tmp_path / "out"
-    document = json.loads(command("sweep", path, "--over", "workload.prompt_tokens=16,64", "--replications", "3",
-                                  "--workers", "1", "--out", str(out), "--json"))
+    document = json.loads(
+        command(
+            "sweep",
+            path,
+            "--over",
+            "workload.prompt_tokens=16,64",
+            "--replications",
+            "3",
+            "--workers",
+            "1",
+            "--out",
+            str(out),
+            "--json",
+        )
+    )
     assert document["points"] == len(document["rows"]) == 2
     assert {"points.jsonl", "sweep.parquet", "charts.html"} <= {file.name for file in out.iterdir()}
-    assert b"https://" not in (out / "charts" / "first_token_s.svg").read_bytes().replace(b"http://www.w3.org", b"")
-    text = command("sweep", path, "--over", "workload.prompt_tokens=16,64", "--replications", "3", "--workers", "1",
-                   "--out", str(out), "--no-charts")
+    assert b"https://" not in (out / "charts" / "first_token_s.svg").read_bytes().replace(
+        b"http://www.w3.org", b""
+    )
+    text = command(
+        "sweep",
+        path,
+        "--over",
+        "workload.prompt_tokens=16,64",
+        "--replications",
+        "3",
+        "--workers",
+        "1",
+        "--out",
+        str(out),
+        "--no-charts",
+    )
     assert "fastest:" in text
     assert "2 points" in text
-    document = json.loads(command("load", path, "--rates", "5,3000", "--chats", "4", "--replications", "2", "--most", "3",
-                                  "--out", str(tmp_path / "load"), "--json"))
+    document = json.loads(
+        command(
+            "load",
+            path,
+            "--rates",
+            "5,3000",
+            "--chats",
+            "4",
+            "--replications",
+            "2",
+            "--most",
+            "3",
+            "--out",
+            str(tmp_path / "load"),
+            "--json",
+        )
+    )
     assert [point["arrivals_per_hour"] for point in document["load"]] == [5, 3000]
     assert [row["chats"] for row in document["crossover"]["rows"]] == [1, 2, 3]
     assert (tmp_path / "load" / "charts" / "crossover.svg").exists()

@@ -48,13 +48,19 @@ def test_measured_runs_are_drawn_by_the_same_function():
     assert bench.rows["band"] == [{"run": run, "low": 10, "median": 10, "high": 10} for run in range(1, 6)]
     assert bench.rows["worlds"] == []
     assert len(drawn(charts.bench_chart(bench))) == 5
-    assert table.inter_token_table(times_s).title == ["Half of the tokens follow within 100 ms, 99% within 100 ms"]
+    assert table.inter_token_table(times_s).title == [
+        "Half of the tokens follow within 100 ms, 99% within 100 ms"
+    ]
 
 
 def test_one_run_of_one_world_needs_no_interval():
     bench = table.bench_table(np.arange(1.0, 5.0)[None, :, None], 1)
     assert bench.title == ["1 tokens/s"]
-    assert [layer["mark"]["type"] for layer in charts.bench_chart(bench).to_dict()["layer"]] == ["bar", "point", "line"]
+    assert [layer["mark"]["type"] for layer in charts.bench_chart(bench).to_dict()["layer"]] == [
+        "bar",
+        "point",
+        "line",
+    ]
 
 
 def test_marked_percentiles_are_those_of_the_summary(prediction, tables):
@@ -91,8 +97,10 @@ def test_devices_come_in_ring_order_then_hops(tables):
 
 def test_many_small_hops_share_a_bar():
     shares = [PathShare(kind="compute", where="a", share=0.5, seconds_per_token=0.5)]
-    shares += [PathShare(kind="hop", where=f"a -> {i:02}", share=(20 - i) / 420, seconds_per_token=(20 - i) / 420)
-               for i in range(20)]
+    shares += [
+        PathShare(kind="hop", where=f"a -> {i:02}", share=(20 - i) / 420, seconds_per_token=(20 - i) / 420)
+        for i in range(20)
+    ]
     shown = table.where_table(shares, ["a"], "finding", "basis")
     assert len(shown.order) == 1 + 8 + 1
     assert shown.order[-1] == "12 other hops"
@@ -118,7 +126,9 @@ def test_the_longest_part_counts_spans_of_one_place_together():
 
 
 def test_an_outlier_is_drawn_at_the_edge_and_said():
-    shown = table.slowest_table([path(i, ("compute", "a", 9.0 if i == 50 else 0.1)) for i in range(100)], ["a"])
+    shown = table.slowest_table(
+        [path(i, ("compute", "a", 9.0 if i == 50 else 0.1)) for i in range(100)], ["a"]
+    )
     outlier = shown.rows["points"][50]
     assert outlier["duration"] == pytest.approx(9000)
     assert outlier["drawn"] == pytest.approx(300)
@@ -150,8 +160,17 @@ def test_shares_in_the_legend_sum_to_one(prediction, tables):
 
 
 def use(device: str, total: float, cap: float) -> MemoryUse:
-    return MemoryUse(device=device, layers=1, weights_bytes=total - 1e9, kv_bytes=1e9, embedding_bytes=0, head_bytes=0,
-                     overhead_bytes=0, total_bytes=total, cap_bytes=cap)
+    return MemoryUse(
+        device=device,
+        layers=1,
+        weights_bytes=total - 1e9,
+        kv_bytes=1e9,
+        embedding_bytes=0,
+        head_bytes=0,
+        overhead_bytes=0,
+        total_bytes=total,
+        cap_bytes=cap,
+    )
 
 
 def test_memory_beyond_the_cap_is_said():
@@ -188,7 +207,7 @@ def test_pictures_are_pictures(files):
 
 def test_the_page_fetches_nothing(files):
     page = files["charts.html"].decode()
-    own = page[:page.index("<script>")] + page[page.rindex("<body>"):]
+    own = page[: page.index("<script>")] + page[page.rindex("<body>") :]
     assert "default-src 'none'" in own
     for reach in ("src=", "href=", "@import", "url(", "fetch(", "import "):
         assert reach not in own

@@ -22,7 +22,9 @@ from simulator.scenario import Scenario
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,9 @@ def test_same_prediction_same_bytes(prediction, files):
 def test_the_scenario_in_the_folder_gives_the_same_folder(files, tmp_path):
     (tmp_path / "scenario.yaml").write_bytes(files["scenario.yaml"])
     again = predict(load(tmp_path / "scenario.yaml", Scenario), with_what_ifs=False)
-    assert folder_files(again, with_charts=False, with_perfetto=False) == {name: files[name] for name in ALWAYS}
+    assert folder_files(again, with_charts=False, with_perfetto=False) == {
+        name: files[name] for name in ALWAYS
+    }
 
 
 def test_the_scenario_opens_with_its_question(files):
@@ -82,7 +86,7 @@ def test_causes_in_the_trace_lead_from_a_token_back_to_the_request(prediction, t
         length_s += spans[index]["time_s"] - end_s
         index = spans[index]["cause"]
     assert length_s == pytest.approx(prediction.times_s[0, 23, 0], abs=1e-6)
-    assert all(row["cause"] is None for row in rows[24:12 * 3 * 24])
+    assert all(row["cause"] is None for row in rows[24 : 12 * 3 * 24])
 
 
 def test_a_trace_of_several_chats_by_hand():
@@ -90,9 +94,23 @@ def test_a_trace_of_several_chats_by_hand():
     recorder = Recorder(True, [Span("compute", "a", 0, 0.0, 4.0, -1)], [(1, 0, 4.0, 0)])
     rows = parquet.read_table(io.BytesIO(trace_bytes(times, 2, recorder, {"seed": "1"}))).to_pylist()
     assert [(row["run"], row["chat"], row["token"], row["time_s"], row["cause"]) for row in rows[:4]] == [
-        (0, 0, 0, 0.0, None), (0, 0, 1, 2.0, None), (0, 1, 0, 4.0, 0), (0, 1, 1, 6.0, None)]
-    assert rows[8] == {"kind": "compute", "replication": 0, "run": 0, "chat": None, "token": None, "time_s": 4.0,
-                       "start_s": 0.0, "where": "a", "step": 0, "cause": -1}
+        (0, 0, 0, 0.0, None),
+        (0, 0, 1, 2.0, None),
+        (0, 1, 0, 4.0, 0),
+        (0, 1, 1, 6.0, None),
+    ]
+    assert rows[8] == {
+        "kind": "compute",
+        "replication": 0,
+        "run": 0,
+        "chat": None,
+        "token": None,
+        "time_s": 4.0,
+        "start_s": 0.0,
+        "where": "a",
+        "step": 0,
+        "cause": -1,
+    }
 
 
 def test_a_second_run_replaces_our_files_and_no_other(prediction, tmp_path):
@@ -169,7 +187,9 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 
 def test_what_is_not_drawn_is_not_imported():
     """Altair alone costs a third of a second, which `sim run --json` must not pay."""
-    code = ("import sys; import simulator.run.predict, simulator.result.folder; "
-            "print([name for name in ('altair', 'vl_convert', 'pyarrow') if name in sys.modules])")
+    code = (
+        "import sys; import simulator.run.predict, simulator.result.folder; "
+        "print([name for name in ('altair', 'vl_convert', 'pyarrow') if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -63,7 +63,9 @@ def test_critical_spans_cover_the_reply_without_a_gap(prediction, text):
 def test_a_span_that_nothing_waited_for_is_not_critical():
     recorder = Recorder(True, [Span("compute", "a", 0, 0.0, 0.1, -1), Span("compute", "b", 0, 0.0, 0.3, -1)])
     recorder.token(0, 0, 0.1, 0)
-    marked = {event["tid"]: event["args"]["critical"] for event in events(perfetto_json(recorder, ["a", "b"]), "X")}
+    marked = {
+        event["tid"]: event["args"]["critical"] for event in events(perfetto_json(recorder, ["a", "b"]), "X")
+    }
     assert marked == {1: True, 2: False}
 
 

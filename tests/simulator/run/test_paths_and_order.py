@@ -19,8 +19,12 @@ from simulator.scenario import NoiseSpec
 from tests.helpers import SPEED, by_simpy, device, job, jobs, link, ring
 
 few = settings(max_examples=60, deadline=None)
-either_engine = st.one_of(jobs("exo", chats=10, doze=True), jobs("exo-legacy", chats=4, doze=True),
-                          jobs("exo", prompts=9000, chats=2), jobs("llama-rpc", chats=3, doze=True))
+either_engine = st.one_of(
+    jobs("exo", chats=10, doze=True),
+    jobs("exo-legacy", chats=4, doze=True),
+    jobs("exo", prompts=9000, chats=2),
+    jobs("llama-rpc", chats=3, doze=True),
+)
 
 
 @given(either_engine, st.integers(0, 2))
@@ -63,27 +67,47 @@ def test_tokens_come_in_order_and_to_everybody(a_job: Job) -> None:
 
 constant_links = st.builds(
     lambda delay, rate, shared: link(delay, rate, shared=shared),
-    st.floats(0, 0.05), st.sampled_from([1e5, 1e7]), st.booleans())
+    st.floats(0, 0.05),
+    st.sampled_from([1e5, 1e7]),
+    st.booleans(),
+)
 
 
 @st.composite
 def certain_jobs(draw: st.DrawFn) -> Job:
     """Constant laws, no noise, any number of layers, in either engine; one legacy chat (several may overtake)."""
     count = draw(st.integers(1, 5))
-    speeds = [SPEED.model_copy(update={"decode_bandwidth": draw(st.floats(1e9, 1e11)),
-                                       "prefill_flops": draw(st.floats(1e10, 1e13))}) for _ in range(count)]
+    speeds = [
+        SPEED.model_copy(
+            update={
+                "decode_bandwidth": draw(st.floats(1e9, 1e11)),
+                "prefill_flops": draw(st.floats(1e10, 1e13)),
+            }
+        )
+        for _ in range(count)
+    ]
     devices = [device(f"d{i}", speed=speed, link=draw(constant_links)) for i, speed in enumerate(speeds)]
     name = draw(st.sampled_from(["exo", "exo-legacy"]))
-    return job(devices, name, layers=[draw(st.integers(1, 9)) for _ in range(count)], output_tokens=8,
-               prompt_tokens=draw(st.integers(1, 30)), concurrency=draw(st.integers(1, 9)) if name == "exo" else 1)
+    return job(
+        devices,
+        name,
+        layers=[draw(st.integers(1, 9)) for _ in range(count)],
+        output_tokens=8,
+        prompt_tokens=draw(st.integers(1, 30)),
+        concurrency=draw(st.integers(1, 9)) if name == "exo" else 1,
+    )
 
 
 @given(certain_jobs(), st.integers(0, 4), st.floats(1, 20))
 @settings(max_examples=150, deadline=None)
 def test_a_faster_device_never_finishes_later(a_job: Job, which: int, factor: float) -> None:
     slow = a_job.ring[which % len(a_job.ring)]
-    speed = slow.speed.model_copy(update={"decode_bandwidth": slow.speed.decode_bandwidth * factor,
-                                          "prefill_flops": slow.speed.prefill_flops * factor})
+    speed = slow.speed.model_copy(
+        update={
+            "decode_bandwidth": slow.speed.decode_bandwidth * factor,
+            "prefill_flops": slow.speed.prefill_flops * factor,
+        }
+    )
     fast = with_device(a_job, replace(slow, speed=speed))
     assert np.all(token_times_s(fast, 1) <= token_times_s(a_job, 1) * (1 + 1e-12))
 
@@ -114,7 +138,9 @@ def test_rows_do_not_depend_on_how_many_are_asked_for() -> None:
 
 def test_simpy_can_be_asked_for() -> None:
     a_job = ring(3, 0.001)
-    np.testing.assert_allclose(token_times_s(a_job, 2, "simpy"), token_times_s(a_job, 2, "recursion"), rtol=1e-9)
+    np.testing.assert_allclose(
+        token_times_s(a_job, 2, "simpy"), token_times_s(a_job, 2, "recursion"), rtol=1e-9
+    )
 
 
 def test_summary_of_times_worked_out_by_hand() -> None:

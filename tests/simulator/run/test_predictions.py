@@ -24,7 +24,9 @@ ROOT = Path(__file__).parents[3]
 
 
 def scenario(name: str, replications: int = 20) -> Scenario:
-    return load(ROOT / "scenarios" / f"{name}.yaml", Scenario).model_copy(update={"replications": replications})
+    return load(ROOT / "scenarios" / f"{name}.yaml", Scenario).model_copy(
+        update={"replications": replications}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +74,31 @@ def test_progress_is_told_rows_done_and_rows_in_all() -> None:
 
 
 def test_evaluators_agree_on_a_whole_prediction() -> None:
-    fast, slow = (predict(scenario("legacy_phones", 3), evaluator=name, with_what_ifs=False)
-                  for name in ("recursion", "simpy"))
+    fast, slow = (
+        predict(scenario("legacy_phones", 3), evaluator=name, with_what_ifs=False)
+        for name in ("recursion", "simpy")
+    )
     np.testing.assert_allclose(fast.times_s, slow.times_s, rtol=1e-9)
 
 
 def test_another_process_predicts_the_same_bytes() -> None:
-    code = ("import json; from simulator.files import load; from simulator.scenario import Scenario; "
-            "from simulator.run.predict import predict; from pathlib import Path; "
-            "s = load(Path('scenarios/legacy_phones.yaml'), Scenario); s = s.model_copy(update={'replications': 4}); "
-            "print(json.dumps(predict(s).document()))")
-    outputs = {subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
-        capture_output=True, text=True, check=True).stdout for seed in ("1", "2")}
+    code = (
+        "import json; from simulator.files import load; from simulator.scenario import Scenario; "
+        "from simulator.run.predict import predict; from pathlib import Path; "
+        "s = load(Path('scenarios/legacy_phones.yaml'), Scenario); s = s.model_copy(update={'replications': 4}); "
+        "print(json.dumps(predict(s).document()))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
     assert len(outputs) == 1
     assert json.loads(outputs.pop()) == predict(scenario("legacy_phones", 4)).document()
 
@@ -103,10 +117,13 @@ def test_an_unknown_engine_is_refused_with_those_that_are_known() -> None:
 
 # --- compare ------------------------------------------------------------------------------------------------------
 
+
 def test_a_scenario_equals_itself_and_beats_its_slower_self() -> None:
     """Common random numbers: the difference to an equal scenario is exactly 0, and to a slower one never positive."""
     base = scenario("thunderbolt_macs")
-    slower = {name: device.model_copy(update={"background_load": 0.2}) for name, device in base.devices.items()}
+    slower = {
+        name: device.model_copy(update={"background_load": 0.2}) for name, device in base.devices.items()
+    }
     twin = base.model_copy(update={"name": "twin", "seed": 99})
     slow = base.model_copy(update={"name": "slow", "devices": slower})
     by_name = {row.scenario: row for row in compare([base, slow, twin]).ranking}
@@ -135,14 +152,20 @@ def test_the_break_even_is_where_the_added_device_pays() -> None:
     full = prepare(more).scenario
     phone = full.devices["old_phone"]
     factor = gb_per_s * 1e9 / phone.speed.decode_bandwidth
-    speed = phone.speed.model_copy(update={
-        "decode_bandwidth": gb_per_s * 1e9, "prefill_flops": phone.speed.prefill_flops * factor,
-        "layer_overhead": phone.speed.layer_overhead / factor})
+    speed = phone.speed.model_copy(
+        update={
+            "decode_bandwidth": gb_per_s * 1e9,
+            "prefill_flops": phone.speed.prefill_flops * factor,
+            "layer_overhead": phone.speed.layer_overhead / factor,
+        }
+    )
     devices = {**full.devices, "old_phone": phone.model_copy(update={"speed": speed})}
     changed = full.model_copy(update={"devices": devices})
     # the search uses one run of 32 tokens
-    short = [s.model_copy(update={"workload": s.workload.model_copy(update={"runs": 1, "output_tokens": 32})})
-             for s in (base, changed)]
+    short = [
+        s.model_copy(update={"workload": s.workload.model_copy(update={"runs": 1, "output_tokens": 32})})
+        for s in (base, changed)
+    ]
     without, with_it = (float(np.median(rates(token_times_s(prepare(s).job, 10)))) for s in short)
     assert with_it == pytest.approx(without, rel=0.02)
 

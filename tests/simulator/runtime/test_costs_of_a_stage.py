@@ -15,8 +15,9 @@ from simulator.scenario import SpeedSpec
 from tests.helpers import EXPERTS, SMALL, device, devices
 
 LLAMA_70B = Model("70B", 80, 8192, 0.5e9, 0.5e9, 0, 0, 0.0, 0.6e9, 0.6e9, 4096.0, 1.7e9, 2.1e9, 16384.0)
-LAPTOP = device("laptop", speed=SpeedSpec(
-    decode_bandwidth="50 GB/s", prefill_flops="2 TFLOPS", layer_overhead="100 us"))
+LAPTOP = device(
+    "laptop", speed=SpeedSpec(decode_bandwidth="50 GB/s", prefill_flops="2 TFLOPS", layer_overhead="100 us")
+)
 SIZES = st.integers(1, 80)
 
 
@@ -69,7 +70,14 @@ def test_a_token_reads_its_own_experts_and_a_batch_ever_more_of_them() -> None:
     assert SMALL.layer_bytes_read(50) == SMALL.layer_bytes
 
 
-@given(devices("any"), SIZES, SIZES, st.integers(0, 8000), st.integers(0, 8000), st.sampled_from([SMALL, EXPERTS]))
+@given(
+    devices("any"),
+    SIZES,
+    SIZES,
+    st.integers(0, 8000),
+    st.integers(0, 8000),
+    st.sampled_from([SMALL, EXPERTS]),
+)
 @settings(deadline=None)
 def test_more_layers_context_or_chats_never_cost_less(any_device, a, b, c, d, model) -> None:
     few, many, short, long = min(a, b), max(a, b), min(c, d), max(c, d)

@@ -39,16 +39,20 @@ def test_adding_a_device_moves_no_other_devices_numbers() -> None:
     more = job([device(f"d{i}", link=link(WIFI), noise=NOISY) for i in (7, 0, 1, 2)])
     for name in ("d0", "d1", "d2"):
         before, after = Draws(base, 3, 4), Draws(more, 3, 4)
-        np.testing.assert_array_equal(before.noise(base.cluster.device(name), "decode", 30),
-                                      after.noise(more.cluster.device(name), "decode", 30))
+        np.testing.assert_array_equal(
+            before.noise(base.cluster.device(name), "decode", 30),
+            after.noise(more.cluster.device(name), "decode", 30),
+        )
         path = base.cluster.path(name, "d0")
         np.testing.assert_array_equal(before.delay_s(path, "forward", 30), after.delay_s(path, "forward", 30))
 
 
 def test_another_law_keeps_the_quantiles() -> None:
     """Common random numbers: the draw that was unlucky under one law is as unlucky under the other."""
-    times = [Draws(job([device(f"d{i}", link=link(law)) for i in range(2)]), 0, 1) for law in (
-        Lognormal(median="2 ms", sigma=0.5), Lognormal(median="4 ms", sigma=0.5))]
+    times = [
+        Draws(job([device(f"d{i}", link=link(law)) for i in range(2)]), 0, 1)
+        for law in (Lognormal(median="2 ms", sigma=0.5), Lognormal(median="4 ms", sigma=0.5))
+    ]
     delays = [draws.delay_s(draws.job.cluster.path("d0", "d1"), "forward", 99) for draws in times]
     np.testing.assert_allclose(delays[1], 2 * delays[0], rtol=1e-12)
 
@@ -105,7 +109,9 @@ def test_every_engine_heeds_what_is_open_about_contexts(name: str) -> None:
     posterior = PosteriorSpec(names=("world/context",), draws=((1.0,), (2.0,)))
     speed = SPEED.model_copy(update={"context_cost": 5.0})
     a_job = job([device("d0", speed=speed), device("d1", speed=speed)], engine_name=name)
-    a_job = replace(a_job, posterior=posterior, workload=a_job.workload.model_copy(update={"prompt_tokens": 2000}))
+    a_job = replace(
+        a_job, posterior=posterior, workload=a_job.workload.model_copy(update={"prompt_tokens": 2000})
+    )
     gaps = np.diff(token_times_s(a_job, 2)[0], axis=0)
     assert np.all(gaps[1:, 1] > gaps[1:, 0])
 
@@ -125,8 +131,13 @@ def test_autoregression_of_nothing_is_nothing() -> None:
 
 def test_background_traffic_stretches_delays_and_takes_airtime() -> None:
     """At load 0.5 a queue is twice as long and half of the rate is left."""
-    quiet, busy = (job([device(f"d{i}", link=link(0.002, rate=1e6, shared=True)) for i in range(2)],
-                       points=[AccessPoint("lan", share)]) for share in (0.0, 0.5))
+    quiet, busy = (
+        job(
+            [device(f"d{i}", link=link(0.002, rate=1e6, shared=True)) for i in range(2)],
+            points=[AccessPoint("lan", share)],
+        )
+        for share in (0.0, 0.5)
+    )
     found = []
     for a_job in (quiet, busy):
         draws, path = Draws(a_job, 0, 1), a_job.cluster.path("d0", "d1")
@@ -135,13 +146,18 @@ def test_background_traffic_stretches_delays_and_takes_airtime() -> None:
     assert found[1] == pytest.approx((0.008, 4e-6))
 
 
-@pytest.mark.parametrize(("a", "b", "per_byte_s"), [
-    ({"shared": True}, {"shared": True}, 1 / 1e6 + 1 / 4e6),  # one air: heard, then repeated
-    ({"shared": True}, {"shared": False}, 1 / 1e6),
-    ({"shared": True}, {"shared": True, "via": "attic"}, 1 / 1e6),
-    ({"shared": False}, {"shared": False}, 1 / 1e6),
-])
+@pytest.mark.parametrize(
+    ("a", "b", "per_byte_s"),
+    [
+        ({"shared": True}, {"shared": True}, 1 / 1e6 + 1 / 4e6),  # one air: heard, then repeated
+        ({"shared": True}, {"shared": False}, 1 / 1e6),
+        ({"shared": True}, {"shared": True, "via": "attic"}, 1 / 1e6),
+        ({"shared": False}, {"shared": False}, 1 / 1e6),
+    ],
+)
 def test_transmission_by_the_kind_of_path(a: dict, b: dict, per_byte_s: float) -> None:
     ends = [device("a", link=link(rate=1e6, **a)), device("b", link=link(rate=4e6, **b))]
     a_job = job(ends, points=[AccessPoint("lan", 0.0), AccessPoint("attic", 0.0)])
-    assert float(Draws(a_job, 0, 1).seconds_per_byte(a_job.cluster.path("a", "b"))[0]) == pytest.approx(per_byte_s)
+    assert float(Draws(a_job, 0, 1).seconds_per_byte(a_job.cluster.path("a", "b"))[0]) == pytest.approx(
+        per_byte_s
+    )

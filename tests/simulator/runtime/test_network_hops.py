@@ -56,7 +56,10 @@ def test_what_came_early_waits_for_its_receiver() -> None:
     assert arrivals_s(hop_of(), [(0, 1, 0.2), (0, 1, 3.0)], asked_s=1.0) == pytest.approx([1.0, 3.0])
 
 
-@given(st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9), st.floats(0, 9)), min_size=1, max_size=20), st.booleans())
+@given(
+    st.lists(st.tuples(st.floats(0, 9), st.floats(0, 9), st.floats(0, 9)), min_size=1, max_size=20),
+    st.booleans(),
+)
 @settings(deadline=None)
 def test_order_is_kept_and_no_message_is_faster_than_its_path(messages: list, shared: bool) -> None:
     messages.sort()
@@ -76,7 +79,9 @@ def test_several_flows_share_the_air_and_one_does_not_queue_for_it() -> None:
         hops = [network.hop("d0", "d1"), network.hop("d1", "d2")]
         found = []
 
-        def listen(hop: Hop, env: simpy.Environment = env, found: list[float] = found) -> Iterator[simpy.Event]:
+        def listen(
+            hop: Hop, env: simpy.Environment = env, found: list[float] = found
+        ) -> Iterator[simpy.Event]:
             yield hop.receive()
             found.append(env.now)
 
@@ -105,4 +110,7 @@ def test_waiting_for_a_port_is_a_span_of_its_own() -> None:
     hop = hop_of(1.0)
     arrivals_s(hop, [(0, 2, 0.5), (1, 3, 0.5)])
     assert [(s.kind, s.start_s, s.end_s, s.cause) for s in hop.recorder.spans] == [
-        ("hop", 0, 2.5, -1), ("queue", 1, 2, -1), ("hop", 2, 5.5, 1)]
+        ("hop", 0, 2.5, -1),
+        ("queue", 1, 2, -1),
+        ("hop", 2, 5.5, 1),
+    ]
