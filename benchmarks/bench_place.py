@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import time
 
-from simulator.plan.place_costs import decode_costs
-from simulator.plan.place_solve import solve
-from simulator.plan.placement_search import OBJECTIVES, search
+from simulator.plan.place.costs import decode_costs
+from simulator.plan.place.search import OBJECTIVES, search
+from simulator.plan.place.solve import solve
 from simulator.prepare import ground
 from tests.simulator.plan.test_placement_search import ENGINES, check_never_worse, random_scenario
 

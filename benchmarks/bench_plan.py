@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 from simulator.files import load
-from simulator.plan.purchase import plan
-from simulator.plan.purchase_money import read_money
-from simulator.plan.purchase_options import shelf
-from simulator.plan.purchase_parts import Parts
-from simulator.plan.purchase_prices import PriceBook
-from simulator.plan.purchase_search import search
-from simulator.plan.sensitivity import sensitivity
+from simulator.plan.buy.money import read_money
+from simulator.plan.buy.options import shelf
+from simulator.plan.buy.parts import Parts
+from simulator.plan.buy.plan import plan
+from simulator.plan.buy.prices import PriceBook
+from simulator.plan.buy.search import search
+from simulator.plan.sweep.sensitivity import sensitivity
 from simulator.prepare import prepare
 from simulator.run.evaluate import token_times_s
 from simulator.scenario import Scenario

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from simulator.files import load
-from simulator.plan.sweep import plan_sweep, run_sweep
-from simulator.plan.sweep_points import parse_axis
-from simulator.plan.sweep_workers import local_processes
+from simulator.plan.sweep.points import parse_axis
+from simulator.plan.sweep.sweep import plan_sweep, run_sweep
+from simulator.plan.sweep.workers import local_processes
 from simulator.scenario import Scenario
 
 ROOT = Path(__file__).parents[1]

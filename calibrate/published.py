@@ -190,15 +190,13 @@ def _chart(rows: Sequence[PublishedRow]) -> Any:
         max(max(row.measured_s, row.predicted_s.p95) for row in rows) * 1.3e3,
     ]
     scale = alt.Scale(domain=ends, type="log", nice=False)
-    base = alt.Chart(alt.Data(values=points))  # type: ignore[no-untyped-call]
+    base = alt.Chart(alt.InlineData(values=points))
     x = alt.X("measured:Q", scale=scale, title="measured (ms per token)")
     y_title = "predicted (ms per token), 90 % interval"
     diagonal = (
-        alt.Chart(alt.Data(values=[{"x": end} for end in ends]))
+        alt.Chart(alt.InlineData(values=[{"x": end} for end in ends]))
         .mark_line(color="gray", strokeDash=[4, 4])
-        .encode(  # type: ignore[no-untyped-call]
-            x=alt.X("x:Q", scale=scale), y=alt.Y("x:Q", scale=scale)
-        )
+        .encode(x=alt.X("x:Q", scale=scale), y=alt.Y("x:Q", scale=scale))
     )
     bars = base.mark_rule().encode(
         x=x,

@@ -128,14 +128,12 @@ def charts(rows: Sequence[Validation]) -> dict[str, Any]:
         min(min(point["measured"], point["low"]) for point in points) * 0.95,
         max(max(point["measured"], point["high"]) for point in points) * 1.05,
     ]
-    data = alt.Data(values=points)  # type: ignore[no-untyped-call]
+    data = alt.InlineData(values=points)
     scale = alt.Scale(domain=ends, type="log", nice=False)
     line = (
-        alt.Chart(alt.Data(values=[{"x": e} for e in ends]))
+        alt.Chart(alt.InlineData(values=[{"x": e} for e in ends]))
         .mark_line(color="gray", strokeDash=[4, 4])
-        .encode(  # type: ignore[no-untyped-call]
-            x=alt.X("x:Q", scale=scale), y=alt.Y("x:Q", scale=scale)
-        )
+        .encode(x=alt.X("x:Q", scale=scale), y=alt.Y("x:Q", scale=scale))
     )
     axis = alt.Axis(values=_ticks(*ends), format="~g")
     dots = (
@@ -223,7 +221,7 @@ def _coverage(rows: Sequence[Validation]) -> Any:
             "low": level["stated"] - 1.64 * level["sd"],
             "high": min(1.0, level["stated"] + 1.64 * level["sd"]),
         }
-    base = alt.Chart(alt.Data(values=levels))  # type: ignore[no-untyped-call]
+    base = alt.Chart(alt.InlineData(values=levels))
     x = alt.X(
         "stated:Q",
         title="stated level of the interval",

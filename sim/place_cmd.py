@@ -11,7 +11,7 @@ import typer
 from sim.run_cmd import Json, Replications, ScenarioFile, Seed, load_scenario, progress_bar
 
 if TYPE_CHECKING:
-    from simulator.plan.placement_search import Option, PlacementAnswer
+    from simulator.plan.place.search import Option, PlacementAnswer
     from simulator.scenario import Scenario
 
 __all__ = ["place"]
@@ -35,7 +35,7 @@ def place(
     replications: Replications = None,
 ) -> None:
     """Find the best placement: which devices, in which ring order, with how many layers each."""
-    from simulator.plan.placement_search import search
+    from simulator.plan.place.search import search
 
     asked = load_scenario(scenario, seed, replications)
     with progress_bar(quiet=as_json) as progress:
@@ -49,14 +49,14 @@ def place(
 
 
 def _document(answer: PlacementAnswer) -> dict[str, Any]:
-    from simulator.plan.place_forms import forms
+    from simulator.plan.place.forms import forms
 
     return {**answer.model_dump(), "ready_to_use": forms(answer)}
 
 
 def _write(asked: Scenario, answer: PlacementAnswer, out: Path) -> None:
     from simulator.files import dump
-    from simulator.plan.place_trial import manual
+    from simulator.plan.place.trial import manual
 
     assert answer.best.placement is not None
     dump(
@@ -173,7 +173,7 @@ def _proof(answer: PlacementAnswer) -> str:
 
 
 def _print_forms(console: Any, answer: PlacementAnswer) -> None:
-    from simulator.plan.place_forms import forms
+    from simulator.plan.place.forms import forms
 
     ready = forms(answer)
     llama, exo = ready["llama_cpp"], ready["exo"]

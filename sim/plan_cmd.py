@@ -13,9 +13,9 @@ from sim.run_cmd import Json, Replications, ScenarioFile, Seed, load_scenario, p
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from simulator.plan.cost import Cost
-    from simulator.plan.purchase import Plan, Planned, PlanOption
-    from simulator.plan.purchase_prices import PricesFile
+    from simulator.plan.buy.cost import Cost
+    from simulator.plan.buy.plan import Plan, Planned, PlanOption
+    from simulator.plan.buy.prices import PricesFile
 
 __all__ = ["cost", "plan"]
 
@@ -54,10 +54,10 @@ def plan(
     replications: Replications = None,
 ) -> None:
     """Say what to buy, rewire or leave out: the Pareto front of price against tokens/s, with reasons."""
-    from simulator.plan.cost import Usage
-    from simulator.plan.purchase import plan as find
-    from simulator.plan.purchase_money import read_money
-    from simulator.plan.purchase_options import read_allowed
+    from simulator.plan.buy.cost import Usage
+    from simulator.plan.buy.money import read_money
+    from simulator.plan.buy.options import read_allowed
+    from simulator.plan.buy.plan import plan as find
 
     with progress_bar(quiet=as_json) as progress:
         found = find(
@@ -97,9 +97,9 @@ def cost(
     """Cost per million tokens against cloud APIs, and the
     tokens per day from which the cluster is cheaper.
     """
-    from simulator.plan.cost import Usage, cluster_cost
-    from simulator.plan.cost_report import markdown
-    from simulator.plan.purchase_prices import PriceBook
+    from simulator.plan.buy.cost import Usage, cluster_cost
+    from simulator.plan.buy.cost_report import markdown
+    from simulator.plan.buy.prices import PriceBook
 
     if currency not in ("EUR", "GBP", "USD"):
         raise typer.BadParameter(f"--currency is {currency!r} and must be EUR, GBP or USD")
@@ -145,7 +145,7 @@ def _prices(path: Path | None) -> PricesFile | None:
     if path is None:
         return None
     from simulator.files import load
-    from simulator.plan.purchase_prices import PricesFile
+    from simulator.plan.buy.prices import PricesFile
 
     return load(path, PricesFile)
 
@@ -227,7 +227,7 @@ def _print_cost(result: Cost) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from simulator.plan.cost_report import verdict
+    from simulator.plan.buy.cost_report import verdict
 
     console, unit = Console(soft_wrap=False), result.currency
     console.print(

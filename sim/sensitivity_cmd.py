@@ -11,7 +11,7 @@ import typer
 from sim.run_cmd import Json, ScenarioFile, Seed, load_scenario
 
 if TYPE_CHECKING:
-    from simulator.plan.sensitivity import Sensitivity
+    from simulator.plan.sweep.sensitivity import Sensitivity
 
 __all__ = ["sensitivity"]
 
@@ -30,7 +30,7 @@ def sensitivity(
     charts: Annotated[bool, typer.Option(help="Draw the tornado chart.")] = True,
 ) -> None:
     """Say which inputs move tokens/s most: each over its interval, and total-order Sobol indices."""
-    from simulator.plan.sensitivity import sensitivity as find
+    from simulator.plan.sweep.sensitivity import sensitivity as find
 
     result = find(load_scenario(scenario, seed), _metric(metric), points)
     text = json.dumps(result.model_dump(), indent=2)
@@ -56,7 +56,7 @@ def _write(result: Sensitivity, text: str, folder: Path, with_chart: bool) -> No
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomically(folder / "sensitivity.json", text + "\n")
     if with_chart:
-        from simulator.plan.sensitivity_chart import tornado_files
+        from simulator.plan.sweep.sensitivity_chart import tornado_files
 
         for name, content in tornado_files(result).items():
             write_bytes_atomically(folder / name, content)

@@ -11,8 +11,8 @@ import typer
 from sim.run_cmd import Json, Replications, ScenarioFile, Seed, load_scenario, progress_bar
 
 if TYPE_CHECKING:
-    from simulator.plan.arrivals import Crossover, LoadPoint
-    from simulator.plan.sweep import Row, Sweep
+    from simulator.plan.load.arrivals import Crossover, LoadPoint
+    from simulator.plan.sweep.sweep import Row, Sweep
 
 __all__ = ["load", "sweep"]
 
@@ -50,9 +50,9 @@ def sweep(
     replications: Replications = None,
 ) -> None:
     """Run a scenario over a grid or a Latin hypercube of values; finished points are never computed again."""
-    from simulator.plan.sweep import plan_sweep, run_sweep
-    from simulator.plan.sweep_points import parse_axis
-    from simulator.plan.sweep_workers import dask_cluster, local_processes
+    from simulator.plan.sweep.points import parse_axis
+    from simulator.plan.sweep.sweep import plan_sweep, run_sweep
+    from simulator.plan.sweep.workers import dask_cluster, local_processes
 
     asked = load_scenario(scenario, seed, replications)
     planned = plan_sweep(asked, [parse_axis(text) for text in over], lhs, _bound(first_token, tokens_per_s))
@@ -70,11 +70,11 @@ def sweep(
 def _finish(planned: Sweep, folder: Path, charts: bool) -> list[Row]:
     """The rows in order, and the charts beside the table."""
     from simulator.files import write_bytes_atomically
-    from simulator.plan.sweep import table_rows
+    from simulator.plan.sweep.sweep import table_rows
 
     rows = table_rows(planned, folder)
     if charts:
-        from simulator.plan.sweep_charts import chart_files, sweep_charts
+        from simulator.plan.sweep.charts import chart_files, sweep_charts
 
         specs = sweep_charts(planned, rows)
         text = planned.scenario.question or "; ".join(axis.path for axis in planned.axes)
@@ -85,7 +85,7 @@ def _finish(planned: Sweep, folder: Path, charts: bool) -> list[Row]:
 
 
 def _bound(first_token: str, tokens_per_s: float) -> Any:
-    from simulator.plan.arrivals import Bound
+    from simulator.plan.load.arrivals import Bound
     from simulator.units import TIME, read_quantity
 
     return Bound(first_token_s=read_quantity(first_token, TIME), tokens_per_s=tokens_per_s)
@@ -142,7 +142,7 @@ def load(
     """Several chats: who is served in time at which rate of
     arrivals, and from how many chats the slowest stage counts.
     """
-    from simulator.plan.arrivals import crossover
+    from simulator.plan.load.arrivals import crossover
 
     asked = load_scenario(scenario, seed, replications)
     bound = _bound(first_token, tokens_per_s)
@@ -153,7 +153,7 @@ def load(
     folder = out or Path("results") / f"{asked.name}-load"
     if charts and not (as_json and out is None):
         from simulator.files import write_bytes_atomically
-        from simulator.plan.sweep_charts import chart_files, crossover_chart, load_chart
+        from simulator.plan.sweep.charts import chart_files, crossover_chart, load_chart
 
         specs = {"crossover": crossover_chart(found)} | (
             {"goodput": load_chart(points, bound)} if len(points) > 1 else {}
@@ -181,8 +181,8 @@ def _points(
 ) -> tuple[LoadPoint, ...]:
     """The scenario's own arrivals, or a curve over rates."""
     from simulator.errors import SimulatorError
-    from simulator.plan.arrivals import load_curve, load_point
-    from simulator.plan.sweep_points import number, parse_axis
+    from simulator.plan.load.arrivals import load_curve, load_point
+    from simulator.plan.sweep.points import number, parse_axis
     from simulator.prepare import prepare
     from simulator.scenario import ArrivalSpec
 

@@ -1,1 +1,1 @@
-"""What to buy, what to rewire, where to put the layers: decisions that stand on the simulator."""
+"""Questions asked of predictions: where to put layers, what to buy, what moves the answer, who is served."""

@@ -10,7 +10,7 @@ import pytest
 
 from simulator.errors import ScenarioError
 from simulator.laws.closed_forms import md1_sojourn_s
-from simulator.plan.arrivals import Bound, Served, arrivals_s, crossover, load_curve, load_point, serve
+from simulator.plan.load.arrivals import Bound, Served, arrivals_s, crossover, load_curve, load_point, serve
 from simulator.prepare import prepare
 from simulator.runtime.job import Job
 from simulator.scenario import ArrivalSpec, Scenario

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from sim import plan_cmd
 from simulator.errors import CatalogError
 from simulator.files import loads
-from simulator.plan.cost import Usage, break_even_per_day, cluster_cost, fixed_per_day, marginal_per_token
-from simulator.plan.cost_power import device_power, power
-from simulator.plan.cost_report import markdown, verdict
-from simulator.plan.purchase_prices import PriceBook, PricesFile
+from simulator.plan.buy.cost import Usage, break_even_per_day, cluster_cost, fixed_per_day, marginal_per_token
+from simulator.plan.buy.cost_report import markdown, verdict
+from simulator.plan.buy.power import device_power, power
+from simulator.plan.buy.prices import PriceBook, PricesFile
 from simulator.run.predict import predict
 from simulator.scenario import Scenario
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.plan.place_reduce import reduced, relaxed_lower_s
-from simulator.plan.place_solve import MOST_DEVICES, RingCosts, solve, value_s
+from simulator.plan.place.reduce import reduced, relaxed_lower_s
+from simulator.plan.place.solve import MOST_DEVICES, RingCosts, solve, value_s
 
 CHATS = (1.0, 3.0, inf)
 

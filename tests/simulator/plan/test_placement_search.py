@@ -15,12 +15,12 @@ from simulator.errors import PlacementError, ScenarioError
 from simulator.files import load, loads
 from simulator.laws.law import Floats
 from simulator.placement.memory import overfull
-from simulator.plan.place_bound import first_token_bound_s, tokens_per_s_bound
-from simulator.plan.place_costs import MeanCosts, decode_costs, prompt_costs
-from simulator.plan.place_forms import exo_shards, forms, llama_flags, scenario_yaml
-from simulator.plan.place_solve import RingCosts, value_s
-from simulator.plan.place_trial import manual
-from simulator.plan.placement_search import OBJECTIVES, search
+from simulator.plan.place.bound import first_token_bound_s, tokens_per_s_bound
+from simulator.plan.place.costs import MeanCosts, decode_costs, prompt_costs
+from simulator.plan.place.forms import exo_shards, forms, llama_flags, scenario_yaml
+from simulator.plan.place.search import OBJECTIVES, search
+from simulator.plan.place.solve import RingCosts, value_s
+from simulator.plan.place.trial import manual
 from simulator.prepare import ground, prepare
 from simulator.result.summary import tokens_per_s
 from simulator.run.evaluate import token_times_s

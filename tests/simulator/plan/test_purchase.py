@@ -14,10 +14,10 @@ from sim import plan_cmd
 from simulator import catalog
 from simulator.errors import CatalogError, PlacementError, ScenarioError, SimulatorError, UnitError
 from simulator.files import load, loads
-from simulator.plan.purchase import plan
-from simulator.plan.purchase_money import Money, read_money
-from simulator.plan.purchase_options import read_allowed, shelf
-from simulator.plan.purchase_prices import PriceBook, PricesFile, price_data
+from simulator.plan.buy.money import Money, read_money
+from simulator.plan.buy.options import read_allowed, shelf
+from simulator.plan.buy.plan import plan
+from simulator.plan.buy.prices import PriceBook, PricesFile, price_data
 from simulator.run.predict import predict
 from simulator.scenario import Scenario
 

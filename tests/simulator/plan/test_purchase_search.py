@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from simulator.engine.base import engine
 from simulator.files import load, loads
-from simulator.plan.purchase_mix import fill, hop_cost_s, orders, scenario_of
-from simulator.plan.purchase_options import shelf
-from simulator.plan.purchase_parts import WORLDS, Parts
-from simulator.plan.purchase_prices import PriceBook
-from simulator.plan.purchase_search import mixes, search
-from simulator.plan.purchase_worlds import Worlds
+from simulator.plan.buy.mix import fill, hop_cost_s, orders, scenario_of
+from simulator.plan.buy.options import shelf
+from simulator.plan.buy.parts import WORLDS, Parts
+from simulator.plan.buy.prices import PriceBook
+from simulator.plan.buy.search import mixes, search
+from simulator.plan.buy.worlds import Worlds
 from simulator.prepare import prepare
 from simulator.result.summary import tokens_per_s
 from simulator.run.evaluate import token_times_s

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from sim import sensitivity_cmd
 from simulator.errors import ScenarioError
 from simulator.files import loads
-from simulator.plan.sensitivity import Z90, Factor, factors, quiet, respond, sensitivity
+from simulator.plan.sweep.sensitivity import Z90, Factor, factors, quiet, respond, sensitivity
 from simulator.prepare import prepare
 from simulator.scenario import PosteriorSpec, Scenario
 

@@ -19,8 +19,10 @@ from typing import Any
 import pytest
 
 from simulator.errors import EngineUnavailable, ScenarioError, SimulatorError, Unreachable
-from simulator.plan import sweep as sweep_module
-from simulator.plan.sweep import (
+from simulator.plan.sweep import sweep as sweep_module
+from simulator.plan.sweep.charts import sweep_charts
+from simulator.plan.sweep.points import parse_axis
+from simulator.plan.sweep.sweep import (
     METRICS,
     Sweep,
     evaluate_point,
@@ -29,9 +31,7 @@ from simulator.plan.sweep import (
     run_sweep,
     table_rows,
 )
-from simulator.plan.sweep_charts import sweep_charts
-from simulator.plan.sweep_points import parse_axis
-from simulator.plan.sweep_workers import dask_cluster, local_processes
+from simulator.plan.sweep.workers import dask_cluster, local_processes
 from simulator.prepare import prepare
 from simulator.result.summary import summarise
 from simulator.run.evaluate import token_times_s
@@ -171,8 +171,8 @@ KILLED_RUN = """
 import sys
 from pathlib import Path
 from tests.simulator.plan.test_sweep import small_sweep
-from simulator.plan.sweep import run_sweep
-from simulator.plan.sweep_workers import local_processes
+from simulator.plan.sweep.sweep import run_sweep
+from simulator.plan.sweep.workers import local_processes
 if __name__ == "__main__":
     run_sweep(small_sweep(400), Path(sys.argv[1]), local_processes(2), progress=lambda done, _: print(done, flush=True))
 """
@@ -348,7 +348,7 @@ def _patiently(connect: Any) -> Any:
 @needs_dask
 @pytest.mark.filterwarnings("ignore")
 def test_no_dask_scheduler_is_one_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from simulator.plan import sweep_workers
+    from simulator.plan.sweep import workers as sweep_workers
 
     monkeypatch.setattr(sweep_workers, "CONNECT_S", 0.5)
     with pytest.raises(Unreachable, match="no Dask scheduler answers at tcp://127.0.0.1:9"):

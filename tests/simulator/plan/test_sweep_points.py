@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from simulator.complete import complete
 from simulator.errors import ScenarioError
 from simulator.files import load
-from simulator.plan.sweep_paths import check_axis, scenario_at
-from simulator.plan.sweep_points import Point, grid, hypercube, number, parse_axis
+from simulator.plan.sweep.paths import check_axis, scenario_at
+from simulator.plan.sweep.points import Point, grid, hypercube, number, parse_axis
 from simulator.scenario import Scenario
 
 FIVE = load(Path(__file__).parents[3] / "scenarios" / "five_devices.yaml", Scenario)

@@ -9,8 +9,8 @@ import numpy as np
 
 from simulator.laws.law import Floats
 from simulator.placement.shard import Placement, Shard
-from simulator.plan.place_costs import decode_costs
-from simulator.plan.place_solve import value_s
+from simulator.plan.place.costs import decode_costs
+from simulator.plan.place.solve import value_s
 from simulator.prepare import Ground, Prepared, prepare
 from simulator.result.summary import Summary, inter_token_s, summarise, tokens_per_s
 from simulator.run.evaluate import token_times_s

@@ -14,7 +14,7 @@ import numpy as np
 
 from simulator.laws.law import Floats
 from simulator.placement.shard import Placement
-from simulator.plan.place_costs import MeanCosts
+from simulator.plan.place.costs import MeanCosts
 from simulator.prepare import Ground
 from simulator.run.evaluate import token_times_s
 from simulator.runtime.job import EngineCosts, Job

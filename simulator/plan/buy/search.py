@@ -13,10 +13,10 @@ from itertools import chain, combinations, combinations_with_replacement, produc
 
 import numpy as np
 
-from simulator.plan.purchase_mix import Mix
-from simulator.plan.purchase_money import Quote
-from simulator.plan.purchase_options import Cable, Member, Recipe, Shelf
-from simulator.plan.purchase_parts import Parts
+from simulator.plan.buy.mix import Mix
+from simulator.plan.buy.money import Quote
+from simulator.plan.buy.options import Cable, Member, Recipe, Shelf
+from simulator.plan.buy.parts import Parts
 
 __all__ = ["Found", "Search", "mixes", "search"]
 

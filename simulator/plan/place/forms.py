@@ -7,8 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 from simulator.placement.shard import Placement
-from simulator.plan.place_trial import manual
-from simulator.plan.placement_search import PlacementAnswer
+from simulator.plan.place.search import PlacementAnswer
+from simulator.plan.place.trial import manual
 
 __all__ = ["RPC_PORT", "exo_shards", "forms", "llama_flags", "scenario_yaml"]
 

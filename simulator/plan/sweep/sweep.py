@@ -39,10 +39,10 @@ from typing import Any
 
 from simulator.errors import ScenarioError, SimulatorError
 from simulator.files import write_bytes_atomically
-from simulator.plan.arrivals import Bound, load_point
-from simulator.plan.sweep_paths import check_axis, variants
-from simulator.plan.sweep_points import Axis, Point, grid, hypercube, number
-from simulator.plan.sweep_workers import lost_workers
+from simulator.plan.load.arrivals import Bound, load_point
+from simulator.plan.sweep.paths import check_axis, variants
+from simulator.plan.sweep.points import Axis, Point, grid, hypercube, number
+from simulator.plan.sweep.workers import lost_workers
 from simulator.prepare import prepare
 from simulator.result.summary import summarise
 from simulator.run.evaluate import token_times_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simulator import catalog
-from simulator.plan.purchase_prices import PricesFile, price_data
+from simulator.plan.buy.prices import PricesFile, price_data
 from simulator.result.estimate import rounded
 from simulator.run.predict import Prediction
 from simulator.spec import Spec

@@ -7,12 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from simulator.plan.sweep_points import Axis, Value, number
+from simulator.plan.sweep.points import Axis, Value, number
 from simulator.result import charts, charts_page
 
 if TYPE_CHECKING:
-    from simulator.plan.arrivals import Bound, Crossover, LoadPoint
-    from simulator.plan.sweep import Row, Sweep
+    from simulator.plan.load.arrivals import Bound, Crossover, LoadPoint
+    from simulator.plan.sweep.sweep import Row, Sweep
 
 __all__ = ["chart_files", "crossover_chart", "load_chart", "sweep_charts"]
 
@@ -248,9 +248,9 @@ def chart_files(specs: Mapping[str, Spec], title: str, text: str) -> dict[str, b
         specs=plain,
         figures=figures,
         title=html.escape(title),
-        bundle=vl_convert.javascript_bundle(),
+        bundle=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # its stub lacks the default
         text=html.escape(text),
-    )  # type: ignore[call-arg]
+    )
     files = {"charts.html": page.encode()}
     for name, spec in specs.items():
         svg = vl_convert.vegalite_to_svg(spec)

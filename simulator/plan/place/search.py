@@ -1,6 +1,6 @@
 """search: the best placement of a scenario, proven for the mean cost and confirmed by simulation.
 
-The exact search (`place_solve`) gives the optimum of the mean-cost model and the runners-up
+The exact search (`solve`) gives the optimum of the mean-cost model and the runners-up
 with other devices. They and the usual rules are then simulated on the same random numbers; the
 best of these by the objective is the answer, so it is never worse than a rule. Nothing beats
 `bound`: every layer as cheap as memory allows, and no network at all.
@@ -19,11 +19,11 @@ from simulator.errors import Fault, PlacementError, ScenarioError, did_you_mean
 from simulator.placement.memory import MemoryUse, memory_table, overfull
 from simulator.placement.rules import place
 from simulator.placement.shard import Placement
-from simulator.plan.place_bound import first_token_bound_s, tokens_per_s_bound
-from simulator.plan.place_costs import decode_costs, prompt_costs, with_spread
-from simulator.plan.place_reduce import reduced, relaxed_lower_s, reordered
-from simulator.plan.place_solve import RingCosts, Split, solve, value_s
-from simulator.plan.place_trial import MOST_TOKENS, Tried, fills_pipeline, simulated
+from simulator.plan.place.bound import first_token_bound_s, tokens_per_s_bound
+from simulator.plan.place.costs import decode_costs, prompt_costs, with_spread
+from simulator.plan.place.reduce import reduced, relaxed_lower_s, reordered
+from simulator.plan.place.solve import RingCosts, Split, solve, value_s
+from simulator.plan.place.trial import MOST_TOKENS, Tried, fills_pipeline, simulated
 from simulator.prepare import Ground, ground
 from simulator.result.estimate import Estimate, estimate
 from simulator.scenario import PlacementSpec, Scenario

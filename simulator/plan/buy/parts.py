@@ -17,10 +17,10 @@ from simulator.errors import SimulatorError
 from simulator.laws.law import Constant, Floats
 from simulator.model.model import Model
 from simulator.placement.shard import Placement
-from simulator.plan.purchase_mix import Mix, fill, orders
-from simulator.plan.purchase_money import Quote
-from simulator.plan.purchase_options import Cable, Member, Recipe
-from simulator.plan.purchase_worlds import Worlds
+from simulator.plan.buy.mix import Mix, fill, orders
+from simulator.plan.buy.money import Quote
+from simulator.plan.buy.options import Cable, Member, Recipe
+from simulator.plan.buy.worlds import Worlds
 from simulator.prepare import Prepared, prepare
 from simulator.result.summary import rates
 from simulator.run.evaluate import token_times_s

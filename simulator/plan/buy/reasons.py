@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from simulator.laws.law import Floats
-from simulator.plan.purchase_mix import Mix
-from simulator.plan.purchase_options import Shelf
-from simulator.plan.purchase_parts import Parts
+from simulator.plan.buy.mix import Mix
+from simulator.plan.buy.options import Shelf
+from simulator.plan.buy.parts import Parts
 from simulator.result.bottleneck import Bottleneck
 
 __all__ = ["gain_of_speed", "gain_of_wiring", "reasons"]

@@ -16,9 +16,9 @@ from pydantic import Field
 from simulator import catalog
 from simulator.errors import CatalogError
 from simulator.laws.law import Floats
-from simulator.plan.cost_power import Power, power
-from simulator.plan.purchase_money import Money, Quote
-from simulator.plan.purchase_prices import PriceBook
+from simulator.plan.buy.money import Money, Quote
+from simulator.plan.buy.power import Power, power
+from simulator.plan.buy.prices import PriceBook
 from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.run.predict import Prediction, predict
 from simulator.scenario import Scenario

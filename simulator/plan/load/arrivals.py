@@ -16,8 +16,8 @@ from simulator.engine.base import Engine, engine
 from simulator.errors import Fault, ScenarioError
 from simulator.laws.law import Exponential, Floats
 from simulator.laws.streams import Streams
-from simulator.plan.place_costs import decode_costs
-from simulator.plan.place_solve import value_s
+from simulator.plan.place.costs import decode_costs
+from simulator.plan.place.solve import value_s
 from simulator.prepare import Prepared, ground, prepare
 from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.result.summary import summarise

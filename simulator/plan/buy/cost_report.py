@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from simulator.plan.cost import CloudRow, Cost
+from simulator.plan.buy.cost import CloudRow, Cost
 
 __all__ = ["markdown", "verdict"]
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import altair as alt
 import vl_convert
 
-from simulator.plan.sensitivity import Influence, Sensitivity
+from simulator.plan.sweep.sensitivity import Influence, Sensitivity
 from simulator.result.charts import BLUE, CONFIG, ORANGE
 
 __all__ = ["tornado", "tornado_files"]

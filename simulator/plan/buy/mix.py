@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise, permutations
 from typing import Any
 
-from simulator.plan.purchase_money import Quote
-from simulator.plan.purchase_options import Cable, Member, Recipe
+from simulator.plan.buy.money import Quote
+from simulator.plan.buy.options import Cable, Member, Recipe
 from simulator.scenario import PlacementSpec, Scenario, WireSpec
 
 __all__ = ["Mix", "fill", "hop_cost_s", "orders", "scenario_of"]

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from simulator import catalog
 from simulator.errors import CatalogError, Fault, ScenarioError, did_you_mean
 from simulator.files import load
-from simulator.plan.purchase_money import Money, Price, Quote, per_joule, read_money
+from simulator.plan.buy.money import Money, Price, Quote, per_joule, read_money
 from simulator.spec import Spec
 from simulator.units import GIB, Share, Watts
 

@@ -15,7 +15,7 @@ from simulator.complete import complete
 from simulator.errors import Fault, ScenarioError, SimulatorError, did_you_mean
 from simulator.files import loads
 from simulator.files.fields import field_names, members
-from simulator.plan.sweep_points import Axis, Point, Value
+from simulator.plan.sweep.points import Axis, Point, Value
 from simulator.scenario import Scenario
 
 __all__ = ["check_axis", "scenario_at", "variants"]

@@ -22,7 +22,7 @@ from simulator.errors import PlacementError
 from simulator.laws.law import Floats
 from simulator.placement.memory import fixed_bytes
 from simulator.placement.shard import Placement
-from simulator.plan.place_solve import Ints, RingCosts
+from simulator.plan.place.solve import Ints, RingCosts
 from simulator.prepare import Ground
 from simulator.runtime.cost import crowding, decode_s, head_s, prefill_s
 from simulator.runtime.draws import Draws

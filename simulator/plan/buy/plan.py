@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.errors import PlacementError, SimulatorError
-from simulator.plan.cost import HOUR_S, MILLION, Usage, fixed_per_day, marginal_per_token
-from simulator.plan.cost_power import Power, power
-from simulator.plan.purchase_mix import Mix, scenario_of
-from simulator.plan.purchase_money import Money, Quote
-from simulator.plan.purchase_options import ALLOWED, Shelf, shelf
-from simulator.plan.purchase_parts import Parts
-from simulator.plan.purchase_prices import PriceBook, PricesFile
-from simulator.plan.purchase_reasons import reasons
-from simulator.plan.purchase_search import Found, Search, search
+from simulator.plan.buy.cost import HOUR_S, MILLION, Usage, fixed_per_day, marginal_per_token
+from simulator.plan.buy.mix import Mix, scenario_of
+from simulator.plan.buy.money import Money, Quote
+from simulator.plan.buy.options import ALLOWED, Shelf, shelf
+from simulator.plan.buy.parts import Parts
+from simulator.plan.buy.power import Power, power
+from simulator.plan.buy.prices import PriceBook, PricesFile
+from simulator.plan.buy.reasons import reasons
+from simulator.plan.buy.search import Found, Search, search
 from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.result.summary import rates
 from simulator.run.predict import Prediction, predict

@@ -11,7 +11,7 @@ from math import inf
 
 import numpy as np
 
-from simulator.plan.place_solve import MOST_DEVICES, ROLES, RingCosts, Split, value_s
+from simulator.plan.place.solve import MOST_DEVICES, ROLES, RingCosts, Split, value_s
 
 __all__ = ["reduced", "relaxed_lower_s", "reordered"]
 

@@ -12,8 +12,8 @@ from itertools import combinations
 
 from simulator import catalog
 from simulator.errors import CatalogError, SimulatorError, did_you_mean
-from simulator.plan.purchase_money import Quote
-from simulator.plan.purchase_prices import PriceBook
+from simulator.plan.buy.money import Quote
+from simulator.plan.buy.prices import PriceBook
 from simulator.scenario import DeviceSpec, LinkSpec, ModelSpec, Scenario
 from simulator.units import GIB
 

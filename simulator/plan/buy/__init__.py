@@ -1,0 +1,1 @@
+"""buy: what to spend money on, and what a token costs."""

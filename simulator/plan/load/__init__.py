@@ -1,0 +1,1 @@
+"""load: chats that come one by one."""

@@ -1,0 +1,1 @@
+"""place: which device holds which layers."""
