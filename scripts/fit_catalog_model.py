@@ -1,12 +1,13 @@
 """The two cost equations of the catalogue, and their robust fit in log space.
 
 decode:  seconds per token = (m * weights + k * KV bytes at the mean context) / (eta * bandwidth) + layers *
-overhead prefill: seconds per token = (m * flops + attention flops * tokens / 2) / (eta * peak flops)
+         overhead
+prefill: seconds per token = (m * flops + attention flops * tokens / 2) / (eta * peak flops)
 
-m is 1 for a dense model; a mixture of experts reads and multiplies many small matrices, at
-a lower rate. Unknown per platform, runtime and phase: eta, m, and for decode the overhead
-and k. All are positive, so their logarithms are fitted, with a wide prior that matters
-only where a platform has few rows. Rows of one chip share one weight.
+m is 1 for a dense model; a mixture of experts reads and multiplies many small matrices, at a lower rate.
+Unknown per platform, runtime and phase: eta, m, and for decode the overhead and k. All are positive, so
+their logarithms are fitted, with a wide prior that matters only where a platform has few rows. Rows of one
+chip share one weight.
 """
 
 from __future__ import annotations

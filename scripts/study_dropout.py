@@ -2,12 +2,14 @@
 
 Usage: python scripts/study_dropout.py calibrate | drills | predict | measure | verify | report SERIES
 
-calibrate  undisturbed splits (cases.yaml: train) for the speeds. drills     for the laws of llama-rpc in
-recovery.yaml: the client ends and starts again on servers that are all still there;
-           and a server `spare`, which is in no case, is killed. Prints the laws; they are copied into
-recovery.yaml by hand, with their source. predict    one line per case in predictions.jsonl; refuses once
-anything is measured. measure    all cases in turns, as often as cases.yaml says. verify     whether every
-reply has the tokens that it should have. report     report.md and the recovery plots of two cases.
+calibrate  undisturbed splits (cases.yaml: train) for the speeds.
+drills     for the laws of llama-rpc in recovery.yaml: the client ends and starts again on servers that are
+           all still there; and a server `spare`, which is in no case, is killed. Prints the laws; they are
+           copied into recovery.yaml by hand, with their source.
+predict    one line per case in predictions.jsonl; refuses once anything is measured.
+measure    all cases in turns, as often as cases.yaml says.
+verify     whether every reply has the tokens that it should have.
+report     report.md and the recovery plots of two cases.
 """
 
 from __future__ import annotations

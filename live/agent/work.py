@@ -1,21 +1,21 @@
 """What an agent does when an asker with the token wants something: one function per operation.
 
-==========  ====================================================
-=============================================== operation   asks
-answers ==========  ====================================================
-===============================================
-`facts`     -                                                     one message: `Facts` and the agent's version
+==========  ====================================================  ==========================================
+operation   asks                                                  answers
+==========  ====================================================  ==========================================
+`facts`     -                                                     one message: `Facts` and the agent's
+                                                                  version
 `memory`    `seconds`                                             copy bandwidth, see `speed.memory_copy`
-`disk`      `seconds`
-            read rate of the file named on the command line
-`echo`      `size_bytes`, `seconds`
-            `{"ready"}`, then every payload back as it came
-`sink`      `seconds`
-            `{"ready"}`, then swallows; count and time at the end
+`disk`      `seconds`                                             read rate of the file named on the command
+                                                                  line
+`echo`      `size_bytes`, `seconds`                               `{"ready"}`, then every payload back as it
+                                                                  came
+`sink`      `seconds`                                             `{"ready"}`, then swallows; count and time
+                                                                  at the end
 `trips`     `host`, `port`, `size_bytes`, `seconds`,              `{"rtt_ns": [...]}` as they are measured,
-            then `interval_s`, `loaded`                                `{"done"}`
-`rate`      `host`, `port`, `seconds`                             `{"bytes", "seconds"}` ==========
-====================================================  ===============================================
+            `interval_s`, `loaded`                                then `{"done"}`
+`rate`      `host`, `port`, `seconds`                             `{"bytes", "seconds"}`
+==========  ====================================================  ==========================================
 """
 
 from __future__ import annotations

@@ -1,12 +1,17 @@
 """Recovery: how long the phases take between the loss of a device and the next token.
 
 detect     the client sees a closed connection or runs into its own inter-token time-out, or the engine ends
-the stream decide     it asks who answers, waits until the engine can place again, and asks for a placement of
-the survivors wait       nobody can hold the model: until somebody comes release    the old shards are given
-up start      processes start and connect load       every survivor reads its shard: all at once, or one after
-the other through the client; the slowest counts warm up    the engine's own first generation prefill
-prompt and all tokens so far are read again, and the next token comes out of it resume     what a request
-takes besides, until that token is with the client: the reply goes on
+           the stream
+decide     it asks who answers, waits until the engine can place again, and asks for a placement of the
+           survivors
+wait       nobody can hold the model: until somebody comes
+release    the old shards are given up
+start      processes start and connect
+load       every survivor reads its shard: all at once, or one after the other through the client; the
+           slowest counts
+warm up    the engine's own first generation
+prefill    prompt and all tokens so far are read again, and the next token comes out of it
+resume     what a request takes besides, until that token is with the client: the reply goes on
 """
 
 from __future__ import annotations

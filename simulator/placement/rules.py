@@ -1,7 +1,7 @@
 """The placement rules by the names that scenarios use, and `place`, which applies one.
 
-`exo`         EXO 1.x: smallest ring that fits, layers by free
-              memory; sees no KV cache and no overhead (`exo`)
+`exo`         EXO 1.x: smallest ring that fits, layers by free memory; sees no KV cache and no overhead
+              (`exo`)
 `exo-legacy`  EXO 0.0.x: all devices, layers by total memory, no check at all (`legacy`)
 `manual`      the split that the request gives
 `speed`       layers in proportion to layers/s, under what each device can hold

@@ -6,19 +6,21 @@ header (`Provenance`), each further line an event with a `type`:
 ==========  ==========================================================================================
 type        fields
 ==========  ==========================================================================================
-`request`   `run chat prompt_tokens sent_ns`: a request left the
-            client (`sent_ns` since the start of the file's clock)
+`request`   `run chat prompt_tokens sent_ns`: a request left the client (`sent_ns` since the start of the
+            file's clock)
 `token`     `run chat token t_ns`: token `token` (from 0) arrived `t_ns` after its own request was sent
-`result`    `run chat outcome tokens`: how the reply ended
-            (`complete`, or the name of an error), with `detail`
-`hop`       `run source sink size_bytes sent_ns imposed_ns late_ns messages`:
-            what passed a relay at once (`sent_ns`: its last byte arrived), the
-            delay imposed on it, and by how much the relay was later than that
-`link`      `source sink rtt_ns size_bytes loaded`: a round trip of `size_bytes` there and back, idle or under
-load `link_rate` `source sink bytes_per_s seconds`: throughput in one direction
+`result`    `run chat outcome tokens`: how the reply ended (`complete`, or the name of an error), with
+            `detail`
+`hop`       `run source sink size_bytes sent_ns imposed_ns late_ns messages`: what passed a relay at once
+            (`sent_ns`: its last byte arrived), the delay imposed on it, and by how much the relay was later
+            than that
+`link`      `source sink rtt_ns size_bytes loaded`: a round trip of `size_bytes` there and back, idle or
+            under load
+`link_rate` `source sink bytes_per_s seconds`: throughput in one direction
 `speed`     `device memory_bytes_per_s disk_bytes_per_s`: what an agent measured of its own device
-`device`    `run device busy_s wall_s service_s`: CPU time of a device's engine during one run `reference`
-`visit at_ns seconds_per_token`: the fixed workload between configurations, to see the machine drift
+`device`    `run device busy_s wall_s service_s`: CPU time of a device's engine during one run
+`reference` `visit at_ns seconds_per_token`: the fixed workload between configurations, to see the machine
+            drift
 `repeatability` `visit_median_s run_median_s relative_range`: how far the visits to one configuration differ
 `phase`     `run phase device start_ns end_ns`: a phase of a recovery, or a load
 `warning`   `text`: a doubt that arose while measuring

@@ -1,26 +1,28 @@
-"""sweep: many variants of one scenario to one tidy table, on
-all cores or a Dask cluster, never the same point twice.
+"""sweep: many variants of one scenario to one tidy table, on all cores or a Dask cluster, never the same
+point twice.
 
-What a folder holds: `points.jsonl`, one line per finished point, appended as they finish and keyed by a hash
-of everything that the result depends on; `sweep.parquet`, the table, written whole or not at all; charts. A
-sweep that is run again takes every point that it finds there. Rows depend on nothing but their scenario, so
-the table is the same to the byte whoever computed them, in whatever order.
+What a folder holds: `points.jsonl`, one line per finished point, appended as they finish and keyed by a
+hash of everything that the result depends on; `sweep.parquet`, the table, written whole or not at all;
+charts. A sweep that is run again takes every point that it finds there. Rows depend on nothing but their
+scenario, so the table is the same to the byte whoever computed them, in whatever order.
 
-========================
-========================================================================================= column
-holds ========================
-========================================================================================= `<path>`
-the value of each swept path: base units (s, bytes, bytes/s) where it is a number, else text
-`tokens_per_s_*`          of one chat: `_median`, `_p05`, `_p95` over replications and runs, as for
-all that follow `total_tokens_per_s_*`    of all chats together `first_token_s_*`         from the
-request, or the arrival, to the first token `inter_token_p50_s_*`     and `p90`, `p99`: between
-neighbouring tokens of a reply; empty with arrivals `share_met_*`             with arrivals: share of
-chats that met the bound; `goodput_per_hour_*`: such chats per hour
+========================  ==================================================================================
+column                    holds
+========================  ==================================================================================
+`<path>`                  the value of each swept path: base units (s, bytes, bytes/s) where it is a number,
+                          else text
+`tokens_per_s_*`          of one chat: `_median`, `_p05`, `_p95` over replications and runs, as for all that
+                          follow
+`total_tokens_per_s_*`    of all chats together
+`first_token_s_*`         from the request, or the arrival, to the first token
+`inter_token_p50_s_*`     and `p90`, `p99`: between neighbouring tokens of a reply; empty with arrivals
+`share_met_*`             with arrivals: share of chats that met the bound; `goodput_per_hour_*`: such chats
+                          per hour
 `placement`               layers by device in ring order
 `label`                   the weakest label of all speeds: measured, calibrated or assumed
 `error`                   why there is no result, empty where there is one
-`key`                     the point's hash ========================
-=========================================================================================
+`key`                     the point's hash
+========================  ==================================================================================
 """
 
 from __future__ import annotations
