@@ -160,7 +160,7 @@ def _room(scenario: Scenario) -> tuple[int, dict[str, int]]:
     """Layers of the model, and the most layers that each device can hold."""
     prepared = prepare(scenario)
     model, workload = prepared.job.model, prepared.job.workload
-    chats = min(workload.concurrency, prepared.engine.chats_at_once)
+    chats = prepared.engine.memory_chats(workload.concurrency)
     per_layer = model.layer_bytes + model.kv_bytes(1, workload.prompt_tokens + workload.output_tokens, chats)
     return model.layers, {
         row.device: min(model.layers, row.layers + int((row.cap_bytes - row.total_bytes) // per_layer))

@@ -8,16 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 if TYPE_CHECKING:
-    from simulator.catalog import (
-        DeviceFacts,
-        EngineFacts,
-        ModelFacts,
-        NetworkFacts,
-        PlatformFacts,
-        Shape,
-        VpnFacts,
-    )
+    from simulator.catalog import DeviceFacts, ModelFacts, NetworkFacts, PlatformFacts, Shape, VpnFacts
     from simulator.catalog.llm import Bits
+    from simulator.engine.facts import EngineFacts
     from simulator.spec import Spec
 
 __all__ = ["app"]
@@ -150,14 +143,14 @@ def networks_cmd(search: Search = "", as_json: Json = False) -> None:
 @app.command("engines")
 def engines_cmd(search: Search = "", as_json: Json = False) -> None:
     """Engines: where they run and what they cost beside the arithmetic."""
-    from simulator.catalog import engines
+    from simulator.engine.base import engines
 
     heads = ("engine", "what", "runs on", "per step", "per message", "memory", "note", "confidence")
     _show(
         "Engines",
         heads,
         Layout(wraps=("what", "runs on", "note"), drops=("confidence", "what", "memory")),
-        engines(),
+        tuple(flow.facts for flow in engines().values()),
         _engine_row,
         lambda facts: (facts.name, facts.title, *facts.aliases),
         search,

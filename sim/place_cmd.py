@@ -51,7 +51,7 @@ def place(
 def _document(answer: PlacementAnswer) -> dict[str, Any]:
     from simulator.plan.place.forms import forms
 
-    return {**answer.model_dump(), "ready_to_use": forms(answer)}
+    return {**answer.model_dump(), "ready_to_use": {form.key: form.document for form in forms(answer)}}
 
 
 def _write(asked: Scenario, answer: PlacementAnswer, out: Path) -> None:
@@ -175,24 +175,6 @@ def _proof(answer: PlacementAnswer) -> str:
 def _print_forms(console: Any, answer: PlacementAnswer) -> None:
     from simulator.plan.place.forms import forms
 
-    ready = forms(answer)
-    llama, exo = ready["llama_cpp"], ready["exo"]
-    console.print(f"\nin a scenario:\n  {ready['scenario']}", highlight=False, markup=False)
-    console.print(
-        "EXO, POST /instance, by rank (template: GET /instance/placement):", highlight=False, markup=False
-    )
-    for entry in exo:
-        console.print(
-            f"  {entry['node']}: {json.dumps({'PipelineShardMetadata': entry['PipelineShardMetadata']})}",
-            highlight=False,
-            markup=False,
-        )
-    console.print(
-        f"llama.cpp, client on {llama['client']}:\n  {llama['flags']}", highlight=False, markup=False
-    )
-    if "with_client_gpu" in llama:
-        console.print(
-            f"  or, with a graphics processor in the client: {llama['with_client_gpu']}",
-            highlight=False,
-            markup=False,
-        )
+    console.print()
+    for line in (line for form in forms(answer) for line in form.lines):
+        console.print(line, highlight=False, markup=False)

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from simulator import catalog
+from simulator.engine.base import engine
+from simulator.engine.facts import EngineFacts
 from simulator.errors import CatalogError, Fault, ScenarioError
 from simulator.laws.law import Law, median_s, scaled
 from simulator.scenario import (
@@ -52,7 +54,7 @@ def complete(scenario: Scenario) -> Scenario:
 
 
 def _complete_engine(spec: EngineSpec) -> EngineSpec:
-    facts = catalog.engine_facts(spec.name)
+    facts = engine(spec.name).facts
     # an alias, 'llama.cpp', ends here: everything behind asks for the engine by its one name
     return _filled(
         spec.model_copy(update={"name": facts.name}),
@@ -69,7 +71,7 @@ def _complete_model(spec: ModelSpec, engine_name: str) -> ModelSpec:
     """Sizes from the file that the scenario names, else from the catalogue."""
     if spec.layers is not None and spec.layer_bytes is not None:
         return _with_active(spec)
-    engine_facts = catalog.engine_facts(engine_name)
+    engine_facts = engine(engine_name).facts
     if spec.gguf is not None:
         facts = catalog.from_gguf(Path(spec.gguf))
     elif spec.hf_config is not None:
@@ -140,7 +142,9 @@ def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceS
         default_link = None
     else:
         facts = catalog.device(spec.kind, spec.memory)
-        platform = catalog.platform(spec.platform or facts.platform, _runtime(scenario))
+        platform = catalog.platform(
+            spec.platform or facts.platform, engine(scenario.engine.name).facts.runtime
+        )
         # people say 32 GB and mean the 32 GiB that are sold
         filled = _filled(
             spec.model_copy(update={"kind": facts.name, "memory": facts.snap(spec.memory)}),
@@ -148,17 +152,12 @@ def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceS
                 "usable_memory": facts.usable_bytes(spec.memory),
                 "platform": platform.name,
                 "disk": facts.disk_bytes_per_s,
-                "speed": _catalogue_speed(facts, platform, catalog.engine_facts(scenario.engine.name)),
+                "speed": _catalogue_speed(facts, platform, engine(scenario.engine.name).facts),
                 "noise": NoiseSpec(sigma=platform.noise_cv, correlation=0.0),
             },
         )
         default_link = facts.network
     return filled.model_copy(update={"link": _complete_link(scenario, name, filled, default_link)})
-
-
-def _runtime(scenario: Scenario) -> str:
-    """What computes under the engine: EXO runs MLX, llama.cpp itself."""
-    return "llama.cpp" if scenario.engine.name == "llama-rpc" else "mlx"
 
 
 def _must_say(name: str, spec: DeviceSpec) -> None:
@@ -179,14 +178,14 @@ def _must_say(name: str, spec: DeviceSpec) -> None:
 
 
 def _catalogue_speed(
-    facts: catalog.DeviceFacts, platform: catalog.PlatformFacts, engine: catalog.EngineFacts
+    facts: catalog.DeviceFacts, platform: catalog.PlatformFacts, software: EngineFacts
 ) -> SpeedSpec:
     """What the catalogue expects: peak bandwidth and peak flop/s times the platform's fitted efficiency."""
     decode = catalog.decode_speed(facts, platform)
     own = platform.name == facts.platform
     flop_per_s = facts.flop_per_s if own else facts.memory_bytes_per_s * platform.flop_per_byte
-    foreign = platform.name not in engine.compute_share_except
-    share, share_log_sd = (engine.compute_share, engine.compute_share_log_sd) if foreign else (1.0, 0.0)
+    foreign = platform.name not in software.compute_share_except
+    share, share_log_sd = (software.compute_share, software.compute_share_log_sd) if foreign else (1.0, 0.0)
     return SpeedSpec.model_construct(
         decode_bandwidth=decode.bytes_per_s * share,
         prefill_flops=flop_per_s * platform.prefill_efficiency * share,

@@ -5,12 +5,12 @@ The catalogue is only asked where the engine runs; every number comes from the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from simulator import catalog
 from simulator.cluster.cluster import AccessPoint, Cluster, Device, Link, PowerSave, Wire
 from simulator.complete import complete
-from simulator.engine.base import Engine, engine
+from simulator.engine.base import Engine, engine, engines, rules
 from simulator.errors import PlacementError
 from simulator.laws.law import Constant
 from simulator.model.model import Model
@@ -23,7 +23,7 @@ from simulator.runtime.job import EngineCosts, Job
 from simulator.scenario import DeviceSpec, EngineSpec, LinkSpec, ModelSpec, NoiseSpec, PowerSaveSpec, Scenario
 from simulator.units import format_bytes
 
-__all__ = ["Ground", "Prepared", "ground", "prepare"]
+__all__ = ["Ground", "Prepared", "engine_costs", "ground", "prepare"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def prepare(scenario: Scenario) -> Prepared:
     base = ground(scenario)
     full, flow, cluster, model, request = base.scenario, base.engine, base.cluster, base.model, base.request
     rule = _rule(full, flow)
-    placement = place(rule, request)
+    placement = place(rule, request, rules())
     memory = memory_table(placement, request)
     _check_memory(full, flow, rule, memory)
     _check_roles(flow, placement)
@@ -68,7 +68,7 @@ def prepare(scenario: Scenario) -> Prepared:
         cluster,
         model,
         placement,
-        _costs(full.engine),
+        engine_costs(full.engine),
         full.workload,
         full.seed,
         full.common_noise,
@@ -95,13 +95,17 @@ def _model(spec: ModelSpec) -> Model:
     return Model(**values)
 
 
-def _costs(spec: EngineSpec) -> EngineCosts:
+def engine_costs(spec: EngineSpec) -> EngineCosts:
+    """What the engine of a complete scenario costs, and who holds embedding and head."""
+    flow = engine(spec.name)
     return EngineCosts(
         name=spec.name,
         step_overhead_s=spec.step_overhead or 0.0,
         hop_overhead_s=spec.hop_overhead or 0.0,
         overhead_log_sd=spec.overhead_spread or 0.0,
         memory_overhead_bytes=spec.memory_overhead or 0.0,
+        embedding_on=flow.embedding_on,
+        head_on=flow.head_on,
     )
 
 
@@ -167,8 +171,9 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
     KV cache is counted at the end of the longest chat.
     """
     choice, workload = scenario.placement, scenario.workload
-    chats = min(workload.concurrency, flow.chats_at_once)
+    chats = flow.memory_chats(workload.concurrency)
     context = workload.prompt_tokens + workload.output_tokens
+    footprint = engine_costs(scenario.engine).footprint(model, context, chats)
     capacities = tuple(
         DeviceCapacity(
             name=device.name,
@@ -179,24 +184,17 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
         )
         for device in cluster.devices
     )
-    pinned = [capacity for capacity in capacities if capacity.pinned]
+    rule, holding = rules().get(_rule(scenario, flow)), [found for found in capacities if not found.pinned]
     return PlacementRequest(
+        **asdict(footprint),
         devices=capacities,
         n_layers=model.layers,
-        layer_bytes=model.layer_bytes,
-        # tied embeddings are stored once, but first and last rank both need them
-        embedding_bytes=model.embedding_bytes or (model.head_bytes if flow.head_on == "last" else 0.0),
-        head_bytes=model.head_bytes,
         total_bytes=model.total_bytes,
-        kv_bytes_per_layer=model.kv_bytes(1, context, chats),
-        overhead_bytes=scenario.engine.memory_overhead or 0.0,
-        embedding_on="first" if flow.head_on == "last" else flow.head_on,
-        head_on=flow.head_on,
         order=choice.order,
         layers=choice.layers,
         may_page=True,
-        min_devices=choice.min_devices
-        or (len(capacities) - len(pinned) if _rule(scenario, flow) == "exo" else None),
+        # who lists devices means all of them, unless told otherwise
+        min_devices=choice.min_devices or (len(holding) if rule is not None and rule.takes_fewest else None),
     )
 
 
@@ -205,7 +203,7 @@ def _check_memory(scenario: Scenario, flow: Engine, rule: str, memory: tuple[Mem
     trouble = overfull([row for row in memory if not scenario.devices[row.device].allow_paging])
     if trouble is None:
         return
-    if rule in ("exo", "exo-legacy"):
+    if rules()[rule].counts_weights_alone:
         trouble += (
             f"\n{flow.name} itself would accept this placement, because it counts weights alone; use "
             "`placement: speed`, which counts everything, or allow_paging: true on the device to see the cost"
@@ -215,15 +213,16 @@ def _check_memory(scenario: Scenario, flow: Engine, rule: str, memory: tuple[Mem
 
 def _check_roles(flow: Engine, placement: Placement) -> None:
     if placement.head is not None and flow.head_on == "all":
+        others = " or ".join(name for name, other in engines().items() if other.head_on != "all")
         raise PlacementError(
             f"{placement.head} is pinned to the output head, but {flow.name} computes the head on every "
-            "device; pin it with engine exo-legacy, or pin the embedding"
+            f"device; pin it with engine {others}, or pin the embedding"
         )
 
 
 def _misfits(flow: Engine, job: Job) -> list[str]:
     """Devices on which the engine does not run today, one sentence per reason."""
-    facts = catalog.engine_facts(flow.name)
+    facts = flow.facts
     reasons: dict[str, list[tuple[str, str]]] = {}
     for device in job.ring:
         reason = None if device.platform == "unknown" else facts.why_not_on(device.platform)

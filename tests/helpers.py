@@ -64,7 +64,9 @@ def job(
     count, size = len(devices), model.layers
     shares = layers or [size // count + (i < size % count) for i in range(count)]
     placement = Placement.from_layers([(d.name, n) for d, n in zip(devices, shares, strict=True)], "manual")
-    costs = EngineCosts(engine_name, step_overhead_s, hop_overhead_s, overhead_log_sd, 0.0)
+    flow = engine(engine_name)
+    ends = (flow.embedding_on, flow.head_on)
+    costs = EngineCosts(engine_name, step_overhead_s, hop_overhead_s, overhead_log_sd, 0.0, *ends)
     asked = WorkloadSpec(**({"prompt_tokens": 8, "output_tokens": 12, "runs": 1} | workload))
     return Job(
         Cluster(tuple(devices), tuple(points), tuple(wires)),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.engine.exo import ENGINE as EXO
-from simulator.engine.exo_legacy import LegacyRing
+from simulator.engine.legacy.ring import LegacyRing
 from simulator.laws import Exponential, Streams
 from simulator.laws.closed_forms import (
     exo_notice_is_hidden,

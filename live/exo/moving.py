@@ -22,7 +22,6 @@ from live.exo.diagnose import compare
 from live.exo.presence import Presence
 from live.exo.state import ClusterState, Instance
 from live.recovery import Recovery
-from simulator.churn.facts import recovery_facts
 from simulator.churn.placing import Placed, Placer
 from simulator.churn.spec import RecoverySpec
 from simulator.errors import CatalogError, PlacementError, ScenarioError
@@ -62,7 +61,7 @@ class Moving:
         self.quiet_s = self.spec.probe + self.client.timeouts.report_s
         self.before = self.client.state()
         self.trouble = ""
-        self._placer = Placer(self.scenario, recovery_facts(self.scenario.engine.name))
+        self._placer = Placer(self.scenario)
         self._deleted_s = self._refused_s = 0.0
         self._was_ours = False
         self._turn = 0

@@ -18,8 +18,8 @@ from live.exo.chat import Timeouts, stream_reply
 from live.exo.diagnose import Diagnosis
 from live.http import Http
 from live.stream import OnToken, Reply, StreamRules
+from simulator.engine.legacy.placement import LegacyPartition, partition
 from simulator.errors import did_you_mean
-from simulator.placement.legacy import LegacyPartition, partition
 from simulator.units import SIZE
 
 __all__ = ["LegacyClient", "LegacyNode", "LegacyTopology"]

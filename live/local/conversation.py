@@ -18,7 +18,6 @@ from typing import Any
 from live.local.breaking import BreakableCluster
 from live.local.plan import Plan
 from live.recovery import Recovery
-from simulator.churn.facts import recovery_facts
 from simulator.churn.placing import WORTH, Placed, Placer
 from simulator.churn.spec import RecoverySpec
 from simulator.errors import LiveError, PlacementError
@@ -111,7 +110,7 @@ class Conversation:
     def __post_init__(self) -> None:
         full = self.plan.scenario
         self.client = full.recovery or RecoverySpec()
-        self.placer = Placer(full, recovery_facts(full.engine.name))
+        self.placer = Placer(full)
         self.layers = {device.name: device.layers for device in self.plan.devices}
 
     def reply(self, reply: Reply, seed: int) -> Reply:

@@ -16,7 +16,6 @@ from typing import Any
 from live.local import library
 from live.local.breaking import BreakableCluster
 from live.local.plan import Plan, plan
-from simulator.churn.facts import recovery_facts
 from simulator.churn.placing import Placed, Placer
 from simulator.errors import LiveError, PlacementError
 from simulator.result.estimate import rounded
@@ -143,7 +142,7 @@ def _waits_s(placed: Placed, answers: Mapping[str, int]) -> float:
 
 def _place(chosen: Plan, names: tuple[str, ...]) -> Placed:
     full = chosen.scenario
-    placed = Placer(full, recovery_facts(full.engine.name)).place(names)
+    placed = Placer(full).place(names)
     if not isinstance(placed, Placed):
         raise PlacementError(placed.reason)
     return placed

@@ -1,5 +1,6 @@
-"""What the world knows: devices, platforms, models, networks,
-engines and prices, each with source and confidence.
+"""What the world knows: devices, platforms, models, networks and prices, each with source and confidence.
+
+What is known of an engine stands with the engine (`simulator.engine`).
 
 Nothing here is measured by this project. Facts are read lazily from `data/` and cached; a look-up that fails
 raises CatalogError with the nearest known name.
@@ -19,7 +20,6 @@ from simulator.catalog.links import (
 )
 from simulator.catalog.llm import ModelFacts, Shape, model, models, quantisations
 from simulator.catalog.prices import CloudPrice, ElectricityPrice, cloud_prices, electricity_prices
-from simulator.catalog.software import EngineFacts, engine_facts, engines
 from simulator.catalog.speed import DecodeSpeed, HeldOut, PlatformFacts, decode_speed, platform, platforms
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "DecodeSpeed",
     "DeviceFacts",
     "ElectricityPrice",
-    "EngineFacts",
     "HeldOut",
     "ModelFacts",
     "NetworkFacts",
@@ -41,8 +40,6 @@ __all__ = [
     "device",
     "devices",
     "electricity_prices",
-    "engine_facts",
-    "engines",
     "from_gguf",
     "from_hf_config",
     "model",

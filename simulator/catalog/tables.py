@@ -19,7 +19,7 @@ from pydantic import ConfigDict
 from simulator.errors import CatalogError, did_you_mean
 from simulator.spec import Spec
 
-__all__ = ["DATA", "Facts", "names_of", "normalise", "number", "pick", "split", "table", "tree"]
+__all__ = ["DATA", "Facts", "names_of", "normalise", "number", "pick", "split", "table", "tree", "yaml_tree"]
 
 DATA = Path(__file__).parent / "data"
 
@@ -45,11 +45,15 @@ def table(name: str) -> tuple[dict[str, str], ...]:
 @cache
 def tree(name: str) -> dict[str, Any]:
     """The content of `data/<name>.yaml`."""
+    return yaml_tree(DATA / f"{name}.yaml")
+
+
+def yaml_tree(path: Path) -> dict[str, Any]:
+    """The content of one of our own YAML files."""
     import yaml  # only the network and engine look-ups need it
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    content = yaml.load((DATA / f"{name}.yaml").read_text(encoding="utf-8"), Loader=loader)
-    return dict(content)
+    return dict(yaml.load(path.read_text(encoding="utf-8"), Loader=loader))
 
 
 def normalise(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from simulator.churn.facts import RecoveryFacts
+from simulator.engine.base import engine
 from simulator.errors import PlacementError
 from simulator.placement.memory import MemoryUse
 from simulator.prepare import Prepared, prepare
@@ -62,7 +62,6 @@ class Placer:
 
     scenario: Scenario
     """Complete."""
-    facts: RecoveryFacts
     _known: dict[tuple[str, ...], Placed | Refused] = field(default_factory=dict)
     _placed: int = 0
 
@@ -92,12 +91,13 @@ class Placer:
         """
         wanted = survivors(self.scenario, devices)
         yield wanted
-        rule = wanted.placement.rule
-        if rule in (None, "exo") and self.facts.name == "exo" and len(devices) > 1:
+        flow, rule = engine(self.scenario.engine.name), wanted.placement.rule
+        own = flow.own_rules.get(rule or flow.default_rule)
+        if own is not None and own.takes_fewest and len(devices) > 1:
             yield wanted.model_copy(
                 update={"placement": wanted.placement.model_copy(update={"min_devices": 1})}
             )
-        if rule != "speed" and self.facts.client_may_split:
+        if rule != "speed" and flow.recovers().client_may_split:
             yield wanted.model_copy(
                 update={
                     "placement": wanted.placement.model_copy(

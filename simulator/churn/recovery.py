@@ -19,12 +19,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from simulator.churn.dice import Dice
-from simulator.churn.facts import RecoveryFacts
 from simulator.churn.membership import Departure, Membership
 from simulator.churn.pace import Conditions, Paces
 from simulator.churn.placing import Placed
 from simulator.churn.spec import RecoverySpec
 from simulator.cluster.cluster import Device
+from simulator.engine.facts import RecoveryFacts
 
 __all__ = ["PHASES", "Instance", "Recovery"]
 

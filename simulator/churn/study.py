@@ -10,7 +10,7 @@ import numpy as np
 import simpy
 
 from simulator.churn.dice import Dice
-from simulator.churn.facts import RecoveryFacts, recovery_facts, with_heat
+from simulator.churn.facts import with_heat
 from simulator.churn.heat import Heat
 from simulator.churn.membership import Membership
 from simulator.churn.pace import Paces, Rows
@@ -21,6 +21,7 @@ from simulator.churn.session import Session
 from simulator.churn.spec import HeatSpec, RecoverySpec
 from simulator.churn.story import Story
 from simulator.complete import complete
+from simulator.engine.base import engine
 from simulator.laws.law import Exponential
 from simulator.laws.streams import Streams
 from simulator.prepare import prepare
@@ -59,8 +60,8 @@ class Study:
         self.scenario = with_heat(complete(scenario))
         self.replications = replications if replications is not None else scenario.replications
         self.evening = evening
-        self.facts: RecoveryFacts = recovery_facts(self.scenario.engine.name)
-        self.placer = Placer(self.scenario, self.facts)
+        self.facts = engine(self.scenario.engine.name).recovers()
+        self.placer = Placer(self.scenario)
         arrivals = scenario.workload.arrivals
         runs = evening.most if evening else arrivals.count if arrivals else 1
         hot = tuple(name for name, spec in self.scenario.devices.items() if isinstance(spec.heat, HeatSpec))

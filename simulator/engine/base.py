@@ -1,37 +1,49 @@
-"""Engine: what every engine module offers, and the registry that finds them.
+"""Engine: everything that is an engine's own, and the registry that finds them.
 
-An engine is one module of this package with a constant `ENGINE`; adding one touches no other file.
+An engine is one folder of this package (or one module elsewhere that calls
+`register`) with a constant `ENGINE`; adding one touches nothing else. Whatever it
+does not offer is refused by its name, never computed as another's.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import simpy
 
-from simulator.errors import CatalogError, did_you_mean
+from simulator.catalog.tables import pick
+from simulator.engine.facts import EngineFacts, RecoveryFacts
+from simulator.engine.form import PlacementForm
+from simulator.errors import CatalogError, PlacementError, SimulatorError
 from simulator.laws.law import Floats
+from simulator.placement.rules import RULES, Rule
+from simulator.placement.shard import Placement
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
+from simulator.runtime.mean_costs import MeanCosts
 from simulator.runtime.record import Recorder
+from simulator.runtime.ring_costs import RingCosts
 
-__all__ = ["Engine", "engine", "engines"]
+__all__ = ["Engine", "MeanCostOf", "engine", "engines", "plugins", "register", "rules"]
+
+
+class MeanCostOf(Protocol):
+    """Mean seconds of one decode step, or with `prompt` from the request to the first token of one chat."""
+
+    def __call__(self, costs: MeanCosts, *, prompt: bool) -> RingCosts: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How one token travels: who sends which bytes to whom, and what waits for what."""
+    """How one token travels: who sends which bytes to whom, what waits for what, and what else it decides."""
 
-    name: str
-    default_rule: str
-    """The placement rule that the engine uses when nobody chooses."""
-    head_on: Literal["all", "last", "first"]
-    """Which ranks hold the embedding and the output head."""
+    facts: EngineFacts
+    """Costs, formats and platforms, from its data file."""
     token_times_s: Callable[[Job, Draws], Floats]
     """Token times (s after the request) of all rows at once, shape (streams, output tokens, rows)."""
     is_recursion_exact: Callable[[Job], bool]
@@ -40,6 +52,16 @@ class Engine:
     """Start the SimPy processes of row 0."""
     chats: Callable[[Job], tuple[int, ...]]
     """How many chats each stream of tokens stands for (a batch decodes in step)."""
+    embedding_on: Literal["all", "first"]
+    """Which ranks hold the embedding."""
+    head_on: Literal["all", "last", "first"]
+    """Which ranks hold the output head."""
+    own_rules: Mapping[str, Rule] = field(default_factory=dict)
+    """Placement rules that are this engine's, by the names that scenarios use."""
+    mean_costs: MeanCostOf | None = None
+    """For the searches over placements and purchases; None where nobody has worked them out."""
+    recovery: RecoveryFacts | None = None
+    """How it gets over the loss of a device; None where that is not known."""
     serve: Callable[[simpy.Environment, Job, Draws, Recorder, Sequence[float]], Any] | None = None
     """Start the SimPy processes of row 0 for chats that
     arrive at these times (s); a token's session is its chat.
@@ -47,6 +69,12 @@ class Engine:
     No more than `workload.concurrency` chats are let in at
     once. None where it is not known how the engine does it.
     """
+    form: Callable[[Placement], PlacementForm] | None = None
+    """A placement in the engine's own words; None where nobody can tell it one."""
+    decodes_in_step: bool = True
+    """Whether chats decode as one batch; else each goes its own way, and they queue for devices."""
+    overlaps_prompt_from_tokens: int | None = None
+    """Prompts of at least so many tokens keep several stages busy at once; None: no prompt does."""
     waits_by_polling: bool = False
     """Whether a rank that waits for a message takes processor
     time (which matters where ranks share a machine).
@@ -55,27 +83,90 @@ class Engine:
     """Whether the first device is the one that the chat runs
     on, so that no placement can begin with another.
     """
-    chats_at_once: int = 1_000
-    """Chats whose KV caches are in memory together; further ones wait."""
+
+    @property
+    def name(self) -> str:
+        """The name that scenarios use."""
+        return self.facts.name
+
+    @property
+    def default_rule(self) -> str:
+        """The placement rule that the engine uses when nobody chooses."""
+        return self.facts.placement
+
+    def memory_chats(self, concurrency: int) -> int:
+        """Chats, of those that come together, whose KV caches are in memory at once; further ones wait."""
+        return min(concurrency, self.facts.chats_at_once or concurrency)
+
+    def mean_ring_costs(self, costs: MeanCosts, *, prompt: bool = False) -> RingCosts:
+        """`mean_costs` of these parts; raises PlacementError where the engine has none."""
+        if self.mean_costs is None:
+            raise PlacementError(
+                f"placements for engine {self.name!r} cannot be searched: its mean costs are not known; "
+                "compare "
+                f"some by hand with `sim compare`, or take {_offering('mean_costs')}"
+            )
+        return self.mean_costs(costs, prompt=prompt)
+
+    def recovers(self) -> RecoveryFacts:
+        """`recovery`; raises CatalogError where it is not known."""
+        if self.recovery is None:
+            raise CatalogError(
+                f"how engine {self.name!r} gets over the loss of a device is not known; leave events out, or "
+                "take "
+                f"{_offering('recovery')}"
+            )
+        return self.recovery
+
+
+def _offering(part: str) -> str:
+    """The engines that have something another lacks, in words."""
+    return "engine " + " or ".join(
+        name for name, flow in engines().items() if getattr(flow, part) is not None
+    )
+
+
+_PLUGINS: dict[str, Engine] = {}
+
+
+def register(flow: Engine) -> None:
+    """Make an engine known that is no folder of this package.
+
+    Raises SimulatorError where the name is taken. Its functions must
+    be importable by name, as sweeps hand them to other processes.
+    """
+    if engines().get(flow.name, flow) != flow:
+        raise SimulatorError(f"an engine called {flow.name!r} is known already; give yours another name")
+    _PLUGINS[flow.name] = flow
+
+
+def plugins() -> tuple[Engine, ...]:
+    """The registered engines, for processes that have to register them too."""
+    return tuple(_PLUGINS.values())
 
 
 @cache
-def engines() -> dict[str, Engine]:
-    """All engines by name."""
+def _shipped() -> dict[str, Engine]:
     import simulator.engine as package
 
-    modules = [
-        importlib.import_module(f"{package.__name__}.{found.name}")
-        for found in pkgutil.iter_modules(package.__path__)
-    ]
-    return {module.ENGINE.name: module.ENGINE for module in modules if hasattr(module, "ENGINE")}
+    found = (module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg)
+    modules = [importlib.import_module(f"{package.__name__}.{name}") for name in found]
+    return {module.ENGINE.name: module.ENGINE for module in modules}
+
+
+def engines() -> Mapping[str, Engine]:
+    """All engines by name."""
+    return _shipped() | _PLUGINS
 
 
 def engine(name: str) -> Engine:
-    """The engine of that name; raises CatalogError for an unknown one."""
-    if name not in engines():
-        known = sorted(engines())
-        raise CatalogError(
-            f"engine {name!r} is unknown; engines are {', '.join(known)}{did_you_mean(name, known)}"
-        )
-    return engines()[name]
+    """The engine called `name`, or of which that is an alias; raises CatalogError for an unknown one."""
+    found: Engine = pick(
+        "engine", name, list(engines().values()), lambda flow: (flow.name, *flow.facts.aliases)
+    )[0]
+    return found
+
+
+def rules() -> Mapping[str, Rule]:
+    """All placement rules by name: the engines' and ours."""
+    return {name: rule for flow in engines().values() for name, rule in flow.own_rules.items()} | dict(RULES)

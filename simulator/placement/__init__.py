@@ -1,18 +1,17 @@
-"""Which layers sit on which device: EXO's rules of both generations, and our own."""
+"""Which layers sit on which device, and what it must hold."""
 
-from simulator.placement.exo_request import ExoRefusal
 from simulator.placement.memory import MemoryUse, memory_table
 from simulator.placement.request import DeviceCapacity, PlacementRequest
-from simulator.placement.rules import RULES, place
+from simulator.placement.rules import RULES, Rule, place
 from simulator.placement.shard import Placement, Shard
 
 __all__ = [
     "RULES",
     "DeviceCapacity",
-    "ExoRefusal",
     "MemoryUse",
     "Placement",
     "PlacementRequest",
+    "Rule",
     "Shard",
     "memory_table",
     "place",

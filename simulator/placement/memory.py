@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from simulator.placement.request import PlacementRequest
+from simulator.placement.footprint import Footprint
+from simulator.placement.request import DeviceCapacity, PlacementRequest
 from simulator.placement.shard import Placement
 from simulator.spec import Spec
 from simulator.units import format_bytes
 
-__all__ = ["MemoryUse", "fixed_bytes", "memory_table", "overfull"]
+__all__ = ["MemoryUse", "memory_table", "overfull"]
 
 
 class MemoryUse(Spec):
@@ -40,23 +42,6 @@ class MemoryUse(Spec):
         )
 
 
-def holds(where: str, ring: Sequence[str], device: str) -> bool:
-    """Whether `device` holds what the engine keeps on `where`
-    (all, first, last, a name), `ring` having the layers.
-    """
-    chosen = {"all": ring, "first": ring[:1], "last": ring[-1:]}.get(where, (where,))
-    return device in chosen
-
-
-def fixed_bytes(request: PlacementRequest, ring: Sequence[str], device: str) -> tuple[float, float, float]:
-    """(embedding, head, overhead) bytes on `device`, whatever layers it gets, if `ring` holds the layers."""
-    embedding_on = request.pinned("embedding") or request.embedding_on
-    head_on = request.pinned("head") or request.head_on
-    embedding = request.embedding_bytes if holds(embedding_on, ring, device) else 0.0
-    head = request.head_bytes if holds(head_on, ring, device) else 0.0
-    return embedding, head, request.overhead_bytes
-
-
 def memory_table(
     placement: Placement,
     request: PlacementRequest,
@@ -71,26 +56,24 @@ def memory_table(
     `head_on` replace those of the request; a device pinned by the placement comes before both. Raises
     PlacementError for a name that the request does not know.
     """
-    request = request.model_copy(
-        update={
-            "embedding_on": placement.embedding or embedding_on or request.embedding_on,
-            "head_on": placement.head or head_on or request.head_on,
-            "devices": tuple(device.model_copy(update={"role": None}) for device in request.devices),
-        }
+    footprint = replace(
+        request.footprint,
+        embedding_on=placement.embedding or embedding_on or request.embedding_on,
+        head_on=placement.head or head_on or request.head_on,
     )
     ring = [shard.device for shard in placement.shards if shard.layers]
-    named = (
-        where for where in (request.embedding_on, request.head_on) if where not in ("all", "first", "last")
+    ends = (footprint.embedding_on, footprint.head_on)
+    rows = dict.fromkeys([*placement.devices, *(at for at in ends if at not in ("all", "first", "last"))])
+    return tuple(
+        _use(footprint, ring, request.device(name), placement.layer_counts.get(name, 0)) for name in rows
     )
-    rows = dict.fromkeys([*placement.devices, *named])
-    return tuple(_use(request, ring, device, placement.layer_counts.get(device, 0)) for device in rows)
 
 
-def _use(request: PlacementRequest, ring: Sequence[str], device: str, layers: int) -> MemoryUse:
-    weights, kv = layers * request.layer_bytes, layers * request.kv_bytes_per_layer
-    embedding, head, overhead = fixed_bytes(request, ring, device)
+def _use(footprint: Footprint, ring: Sequence[str], device: DeviceCapacity, layers: int) -> MemoryUse:
+    weights, kv = layers * footprint.layer_bytes, layers * footprint.kv_bytes_per_layer
+    embedding, head, overhead = footprint.fixed_bytes(ring, device.name)
     return MemoryUse(
-        device=device,
+        device=device.name,
         layers=layers,
         weights_bytes=weights,
         kv_bytes=kv,
@@ -98,7 +81,7 @@ def _use(request: PlacementRequest, ring: Sequence[str], device: str, layers: in
         head_bytes=head,
         overhead_bytes=overhead,
         total_bytes=weights + kv + embedding + head + overhead,
-        cap_bytes=request.device(device).usable_bytes,
+        cap_bytes=device.usable_bytes,
     )
 
 

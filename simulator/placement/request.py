@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from simulator.errors import PlacementError
+from simulator.placement.footprint import Footprint
 from simulator.spec import Spec
 
 __all__ = ["DeviceCapacity", "PlacementRequest"]
@@ -59,6 +60,19 @@ class PlacementRequest(Spec):
     layers: Mapping[str, int] | None = None
     min_devices: int | None = None
     may_page: bool = False
+
+    @property
+    def footprint(self) -> Footprint:
+        """What devices hold, pinned ones considered."""
+        return Footprint(
+            layer_bytes=self.layer_bytes,
+            kv_bytes_per_layer=self.kv_bytes_per_layer,
+            embedding_bytes=self.embedding_bytes,
+            head_bytes=self.head_bytes,
+            overhead_bytes=self.overhead_bytes,
+            embedding_on=self.pinned("embedding") or self.embedding_on,
+            head_on=self.pinned("head") or self.head_on,
+        )
 
     def device(self, name: str) -> DeviceCapacity:
         """The device of that name; raises PlacementError for an unknown one."""

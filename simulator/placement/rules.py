@@ -1,41 +1,49 @@
-"""The placement rules by the names that scenarios use, and `place`, which applies one.
+"""Our own placement rules, and `place`, which applies these or an engine's.
 
-`exo`         EXO 1.x: smallest ring that fits, layers by free memory; sees no KV cache and no overhead
-              (`exo`)
-`exo-legacy`  EXO 0.0.x: all devices, layers by total memory, no check at all (`legacy`)
-`manual`      the split that the request gives
-`speed`       layers in proportion to layers/s, under what each device can hold
-`even`        as many layers each, under what each device can hold
+`manual`  the split that the request gives
+`speed`   layers in proportion to layers/s, under what each device can hold
+`even`    as many layers each, under what each device can hold
+
+An engine's own rules stand with the engine; `simulator.engine.base.rules` has all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from simulator.errors import PlacementError, did_you_mean
 from simulator.placement.apportion import apportion
-from simulator.placement.exo import place_full_mesh
-from simulator.placement.legacy import place_legacy
-from simulator.placement.memory import fixed_bytes, memory_table, overfull
+from simulator.placement.memory import memory_table, overfull
 from simulator.placement.request import DeviceCapacity, PlacementRequest
 from simulator.placement.shard import Placement
-from simulator.units import SIZE, format_bytes
+from simulator.units import format_bytes
 
-__all__ = ["RULES", "place"]
-
-Rule = Callable[[PlacementRequest], Placement]
+__all__ = ["RULES", "Rule", "place", "refuse_pins"]
 
 
-def place(rule: str, request: PlacementRequest) -> Placement:
-    """The placement that `rule` gives; its shards tile the model.
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A way to divide layers among devices."""
+
+    place: Callable[[PlacementRequest], Placement]
+    takes_fewest: bool = False
+    """Takes the fewest devices that hold the model, so who wants all of them must say so (`min_devices`)."""
+    counts_weights_alone: bool = False
+    """Looks at no KV cache and no overhead, so a placement that it accepts may not fit."""
+
+
+def place(rule: str, request: PlacementRequest, rules: Mapping[str, Rule] | None = None) -> Placement:
+    """The placement that `rule`, one of `rules` (default: ours), gives; its shards tile the model.
 
     Raises PlacementError for an unknown rule, a request that contradicts itself, or too little memory: the
     message holds what is needed, what there is, and what would have to change.
     """
-    if rule not in RULES:
-        near = did_you_mean(rule, list(RULES))
-        raise PlacementError(f"unknown placement rule {rule!r}{near}; one of {', '.join(RULES)}")
-    placement = RULES[rule](request.check()).check(request.n_layers)
+    known = RULES if rules is None else rules
+    if rule not in known:
+        near = did_you_mean(rule, list(known))
+        raise PlacementError(f"unknown placement rule {rule!r}{near}; one of {', '.join(known)}")
+    placement = known[rule].place(request.check()).check(request.n_layers)
     holding = sum(shard.layers > 0 for shard in placement.shards)
     if request.min_devices is not None and holding < request.min_devices:
         raise PlacementError(
@@ -45,32 +53,8 @@ def place(rule: str, request: PlacementRequest) -> Placement:
     return placement
 
 
-def _exo(request: PlacementRequest) -> Placement:
-    """EXO 1.x on a full mesh, the devices having joined in `order`; it allows for weights only."""
-    _refuse_pins("exo", request)
-    ring = request.ring()
-    return place_full_mesh(
-        [device.name for device in ring],
-        {device.name: device.usable_bytes for device in ring},
-        request.total_bytes,
-        request.n_layers,
-        request.min_devices or 1,
-    )
-
-
-def _exo_legacy(request: PlacementRequest) -> Placement:
-    """Legacy EXO: it makes its own ring order, so `order` has no effect."""
-    _refuse_pins("exo-legacy", request)
-    memory_mb = {
-        device.name: int(
-            (device.usable_bytes if device.total_bytes is None else device.total_bytes) // SIZE["MiB"]
-        )
-        for device in request.devices
-    }
-    return place_legacy(memory_mb, request.n_layers)
-
-
-def _refuse_pins(rule: str, request: PlacementRequest) -> None:
+def refuse_pins(rule: str, request: PlacementRequest) -> None:
+    """Raise PlacementError where a device is pinned, for a rule that decides itself where the ends go."""
     pinned = [device.name for device in request.devices if device.pinned]
     if pinned:
         raise PlacementError(
@@ -149,16 +133,12 @@ def _with_room(request: PlacementRequest, ring: Sequence[DeviceCapacity]) -> Seq
 
 def _caps(request: PlacementRequest, ring: Sequence[DeviceCapacity]) -> list[int]:
     """Whole layers, with their KV cache, that each device has room for besides its fixed bytes."""
-    names = [device.name for device in ring]
-    per_layer = request.layer_bytes + request.kv_bytes_per_layer
-    return [
-        int(max(0.0, device.usable_bytes - sum(fixed_bytes(request, names, device.name))) // per_layer)
-        for device in ring
-    ]
+    names, footprint = [device.name for device in ring], request.footprint
+    return [footprint.room_layers(names, device.name, device.usable_bytes) for device in ring]
 
 
 def _shortage(request: PlacementRequest, ring: Sequence[DeviceCapacity], caps: Sequence[int]) -> str:
-    per_layer = request.layer_bytes + request.kv_bytes_per_layer
+    per_layer = request.footprint.per_layer_bytes
     needed, room = request.n_layers * per_layer, sum(caps) * per_layer
     usable = sum(device.usable_bytes for device in request.devices)
     rooms = (
@@ -189,10 +169,4 @@ def _with_pins(request: PlacementRequest, layers: list[tuple[str, int]], rule: s
     )
 
 
-RULES: Mapping[str, Rule] = {
-    "exo": _exo,
-    "exo-legacy": _exo_legacy,
-    "manual": _manual,
-    "speed": _speed,
-    "even": _even,
-}
+RULES: Mapping[str, Rule] = {"manual": Rule(_manual), "speed": Rule(_speed), "even": Rule(_even)}

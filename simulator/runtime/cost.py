@@ -12,7 +12,7 @@ from simulator.cluster.cluster import Device
 from simulator.laws.law import Floats
 from simulator.model.model import Model
 
-__all__ = ["crowding", "decode_s", "head_s", "paging_s", "prefill_s", "seconds_per_layer"]
+__all__ = ["crowding", "decode_s", "head_s", "prefill_s", "seconds_per_layer"]
 
 
 def crowding(device: Device, batch: int = 1) -> float:
@@ -75,8 +75,3 @@ def prefill_s(device: Device, model: Model, layers: int, tokens: int, context: i
     flop_s = layers * (mixture * tokens * model.layer_flops + attention) / speed.prefill_flops
     read_s = layers * model.layer_bytes_read(tokens) / speed.decode_bandwidth
     return (max(flop_s, read_s) + layers * speed.layer_overhead) * crowding(device)
-
-
-def paging_s(device: Device, resident_bytes: float) -> float:
-    """Seconds per step to re-read what exceeds the memory: `max(0, resident - usable) / disk_bytes_per_s`."""
-    return max(0.0, resident_bytes - device.usable_bytes) / device.disk_bytes_per_s

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from simulator.cluster.cluster import Cluster, Device
 from simulator.model.model import Model
+from simulator.placement.footprint import Footprint
 from simulator.placement.shard import Placement, Shard
 from simulator.scenario import NoiseSpec, PosteriorSpec, WorkloadSpec
 
@@ -17,13 +18,29 @@ NO_NOISE = NoiseSpec(sigma=0.0)
 
 @dataclass(frozen=True, slots=True)
 class EngineCosts:
-    """What the engine itself costs; see `EngineSpec`."""
+    """What the engine itself costs, see `EngineSpec`, and who holds what does not belong to a layer."""
 
     name: str
     step_overhead_s: float
     hop_overhead_s: float
     overhead_log_sd: float
     memory_overhead_bytes: float
+    embedding_on: str
+    head_on: str
+
+    def footprint(self, model: Model, context: int, chats: int) -> Footprint:
+        """What devices hold of `model` when `chats` chats have `context` tokens in their caches."""
+        # tied embeddings are stored once, but first and last rank both need them
+        apart = self.embedding_on != self.head_on
+        return Footprint(
+            layer_bytes=model.layer_bytes,
+            kv_bytes_per_layer=model.kv_bytes(1, context, chats),
+            embedding_bytes=model.embedding_bytes or (model.head_bytes if apart else 0.0),
+            head_bytes=model.head_bytes,
+            overhead_bytes=self.memory_overhead_bytes,
+            embedding_on=self.embedding_on,
+            head_on=self.head_on,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,19 +4,15 @@ layers, and the scenario that `sim run` answers for it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise, permutations
 from typing import Any
 
 from simulator.plan.buy.money import Quote
 from simulator.plan.buy.options import Cable, Member, Recipe
 from simulator.scenario import PlacementSpec, Scenario, WireSpec
 
-__all__ = ["Mix", "fill", "hop_cost_s", "orders", "scenario_of"]
-
-MOST_PERMUTED = 5
-"""Rings up to this size try every order (120 of them); larger ones are ordered by rule."""
+__all__ = ["Mix", "fill", "scenario_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,45 +53,6 @@ class Mix:
     def placement(self) -> dict[str, int]:
         """Layers of each device in ring order."""
         return {member.name: count for member, count in zip(self.members, self.layers, strict=True)}
-
-
-def hop_cost_s(engine: str, order: Sequence[int], edge_s: Mapping[tuple[int, int], float]) -> float:
-    """Mean seconds that a token spends between the devices of `order`, `edge_s` being one-way delays.
-
-    exo: `2 sum(e[i, i+1])`, out to the last rank and back by the all-gather.
-    llama-rpc: `2 sum(e[0, s])`, a request and a reply for each server. exo-legacy: the
-    closed ring, `sum(e[i, i+1]) + e[last, 0]`. See the engines' modules.
-    """
-    steps = sum(edge_s[pair] for pair in pairwise(order))
-    if engine == "llama-rpc":
-        return 2 * sum(edge_s[order[0], server] for server in order[1:])
-    if engine == "exo-legacy":
-        return steps + (edge_s[order[-1], order[0]] if len(order) > 1 else 0.0)
-    return 2 * steps
-
-
-def orders(
-    engine: str, edge_s: Mapping[tuple[int, int], float], last_s: Sequence[float]
-) -> tuple[tuple[int, ...], ...]:
-    """Orders of ranks by `hop_cost + last_s[last]`, the least
-    first; `last_s` is what being last costs (the head).
-
-    All of them up to 5 ranks. Beyond, one by rule and its rotations: the
-    nearest devices in the middle of a ring, the nearest one as the client of a
-    star, because an inner rank's link is used twice as often as an end's.
-    """
-    ranks = range(len(last_s))
-
-    def cost_s(order: tuple[int, ...]) -> float:
-        return hop_cost_s(engine, order, edge_s) + last_s[order[-1]]
-
-    if len(last_s) <= MOST_PERMUTED:
-        return tuple(sorted(permutations(ranks), key=cost_s))
-    far = sorted(ranks, key=lambda rank: sum(edge_s[rank, other] for other in ranks if other != rank))
-    rule = (*reversed(far[1::2]), *far[::2])
-    if engine == "llama-rpc":
-        rule = (far[0], *sorted(far[1:], key=lambda rank: -last_s[rank]))
-    return tuple((*rule[turn:], *rule[:turn]) for turn in ranks)
 
 
 def fill(layers: int, costs_s: Sequence[float], caps: Sequence[int]) -> tuple[int, ...] | None:

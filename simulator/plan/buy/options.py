@@ -11,6 +11,7 @@ from functools import cache
 from itertools import combinations
 
 from simulator import catalog
+from simulator.engine.base import engine
 from simulator.errors import CatalogError, SimulatorError, did_you_mean
 from simulator.plan.buy.money import Quote
 from simulator.plan.buy.prices import PriceBook
@@ -233,9 +234,9 @@ def _to_buy(name: str, spec: DeviceSpec, book: PriceBook) -> Member:
 def _offers(scenario: Scenario, book: PriceBook, allow: Sequence[str]) -> Iterator[Member]:
     """Machines of the allowed categories on which the engine runs, in each memory option that has a price."""
     wanted = {category for group in allow for category in CATEGORIES.get(group, ())}
-    engine = catalog.engine_facts(scenario.engine.name)
+    software = engine(scenario.engine.name).facts
     for facts in catalog.devices():
-        if facts.category not in wanted or engine.why_not_on(facts.platform):
+        if facts.category not in wanted or software.why_not_on(facts.platform):
             continue
         for size in facts.memory_options_bytes:
             quote = book.device(facts.model_copy(update={"memory_bytes": size}))
@@ -261,7 +262,7 @@ def _recipes(scenario: Scenario, book: PriceBook, allow: Sequence[str]) -> Itera
     if spec.layers is not None or spec.gguf or spec.hf_config:
         yield Recipe(spec, spec.name, (1.0, 1.0), True)
         return
-    file_format = catalog.engine_facts(scenario.engine.name).default_format
+    file_format = engine(scenario.engine.name).facts.default_format
     asked = catalog.model(spec.name, spec.quantisation, None if spec.quantisation else file_format)
     yield _recipe(asked, is_asked=True)
     ladder = book.data.quantisations[asked.format]

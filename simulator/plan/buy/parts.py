@@ -16,8 +16,10 @@ from simulator.engine.base import Engine, engine
 from simulator.errors import SimulatorError
 from simulator.laws.law import Constant, Floats
 from simulator.model.model import Model
+from simulator.placement.footprint import Footprint
 from simulator.placement.shard import Placement
-from simulator.plan.buy.mix import Mix, fill, orders
+from simulator.plan.buy.hops import hops_of, orders
+from simulator.plan.buy.mix import Mix, fill
 from simulator.plan.buy.money import Quote
 from simulator.plan.buy.options import Cable, Member, Recipe
 from simulator.plan.buy.worlds import Worlds
@@ -158,32 +160,22 @@ class Parts:
         """Layers that each device has room for when it holds
         neither embedding nor head: no order gives it more.
         """
-        per_layer, overhead = self._layer_bytes(recipe), self._costs.memory_overhead_bytes
-        return [int(max(0.0, device.usable_bytes - overhead) // per_layer) for device in devices]
+        bare = replace(self._footprint(recipe), embedding_bytes=0.0, head_bytes=0.0)
+        return [bare.room_layers((), device.name, device.usable_bytes) for device in devices]
 
-    def _layer_bytes(self, recipe: Recipe) -> float:
-        """Bytes of one layer with its KV cache at the end of the longest chat."""
-        model, asked = self.model(recipe), self.scenario.workload
-        return model.layer_bytes + model.kv_bytes(1, asked.prompt_tokens + asked.output_tokens, self._chats())
-
-    def _chats(self) -> int:
-        return min(self.scenario.workload.concurrency, self.engine.chats_at_once)
+    def _footprint(self, recipe: Recipe) -> Footprint:
+        """What devices hold at the end of the longest chat."""
+        asked = self.scenario.workload
+        chats = self.engine.memory_chats(asked.concurrency)
+        return self._costs.footprint(self.model(recipe), asked.prompt_tokens + asked.output_tokens, chats)
 
     def _layer_s(self, device: Device, recipe: Recipe) -> float:
         return seconds_per_layer(device, self.model(recipe), self.workload.prompt_tokens)
 
     def _caps(self, ring: list[Device], recipe: Recipe) -> list[int]:
-        """Whole layers that each rank has room for, as `simulator.placement` counts them."""
-        model, head_on, per_layer = self.model(recipe), self.engine.head_on, self._layer_bytes(recipe)
-        embedding = model.embedding_bytes or (model.head_bytes if head_on == "last" else 0.0)
-        caps = []
-        for rank, device in enumerate(ring):
-            first, last = rank == 0, rank == len(ring) - 1
-            fixed = self._costs.memory_overhead_bytes
-            fixed += embedding if head_on == "all" or first else 0.0
-            fixed += model.head_bytes if head_on == "all" or (last if head_on == "last" else first) else 0.0
-            caps.append(int(max(0.0, device.usable_bytes - fixed) // per_layer))
-        return caps
+        """Whole layers that each rank has room for."""
+        footprint, names = self._footprint(recipe), [device.name for device in ring]
+        return [footprint.room_layers(names, device.name, device.usable_bytes) for device in ring]
 
     def _orders_of(
         self, members: tuple[Member, ...], cables: tuple[Cable, ...], recipe: Recipe
@@ -203,7 +195,7 @@ class Parts:
                 0.0 if self.engine.head_on == "all" else head_s(device, self.model(recipe))
                 for device in devices
             ]
-            self._orders[key] = orders(self.engine.name, edges, last)
+            self._orders[key] = orders(hops_of(self.engine), edges, last)
         return self._orders[key]
 
     def _edge_s(self, cluster: Cluster, a: Member, b: Member, cables: tuple[Cable, ...]) -> float:

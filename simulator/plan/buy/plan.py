@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simulator.engine.base import engine, engines
 from simulator.errors import PlacementError, SimulatorError
 from simulator.plan.buy.cost import HOUR_S, MILLION, Usage, fixed_per_day, marginal_per_token
 from simulator.plan.buy.mix import Mix, scenario_of
@@ -135,10 +136,12 @@ def plan(
 def _check(scenario: Scenario) -> None:
     if scenario.placement.roles:
         raise SimulatorError("plan chooses the placement itself; remove placement.roles from the scenario")
-    if scenario.engine.name == "exo-legacy" and scenario.workload.concurrency > 1:
+    flow = engine(scenario.engine.name)
+    if scenario.workload.concurrency > 1 and not flow.decodes_in_step:
+        others = " or ".join(name for name, other in engines().items() if other.decodes_in_step)
         raise SimulatorError(
-            "plan looks at one chat with exo-legacy, whose chats queue for each other's devices; set "
-            "workload.concurrency to 1, or take engine exo or llama-rpc"
+            f"plan looks at one chat with {flow.name}, whose chats queue for each other's devices; set "
+            f"workload.concurrency to 1, or take engine {others}"
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import simpy
 
-from simulator.engine.base import Engine, engine
+from simulator.engine.base import Engine, engine, engines
 from simulator.errors import Fault, ScenarioError
 from simulator.laws.law import Exponential, Floats
 from simulator.laws.streams import Streams
@@ -155,13 +155,13 @@ def serve(job: Job, rows: int, progress: Callable[[int], None] | None = None) ->
 
 def _serve_row(flow: Engine, job: Job, row: int, came_s: Floats) -> Recorder:
     if flow.serve is None:
+        able = " or ".join(name for name, other in engines().items() if other.serve is not None)
         raise ScenarioError(
             "scenario",
             [
                 Fault(
                     "workload.arrivals",
-                    f"how {flow.name} serves chats that come one by one "
-                    "is not recorded; use engine exo or exo-legacy",
+                    f"how {flow.name} serves chats that come one by one is not recorded; use engine {able}",
                 )
             ],
         )
@@ -227,7 +227,7 @@ def crossover(
     rows = _rows(prepare(_short(scenario, most_chats)))  # the same worlds for every number of chats
     for done, chats in enumerate(counts):
         prepared = prepare(_short(scenario, chats))
-        at_once = min(chats, prepared.engine.chats_at_once)
+        at_once = prepared.engine.memory_chats(chats)
         streams = prepared.engine.chats(prepared.job)
         in_step = max(streams) > 1
         # a batch reads its weights once, so both bounds move with it

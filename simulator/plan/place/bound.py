@@ -14,17 +14,15 @@ import numpy as np
 
 from simulator.laws.law import Floats
 from simulator.placement.shard import Placement
-from simulator.plan.place.costs import MeanCosts
-from simulator.prepare import Ground
+from simulator.plan.place.costs import mean_parts
+from simulator.prepare import Ground, engine_costs
 from simulator.run.evaluate import token_times_s
-from simulator.runtime.job import EngineCosts, Job
+from simulator.runtime.job import Job
 from simulator.scenario import WorkloadSpec
 
 __all__ = ["first_token_bound_s", "tokens_per_s_bound"]
 
 UNLIMITED_BYTES = 1e18
-OVERLAP_FROM_TOKENS = {"exo": 4096, "llama-rpc": 513}
-"""Prompts of at least so many tokens go in chunks, several stages at a time."""
 
 
 def tokens_per_s_bound(ground: Ground, chats: int, *, fills_pipeline: bool) -> Floats:
@@ -44,7 +42,8 @@ def first_token_bound_s(ground: Ground) -> Floats:
     """Least seconds to the first token of one chat, by row."""
     workload = ground.scenario.workload.model_copy(update={"concurrency": 1})
     first_s = _alone_s(ground, workload)[:, 0]
-    if workload.prompt_tokens >= OVERLAP_FROM_TOKENS.get(ground.engine.name, np.inf):
+    overlaps_from = ground.engine.overlaps_prompt_from_tokens
+    if overlaps_from is not None and workload.prompt_tokens >= overlaps_from:
         return _least_slowest_s(first_s)
     return _least_sum_s(ground, first_s)
 
@@ -56,7 +55,8 @@ def _alone_s(ground: Ground, workload: WorkloadSpec) -> Floats:
     if not shared:  # then somebody else may have the head, or drive: leave both out
         model = replace(model, head_bytes=0.0, head_flops=0.0)
     step_s = (spec.step_overhead or 0.0) if shared else 0.0
-    costs = EngineCosts(spec.name, step_s, 0.0, spec.overhead_spread or 0.0, 0.0)
+    own = engine_costs(spec)
+    costs = replace(own, step_overhead_s=step_s, hop_overhead_s=0.0, memory_overhead_bytes=0.0)
     found = []
     for device in ground.cluster.devices:
         roomy = replace(device, usable_bytes=UNLIMITED_BYTES, link=replace(device.link, power_save=None))
@@ -72,7 +72,7 @@ def _alone_s(ground: Ground, workload: WorkloadSpec) -> Floats:
 def _least_sum_s(ground: Ground, whole_s: Floats) -> Floats:
     """Least sum of stages: `whole_s` is the whole model on each device, (devices, rows)."""
     layers = ground.model.layers
-    room = MeanCosts(ground).ring().caps.max(axis=0).astype(float)
+    room = mean_parts(ground).ring().caps.max(axis=0).astype(float)
     cheapest = np.argsort(whole_s, axis=0)
     rooms = room[cheapest]
     before = np.cumsum(rooms, axis=0) - rooms

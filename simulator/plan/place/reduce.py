@@ -11,7 +11,8 @@ from math import inf
 
 import numpy as np
 
-from simulator.plan.place.solve import MOST_DEVICES, ROLES, RingCosts, Split, value_s
+from simulator.plan.place.solve import MOST_DEVICES, Split, value_s
+from simulator.runtime.ring_costs import ROLES, RingCosts
 
 __all__ = ["reduced", "relaxed_lower_s", "reordered"]
 

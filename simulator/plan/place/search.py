@@ -15,17 +15,19 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from simulator.engine.base import rules
 from simulator.errors import Fault, PlacementError, ScenarioError, did_you_mean
 from simulator.placement.memory import MemoryUse, memory_table, overfull
 from simulator.placement.rules import place
 from simulator.placement.shard import Placement
 from simulator.plan.place.bound import first_token_bound_s, tokens_per_s_bound
-from simulator.plan.place.costs import decode_costs, prompt_costs, with_spread
+from simulator.plan.place.costs import decode_costs, prompt_costs, spread_costs
 from simulator.plan.place.reduce import reduced, relaxed_lower_s, reordered
-from simulator.plan.place.solve import RingCosts, Split, solve, value_s
+from simulator.plan.place.solve import Split, solve, value_s
 from simulator.plan.place.trial import MOST_TOKENS, Tried, fills_pipeline, simulated
 from simulator.prepare import Ground, ground
 from simulator.result.estimate import Estimate, estimate
+from simulator.runtime.ring_costs import RingCosts
 from simulator.scenario import PlacementSpec, Scenario
 from simulator.spec import Spec
 
@@ -184,19 +186,20 @@ def _splits(base: Ground, objective: Objective) -> tuple[list[Split], bool]:
 
     Raises PlacementError where nothing fits.
     """
-    at_once, fills = min(base.scenario.workload.concurrency, base.engine.chats_at_once), fills_pipeline(base)
-    costs = prompt_costs(base) if objective == "first-token" else decode_costs(base, 1 if fills else at_once)
+    at_once, fills = base.engine.memory_chats(base.scenario.workload.concurrency), fills_pipeline(base)
+    batch = 1 if fills else at_once
+    costs = prompt_costs(base) if objective == "first-token" else decode_costs(base, batch)
     chats = inf if objective == "slowest-stage" else float(at_once) if objective == "users" and fills else 1.0
     small, chosen = reduced(costs)
     splits = list(solve(small, chats, KEPT))
     if not splits:
         raise PlacementError(_shortage(base, costs))
     if objective == "p99":
-        variance = _slope(base, small, splits[0])
+        slope = _slope(spread_costs(base, batch, 1.0, chosen), splits[0])
         splits += [
             split
             for factor in TANGENTS
-            for split in solve(with_spread(base, small, factor * variance, chosen), 1.0, 2)
+            for split in solve(spread_costs(base, batch, factor * slope, chosen), 1.0, 2)
         ]
     if objective in ("users", "first-token"):  # what a queue or overlapping chunks might prefer
         splits += [split for n in (2.0, 4.0, inf) for split in solve(small, n)]
@@ -221,11 +224,10 @@ def _shortage(base: Ground, costs: RingCosts) -> str:
     )
 
 
-def _slope(base: Ground, costs: RingCosts, split: Split) -> float:
+def _slope(with_variance: RingCosts, split: Split) -> float:
     """Weight of the variance at which `mean + weight
     variance` touches `mean + z sd` at a split: `z / (2 sd)`.
     """
-    with_variance = with_spread(base, costs, 1.0, tuple(range(costs.devices)))
     variance_s2 = value_s(with_variance, split.order, split.layers)[0] - split.sum_s
     return Z99 / (2 * sqrt(variance_s2)) if variance_s2 > 0 else 0.0
 
@@ -241,9 +243,9 @@ def _placement(split: Split, names: list[str], base: Ground) -> Placement:
 
 def _by_rules(scenario: Scenario, base: Ground) -> dict[str, Placement | str]:
     """The usual placements, or why one is refused; that of the scenario too where it is given by hand."""
-    own = "exo-legacy" if base.engine.name == "exo-legacy" else "exo"
     found: dict[str, Placement | str] = {}
-    for rule in (own, "speed", "even", *(["manual"] if scenario.placement.layers else [])):
+    by_hand = ["manual"] if scenario.placement.layers else []
+    for rule in (*base.engine.own_rules, "speed", "even", *by_hand):
         request = (
             base.request
             if rule != "manual"
@@ -252,7 +254,7 @@ def _by_rules(scenario: Scenario, base: Ground) -> dict[str, Placement | str]:
             )
         )
         try:
-            placement = place(rule, request)
+            placement = place(rule, request, rules())
             found[rule] = overfull(memory_table(placement, request)) or placement
         except PlacementError as error:
             found[rule] = str(error)
@@ -294,6 +296,6 @@ def _bound(base: Ground, objective: Objective) -> tuple[Estimate, str]:
     if objective == "first-token":
         return estimate(first_token_bound_s(short)), "seconds to the first token, at least"
     fills = fills_pipeline(base)
-    at_once = min(workload.concurrency, base.engine.chats_at_once)
+    at_once = base.engine.memory_chats(workload.concurrency)
     whose = "all chats together" if at_once > 1 else "one chat"
     return estimate(tokens_per_s_bound(short, at_once, fills_pipeline=fills)), f"tokens/s of {whose}, at most"

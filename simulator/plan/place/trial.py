@@ -15,7 +15,6 @@ from simulator.prepare import Ground, Prepared, prepare
 from simulator.result.summary import Summary, inter_token_s, summarise, tokens_per_s
 from simulator.run.evaluate import token_times_s
 from simulator.run.predict import label
-from simulator.runtime.job import EngineCosts, Job
 from simulator.scenario import PlacementSpec
 
 __all__ = ["MOST_TOKENS", "Tried", "fills_pipeline", "manual", "simulated"]
@@ -50,21 +49,7 @@ class Tried:
 
 def fills_pipeline(base: Ground) -> bool:
     """Whether chats are under way at different stages at once; else they decode in one batch, in step."""
-    return len(base.engine.chats(_any_job(base))) == base.scenario.workload.concurrency > 1
-
-
-def _any_job(base: Ground) -> Job:
-    """A job that only its workload matters of: all layers on the first device."""
-    spec, scenario = base.scenario.engine, base.scenario
-    alone = Placement.from_layers([(base.cluster.devices[0].name, base.model.layers)], "alone")
-    return Job(
-        base.cluster,
-        base.model,
-        alone,
-        EngineCosts(spec.name, 0.0, 0.0, 0.0, 0.0),
-        scenario.workload,
-        scenario.seed,
-    )
+    return base.scenario.workload.concurrency > 1 and not base.engine.decodes_in_step
 
 
 def simulated(
@@ -118,7 +103,7 @@ def _score(base: Ground, objective: str, prepared: Prepared, times_s: Floats) ->
         job = prepared.job
         names = [device.name for device in base.cluster.devices]
         order = [names.index(shard.device) for shard in job.shards]
-        batch = 1 if fills_pipeline(base) else min(job.workload.concurrency, base.engine.chats_at_once)
+        batch = 1 if fills_pipeline(base) else base.engine.memory_chats(job.workload.concurrency)
         slowest_s = value_s(decode_costs(base, batch), order, [shard.layers for shard in job.shards])[1]
         return np.full(times_s.shape[-1], slowest_s)
     return np.asarray(1 / np.average(tokens_per_s(times_s), axis=0, weights=chats))

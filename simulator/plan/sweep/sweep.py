@@ -39,6 +39,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from simulator.engine.base import engine
 from simulator.errors import ScenarioError, SimulatorError
 from simulator.files import write_bytes_atomically
 from simulator.plan.load.arrivals import Bound, load_point
@@ -111,7 +112,8 @@ def _task(scenario: Scenario, bound: Bound) -> tuple[str, str]:
         {"scenario": named.model_dump(mode="json", round_trip=True), "bound": bound.model_dump()},
         separators=(",", ":"),
     )
-    told = json.dumps([VERSION, _catalogue_digest(), _file_digest(scenario)])
+    software = engine(scenario.engine.name).facts.model_dump_json()
+    told = json.dumps([VERSION, _catalogue_digest(), software, _file_digest(scenario)])
     return hashlib.sha256((told + payload).encode()).hexdigest()[:32], payload
 
 

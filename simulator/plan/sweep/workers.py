@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from typing import Any, cast
 
+from simulator.engine.base import Engine, plugins, register
 from simulator.errors import EngineUnavailable, SimulatorError, Unreachable
 from simulator.version import VERSION
 
@@ -21,8 +22,14 @@ RETRIES = 3
 
 def local_processes(workers: int | None = None) -> Callable[[], Executor]:
     """Makes a pool of `workers` processes, all cores by default; spawned, so it works the same everywhere."""
-    count = workers or os.cpu_count() or 1
-    return lambda: ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    count, spawn = workers or os.cpu_count() or 1, multiprocessing.get_context("spawn")
+    # a spawned process knows the engines of this package alone
+    return lambda: ProcessPoolExecutor(count, spawn, initializer=_register, initargs=(plugins(),))
+
+
+def _register(found: tuple[Engine, ...]) -> None:
+    for flow in found:
+        register(flow)
 
 
 def dask_cluster(address: str) -> Callable[[], Executor]:

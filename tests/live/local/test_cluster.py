@@ -25,7 +25,7 @@ from live.local.run import measure, run_scenario
 from live.local.server import free_port
 from live.local.table import markdown, row, split_s
 from live.recovery import PHASES
-from simulator.engine.llama_star import LlamaStar
+from simulator.engine.llama.star import LlamaStar
 from simulator.errors import LiveError
 from simulator.files import dump
 from simulator.result.measurement import Measurement, read_measurement

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from sim.catalog_cmd import app
 from simulator import catalog
+from simulator.engine.base import engine
 from simulator.errors import CatalogError
 from simulator.prepare import prepare
 from simulator.scenario import Scenario
@@ -53,7 +54,7 @@ def test_every_list_that_an_unknown_name_points_to_is_there():
         (catalog.device, "device"),
         (catalog.model, "model"),
         (catalog.network, "network"),
-        (catalog.engine_facts, "engine"),
+        (engine, "engine"),
         (lambda name: catalog.model("Llama-3.3-70B", name), "quantisation"),
     ):
         with pytest.raises(CatalogError, match=f"`sim catalog {kind}s` lists all"):
@@ -63,7 +64,7 @@ def test_every_list_that_an_unknown_name_points_to_is_there():
 
 def test_the_engine_that_a_hint_names_can_be_prepared():
     with pytest.raises(CatalogError) as error:
-        catalog.engine_facts("ollama")
+        engine("ollama")
     hinted = str(error.value).split("did you mean '")[1].split("'")[0]
     device = {"memory": "16 GB", "speed": {"decode_bandwidth": "100 GB/s", "prefill_flops": "4 TFLOPS"}}
     scenario = Scenario.model_validate(

@@ -7,8 +7,6 @@ from pydantic import TypeAdapter
 from simulator.catalog import (
     cloud_prices,
     electricity_prices,
-    engine_facts,
-    engines,
     network,
     networks,
     platforms,
@@ -17,6 +15,7 @@ from simulator.catalog import (
     vpns,
 )
 from simulator.catalog.tables import table
+from simulator.engine.base import engine, engines
 from simulator.errors import CatalogError
 from simulator.laws import Law
 
@@ -88,14 +87,14 @@ def test_only_phones_on_wifi_doze():
 
 def test_engines_name_real_platforms_and_the_way_out():
     known = {facts.name for facts in platforms()}
-    for facts in engines():
+    for facts in (flow.facts for flow in engines().values()):
         assert set(facts.runs_on) | set(facts.does_not_run_on) == known
         assert not set(facts.runs_on) & set(facts.does_not_run_on)
-    assert engine_facts("exo").why_not_on("apple-metal") is None
-    assert "llama-rpc" in engine_facts("exo").why_not_on("ios-metal")
-    assert engine_facts("exo-legacy").hop_overhead_s == pytest.approx(1.25e-3)
+    assert engine("exo").facts.why_not_on("apple-metal") is None
+    assert "llama-rpc" in engine("exo").facts.why_not_on("ios-metal")
+    assert engine("exo-legacy").facts.hop_overhead_s == pytest.approx(1.25e-3)
     with pytest.raises(CatalogError, match="did you mean 'exo-legacy'"):
-        engine_facts("exo-legasy")
+        engine("exo-legasy")
 
 
 def test_prices_are_per_token_and_per_joule():

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.catalog import engines
 from simulator.churn.estimate import lost_tokens_per_hour, predict_dropout
-from simulator.churn.facts import recovery_facts
 from simulator.churn.placing import survivors
 from simulator.churn.spec import RecoverySpec
 from simulator.churn.story import Recovered, Reply
 from simulator.churn.study import Evening, Study
+from simulator.engine.base import engine, engines
 from simulator.errors import CatalogError, PlacementError
 from simulator.prepare import prepare
 from simulator.run.evaluate import token_times_s
@@ -295,12 +294,12 @@ def test_the_time_out_follows_the_rate_within_bounds() -> None:
 
 
 def test_every_engine_says_how_it_recovers() -> None:
-    for facts in engines():
-        for law in recovery_facts(facts.name).laws.values():
+    for flow in engines().values():
+        for law in flow.recovers().laws.values():
             assert law.source
             assert law.confidence in ("measured", "exact-from-table", "read-from-text", "assumed")
     with pytest.raises(CatalogError, match="'petals' is no known engine"):
-        recovery_facts("petals")
+        engine("petals")
 
 
 def test_a_cluster_that_never_held_the_model_is_refused() -> None:
@@ -365,7 +364,7 @@ def test_a_load_waits_for_each_server_on_its_own_link() -> None:
 
     So a link that is 10 ms slower each way costs 2 (28 + 5) 10 ms more per server behind it.
     """
-    facts = recovery_facts("llama-rpc")
+    facts = engine("llama-rpc").recovers()
     times = {}
     for delay in ("0.1 ms", "10.1 ms"):
         plain = certain("llama-rpc").model_dump(mode="json", exclude_none=True)

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 
 from simulator.cluster.cluster import PowerSave
 from simulator.engine.base import engine
-from simulator.engine.llama_rpc import is_recursion_exact
-from simulator.engine.llama_star import LlamaStar
+from simulator.engine.llama.recursion import is_recursion_exact
+from simulator.engine.llama.star import LlamaStar
 from simulator.laws import Constant, Lognormal
 from simulator.model.model import Model
 from simulator.runtime.draws import Draws

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.placement.cycles import Wiring
+from simulator.engine.exo.cycles import Wiring
 
 DATA = Path(__file__).parents[2] / "data" / "placement"
 CASES = json.loads((DATA / "exo_cases.json").read_text(encoding="utf-8"))["cases"]

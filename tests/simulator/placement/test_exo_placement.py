@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.engine.exo.placement import allocate_layers, choose, place_full_mesh
+from simulator.engine.exo.request import Edge, ExoInstance, ExoModel, ExoRefusal, ExoRequest
 from simulator.errors import PlacementError
-from simulator.placement.exo import allocate_layers, choose, place_full_mesh
-from simulator.placement.exo_request import Edge, ExoInstance, ExoModel, ExoRefusal, ExoRequest
 
 DATA = Path(__file__).parents[2] / "data" / "placement"
 CASES = json.loads((DATA / "exo_cases.json").read_text(encoding="utf-8"))

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.engine.legacy.placement import partition, place_legacy
 from simulator.errors import PlacementError
-from simulator.placement.legacy import partition, place_legacy
 
 DATA = Path(__file__).parents[2] / "data" / "placement"
 CASES = json.loads((DATA / "legacy_cases.json").read_text(encoding="utf-8"))["cases"]

@@ -8,12 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.engine.base import rules
 from simulator.errors import PlacementError
-from simulator.placement import RULES, DeviceCapacity, PlacementRequest, memory_table, place
+from simulator.placement import DeviceCapacity, Placement, PlacementRequest, memory_table
+from simulator.placement import place as place_by
 from simulator.placement.apportion import apportion
 
 GB = 1e9
 HOME = {"mac": (30.0, 60.0), "laptop": (12.0, 20.0), "phone": (4.0, 10.0)}
+
+
+def place(rule: str, request: PlacementRequest) -> Placement:
+    return place_by(rule, request, rules())
 
 
 def devices(usable_gb: dict[str, tuple[float, float]], **roles: Any) -> tuple[DeviceCapacity, ...]:
@@ -214,7 +220,7 @@ def requests(draw: st.DrawFn) -> PlacementRequest:
 
 
 @settings(deadline=None)
-@given(wish=requests(), rule=st.sampled_from(sorted(RULES)))
+@given(wish=requests(), rule=st.sampled_from(sorted(rules())))
 def test_every_rule_tiles_or_refuses(wish: PlacementRequest, rule: str) -> None:
     """No rule ever answers with a gap, or with anything else than a PlacementError."""
     if rule == "manual":

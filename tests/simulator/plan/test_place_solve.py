@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.plan.place.reduce import reduced, relaxed_lower_s
-from simulator.plan.place.solve import MOST_DEVICES, RingCosts, solve, value_s
+from simulator.plan.place.solve import MOST_DEVICES, solve, value_s
+from simulator.runtime.ring_costs import RingCosts
 
 CHATS = (1.0, 3.0, inf)
 

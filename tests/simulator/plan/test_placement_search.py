@@ -16,14 +16,15 @@ from simulator.files import load, loads
 from simulator.laws.law import Floats
 from simulator.placement.memory import overfull
 from simulator.plan.place.bound import first_token_bound_s, tokens_per_s_bound
-from simulator.plan.place.costs import MeanCosts, decode_costs, prompt_costs
-from simulator.plan.place.forms import exo_shards, forms, llama_flags, scenario_yaml
+from simulator.plan.place.costs import decode_costs, mean_parts, prompt_costs
+from simulator.plan.place.forms import forms, scenario_yaml
 from simulator.plan.place.search import OBJECTIVES, search
-from simulator.plan.place.solve import RingCosts, value_s
+from simulator.plan.place.solve import value_s
 from simulator.plan.place.trial import manual
 from simulator.prepare import ground, prepare
 from simulator.result.summary import tokens_per_s
 from simulator.run.evaluate import token_times_s
+from simulator.runtime.ring_costs import RingCosts
 from simulator.scenario import PlacementSpec, Scenario
 
 ROOT = Path(__file__).parents[3]
@@ -139,7 +140,7 @@ def test_the_mean_cost_is_what_the_engine_takes(engine: str, batch: int) -> None
             measured = (times_s[-1] - times_s[0]) / 40
             mean_s = value_s(costs, order, layers)[0]
             if engine == "exo":
-                parts, hidden = MeanCosts(base, batch), batch * base.model.activation_bytes
+                parts, hidden = mean_parts(base, batch), batch * base.model.activation_bytes
                 spare_s = sum(parts.hop_s(b, a, hidden) - parts.hop_s(b, a, 4) for a, b in pairwise(order))
                 assert abs(mean_s - measured) <= 2e-4 * measured + spare_s
             else:
@@ -270,7 +271,7 @@ def test_caps_are_those_of_the_memory_table() -> None:
     for engine in ENGINES:
         scenario = random_scenario(3, 3, engine)
         base = ground(scenario)
-        caps = MeanCosts(base).ring().caps
+        caps = mean_parts(base).ring().caps
         first = int(min(caps[1, 0], 78))
         for layers, fits in ((first, True), (first + 1, caps[1, 0] > 78)):
             rest = [1, 79 - layers]
@@ -348,19 +349,18 @@ def test_forms_are_ready_to_use() -> None:
     answer = search(scenario.model_copy(update={"replications": 3}))
     placement = answer.best.placement
     assert placement is not None
-    ready = forms(answer)
+    ready = {form.key: form.document for form in forms(answer)}
     line = scenario_yaml(placement)
     text = f"name: x\nmodel: Llama-3.3-70B\ndevices: {{macbook: {{kind: MacBook Air M4}}, laptop: {{kind: Pixel 6}}}}\n{line}\n"
     assert prepare_counts(loads(text, Scenario)) == placement.layer_counts
-    shards = exo_shards(placement)
+    shards = ready["exo"]
     assert [s["PipelineShardMetadata"]["startLayer"] for s in shards] == [
         shard.start_layer for shard in placement.shards
     ]
     assert (
         shards[-1]["PipelineShardMetadata"]["endLayer"] == shards[0]["PipelineShardMetadata"]["nLayers"] == 80
     )
-    assert ready["llama_cpp"] == llama_flags(placement)
-    assert layers_of(llama_flags(placement)["flags"], 80) == [shard.layers for shard in placement.shards]
+    assert layers_of(ready["llama_cpp"]["flags"], 80) == [shard.layers for shard in placement.shards]
     assert layers_of("--rpc a:1,b:1 --tensor-split 30,21 -ngl 51", 80) == [30, 30, 20]
 
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from sim import plan_cmd
 from simulator import catalog
+from simulator.engine.base import engine
 from simulator.errors import CatalogError, PlacementError, ScenarioError, SimulatorError, UnitError
 from simulator.files import load, loads
 from simulator.plan.buy.money import Money, read_money
@@ -124,7 +125,7 @@ def test_every_figure_of_the_planner_has_source_and_confidence() -> None:
 
 def test_only_machines_on_which_the_engine_runs_are_offered() -> None:
     scenario = desk().replace(engine="exo")
-    facts = catalog.engine_facts("exo")
+    facts = engine("exo").facts
     offers = shelf(scenario, PriceBook("EUR"), 5000).offers
     assert len(offers) > 20
     assert all(facts.why_not_on(catalog.device(offer.spec.kind or "").platform) is None for offer in offers)

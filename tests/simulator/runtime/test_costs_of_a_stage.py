@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.model.model import Model
-from simulator.runtime.cost import crowding, decode_s, head_s, paging_s, prefill_s, seconds_per_layer
+from simulator.runtime.cost import crowding, decode_s, head_s, prefill_s, seconds_per_layer
 from simulator.scenario import SpeedSpec
 from tests.helpers import EXPERTS, SMALL, device, devices
 
@@ -47,11 +47,9 @@ def test_chunks_cost_as_much_as_the_whole_where_flops_count() -> None:
     assert parts == pytest.approx(whole + 3 * 10 * 1e-4)
 
 
-def test_head_and_empty_shards_and_paging() -> None:
+def test_head_and_empty_shards() -> None:
     assert head_s(LAPTOP, LLAMA_70B) == pytest.approx(0.6 / 50)
     assert float(decode_s(LAPTOP, LLAMA_70B, 0, 9)) == prefill_s(LAPTOP, LLAMA_70B, 0, 9) == 0
-    assert paging_s(LAPTOP, 61e9) == pytest.approx(1.0)  # 60 GB usable, disk 1 GB/s
-    assert paging_s(LAPTOP, 59e9) == 0
 
 
 def test_background_work_and_further_chats_slow_a_device_down() -> None:
@@ -87,7 +85,6 @@ def test_more_layers_context_or_chats_never_cost_less(any_device, a, b, c, d, mo
     assert prefill_s(any_device, model, few, short + 1) <= prefill_s(any_device, model, few, long + 1)
     assert prefill_s(any_device, model, few, 9, short) <= prefill_s(any_device, model, few, 9, long)
     assert head_s(any_device, model, few) <= head_s(any_device, model, many)
-    assert paging_s(any_device, short * 1e6) <= paging_s(any_device, long * 1e6)
 
 
 @given(devices("any"), SIZES, st.floats(1, 10), st.sampled_from([SMALL, EXPERTS]))

@@ -18,15 +18,17 @@ from typing import Any
 import numpy as np
 import simpy
 
-from simulator.engine.exo import MAX_BATCH, NOTICE_BYTES, ExoRing, RingProcesses
+from simulator.engine.exo.processes import RingProcesses
+from simulator.engine.exo.ring import MAX_BATCH, NOTICE_BYTES, ExoRing
 from simulator.laws.law import Floats
 from simulator.runtime.cost import crowding, decode_s, head_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.network import Network
+from simulator.runtime.paging import paging_s
 from simulator.runtime.record import Recorder
 
-__all__ = ["Serving"]
+__all__ = ["Serving", "serve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,7 @@ class Serving(RingProcesses):
         layers, workload, draws = ring.job.shards[rank].layers, ring.job.workload, ring.draws
         speed = float(draws.speed_factor(device, "decode")[0])
         contexts = np.arange(workload.prompt_tokens + workload.output_tokens + 1, dtype=float)
-        stage = decode_s(device, ring.job.model, layers, contexts, batch) + ring.paging_s(
-            device, layers, batch
-        )
+        stage = decode_s(device, ring.job.model, layers, contexts, batch) + paging_s(ring.job, rank, batch)
         overhead = (
             ring.job.engine.step_overhead_s * float(draws.overhead("step")[0]) + device.speed.stage_overhead
         )
@@ -182,3 +182,10 @@ class Serving(RingProcesses):
             self.done[chat] += 1
             if self.done[chat] == self.ring.steps:
                 del self.done[chat]
+
+
+def serve(
+    env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder, arrivals_s: Sequence[float]
+) -> Serving:
+    """Start the ring for chats that come one by one."""
+    return Serving(env, job, draws, recorder, arrivals_s)

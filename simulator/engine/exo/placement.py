@@ -22,8 +22,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 
-from simulator.placement.cycles import Ring, Wiring
-from simulator.placement.exo_request import (
+from simulator.engine.exo.cycles import Ring, Wiring
+from simulator.engine.exo.request import (
     ENGINE_BACKENDS,
     NO_PIPELINE,
     RING_RANK,
@@ -33,10 +33,12 @@ from simulator.placement.exo_request import (
     ExoRefusal,
     ExoRequest,
 )
+from simulator.placement.request import PlacementRequest
+from simulator.placement.rules import Rule, refuse_pins
 from simulator.placement.shard import Placement
 from simulator.units import GIB, format_bytes
 
-__all__ = ["allocate_layers", "choose", "place_full_mesh"]
+__all__ = ["RULE", "allocate_layers", "choose", "place_full_mesh"]
 
 
 def choose(request: ExoRequest) -> ExoInstance:
@@ -314,3 +316,19 @@ def place_full_mesh(
         backends=dict.fromkeys(nodes, ENGINE_BACKENDS["MlxRing"]),
     )
     return choose(request).placement(nodes)
+
+
+def _place(request: PlacementRequest) -> Placement:
+    """EXO 1.x on a full mesh, the devices having joined in `order`; it allows for weights only."""
+    refuse_pins("exo", request)
+    ring = request.ring()
+    return place_full_mesh(
+        [device.name for device in ring],
+        {device.name: device.usable_bytes for device in ring},
+        request.total_bytes,
+        request.n_layers,
+        request.min_devices or 1,
+    )
+
+
+RULE = Rule(_place, takes_fewest=True, counts_weights_alone=True)

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from simulator.errors import PlacementError
+from simulator.placement.request import PlacementRequest
+from simulator.placement.rules import Rule, refuse_pins
 from simulator.placement.shard import Placement
 from simulator.spec import Spec
+from simulator.units import SIZE
 
-__all__ = ["LegacyPartition", "partition", "place_legacy"]
+__all__ = ["RULE", "LegacyPartition", "partition", "place_legacy"]
 
 # Legacy EXO rounds every end of a range to 5 places and goes on from the rounded figure.
 PLACES = 5
@@ -118,3 +121,20 @@ def place_legacy(memory_mb: Mapping[str, int], n_layers: int) -> Placement:
     raises PlacementError where the request would hang.
     """
     return partition(memory_mb, n_layers).placement()
+
+
+def _place(request: PlacementRequest) -> Placement:
+    """Legacy EXO: it makes its own ring order, so `order`
+    has no effect, and counts all memory a machine has.
+    """
+    refuse_pins("exo-legacy", request)
+    memory_mb = {
+        device.name: int(
+            (device.usable_bytes if device.total_bytes is None else device.total_bytes) // SIZE["MiB"]
+        )
+        for device in request.devices
+    }
+    return place_legacy(memory_mb, request.n_layers)
+
+
+RULE = Rule(_place, counts_weights_alone=True)

@@ -1,24 +1,28 @@
 """What llama.cpp RPC sends and computes: sizes on the wire and durations of every part of a job.
 
 Sizes are those of protocol 7 as observed (docs/llama-rpc-flow.md) for the Llama architecture: decode requests
-and replies to the byte, prompt requests to 0.01%. The flow itself is told in `llama_rpc`.
+and replies to the byte, prompt requests to 0.01%. The flow itself is told in the package.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
+from simulator.engine.facts import read_facts
 from simulator.laws.law import Floats
-from simulator.runtime.cost import crowding, head_s, paging_s, prefill_s
+from simulator.runtime.cost import crowding, head_s, prefill_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
+from simulator.runtime.paging import paging_s
 
-__all__ = ["READ_BYTES", "LlamaStar"]
+__all__ = ["CHUNK_TOKENS", "DECODE_SLOTS", "FACTS", "PROMPT_SLOTS", "READ_BYTES", "LlamaStar"]
 
-CHUNK_TOKENS = 512  # n_ubatch, llama.cpp's default
+FACTS = read_facts(Path(__file__).parent)
+CHUNK_TOKENS = FACTS.prompt_chunk_tokens or 1  # n_ubatch, llama.cpp's default
 CACHE_STEP_TOKENS = 256  # the cache is attended to in multiples of this
 TWO_TENSORS_FROM = 32  # tokens; observed: 31 carry one tensor over a boundary, 32 carry two
 SET_TENSOR_BYTES = 314  # header 9, tensor 296, flag 1, offset 8
@@ -28,6 +32,10 @@ REPLY_HEADER_BYTES = 8
 GRAPH_LAYER_BYTES, GRAPH_FIXED_BYTES, GRAPH_ADD_BYTES, GRAPH_HEAD_BYTES = 12_680, 1_501, 600, 2_408
 # a graph on the wire (observed, Llama architecture): per
 # layer; always; where the residual is added; with the head
+
+# names of the messages whose delays are drawn as streams of their own
+PROMPT_SLOTS = ("prompt", "prompt-read", "prompt-rest", "reply-prompt", "reply-rest")
+DECODE_SLOTS = ("request", "reply")
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class LlamaStar:
     def _fixed_s(self, rank: int) -> float:
         """Paging, and the head where it is."""
         head = head_s(self.job.ring[rank], self.job.model, self.batch) if rank == self.servers else 0.0
-        return self._paging_s(rank) + head
+        return paging_s(self.job, rank) + head
 
     def _stage_s(self, part: str, rank: int, work: Floats, n: int) -> Floats:
         """One device's work with host work and noise, shape (n, rows)."""
@@ -118,13 +126,6 @@ class LlamaStar:
         overhead = self.job.engine.step_overhead_s * self.draws.overhead("step") if rank == 0 else 0.0
         host = (device.speed.stage_overhead + overhead) * crowding(device, self.batch)
         return np.asarray((work + host) * self.draws.noise(device, part, n))
-
-    def _paging_s(self, rank: int) -> float:
-        model, workload, layers = self.job.model, self.job.workload, self.job.shards[rank].layers
-        resident = layers * model.layer_bytes + self.job.engine.memory_overhead_bytes
-        resident += model.embedding_bytes * (rank == 0) + model.head_bytes * (rank == self.servers)
-        resident += model.kv_bytes(layers, workload.prompt_tokens + workload.output_tokens, self.batch)
-        return paging_s(self.job.ring[rank], resident)
 
     def request_bytes(self, server: int, tokens: int, cached: float, has_new_graph: bool) -> float:
         """A request on the wire: inputs, their headers, the

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from simulator.engine.exo.cycles import Wiring
 from simulator.errors import PlacementError
-from simulator.placement.cycles import Wiring
 from simulator.placement.shard import Placement
 from simulator.spec import Spec
 

@@ -1,0 +1,52 @@
+"""Modern EXO (1.x): a pipeline ring over MLX, everything gathered by everybody.
+
+One decode step, as recorded from real clusters (EXO HEAD of 2026-06-22) and read from MLX's ring backend:
+
+1. *notice*: an all-gather of 4 bytes ("have you got new tasks?"); every rank waits for all others.
+2. Rank 0 runs its layers and sends the hidden state to rank 1, and so on to the last rank.
+3. An all-gather of the hidden state: in W - 1 rounds each rank passes to its
+   left neighbour what it got from its right one in the round before (first
+   its own), so the last rank's part needs W - 1 hops to reach rank 0.
+4. Every rank computes final norm, output head and sample; nobody sends the token.
+
+So a one-way delay D on each hop costs 2 (W - 1) D per token, and rounds that no one waits
+for cost nothing: both come out of the messages below, neither is put in. Up to 8 requests
+decode in one batch; prompts are read one after the other, in chunks of 4096 / min(4, W)
+tokens that follow each other through the ring when there are 4096 or more.
+
+`ExoRing` holds every duration; `recursion` adds them up for
+all rows at once, `processes` lets SimPy do it for one row.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from simulator.engine.base import Engine
+from simulator.engine.exo.form import form
+from simulator.engine.exo.mean import mean_costs
+from simulator.engine.exo.placement import RULE
+from simulator.engine.exo.processes import start
+from simulator.engine.exo.recursion import chats, is_recursion_exact, token_times_s
+from simulator.engine.exo.ring import CHUNKED_FROM_TOKENS, FACTS
+from simulator.engine.exo.serving import serve
+from simulator.engine.facts import read_recovery
+
+__all__ = ["ENGINE"]
+
+ENGINE = Engine(
+    facts=FACTS,
+    token_times_s=token_times_s,
+    is_recursion_exact=is_recursion_exact,
+    start=start,
+    chats=chats,
+    embedding_on="all",
+    head_on="all",
+    own_rules={"exo": RULE},
+    mean_costs=mean_costs,
+    recovery=read_recovery(Path(__file__).parent),
+    serve=serve,
+    form=form,
+    overlaps_prompt_from_tokens=CHUNKED_FROM_TOKENS,
+    waits_by_polling=True,  # MLX polls its sockets
+)

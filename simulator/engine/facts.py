@@ -1,0 +1,148 @@
+"""Facts of an engine: what its data files say of costs and
+recovery; they stand beside its code, with sources.
+
+`engine.yaml`: where it runs, what it sends, what it costs beside the arithmetic. `recovery.yaml`: the law (s)
+of every phase between the loss of a device and the next token that is neither arithmetic (loading, warm-up
+tokens, the prompt read again) nor the client's own choice.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from simulator.catalog.tables import Facts, yaml_tree
+from simulator.laws.law import Constant, Law
+from simulator.units import SIZE, TIME, read_quantity
+
+__all__ = ["EngineFacts", "RecoveryFacts", "SourcedLaw", "read_facts", "read_recovery"]
+
+NOTHING: Law = Constant(value=0.0)
+
+
+class EngineFacts(Facts):
+    """One engine. Overheads are medians; `overhead_log_sd` is how unsure they are (natural logarithm)."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    title: str
+    runtime: Literal["mlx", "llama.cpp"]
+    """What computes under it: which of a platform's fitted efficiencies holds."""
+    runs_on: tuple[str, ...]
+    does_not_run_on: tuple[str, ...] = ()
+    note: str = ""
+    """What to tell somebody on whose platform it does not run, with the way out."""
+    needs: str = ""
+    default_format: str
+    default_quantisation: str
+    activation_bytes_per_value: int
+    placement: str
+    """The placement rule that the engine uses when nobody chooses."""
+    step_overhead_s: float
+    hop_overhead_s: float
+    overhead_log_sd: float
+    memory_overhead_bytes: float
+    compute_share: float = 1.0
+    """Share of a platform's fitted decode speed that the engine's own runtime reaches, with its log sd."""
+    compute_share_log_sd: float = 0.0
+    compute_share_except: tuple[str, ...] = ()
+    """Platforms where it runs what the fit was made with."""
+    prompt_chunk_tokens: int | None = None
+    """Prompts are read in chunks of at most so many tokens; none: in one piece."""
+    chats_at_once: int | None = None
+    """Chats whose KV caches are in memory together, others wait; none: as many as come."""
+    source: str
+    confidence: str
+    assumed_fields: tuple[str, ...] = ()
+
+    def why_not_on(self, platform: str) -> str | None:
+        """None where the engine runs on `platform`, else what to tell the user, with the way out."""
+        if platform in self.runs_on:
+            return None
+        return f"engine {self.name} does not run on {platform}: {self.note}"
+
+
+# keys of the file that carry a unit: the field they fill, and the units it is read in
+QUANTITIES = {
+    "step_overhead": ("step_overhead_s", TIME),
+    "hop_overhead": ("hop_overhead_s", TIME),
+    "memory_overhead": ("memory_overhead_bytes", SIZE),
+}
+
+
+@cache
+def read_facts(folder: Path) -> EngineFacts:
+    """The facts in `engine.yaml` of an engine's folder, in
+    base units; its `assumed` names become field names.
+    """
+    entry = yaml_tree(folder / "engine.yaml")
+    fields = {key: value for key, value in entry.items() if key not in QUANTITIES and key != "assumed"}
+    for key, (field, units) in QUANTITIES.items():
+        fields[field] = read_quantity(entry[key], units)
+    assumed = tuple(QUANTITIES[name][0] if name in QUANTITIES else name for name in entry["assumed"])
+    return EngineFacts.model_validate(fields | {"assumed_fields": assumed})
+
+
+class SourcedLaw(Facts):
+    """The law of a duration (s) and who says so."""
+
+    law: Law
+    source: str
+    confidence: str
+
+
+class RecoveryFacts(Facts):
+    """How one engine gets over the loss of a device.
+
+    ========================= ============================================================================
+    law                       time (s)
+    ========================= ============================================================================
+    `engine_notices_killed`,  from the fault until the engine itself ends the stream; none where it never
+    `engine_notices_silent`   does
+    `reports_every`           between two signs of life of a device, where the client learns of a loss from
+                              the engine's own state
+    `placeable_after_first`   from the loss of the first device to have joined (the master) until anything
+                              can be placed
+    `placeable_after`         from a loss until the engine has noticed it by itself and serves again
+    `decide`, `release`,      request to place until it is accepted; until old shards are gone; until new
+    `start`, `connect`        processes run; until they are connected
+    `load_fixed`              of a load, beside its bytes and round trips
+    `first_prompt_fixed`      of the first prompt after a load, beyond a later one
+    `warm_up_fixed`           of the warm-up, beside its tokens
+    `resume`                  of a request, beside reading the prompt
+    `rejoin`                  from the start of a returning process until it can be placed on
+    ========================= ============================================================================
+    """
+
+    client_may_split: bool
+    """The client may ask for a split of its own when the engine's rule refuses."""
+    serves_by_itself: bool
+    """The survivors divide the layers anew without being asked."""
+    files: Literal["everywhere", "own_shard", "client"]
+    file_cache: Literal["copied", "mapped"]
+    """Whether weights in memory are a copy beside the file cache, or are the file cache."""
+    loads: Literal["parallel", "through_client"]
+    warm_up_tokens: int
+    load_log_sd: float
+    """Of the logarithm of a load's duration: disks and caches are assumed."""
+    load_round_trips: int = 0
+    """How often the client waits for each server's answer while it loads, one after the other."""
+    first_prompt_round_trips: int = 0
+    """The same before the first prompt after a load, beyond what every prompt waits for."""
+    laws: dict[str, SourcedLaw]
+
+    def law(self, name: str) -> Law | None:
+        """The law of that name, None where the engine never does it."""
+        return self.laws[name].law if name in self.laws else None
+
+    def delay(self, name: str) -> Law:
+        """The law of that name, no time at all where the engine does not do it."""
+        return self.law(name) or NOTHING
+
+
+@cache
+def read_recovery(folder: Path) -> RecoveryFacts:
+    """The facts in `recovery.yaml` of an engine's folder."""
+    entry: dict[str, Any] = yaml_tree(folder / "recovery.yaml")
+    return RecoveryFacts.model_validate(entry)

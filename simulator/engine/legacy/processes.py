@@ -1,0 +1,98 @@
+"""Legacy EXO as SimPy processes: one per chat; devices and air are queues."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import simpy
+
+from simulator.engine.legacy.ring import RESULT_BYTES, LegacyRing
+from simulator.runtime.draws import Draws
+from simulator.runtime.job import Job
+from simulator.runtime.network import Network
+from simulator.runtime.record import Recorder
+
+__all__ = ["ChatProcesses", "serve", "start"]
+
+
+@dataclass
+class ChatProcesses:
+    """One SimPy process per chat, for row 0 of the draws; devices and air are queues."""
+
+    env: simpy.Environment
+    ring: LegacyRing
+    recorder: Recorder
+    arrivals_s: Sequence[float] | None = None
+    """When each chat comes; None: as many as the workload's concurrency, all at once."""
+
+    def __post_init__(self) -> None:
+        ring, at_once = self.ring, self.ring.job.workload.concurrency
+        self.arrivals_s = [0.0] * at_once if self.arrivals_s is None else self.arrivals_s
+        self.admitted, chats = simpy.Resource(self.env, at_once), len(self.arrivals_s)
+        self.stages = [simpy.Resource(self.env) for _ in ring.names]
+        self.network = Network(self.env, ring.draws, self.recorder, flows=chats)
+        self.result_per_byte = float(ring.seconds_per_byte(ring.size - 1)[0])
+        self.heard_s = [0.0] * chats
+        for chat, arrival_s in enumerate(self.arrivals_s):
+            self.env.process(self.admit(chat, arrival_s))
+
+    def admit(self, chat: int, arrival_s: float) -> Generator[simpy.Event, Any, None]:
+        """Come, wait to be let in, and be answered."""
+        if arrival_s > 0:
+            yield self.env.timeout(arrival_s)
+        with self.admitted.request() as place:
+            yield place
+            yield from self.chat(chat)
+
+    def chat(self, chat: int) -> Generator[simpy.Event, Any, None]:
+        """A chat's story: each token goes once round the ring."""
+        ring, cause = self.ring, -1
+        stage_s = ring.stage_s(chat)[..., 0].tolist()
+        delay_s = [ring.delay_s(chat, rank)[:, 0].tolist() for rank in range(ring.size)]
+        result_s = ring.result_delay_s(chat)[:, 0].tolist()
+        hops = [self.network.hop(*ring.ends(rank)) for rank in range(ring.size)]
+        for token in range(ring.tokens):
+            for rank in range(ring.size):
+                cause = yield from self.work(rank, stage_s[token][rank], token, cause)
+                if rank == ring.size - 1:
+                    self.broadcast(chat, token, result_s[token], cause)
+                if ring.size > 1:
+                    hops[rank].send(ring.message_bytes(rank, token), delay_s[rank][token], cause, token)
+                    cause = yield hops[rank].receive()
+
+    def work(self, rank: int, duration_s: float, token: int, cause: int) -> Generator[simpy.Event, Any, int]:
+        """Wait for the device, then keep it busy."""
+        name, asked_s = self.ring.names[rank], self.env.now
+        with self.stages[rank].request() as turn:
+            yield turn
+            cause = self.recorder.span("queue", name, token, asked_s, self.env.now, cause)
+            start_s = self.env.now
+            yield self.env.timeout(duration_s)
+        return self.recorder.span(
+            "compute" if token else "prefill", name, token, start_s, self.env.now, cause
+        )
+
+    def broadcast(self, chat: int, token: int, delay_s: float, cause: int) -> None:
+        """The sampled token on its way to the client; nothing waits for it."""
+        if self.ring.size == 1:
+            self.recorder.token(chat, token, self.env.now, cause)
+            return
+        source, sink = self.ring.ends(self.ring.size - 1)
+        arrive_s = max(self.heard_s[chat], self.env.now + RESULT_BYTES * self.result_per_byte + delay_s)
+        self.heard_s[chat] = arrive_s
+        span = self.recorder.span("hop", f"{source} -> {sink}", token, self.env.now, arrive_s, cause)
+        self.recorder.token(chat, token, arrive_s, span)
+
+
+def start(env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder) -> ChatProcesses:
+    """Start all chats of row 0 at once."""
+    return ChatProcesses(env, LegacyRing(job, draws), recorder)
+
+
+def serve(
+    env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder, arrivals_s: Sequence[float]
+) -> ChatProcesses:
+    """Start the chats of row 0 as they arrive."""
+    return ChatProcesses(env, LegacyRing(job, draws), recorder, arrivals_s)

@@ -1,0 +1,62 @@
+"""Mean cost of llama.cpp's star, for the searches."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulator.cluster.cluster import Device
+from simulator.engine.llama.star import LlamaStar
+from simulator.placement.shard import Placement
+from simulator.runtime.cost import decode_s, head_s, prefill_s
+from simulator.runtime.draws import Draws
+from simulator.runtime.job import Job
+from simulator.runtime.mean_costs import MeanCosts
+from simulator.runtime.ring_costs import RingCosts
+
+__all__ = ["mean_costs"]
+
+
+def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
+    """The client asks each server in turn; the last one's reply is the logits."""
+    model, workload, part = (costs.model, costs.workload, "prefill" if prompt else "decode")
+    middle, end = _star_bytes(costs, prompt=prompt)
+
+    def ask_s(client: int, server: int, sizes: tuple[float, float]) -> float:
+        return costs.hop_s(client, server, sizes[0]) + costs.hop_s(server, client, sizes[1])
+
+    def layer_s(device: Device) -> float:
+        if prompt:
+            return prefill_s(device, model, 1, workload.prompt_tokens * costs.batch)
+        return float(decode_s(device, model, 1, costs.context, costs.batch))
+
+    return costs.ring(
+        layer_s=costs.per_device(layer_s, part),
+        each_s=costs.per_device(lambda d: costs.host_s(d, step=False), ""),
+        first_s=costs.per_device(lambda d: costs.host_s(d) - costs.host_s(d, step=False), ""),
+        last_s=costs.per_device(lambda d: head_s(d, model, costs.batch), part),
+        star_s=costs.per_pair(lambda a, b: ask_s(a, b, middle)),
+        close_s=costs.per_pair(lambda last, first: ask_s(first, last, end) - ask_s(first, last, middle)),
+    )
+
+
+def _star_bytes(costs: MeanCosts, *, prompt: bool) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Mean bytes of (request, reply) for a server between
+    others and for the last one, with layers evenly spread.
+    """
+    names = [device.name for device in costs.devices]
+    if len(names) == 1:
+        return (0.0, 0.0), (0.0, 0.0)
+    whole, rest = divmod(costs.model.layers, len(names))
+    even = [(name, whole + (at < rest)) for at, name in enumerate(names)]
+    placement = Placement.from_layers(even, "even")
+    job = Job(costs.cluster, costs.model, placement, costs.engine, costs.workload, 0)
+    star = LlamaStar(job, Draws(job, 0, 1))
+
+    def sizes(server: int) -> tuple[float, float]:
+        if prompt:
+            chunks = range(len(star.chunks))
+            back = sum(star.reply_bytes(server, star.chunks[c]) for c in chunks)
+            return sum(star.prompt_request_bytes(server, c) for c in chunks), back
+        return float(np.mean(star.decode_request_bytes(server))), star.reply_bytes(server, star.batch)
+
+    return sizes(max(1, star.servers - 1)), sizes(star.servers)

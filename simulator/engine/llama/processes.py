@@ -1,0 +1,125 @@
+"""The star as SimPy processes, one for the client and one per server."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import simpy
+
+from simulator.engine.llama.star import DECODE_SLOTS, PROMPT_SLOTS, READ_BYTES, LlamaStar
+from simulator.runtime.draws import Draws
+from simulator.runtime.job import Job
+from simulator.runtime.network import Hop, Network
+from simulator.runtime.record import Recorder
+
+__all__ = ["StarProcesses", "start"]
+
+Steps = Generator[simpy.Event, Any, int]
+
+
+@dataclass
+class StarProcesses:
+    """The star as SimPy processes, one for the client and one per server, for row 0 of the draws."""
+
+    env: simpy.Environment
+    star: LlamaStar
+    recorder: Recorder
+
+    def __post_init__(self) -> None:
+        star, servers = self.star, range(1, self.star.servers + 1)
+        network = Network(self.env, star.draws, self.recorder, flows=2 if star.overlaps else 1)
+        self.forth = {server: network.hop(*star.ends(server, is_reply=False)) for server in servers}
+        self.back = {server: network.hop(*star.ends(server, is_reply=True)) for server in servers}
+        counts = dict.fromkeys(PROMPT_SLOTS, len(star.chunks)) | dict.fromkeys(DECODE_SLOTS, star.steps)
+        self.delay_s = {
+            (server, slot): star.delay_s(server, slot, n)[:, 0].tolist()
+            for server in servers
+            for slot, n in counts.items()
+        }
+        self.prefill_s, self.decode_s = star.prefill_s[..., 0].tolist(), star.decode_s[..., 0].tolist()
+        for server in servers:
+            self.env.process(self.server(server))
+        self.env.process(self.client())
+
+    def client(self) -> Generator[simpy.Event, Any, None]:
+        """The client's story: read the prompt chunk by chunk, then token by token."""
+        star, cause, count = self.star, -1, len(self.star.chunks)
+        for c in range(count):
+            cause = yield from self.work(0, self.prefill_s[c][0], c - count, cause)
+            for server in self.forth:
+                cause = yield from self.ask_prompt(server, c, cause)
+        if star.servers:
+            cause = yield self.back[star.servers].receive()
+        self.recorder.token(0, 0, self.env.now, cause)
+        sizes = {server: star.decode_request_bytes(server).tolist() for server in self.forth}
+        for k in range(star.steps):
+            cause = yield from self.work(0, self.decode_s[k][0], k, cause)
+            for server, forth in self.forth.items():
+                forth.send(sizes[server][k], self.delay_s[server, "request"][k], cause, k)
+                cause = yield self.back[server].receive()
+            self.recorder.token(0, k + 1, self.env.now, cause)
+
+    def ask_prompt(self, server: int, c: int, cause: int) -> Steps:
+        """Send one server its chunk, in two parts where the
+        boundary carries two tensors; the last answers later.
+        """
+        star, tokens, step, slot = self.star, self.star.chunks[c], c - len(self.star.chunks), "prompt"
+        size = star.prompt_request_bytes(server, c)
+        if star.carries_two(server, tokens):
+            early, slot = star.early_bytes(tokens), "prompt-rest"
+            self.forth[server].send(early, self.delay_s[server, "prompt"][c], cause, step)
+            self.forth[server - 1].send(READ_BYTES, self.delay_s[server - 1, "prompt-read"][c], cause, step)
+            cause = yield self.back[server - 1].receive()
+            size -= early
+        self.forth[server].send(size, self.delay_s[server, slot][c], cause, step)
+        if server < star.servers:
+            cause = yield self.back[server].receive()
+        return cause
+
+    def server(self, server: int) -> Generator[simpy.Event, Any, None]:
+        """A server's life: take what comes in order, compute, reply."""
+        star, count, forth, back = self.star, len(self.star.chunks), self.forth[server], self.back[server]
+        cause = -1
+        for c, tokens in enumerate(star.chunks):
+            if star.carries_two(server, tokens):
+                cause = yield from self.take(forth, cause)
+            cause = yield from self.take(forth, cause)
+            cause = yield from self.work(server, self.prefill_s[c][server], c - count, cause)
+            if server < star.servers or c == count - 1:
+                back.send(
+                    star.reply_bytes(server, tokens),
+                    self.delay_s[server, "reply-prompt"][c],
+                    cause,
+                    c - count,
+                )
+            if server < star.servers and star.carries_two(server + 1, tokens):
+                cause = yield from self.take(forth, cause)
+                back.send(
+                    star.reply_bytes(server, tokens), self.delay_s[server, "reply-rest"][c], cause, c - count
+                )
+        for k in range(star.steps):
+            cause = yield from self.take(forth, cause)
+            cause = yield from self.work(server, self.decode_s[k][server], k, cause)
+            back.send(star.reply_bytes(server, star.batch), self.delay_s[server, "reply"][k], cause, k)
+
+    def take(self, hop: Hop, busy: int) -> Steps:
+        """The next message; one that had to wait for the server
+        was released by `busy`, what the server did before.
+        """
+        asked_s = self.env.now
+        arrived = yield hop.receive()
+        return arrived if self.env.now > asked_s or busy < 0 else busy
+
+    def work(self, rank: int, duration_s: float, step: int, cause: int) -> Steps:
+        """Keep a device busy."""
+        start_s = self.env.now
+        yield self.env.timeout(duration_s)
+        kind, where = "prefill" if step < 0 else "compute", self.star.job.ring[rank].name
+        return self.recorder.span(kind, where, step, start_s, self.env.now, cause)
+
+
+def start(env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder) -> StarProcesses:
+    """Start client and servers for row 0."""
+    return StarProcesses(env, LlamaStar(job, draws), recorder)

@@ -1,0 +1,99 @@
+"""The star as arithmetic on arrays: all rows at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.engine.llama.star import PROMPT_SLOTS, READ_BYTES, LlamaStar
+from simulator.laws.law import Floats
+from simulator.runtime.draws import Draws
+from simulator.runtime.job import Job
+
+__all__ = ["chats", "is_recursion_exact", "token_times_s"]
+
+
+@dataclass
+class _Port:
+    """A device's network interface for all rows."""
+
+    free_s: Floats | float = 0.0
+
+
+@dataclass
+class _Lane:
+    """One direction of one link for all rows; the arithmetic twin of `Hop`."""
+
+    port: _Port
+    seconds_per_byte: Floats
+    last_s: Floats | float = 0.0
+
+    def send(self, now_s: Floats, size_bytes: float, delay_s: Floats) -> Floats:
+        """When a message sent at `now_s` arrives."""
+        self.port.free_s = np.maximum(now_s, self.port.free_s) + size_bytes * self.seconds_per_byte
+        self.last_s = arrival_s = np.maximum(self.port.free_s + delay_s, self.last_s)
+        return arrival_s
+
+
+def _prompt_end_s(star: LlamaStar) -> Floats:
+    """When the client has the first logits, shape (rows,)."""
+    servers, uplink = range(1, star.servers + 1), _Port()
+    forth = {server: _Lane(uplink, star.seconds_per_byte(server, is_reply=False)) for server in servers}
+    back = {server: _Lane(_Port(), star.seconds_per_byte(server, is_reply=True)) for server in servers}
+    delay = {
+        (server, slot): star.delay_s(server, slot, len(star.chunks))
+        for server in servers
+        for slot in PROMPT_SLOTS
+    }
+    client = free = np.zeros(star.draws.rows)  # `free`: when the last server has done its chunk
+    for c, tokens in enumerate(star.chunks):
+        client = client + star.prefill_s[c, 0]
+        for server in servers:
+            size, slot = star.prompt_request_bytes(server, c), "prompt"
+            if star.carries_two(server, tokens):
+                early, slot = star.early_bytes(tokens), "prompt-rest"
+                forth[server].send(client, early, delay[server, "prompt"][c])
+                asked = forth[server - 1].send(client, READ_BYTES, delay[server - 1, "prompt-read"][c])
+                rest = star.reply_bytes(server - 1, tokens)
+                client = back[server - 1].send(asked, rest, delay[server - 1, "reply-rest"][c])
+                size -= early
+            arrived = forth[server].send(client, size, delay[server, slot][c])
+            if server == star.servers:
+                free = np.maximum(arrived, free) + star.prefill_s[c, server]
+            else:
+                done = arrived + star.prefill_s[c, server]
+                client = back[server].send(
+                    done, star.reply_bytes(server, tokens), delay[server, "reply-prompt"][c]
+                )
+    if not star.servers:
+        return client
+    return back[star.servers].send(
+        free, star.reply_bytes(star.servers, 1), delay[star.servers, "reply-prompt"][-1]
+    )
+
+
+def token_times_s(job: Job, draws: Draws) -> Floats:
+    """One batch: after the prompt a token's time is the sum
+    of what happens to it, shape (1, tokens, rows).
+    """
+    star = LlamaStar(job, draws)
+    step_s = np.sum(star.decode_s, axis=1)
+    for server in range(1, star.servers + 1):
+        step_s += star.delay_s(server, "request", star.steps) + star.delay_s(server, "reply", star.steps)
+        step_s += star.decode_request_bytes(server)[:, None] * star.seconds_per_byte(server, is_reply=False)
+        step_s += star.reply_bytes(server, star.batch) * star.seconds_per_byte(server, is_reply=True)
+    first_s = _prompt_end_s(star)
+    return np.concatenate([first_s[None], first_s + np.cumsum(step_s, axis=0)])[None]
+
+
+def is_recursion_exact(job: Job) -> bool:
+    """Unless a radio dozes, or messages that overlap share one air, nothing waits but for what it needs."""
+    dozes = any(device.link.power_save for device in job.ring)
+    shares = any(device.link.shared for device in job.ring) and LlamaStar(job, Draws(job, 0, 1)).overlaps
+    return not dozes and not shares
+
+
+def chats(job: Job) -> tuple[int, ...]:
+    """All chats are one batch, see `Engine.chats`."""
+    return (job.workload.concurrency,)

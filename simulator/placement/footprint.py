@@ -1,0 +1,56 @@
+"""Footprint: what a device must hold, layer by layer and besides, counted in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+__all__ = ["Footprint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes that a layer takes with its KV cache, and what else a device holds.
+
+    `embedding_on` and `head_on` say who holds them: `all` devices with layers, the `first` or the `last` of
+    them, or the device of that name.
+    """
+
+    layer_bytes: float
+    kv_bytes_per_layer: float
+    embedding_bytes: float
+    head_bytes: float
+    overhead_bytes: float
+    embedding_on: str
+    head_on: str
+
+    @property
+    def per_layer_bytes(self) -> float:
+        """Of one layer with its KV cache."""
+        return self.layer_bytes + self.kv_bytes_per_layer
+
+    def pinned(self, embedding: str | None, head: str | None) -> Footprint:
+        """The same with embedding or head on the devices of these names, where one is given."""
+        return replace(self, embedding_on=embedding or self.embedding_on, head_on=head or self.head_on)
+
+    def fixed_bytes(self, ring: Sequence[str], device: str) -> tuple[float, float, float]:
+        """(embedding, head, overhead) bytes on `device`,
+        whatever layers it gets, if `ring` holds the layers.
+        """
+        embedding = self.embedding_bytes if _holds(self.embedding_on, ring, device) else 0.0
+        head = self.head_bytes if _holds(self.head_on, ring, device) else 0.0
+        return embedding, head, self.overhead_bytes
+
+    def total_bytes(self, ring: Sequence[str], device: str, layers: int) -> float:
+        """All bytes on `device` with `layers` layers."""
+        return layers * self.per_layer_bytes + sum(self.fixed_bytes(ring, device))
+
+    def room_layers(self, ring: Sequence[str], device: str, usable_bytes: float) -> int:
+        """Whole layers that fit on `device` beside its fixed bytes."""
+        free = usable_bytes - sum(self.fixed_bytes(ring, device))
+        return int(max(0.0, free) // self.per_layer_bytes)
+
+
+def _holds(where: str, ring: Sequence[str], device: str) -> bool:
+    chosen = {"all": ring, "first": ring[:1], "last": ring[-1:]}.get(where, (where,))
+    return device in chosen
