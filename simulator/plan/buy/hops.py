@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise, permutations
 
-from simulator.engine.base import Engine
+from simulator.engine.base import engine
 from simulator.laws.law import Constant
 from simulator.plan.place.costs import mean_parts
 from simulator.prepare import ground
@@ -43,23 +43,24 @@ class Hops:
 
 
 @cache
-def hops_of(flow: Engine) -> Hops:
-    """The hops of an engine: what its mean cost charges where a message takes a second and all else nothing.
+def hops_of(name: str) -> Hops:
+    """The hops of the engine called `name`: what its mean cost
+    charges where a message takes a second and all else nothing.
 
     Raises PlacementError for an engine without mean costs.
     """
     far = DeviceSpec(
         memory="1000 TB",
         speed=SpeedSpec(decode_bandwidth="1 TB/s", prefill_flops="1000 TFLOPS"),
-        link=LinkSpec(delay=Constant(value=0.5), rate="1 TB/s"),  # half a second at either end
+        link=LinkSpec(delay=Constant(value="500 ms"), rate="1 TB/s"),  # half a second at either end
     )
     probe = Scenario(
         name="hops",
         model=ModelSpec(name="no-model", layers=2, layer_bytes="1 B", hidden=1),
         devices={"a": far, "b": far},
-        engine=EngineSpec(name=flow.name, hop_overhead=0.0, step_overhead=0.0),
+        engine=EngineSpec(name=name, hop_overhead="0 s", step_overhead="0 s"),
     )
-    costs = flow.mean_ring_costs(mean_parts(ground(probe)))
+    costs = engine(name).mean_ring_costs(mean_parts(ground(probe)))
     charged = (table[0, 1] for table in (costs.walk_s, costs.close_s, costs.star_s))
     return Hops(*(round(float(seconds)) for seconds in charged))
 

@@ -195,7 +195,7 @@ class Parts:
                 0.0 if self.engine.head_on == "all" else head_s(device, self.model(recipe))
                 for device in devices
             ]
-            self._orders[key] = orders(hops_of(self.engine), edges, last)
+            self._orders[key] = orders(hops_of(self._costs.name), edges, last)
         return self._orders[key]
 
     def _edge_s(self, cluster: Cluster, a: Member, b: Member, cables: tuple[Cable, ...]) -> float:

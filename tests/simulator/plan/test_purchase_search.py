@@ -72,7 +72,7 @@ def test_hop_cost_is_what_the_engine_makes_of_its_links(name: str) -> None:
     still = job([device(f"d{i}") for i in range(3)], name)
     times, bare = (np.diff(engine(name).token_times_s(j, Draws(j, 0, 1))[0, :, 0])[-1] for j in (ring, still))
     edges = {(i, j): sides[i] + sides[j] for i, j in permutations(range(3), 2)}
-    assert times - bare == pytest.approx(hops_of(engine(name)).cost_s((0, 1, 2), edges), rel=1e-9)
+    assert times - bare == pytest.approx(hops_of(name).cost_s((0, 1, 2), edges), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["exo", "exo-legacy", "llama-rpc"])
@@ -80,7 +80,7 @@ def test_hop_cost_is_what_the_engine_makes_of_its_links(name: str) -> None:
 def test_an_order_names_every_rank_once(name: str, ranks: int) -> None:
     rng = np.random.default_rng(3)
     edges = {(i, j): float(rng.uniform(1, 9)) for i, j in permutations(range(ranks), 2)}
-    found = orders(hops_of(engine(name)), edges, [0.0] * ranks)
+    found = orders(hops_of(name), edges, [0.0] * ranks)
     assert all(sorted(order) == list(range(ranks)) for order in found)
     assert len(set(found)) == len(found)
     assert {order[0] for order in found} == {order[-1] for order in found} == set(range(ranks))
@@ -88,7 +88,7 @@ def test_an_order_names_every_rank_once(name: str, ranks: int) -> None:
 
 def test_a_direct_cable_is_used_by_neighbours() -> None:
     edges = dict.fromkeys(permutations(range(4), 2), 5.0) | {(0, 3): 0.1, (3, 0): 0.1}
-    order = orders(hops_of(engine("exo")), edges, [0.0] * 4)[0]
+    order = orders(hops_of("exo"), edges, [0.0] * 4)[0]
     assert abs(order.index(0) - order.index(3)) == 1
 
 
