@@ -70,7 +70,7 @@ def published_rows(folder: Path) -> tuple[PublishedRow, ...]:
     paths = sorted(folder.glob("V*.yaml"))
     if not paths:
         raise CalibrationError(
-            f"{folder}: no scenario V*.yaml; run from a checkout of the project or give --scenarios"
+            f"{folder}: no scenario V*.yaml there; name one with some, as scenarios/published"
         )
     return tuple(_row(path, targets) for path in paths)
 

@@ -184,8 +184,9 @@ def published(
 ) -> None:
     """Predict published clusters from the catalogue alone and report every row."""
     from calibrate.published import published_rows, report, write_published
+    from simulator.library import find_folder
 
-    rows = published_rows(scenarios)
+    rows = published_rows(find_folder(scenarios))
     write_published(rows, out)
     print(report(rows))
 
@@ -222,10 +223,9 @@ def study(
     from live.local.run import measure
     from sim.live_local_cmd import endpoints_of
     from simulator.errors import CalibrationError
-    from simulator.files import load
-    from simulator.scenario import Scenario
+    from simulator.library import find_folder, load
 
-    known = {path.stem: load(path, Scenario) for path in sorted(scenarios.glob("*.yaml"))}
+    known = {path.stem: load(path) for path in sorted(find_folder(scenarios).glob("*.yaml"))}
     missing = [name for name in [*(train or ()), *([design] if design else [])] if name not in known]
     if not known:
         raise CalibrationError(

@@ -37,7 +37,7 @@ def _say(text: str) -> None:
 @app.command("run")
 def run(
     scenarios: Annotated[
-        list[Path], typer.Argument(help="Scenario files; several are measured interleaved (local only).")
+        list[Path], typer.Argument(help="Scenario files or names; several are measured interleaved (local).")
     ],
     cluster: Cluster,
     out: Annotated[

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from simulator.errors import LiveError
-from simulator.files import dump, load
+from simulator.files import dump
+from simulator.library import load
 from simulator.scenario import Scenario
 
 __all__ = ["live_run", "live_scenario", "parse_pairs"]
@@ -46,7 +47,7 @@ def live_run(
     from live.measure import MeasureOptions, measure_exo
     from live.url import base_urls
 
-    scenario = load(scenario_path, Scenario)
+    scenario = load(scenario_path)
     with ExitStack() as stack:
         transport = stack.enter_context(_recording(record)) if record else None
         tell, count = stack.enter_context(_progress(scenario, say))

@@ -82,10 +82,9 @@ def run(
 ) -> None:
     """Measure scenarios on processes of this machine, or on servers that already run."""
     from live.local.run import measure
-    from simulator.files import load
-    from simulator.scenario import Scenario
+    from simulator.library import load
 
-    scenarios = [load(file, Scenario) for file in scenario]
+    scenarios = [load(file) for file in scenario]
     visits = rounds or (2 if len(scenarios) > 1 else 1)
     files = measure(scenarios, out, _say, rounds=visits, threads=threads, endpoints=endpoints_of(cluster))
     if as_json:

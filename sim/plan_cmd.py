@@ -80,7 +80,7 @@ def plan(
 
 
 def cost(
-    scenarios: Annotated[list[Path], typer.Argument(help="Scenario files, or names of files in scenarios/.")],
+    scenarios: Annotated[list[Path], typer.Argument(help="Scenario files, or names, as five_devices.")],
     hours_per_day: Hours = 8.0,
     years: Years = 4.0,
     currency: Annotated[str, typer.Option(help="EUR, GBP or USD.")] = "EUR",

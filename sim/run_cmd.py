@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
     from simulator.scenario import Scenario
 
 __all__ = ["compare", "init", "load_scenario", "progress_bar", "run", "schema"]
 
-ScenarioFile = Annotated[Path, typer.Argument(help="A scenario file, or the name of one in scenarios/.")]
+ScenarioFile = Annotated[Path, typer.Argument(help="A scenario file, or the name of one, as five_devices.")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Replaces the scenario's seed.")]
 Replications = Annotated[
     int | None, typer.Option(min=1, max=100_000, help="Replaces the scenario's replications.")
@@ -97,31 +99,38 @@ def schema() -> None:
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("my_scenario.yaml"),
+    path: Annotated[Path | None, typer.Argument(help="The file to write; default my_scenario.yaml.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", help="Copy this scenario, with its comments.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="The same, as an option.")] = None,
     force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a commented scenario to start from."""
+    """Write a commented scenario to start from: a first one, or with --from a copy of one that is known."""
     from importlib.resources import files
 
     from simulator.errors import SimulatorError
     from simulator.files import write_text_atomically
+    from simulator.library import find_scenario, load
 
-    if path.exists() and not force:
-        raise SimulatorError(f"{path} exists; give another name, or --force to replace it")
-    write_text_atomically(path, files("sim").joinpath("starter.yaml").read_text(encoding="utf-8"))
-    print(f"wrote {path}; edit it, then: sim run {path}")
+    if path and out:
+        raise typer.BadParameter(f"the file to write is given twice, as {path} and as -o {out}; give it once")
+    template: Path | Traversable = files("sim").joinpath("starter.yaml")
+    if source:
+        load(source)  # says what is wrong with it, before it is copied
+        template = find_scenario(source)
+    target = path or out or Path(template.name if source else "my_scenario.yaml")
+    if target.exists() and not force:
+        raise SimulatorError(f"{target} exists; give another name, or --force to replace it")
+    write_text_atomically(target, template.read_text(encoding="utf-8"))
+    print(f"wrote {target}; edit it, then: sim run {target}")
 
 
 def load_scenario(path: Path, seed: int | None = None, replications: int | None = None) -> Scenario:
-    """The scenario of a file, or of `scenarios/<name>.yaml` where only its name is given."""
-    from simulator.files import load
-    from simulator.scenario import Scenario
+    """The scenario of a file or of a name, as `simulator.library.find_scenario` finds it."""
+    from simulator.library import load
 
-    if not path.exists() and path.suffix == "" and path.parent == Path():
-        path = next(
-            (p for p in (Path("scenarios") / f"{path}.yaml", Path(f"{path}.yaml")) if p.exists()), path
-        )
-    scenario = load(path, Scenario)
+    scenario = load(path)
     changes: dict[str, Any] = {"seed": seed, "replications": replications}
     return scenario.model_copy(update={key: value for key, value in changes.items() if value is not None})
 

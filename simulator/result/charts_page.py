@@ -12,7 +12,7 @@ import vl_convert
 from simulator.result import charts
 from simulator.result.table import ChartTable
 
-__all__ = ["chart_files"]
+__all__ = ["DRAW", "chart_files"]
 
 DRAW = {
     "bench": charts.bench_chart,

@@ -31,7 +31,7 @@ from simulator.version import VERSION
 if TYPE_CHECKING:
     from simulator.run.predict import Prediction
 
-__all__ = ["OUR_FILES", "folder_files", "replace_files", "write_folder"]
+__all__ = ["OUR_FILES", "folder_files", "prediction_tables", "replace_files", "write_folder"]
 
 ALWAYS = ("scenario.yaml", "summary.json", "trace.parquet")
 OUR_FILES = (
