@@ -4,7 +4,7 @@ From a scenario to an answer:
 
 >>> import simulator
 >>> scenario = simulator.load("five_devices")  # a name, or a file of your own
->>> prediction = simulator.predict(scenario.model_copy(update={"replications": 20}), with_what_ifs=False)
+>>> prediction = simulator.predict(scenario.replace(replications=20), with_what_ifs=False)
 >>> sorted(prediction.prepared.job.placement.devices)
 ['iphone', 'laptop', 'macbook', 'old_phone', 'pixel']
 >>> prediction.summary.tokens_per_s.p05 < prediction.summary.tokens_per_s.median

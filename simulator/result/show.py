@@ -22,7 +22,7 @@ def chart(prediction: Prediction, name: str = "where_time_goes") -> alt.LayerCha
     Raises SimulatorError for any other.
 
     >>> import simulator
-    >>> scenario = simulator.load("four_devices").model_copy(update={"replications": 5})
+    >>> scenario = simulator.load("four_devices").replace(replications=5)
     >>> prediction = simulator.predict(scenario, with_what_ifs=False)
     >>> simulator.chart(prediction, "memory").width
     620
