@@ -39,15 +39,15 @@ RESULTS = {
     "dropout 3": "results/dropout/third/report.md",
     "dropout 4": "results/dropout/fourth/report.md",
 }
-RUNS = [
-    "four_devices",
-    "five_devices",
-    "wired_laptop",
-    "wifi5_contended",
-    "thunderbolt_macs",
-    "phone_pinned",
-    "legacy_phones",
-]
+RUNS = {
+    "four": "four_devices",
+    "five": "five_devices",
+    "wired": "wired_laptop",
+    "wifi5": "wifi5_contended",
+    "thunderbolt": "thunderbolt_macs",
+    "pinned": "phone_pinned",
+    "legacy": "legacy_phones",
+}
 BUDGET = ("--budget", "800 EUR", "--goal", "8 tokens/s")
 FIGURE = r"-?\d+(?:[.,]\d+)*(?:\s(?:ms|s|%))?(?:\s\[[\d.,\s]+\])?"
 PHRASES = (
@@ -125,9 +125,8 @@ def figures() -> dict[str, str]:
 
 def scenario_figures() -> dict[str, str]:
     """Of `sim run`, `sim compare` and `sim place`."""
-    runs = {name.split("_")[0]: sim("run", name) for name in RUNS}
+    runs = {name: sim("run", scenario) for name, scenario in RUNS.items()}
     slower = {name: compared("four_devices", name) for name in ("five_devices", "wifi5_contended")}
-    runs |= {"pinned": runs["phone"], "wifi5": runs["wifi5"]}
     what_if = {name: {row["change"]: row for row in run["what_if"]} for name, run in runs.items()}
     verdict = " ".join(slower["five_devices"]["verdicts"])
     alone, without = what_if["thunderbolt"]["leave macbook out"], what_if["pinned"]["leave pixel out"]

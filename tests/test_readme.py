@@ -59,7 +59,7 @@ def test_a_stale_figure_and_a_reworded_sentence_are_named_and_mended() -> None:
     assert any(line.startswith("plan.mixes: README says ") for line in complaints)
     assert not any("no longer says" in line for line in complaints)
     assert readme_figures.stale(readme_figures.renewed(README, known), known) == []
-    reworded = README.replace("The best of ", "The very best of ")
+    reworded = README.replace("The best of", "The very best of")
     assert any("no longer says" in line for line in readme_figures.stale(reworded, known))
 
 
