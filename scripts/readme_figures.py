@@ -126,10 +126,11 @@ def figures() -> dict[str, str]:
 def scenario_figures() -> dict[str, str]:
     """Of `sim run`, `sim compare` and `sim place`."""
     runs = {name: sim("run", scenario) for name, scenario in RUNS.items()}
-    slower = {name: compared("four_devices", name) for name in ("five_devices", "wifi5_contended")}
+    slower = {name: sim("compare", "four_devices", name) for name in ("five_devices", "wifi5_contended")}
     what_if = {name: {row["change"]: row for row in run["what_if"]} for name, run in runs.items()}
     verdict = " ".join(slower["five_devices"]["verdicts"])
     alone, without = what_if["thunderbolt"]["leave macbook out"], what_if["pinned"]["leave pixel out"]
+    effective, needed = found(verdict, r"now ([\d.]+) GB/s effective.*by speed alone: ([\d.]+) GB/s")
     needs, have = found(str(sim("run", "oversize")), r"model needs (\d+) GB, all \d devices have (\d+)")
     return {f"{name}.rate": text(run["tokens_per_s"]) for name, run in runs.items()} | {
         "four.median": f"{runs['four']['tokens_per_s']['median']:.1f}",
@@ -138,21 +139,14 @@ def scenario_figures() -> dict[str, str]:
         "four.best": text(sim("place", "four_devices")["best"]["tokens_per_s"]),
         "five.slower": text(difference(slower["five_devices"], "five_devices"), -1),
         "wifi5.slower": text(difference(slower["wifi5_contended"], "wifi5_contended"), -1),
-        "five.break_even": f"{float(found(verdict, r'by speed alone: ([0-9.]+) GB/s')[0]):.2g}".replace(
-            "1e+02", "100"
-        ),
-        "five.effective": f"{float(found(verdict, r'now ([0-9.]+) GB/s effective')[0]):.0f}",
+        "five.break_even": f"{round(float(needed), -1):.0f}",
+        "five.effective": f"{float(effective):.0f}",
         "thunderbolt.alone": text(alone["tokens_per_s"]),
         "pinned.without": text(without["tokens_per_s"]),
         "pinned.better": percent(without["probability_better"]),
         "oversize.needs": needs,
         "oversize.have": have,
     }
-
-
-def compared(*names: str) -> Any:
-    """A comparison; the first name is the reference."""
-    return sim("compare", *names)
 
 
 def difference(comparison: Mapping[str, Any], name: str) -> Mapping[str, Any]:
