@@ -48,6 +48,7 @@ RUNS = {
     "pinned": "phone_pinned",
     "legacy": "legacy_phones",
 }
+REFUSED = simulator.errors.PlacementError.exit_code
 BUDGET = ("--budget", "800 EUR", "--goal", "8 tokens/s")
 FIGURE = r"-?\d+(?:[.,]\d+)*(?:\s(?:ms|s|%))?(?:\s\[[\d.,\s]+\])?"
 PHRASES = (
@@ -87,9 +88,11 @@ PHRASES = (
 
 
 def sim(*words: str) -> Any:
-    """What `sim WORDS --json` prints."""
+    """What `sim WORDS --json` prints; of a scenario that is refused, the refusal."""
     command = [sys.executable, "-m", "sim.main", *words, "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, REFUSED):
+        raise SystemExit(f"sim {' '.join(words)}: {done.stderr}")
     return json.loads(done.stdout) if done.returncode == 0 else done.stderr
 
 
