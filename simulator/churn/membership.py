@@ -137,8 +137,9 @@ def altered(cluster: Cluster, conditions: Sequence[tuple[str, Condition]]) -> Cl
 
 
 def _altered(device: Device, condition: Condition) -> Device:
-    """The device under a condition; `slow` goes where the
-    cost equations multiply everything that it computes.
+    """The device under a condition.
+
+    `slow` has a field of its own, because a calibration redraws `contention` in each world.
     """
     link = replace(
         device.link,
@@ -147,7 +148,7 @@ def _altered(device: Device, condition: Condition) -> Device:
     )
     return replace(
         device,
-        contention=(1 + device.contention) * condition.slow - 1,
+        slow_down=device.slow_down * condition.slow,
         link=link,
         background_load=1 - (1 - device.background_load) * (1 - condition.load),
     )

@@ -60,6 +60,8 @@ class Device:
     link: Link
     contention: float = 0.0
     """Slow-down by the other devices of the ring, where one machine plays them all."""
+    slow_down: float = 1.0
+    """Multiplies all of its computing times: 1 as catalogued, more while it is throttled or hot."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,13 @@ __all__ = ["crowding", "decode_s", "head_s", "prefill_s", "seconds_per_layer"]
 
 def crowding(device: Device, batch: int = 1) -> float:
     """What multiplies every cost on a device: `(1 + batch_cost
-    (batch - 1)) (1 + contention) / (1 - background_load)`.
+    (batch - 1)) (1 + contention) slow_down / (1 - background_load)`.
 
     `batch_cost` is 0 where further chats ride along for free until the flops count (graphics processors) and
     large where matrix products are done row by row (processors); it is fitted, not looked up.
     """
-    return (
-        (1 + device.speed.batch_cost * (batch - 1)) * (1 + device.contention) / (1 - device.background_load)
-    )
+    alone = device.slow_down / (1 - device.background_load)
+    return (1 + device.speed.batch_cost * (batch - 1)) * (1 + device.contention) * alone
 
 
 def decode_s(device: Device, model: Model, layers: int, context: ArrayLike, batch: int = 1) -> Floats:

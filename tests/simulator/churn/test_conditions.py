@@ -1,0 +1,51 @@
+"""What a throttled device costs, also where a calibration says how much the devices of one machine disturb each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from calibrate.apply import apply
+from calibrate.calibration import load_calibration
+from simulator.churn.membership import Condition, altered
+from simulator.churn.study import Study
+from simulator.files import load
+from simulator.laws.law import Floats
+from simulator.runtime.draws import Draws
+from simulator.runtime.job import Job
+from simulator.scenario import PosteriorSpec, Scenario
+from tests.helpers import device, job
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_half_the_speed_is_twice_the_time_in_every_world() -> None:
+    """Whatever a posterior says of contention: it must not rescale what an event does."""
+    shared = [replace(device(f"d{i}"), contention=0.1) for i in range(2)]
+    posterior = PosteriorSpec(names=("world/contention",), draws=((1e-9,), (1.0,), (20.0,)))
+    before = replace(job(shared), posterior=posterior)
+    after = replace(before, cluster=altered(before.cluster, (("d0", Condition(slow=2.0)),)))
+
+    def step_s(a_job: Job) -> Floats:
+        draws, one = Draws(a_job, 0, 3), a_job.ring[0]
+        return draws.decode_s(one, a_job.model, 4, np.ones(1)) * draws.noise(one, "decode", 1)
+
+    np.testing.assert_allclose(step_s(after), 2 * step_s(before), rtol=1e-12)
+
+
+def test_a_throttled_device_of_the_local_study() -> None:
+    """A token takes 90.5 ms; the mini's four layers at half speed add four times 4.4 ms. While an event wrote into
+    `contention`, which the calibration redraws in each world, this gave 92 ms [87, 362].
+    """
+    calibration = load_calibration(ROOT / "results/local/calibration.yaml")
+    plain = apply(calibration, load(ROOT / "scenarios/local/four_even.yaml", Scenario)).scenario
+    throttle = {"event": "throttle", "device": "mini", "at": "0 s", "speed": 0.5}
+    written = plain.model_dump(mode="json", exclude_none=True) | {"events": [throttle]}
+    stories = Study(Scenario.model_validate(written), 100).stories()
+    gaps_ms = [1e3 * float(np.median(np.diff(story.replies[0].times_s))) for story in stories]
+    low, median, high = np.quantile(gaps_ms, [0.05, 0.5, 0.95])
+    assert median == pytest.approx(108, abs=1)
+    assert 95 < low < high < 115
