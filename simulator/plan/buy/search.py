@@ -7,9 +7,10 @@ links (`Parts.ceiling`); so the front is that of evaluating everything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import chain, combinations, combinations_with_replacement, product
+import itertools
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass, replace
+from itertools import combinations, combinations_with_replacement, product
 
 import numpy as np
 
@@ -132,17 +133,23 @@ def _member_sets(
 
 
 def _purchases(shelf: Shelf, most: int) -> Iterator[tuple[Member, ...]]:
-    sets = (combinations_with_replacement(shelf.offers, count) for count in range(most + 1))
-    for offers in chain.from_iterable(sets):
-        yield tuple(
-            _second(offer) if place and offer is offers[place - 1] else offer
-            for place, offer in enumerate(offers)
-        )
+    taken = {member.name for states in shelf.owned for member in states}
+    taken |= {offer.name for offer in shelf.offers}
+    for count in range(most + 1):
+        for offers in combinations_with_replacement(shelf.offers, count):
+            yield _told_apart(offers, taken)
 
 
-def _second(offer: Member) -> Member:
-    """Another one of the same kind, with a name and so with luck of its own."""
-    return Member(f"{offer.name}_2", offer.state, offer.spec, False, offer.quotes, offer.words)
+def _told_apart(offers: tuple[Member, ...], taken: Set[str]) -> tuple[Member, ...]:
+    """The same machines; further ones of a kind get a name (`_2`, `_3`), and so luck, of their own."""
+    named: dict[str, Member] = {}
+    for offer in offers:
+        name = offer.name
+        if name in named:
+            further = (f"{offer.name}_{number}" for number in itertools.count(2))
+            name = next(name for name in further if name not in taken and name not in named)
+        named[name] = replace(offer, name=name)
+    return tuple(named.values())
 
 
 def _with_network(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
 
@@ -242,3 +243,19 @@ def test_every_mix_is_affordable_and_fits(budget: float) -> None:
     for mix in mixes(options, parts, budget):
         assert mix.price <= budget + 0.01
         assert sum(mix.layers) == 32
+
+
+def test_three_of_a_kind_have_three_names() -> None:
+    """While the third was called like the second, the ring lost its layers: "sum to 24, but the model has 36"."""
+    owned = two_macs().devices["air"]
+    scenario = two_macs().model_copy(update={"devices": {"air": owned, "mac_mini_m4_16gb_2": owned}})
+    options, parts = planner(scenario, 3000, "macs")
+    minis = replace(options, offers=tuple(o for o in options.offers if o.name == "mac_mini_m4_16gb"))
+    rings = [{member.name for member in mix.members} for mix in mixes(minis, parts, 3000, most_purchases=3)]
+    bought = {
+        "mac_mini_m4_16gb",
+        "mac_mini_m4_16gb_3",
+        "mac_mini_m4_16gb_4",
+    }  # the second one's name is taken
+    assert max(rings, key=len) == {*scenario.devices, *bought}
+    assert search(minis, parts, 3000, most_purchases=3).front
