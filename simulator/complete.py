@@ -70,7 +70,7 @@ def _complete_engine(spec: EngineSpec) -> EngineSpec:
 def _complete_model(spec: ModelSpec, engine_name: str) -> ModelSpec:
     """Sizes from the file that the scenario names, else from the catalogue."""
     if spec.layers is not None and spec.layer_bytes is not None:
-        return _with_active(spec)
+        return _model_by_numbers(spec, engine_name)
     engine_facts = engine(engine_name).facts
     if spec.gguf is not None:
         facts = catalog.from_gguf(Path(spec.gguf))
@@ -101,16 +101,15 @@ def _complete_model(spec: ModelSpec, engine_name: str) -> ModelSpec:
     )
 
 
-def _with_active(spec: ModelSpec) -> ModelSpec:
+def _model_by_numbers(spec: ModelSpec, engine_name: str) -> ModelSpec:
     """What a person's own model may leave out: it is dense,
     without embedding, two operations per 4-bit weight.
     """
     assert spec.layer_bytes is not None
-    hidden = spec.hidden or 1
+    assert spec.hidden is not None, "ModelSpec asks for it beside layer_bytes"
     return _filled(
         spec,
         {
-            "hidden": hidden,
             "active_layer_bytes": spec.layer_bytes,
             "experts": 0,
             "experts_per_token": 0,
@@ -120,7 +119,7 @@ def _with_active(spec: ModelSpec) -> ModelSpec:
             "kv_bytes_per_token_per_layer": 0.0,
             "layer_flops": 4 * spec.layer_bytes,
             "head_flops": 4 * (spec.head_bytes or 0.0),
-            "activation_bytes": 2.0 * hidden,
+            "activation_bytes": spec.hidden * engine(engine_name).facts.activation_bytes_per_value,
         },
     )
 

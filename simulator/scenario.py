@@ -1,8 +1,7 @@
 """Scenario: everything that one run needs, as a person writes it.
 
-Only `model`, `devices` and where a device's link is unusual need saying;
-`resolve.complete` fills the rest from the catalogue, with the label
-*assumed*, and the completed scenario runs again anywhere, catalogue or not.
+Only `model`, `devices` and where a device's link is unusual need saying; `simulator.complete` fills the rest
+from the catalogue, labelled *assumed*, and the completed scenario runs again anywhere, catalogue or not.
 """
 
 from __future__ import annotations
@@ -236,6 +235,14 @@ class ModelSpec(Spec):
     activation_bytes: PositiveBytes | None = Field(
         default=None, description="of the hidden state of one token"
     )
+
+    @model_validator(mode="after")
+    def _numbers_say_what_is_sent(self) -> ModelSpec:
+        if self.layers is not None and self.layer_bytes is not None and self.hidden is None:
+            # no guess: a wrong width is wrong in every message
+            way_out = "give hidden (hidden_size in its config.json), or only the name of a catalogue model"
+            raise ValueError(f"{self.name} has layers and layer_bytes but not hidden, its width; {way_out}")
+        return self
 
 
 class EngineSpec(Spec):

@@ -303,7 +303,9 @@ def test_every_engine_says_how_it_recovers() -> None:
 
 
 def test_a_cluster_that_never_held_the_model_is_refused() -> None:
-    asked = certain(model={"name": "huge", "layers": 16, "layer_bytes": "5 GB"}, events=[drop()])
+    asked = certain(
+        model={"name": "huge", "layers": 16, "layer_bytes": "5 GB", "hidden": 8192}, events=[drop()]
+    )
     with pytest.raises(PlacementError, match="are missing; take a smaller quantisation"):
         predict_dropout(asked, 2)
 

@@ -1,0 +1,30 @@
+"""What a person leaves out of a scenario, and what must not be left out."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulator.complete import complete
+from simulator.errors import ScenarioError
+from simulator.files import loads
+from simulator.scenario import Scenario
+
+
+def test_a_model_by_numbers_says_how_wide_it_is() -> None:
+    """It was taken for one value wide, two bytes a message, without a word."""
+    with pytest.raises(
+        ScenarioError, match=r"own\.yaml:1: model: own has layers and layer_bytes but not hidden"
+    ):
+        loads(
+            "model: {name: own, layers: 4, layer_bytes: 1 GB}\nname: x\ndevices: {a: {}}",
+            Scenario,
+            "own.yaml",
+        )
+
+
+@pytest.mark.parametrize(("engine", "value_bytes"), [("exo", 2), ("exo-legacy", 4), ("llama-rpc", 4)])
+def test_a_model_by_numbers_sends_what_the_engine_sends(engine: str, value_bytes: int) -> None:
+    model = "{name: own, layers: 4, layer_bytes: 1 GB, hidden: 1024}"
+    device = "{kind: Mac mini M4}"
+    own = loads(f"model: {model}\nname: x\nengine: {engine}\ndevices: {{a: {device}}}", Scenario)
+    assert complete(own).model.activation_bytes == value_bytes * 1024
