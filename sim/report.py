@@ -49,6 +49,8 @@ def print_prediction(prediction: Prediction, folder: Path) -> None:
         highlight=False,
     )
     console.print(f"\nlimit: {prediction.bottleneck.sentence}", highlight=False)
+    if prediction.bottleneck.over_worlds:
+        console.print(f"  {prediction.bottleneck.over_worlds}", highlight=False)
     for what_if in prediction.what_ifs:
         console.print(
             f"  {what_if.change}: {what_if.tokens_per_s.text('tokens/s')}, "

@@ -12,6 +12,11 @@ from simulator.spec import Spec
 
 __all__ = ["Bottleneck", "bottleneck"]
 
+MOST_NAMED = 3
+"""Parts that are named with how often they are the limit."""
+LEAST_SHOWN = 0.005
+ALL_HOPS = "all hops"
+
 
 class Bottleneck(Spec):
     """The largest part of a token's time."""
@@ -24,6 +29,19 @@ class Bottleneck(Spec):
     sentence: str
     device: str | None = None
     """The device to improve: the slow one, or the end of the hop with the slower link."""
+    worlds: dict[str, float] = {}
+    """Share of the worlds in which each part is the largest, most frequent first; empty if not counted."""
+
+    @property
+    def over_worlds(self) -> str:
+        """How often which part is the limit, in words; '' where it was not counted."""
+        if len(self.worlds) < 2:
+            return "".join(f"{_name(where)} is the limit in every world" for where in self.worlds)
+        named = list(self.worlds.items())[:MOST_NAMED]
+        rest = 1 - sum(share for _, share in named)
+        shown = [(_name(where), share) for where, share in named] + [("others", rest)]
+        often = [f"{name} in {share:.0%}" for name, share in shown if share >= LEAST_SHOWN]
+        return ", ".join(often).replace(" in ", " is the limit in ", 1).replace("%", "% of the worlds", 1)
 
 
 def bottleneck(shares: Iterable[PathShare], cluster: Cluster) -> Bottleneck:
@@ -61,6 +79,10 @@ def bottleneck(shares: Iterable[PathShare], cluster: Cluster) -> Bottleneck:
     )
 
 
+def _name(where: str) -> str:
+    return "the network" if where == ALL_HOPS else where
+
+
 def _hop(hop: str, share: float, cluster: Cluster) -> Bottleneck:
     ends = hop.split(" -> ")
     slow = max(ends, key=lambda name: cluster.device(name).link.delay.mean_s)
@@ -83,7 +105,7 @@ def _network(hops: dict[str, float], share: float, cluster: Cluster) -> Bottlene
     worst = max(by_device, key=by_device.__getitem__)
     return Bottleneck(
         kind="network",
-        where="all hops",
+        where=ALL_HOPS,
         share=rounded(share),
         device=worst,
         sentence=f"{share:.0%} of a token's time waits for messages; most of them to or from {worst} "

@@ -63,7 +63,9 @@ def folder_files(prediction: Prediction, *, with_charts: bool, with_perfetto: bo
     files = {
         "scenario.yaml": dumps(scenario, scenario.question or scenario.name).encode(),
         "summary.json": (json.dumps(prediction.document(), indent=2) + "\n").encode(),
-        "trace.parquet": trace_bytes(prediction.times_s, scenario.workload.runs, prediction.replay, about),
+        "trace.parquet": trace_bytes(
+            prediction.times_s, scenario.workload.runs, prediction.replay, about, prediction.replayed_row
+        ),
     }
     if with_perfetto:
         from simulator.result.perfetto import perfetto_json
@@ -86,7 +88,9 @@ def prediction_tables(prediction: Prediction) -> dict[str, ChartTable]:
     basis = f"mean of {worlds} replayed replies" if worlds > 1 else "one replayed reply"
     return {
         "bench": table.bench_table(prediction.times_s, prediction.scenario.workload.runs),
-        "slowest_stage": table.slowest_table(token_paths(prediction.replay), ring),
+        "slowest_stage": table.slowest_table(
+            token_paths(prediction.replay), ring, prediction.bottleneck.over_worlds
+        ),
         "where_time_goes": table.where_table(prediction.shares, ring, prediction.bottleneck.sentence, basis),
         "inter_token_time": table.inter_token_table(prediction.times_s),
         "memory": table.memory_table(prediction.prepared.memory),

@@ -95,9 +95,10 @@ def bench_table(times_s: Floats, runs: int) -> ChartTable:
     )
 
 
-def slowest_table(paths: Sequence[TokenPath], ring: Sequence[str]) -> ChartTable:
+def slowest_table(paths: Sequence[TokenPath], ring: Sequence[str], over_worlds: str = "") -> ChartTable:
     """The longest part of each token's critical path, for the first stream of tokens.
 
+    `over_worlds` says what is the longest part elsewhere: one reply is an example, not the rule.
     Layer `points`: token (from 1), part, its duration in the table's unit, and that with outliers cut to the
     axis (`drawn`). Raises ValueError without paths.
     """
@@ -121,13 +122,16 @@ def slowest_table(paths: Sequence[TokenPath], ring: Sequence[str]) -> ChartTable
         for path, (part, duration_s) in list(zip(mine, longest, strict=True))[::every]
     ]
     about = (
-        "one replayed reply; point: longest part of a token's critical path; in brackets: share of the tokens"
+        "the reply with the median tokens/s; point: longest part of a token's critical path; in brackets: "
+        "share of the tokens"
     )
     if top_s < durations_s.max():
         outliers = int((durations_s > top_s).sum())
         about += f"; {outliers} at the upper edge took longer, up to {format_seconds(durations_s.max())}"
     if every > 1:
         about += f"; one token in {every} is drawn"
+    if over_worlds:
+        about += f"; {over_worlds}"
     return _table(
         f"{_part_name(kind, where)} is the longest part of {_percent(most / len(mine))} of the tokens",
         about,

@@ -1,4 +1,4 @@
-"""trace.parquet: one row per token of every run, and one per span of the replayed run (replication 0, run 0).
+"""trace.parquet: one row per token of every run, and one per span of the replayed run (the median one).
 
 Times are rounded to nanoseconds, far below any effect, so
 that processors that differ in a last bit write one file.
@@ -38,9 +38,10 @@ COLUMNS = {
 DIGITS = 9
 
 
-def trace_bytes(times_s: Floats, runs: int, recorder: Recorder, about: Mapping[str, str]) -> bytes:
-    """The Parquet file of token times (s), shape (streams,
-    tokens, rows), and of the spans that replayed row 0.
+def trace_bytes(
+    times_s: Floats, runs: int, recorder: Recorder, about: Mapping[str, str], replayed_row: int = 0
+) -> bytes:
+    """The Parquet file of token times (s), shape (streams, tokens, rows), and of the spans of one row.
 
     Row i is run `i % runs` of replication `i // runs`. `about` goes into the file's metadata.
     """
@@ -48,7 +49,7 @@ def trace_bytes(times_s: Floats, runs: int, recorder: Recorder, about: Mapping[s
     from pyarrow import parquet
 
     schema = _schema(pa, about)
-    parts = [_tokens(times_s, runs, recorder), _spans(recorder)]
+    parts = [_tokens(times_s, runs, recorder, replayed_row), _spans(recorder, runs, replayed_row)]
     tables = [
         pa.table(
             {
@@ -84,13 +85,13 @@ def _schema(pa: Any, about: Mapping[str, str]) -> Any:
     )
 
 
-def _tokens(times_s: Floats, runs: int, recorder: Recorder) -> dict[str, Any]:
+def _tokens(times_s: Floats, runs: int, recorder: Recorder, replayed_row: int) -> dict[str, Any]:
     """Columns of the tokens, ordered by replication, run, chat, token."""
     streams, tokens, rows = times_s.shape
     row, chat, token = (index.ravel() for index in np.indices((rows, streams, tokens), dtype=np.int32))
     causes = np.full((rows, streams, tokens), np.nan)
     for stream, position, _, cause in recorder.tokens:
-        causes[0, stream, position] = cause
+        causes[replayed_row, stream, position] = cause
     return {
         "kind": ["token"] * row.size,
         "replication": row // runs,
@@ -102,14 +103,14 @@ def _tokens(times_s: Floats, runs: int, recorder: Recorder) -> dict[str, Any]:
     }
 
 
-def _spans(recorder: Recorder) -> dict[str, Any]:
+def _spans(recorder: Recorder, runs: int, replayed_row: int) -> dict[str, Any]:
     """Columns of the spans, in the order in which they were recorded, which `cause` counts."""
     spans = recorder.spans
-    zeros = np.zeros(len(spans), np.int32)
+    world, run = divmod(replayed_row, runs)
     return {
         "kind": [span.kind for span in spans],
-        "replication": zeros,
-        "run": zeros,
+        "replication": [world] * len(spans),
+        "run": [run] * len(spans),
         "time_s": np.array([span.end_s for span in spans]).round(DIGITS),
         "start_s": np.array([span.start_s for span in spans]).round(DIGITS),
         "where": [span.where for span in spans],

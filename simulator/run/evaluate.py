@@ -16,9 +16,9 @@ from simulator.result.summary import rates
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.record import Recorder
-from simulator.scenario import Scenario
+from simulator.scenario import Scenario, WorkloadSpec
 
-__all__ = ["Evaluator", "replay", "scenario_rates", "token_times_s"]
+__all__ = ["Evaluator", "excerpt", "replay", "scenario_rates", "token_times_s"]
 
 Evaluator = Literal["auto", "recursion", "simpy"]
 CHUNK_TOKENS = 100_000
@@ -62,6 +62,13 @@ def token_times_s(
 def scenario_rates(scenario: Scenario) -> Floats:
     """Tokens/s of one chat in each run of each replication, shape (rows,); raises what `prepare` raises."""
     return rates(token_times_s(prepare(scenario).job, scenario.replications * scenario.workload.runs))
+
+
+def excerpt(workload: WorkloadSpec, tokens: int) -> WorkloadSpec:
+    """One run of so many tokens (all, where the reply is shorter), with the context of the reply's middle."""
+    tokens = min(tokens, workload.output_tokens)
+    middle = workload.prompt_tokens + (workload.output_tokens - tokens) // 2
+    return workload.model_copy(update={"runs": 1, "output_tokens": tokens, "prompt_tokens": middle})
 
 
 def replay(job: Job, row: int = 0, *, certain: bool = False) -> Recorder:

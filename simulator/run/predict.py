@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from simulator.laws.law import Floats
 from simulator.prepare import Prepared, prepare
 from simulator.result.bottleneck import Bottleneck, bottleneck
 from simulator.result.critical import PathShare, critical_shares
 from simulator.result.estimate import Estimate, estimate, rounded
-from simulator.result.summary import Summary, summarise
+from simulator.result.summary import Summary, rates, summarise
 from simulator.run.evaluate import Evaluator, replay, token_times_s
+from simulator.run.limits import limits
 from simulator.run.what_if import WhatIf, alternatives
 from simulator.runtime.cost import decode_s
 from simulator.runtime.draws import Draws
@@ -44,6 +47,8 @@ class Prediction:
     bottleneck: Bottleneck
     what_ifs: tuple[WhatIf, ...]
     replay: Recorder
+    """The row whose tokens/s are the median, with all its spans: what is shown as an example."""
+    replayed_row: int
     warnings: tuple[str, ...]
 
     @property
@@ -126,9 +131,14 @@ def predict(
     times_s = token_times_s(job, rows, evaluator, progress=progress and (lambda done: progress(done, rows)))
     summary = summarise(times_s, prepared.engine.chats(job), label(prepared))
     worlds = min(REPLAYS, scenario.replications)
-    replays = [replay(job, world * scenario.workload.runs) for world in range(worlds)]
-    shares = critical_shares(replays)
+    replays = {
+        row: replay(job, row) for row in range(0, worlds * scenario.workload.runs, scenario.workload.runs)
+    }
+    shares = critical_shares(replays.values())
     limit = bottleneck(shares, job.cluster)
+    if limit.kind != "queue" and scenario.replications > 1:  # only SimPy knows queues
+        limit = limit.model_copy(update={"worlds": limits(job, scenario.replications, shares)})
+    middle = _median_row(times_s)
     return Prediction(
         prepared=prepared,
         times_s=times_s,
@@ -137,9 +147,16 @@ def predict(
         shares=shares,
         bottleneck=limit,
         what_ifs=alternatives(prepared, limit) if with_what_ifs else (),
-        replay=replays[0],
+        replay=replays[middle] if middle in replays else replay(job, middle),
+        replayed_row=middle,
         warnings=doubts + prepared.warnings + _doubts(prepared, summary),
     )
+
+
+def _median_row(times_s: Floats) -> int:
+    """The row with the median of tokens/s, the lower one of two: a mean of both would be nobody's."""
+    order = np.argsort(rates(times_s), kind="stable")
+    return int(order[(len(order) - 1) // 2])
 
 
 def label(prepared: Prepared) -> Label:

@@ -40,6 +40,8 @@ class Draws:
     rows: int
     certain: bool = False
     """True: the catalogue is taken at its word and nothing is noisy; only delays are drawn."""
+    stretched: tuple[str, float] = ("", 1.0)
+    """A device, or `source -> sink`, and what multiplies all of its time: that tells its share."""
     _worlds: dict[str, Floats] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -111,6 +113,8 @@ class Draws:
             own = own * ((1 + crowd) / (1 + device.contention))
         if device.background_load:
             own = own * self.world(f"world/{device.name}/load", LOAD_LOG_SD)
+        if device.name == self.stretched[0]:
+            own = own * self.stretched[1]
         common = self.job.common_noise
         if common.sigma == common.run_sigma == common.session_sigma == 0:
             return own
@@ -138,6 +142,7 @@ class Draws:
         total += crowd * (self.job.engine.hop_overhead_s * self.overhead("hop"))
         for leg in path.legs[1:]:
             total += self._leg_delay_s(leg, slot, n)
+        total *= self._stretch(path)
         return total
 
     def wake_s(self, device: Device) -> Iterator[float]:
@@ -170,7 +175,10 @@ class Draws:
             1 / (leg.rate_bytes_per_s * self.world(leg.rate_name, leg.rate_log_sd)) for leg in path.legs
         ]
         total: Floats = np.sum(per_leg, axis=0) if path.airtime_adds else np.max(per_leg, axis=0)
-        return total
+        return total * self._stretch(path)
+
+    def _stretch(self, path: Path) -> float:
+        return self.stretched[1] if self.stretched[0] == f"{path.source} -> {path.sink}" else 1.0
 
 
 def autoregression(white: Floats, correlation: float) -> Floats:

@@ -25,7 +25,7 @@ from simulator.plan.buy.options import Cable, Member, Recipe
 from simulator.plan.buy.worlds import Worlds
 from simulator.prepare import Prepared, prepare
 from simulator.result.summary import rates
-from simulator.run.evaluate import token_times_s
+from simulator.run.evaluate import excerpt, token_times_s
 from simulator.runtime.cost import head_s, seconds_per_layer
 from simulator.runtime.job import EngineCosts, Job
 from simulator.scenario import (
@@ -72,10 +72,7 @@ class Parts:
     _worlds: Worlds = field(init=False)
 
     def __post_init__(self) -> None:
-        asked = self.scenario.workload
-        tokens = min(TOKENS, asked.output_tokens)
-        middle = asked.prompt_tokens + (asked.output_tokens - tokens) // 2
-        self.workload = asked.model_copy(update={"runs": 1, "output_tokens": tokens, "prompt_tokens": middle})
+        self.workload = excerpt(self.scenario.workload, TOKENS)
         self._worlds = Worlds(self.scenario.seed, WORLDS, self.scenario.posterior)
         bare = self._tiny({"any": NO_DEVICE}).job
         self._costs, self._points = bare.engine, bare.cluster.access_points

@@ -78,15 +78,16 @@ def test_the_trace_holds_every_token_of_every_run(prediction, trace):
 def test_causes_in_the_trace_lead_from_a_token_back_to_the_request(prediction, trace):
     rows = trace.to_pylist()
     spans = [row for row in rows if row["kind"] != "token"]
-    last = rows[23]
+    last = rows[24 * prediction.replayed_row + 23]
     index, end_s, length_s = last["cause"], last["time_s"], 0.0
     while index >= 0:
         assert spans[index]["time_s"] == pytest.approx(end_s, abs=1e-8)
         end_s = spans[index]["start_s"]
         length_s += spans[index]["time_s"] - end_s
         index = spans[index]["cause"]
-    assert length_s == pytest.approx(prediction.times_s[0, 23, 0], abs=1e-6)
-    assert all(row["cause"] is None for row in rows[24 : 12 * 3 * 24])
+    assert length_s == pytest.approx(prediction.times_s[0, 23, prediction.replayed_row], abs=1e-6)
+    with_causes = [number // 24 for number, row in enumerate(rows[: 12 * 3 * 24]) if row["cause"] is not None]
+    assert with_causes == [prediction.replayed_row] * 24
 
 
 def test_a_trace_of_several_chats_by_hand():
