@@ -221,19 +221,14 @@ def _check_roles(flow: Engine, placement: Placement) -> None:
 
 
 def _misfits(flow: Engine, job: Job) -> list[str]:
-    """Devices on which the engine does not run today, one sentence per reason."""
-    facts = flow.facts
-    reasons: dict[str, list[tuple[str, str]]] = {}
-    for device in job.ring:
-        reason = None if device.platform == "unknown" else facts.why_not_on(device.platform)
-        if reason:
-            about, _, note = reason.partition(": ")
-            reasons.setdefault(note, []).append((device.name, about.rpartition(" ")[2]))
-    return [
-        f"{', '.join(name for name, _ in found)}: engine {flow.name} does not run on "
-        f"{' and '.join(dict.fromkeys(platform for _, platform in found))}: {note}"
-        for note, found in reasons.items()
-    ]
+    """Devices on which the engine does not run today, in one sentence."""
+    known = [device for device in job.ring if device.platform != "unknown"]
+    misfits = [device for device in known if device.platform not in flow.facts.runs_on]
+    if not misfits:
+        return []
+    platforms = dict.fromkeys(device.platform for device in misfits)
+    about = f"engine {flow.name} does not run on {' and '.join(platforms)}: {flow.facts.note}"
+    return [f"{', '.join(device.name for device in misfits)}: {about}"]
 
 
 def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUse, ...]) -> tuple[str, ...]:

@@ -56,12 +56,6 @@ class EngineFacts(Facts):
     confidence: str
     assumed_fields: tuple[str, ...] = ()
 
-    def why_not_on(self, platform: str) -> str | None:
-        """None where the engine runs on `platform`, else what to tell the user, with the way out."""
-        if platform in self.runs_on:
-            return None
-        return f"engine {self.name} does not run on {platform}: {self.note}"
-
 
 # keys of the file that carry a unit: the field they fill, and the units it is read in
 QUANTITIES = {

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from simulator.complete import complete
+from simulator.engine.base import engine
 from simulator.errors import ScenarioError
 from simulator.files import loads
+from simulator.prepare import prepare
 from simulator.scenario import Scenario
 
 
@@ -28,3 +30,13 @@ def test_a_model_by_numbers_sends_what_the_engine_sends(engine: str, value_bytes
     device = "{kind: Mac mini M4}"
     own = loads(f"model: {model}\nname: x\nengine: {engine}\ndevices: {{a: {device}}}", Scenario)
     assert complete(own).model.activation_bytes == value_bytes * 1024
+
+
+def test_devices_on_which_an_engine_does_not_run_are_named_together() -> None:
+    """With the platforms and the way out, all of it from the engine's own facts."""
+    phones = "{ios: {kind: iPhone 16 Pro}, android: {kind: Pixel 8 Pro}, mac: {kind: Mac mini M4}}"
+    scenario = loads(f"model: Llama-3.2-1B\nname: x\nengine: exo\ndevices: {phones}", Scenario)
+    found = [warning for warning in prepare(scenario).warnings if "does not run on" in warning]
+    assert found == [
+        f"ios, android: engine exo does not run on ios-metal and android-cpu: {engine('exo').facts.note}"
+    ]

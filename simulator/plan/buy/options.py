@@ -236,7 +236,7 @@ def _offers(scenario: Scenario, book: PriceBook, allow: Sequence[str]) -> Iterat
     wanted = {category for group in allow for category in CATEGORIES.get(group, ())}
     software = engine(scenario.engine.name).facts
     for facts in catalog.devices():
-        if facts.category not in wanted or software.why_not_on(facts.platform):
+        if facts.category not in wanted or facts.platform not in software.runs_on:
             continue
         for size in facts.memory_options_bytes:
             quote = book.device(facts.model_copy(update={"memory_bytes": size}))
