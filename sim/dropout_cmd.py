@@ -14,7 +14,7 @@ from sim.run_cmd import Json, Replications, ScenarioFile, Seed, load_scenario
 
 if TYPE_CHECKING:
     from simulator.churn.estimate import Dropout
-    from simulator.churn.options import Option
+    from simulator.churn.options import LossOption
     from simulator.scenario import Scenario
 
 __all__ = ["dropout", "evening"]
@@ -143,7 +143,7 @@ def _write(predicted: Dropout, document: dict[str, Any], folder: Path, *, charts
         save(recovery_table(predicted), folder, "recovery")
 
 
-def _print_dropout(predicted: Dropout, compared: tuple[Option, ...], folder: Path) -> None:
+def _print_dropout(predicted: Dropout, compared: tuple[LossOption, ...], folder: Path) -> None:
     """The answer for a terminal."""
     scenario = predicted.scenario
     print(f"{scenario.name}  {scenario.question}")
@@ -175,4 +175,4 @@ def _print_dropout(predicted: Dropout, compared: tuple[Option, ...], folder: Pat
         )
     for reason, share in predicted.refusals:
         print(f"in {share:.0%} of the replications: {reason}")
-    print(f"{len(predicted.stories)} replications, seed {scenario.seed}; files in {folder}")
+    print(f"{len(predicted.traces)} replications, seed {scenario.seed}; files in {folder}")

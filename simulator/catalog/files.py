@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from simulator.catalog.gguf_header import GgufHeader, Part, Value, read_header
+from simulator.catalog.gguf_header import GgufHeader, GgufPart, Value, read_header
 from simulator.catalog.llm import FP16_BYTES, Bits, ModelFacts, Shape, build
 from simulator.errors import CatalogError
 
@@ -60,7 +60,7 @@ def _merge(header: GgufHeader, other: GgufHeader) -> None:
         header.bytes_by_type[kind] += size
 
 
-def _add(part: Part, other: Part) -> None:
+def _add(part: GgufPart, other: GgufPart) -> None:
     part.tensor_bytes += other.tensor_bytes
     part.values += other.values
     part.expert_bytes += other.expert_bytes
@@ -70,7 +70,7 @@ def _add(part: Part, other: Part) -> None:
 def _facts(path: Path, header: GgufHeader) -> ModelFacts:
     """The header's metadata and tensor sums as a model."""
     shape = _gguf_shape(path, header)
-    layers = [header.layers.get(index, Part()) for index in range(shape.layers)]
+    layers = [header.layers.get(index, GgufPart()) for index in range(shape.layers)]
     if not any(part.tensor_bytes for part in layers) or "token_embd" not in header.parts:
         raise CatalogError(
             f"{path}: has no tensors of layers or embedding; give the file that holds the weights"

@@ -20,7 +20,7 @@ from typing import BinaryIO
 from simulator.catalog.tables import table
 from simulator.errors import CatalogError
 
-__all__ = ["GgufHeader", "Part", "read_header"]
+__all__ = ["GgufHeader", "GgufPart", "read_header"]
 
 MAGIC, VERSIONS, ALIGNMENT = b"GGUF", (2, 3), 32
 STRING, ARRAY = 8, 9
@@ -31,7 +31,7 @@ Value = str | float | int | bool | tuple[float, ...]
 
 
 @dataclass
-class Part:
+class GgufPart:
     """Sum over the tensors of one part of the model."""
 
     tensor_bytes: int = 0
@@ -47,8 +47,8 @@ class GgufHeader:
     """
 
     metadata: dict[str, Value] = field(default_factory=dict)
-    layers: dict[int, Part] = field(default_factory=lambda: defaultdict(Part))
-    parts: dict[str, Part] = field(default_factory=lambda: defaultdict(Part))
+    layers: dict[int, GgufPart] = field(default_factory=lambda: defaultdict(GgufPart))
+    parts: dict[str, GgufPart] = field(default_factory=lambda: defaultdict(GgufPart))
     bytes_by_type: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     embedding_rows: int = 0
     incomplete: bool = False
@@ -196,7 +196,7 @@ class _Reader:
         end: int = offset + size
         return end
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> GgufPart:
         """The part of the model that a tensor belongs to."""
         head, _, rest = name.partition(".")
         if head == "blk" and rest.split(".")[0].isdecimal():

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.churn.recovery import PHASES
-from simulator.churn.story import Recovered, Reply, Story
 from simulator.churn.study import Study
+from simulator.churn.trace import ChurnTrace, RecoveryTrace, ReplyTrace
 from simulator.errors import PlacementError
 from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.scenario import Label, Scenario
@@ -31,7 +31,7 @@ class Dropout:
     """
 
     study: Study
-    stories: tuple[Story, ...]
+    traces: tuple[ChurnTrace, ...]
     recovery_s: Estimate | None
     """From the loss to the next token, the first loss of
     each replication; None where no reply ever went on.
@@ -78,7 +78,7 @@ class Dropout:
             "refusals": [{"reason": reason, "share": rounded(share)} for reason, share in self.refusals],
             "placements": self._placements(),
             "seed": self.scenario.seed,
-            "replications": len(self.stories),
+            "replications": len(self.traces),
             "version": VERSION,
         }
 
@@ -86,7 +86,7 @@ class Dropout:
         """Tokens that an hour of decoding loses to recoveries, for some failure rates (per hour)."""
         pairs = [
             (found.seconds, _rate(times))
-            for reply, found in _first_losses(self.stories)
+            for reply, found in _first_losses(self.traces)
             if (times := reply.times_s[: found.token]) and found.seconds is not None
         ]
         usable = [(seconds, rate) for seconds, rate in pairs if rate is not None]
@@ -99,7 +99,7 @@ class Dropout:
 
     def _placements(self) -> list[dict[str, Any]]:
         """The placements before and after, of the first replication, layers by device."""
-        found = [] if not self.stories else [placed for _, placed in self.stories[0].placements]
+        found = [] if not self.traces else [placed for _, placed in self.traces[0].placements]
         return [{shard.device: shard.layers for shard in placed.job.shards} for placed in found[:20]]
 
 
@@ -126,18 +126,18 @@ def predict_dropout(
     Raises PlacementError where not even the devices of the beginning hold the model, and what `Study` raises.
     """
     study = Study(scenario, replications)
-    stories = tuple(study.stories(progress))
-    replies = [reply for story in stories for reply in story.replies]
+    traces = tuple(study.traces(progress))
+    replies = [reply for trace in traces for reply in trace.replies]
     if not any(reply.times_s for reply in replies):
         reasons = [reason for reply in replies for found in reply.recoveries for reason in found.refusals]
         raise PlacementError(
             reasons[0] if reasons else "no reply ever got a token; give events a later moment"
         )
-    losses = _first_losses(stories)
+    losses = _first_losses(traces)
     regrown = [(reply, found) for reply in replies for found in reply.recoveries if found.is_planned]
     return Dropout(
         study=study,
-        stories=stories,
+        traces=traces,
         recovery_s=_estimate([found.seconds for _, found in losses]),
         before_tokens_per_s=_estimate([_rate(_before(reply)) for reply in replies]),
         after_tokens_per_s=_estimate([_rate(_after(reply)) for reply in replies]),
@@ -147,27 +147,27 @@ def predict_dropout(
         interrupted=sum(any(not found.is_planned for found in reply.recoveries) for reply in replies)
         / len(replies),
         completed=sum(reply.complete for reply in replies) / len(replies),
-        refusals=_refusals(stories),
+        refusals=_refusals(traces),
     )
 
 
-def _first_losses(stories: Sequence[Story]) -> list[tuple[Reply, Recovered]]:
+def _first_losses(traces: Sequence[ChurnTrace]) -> list[tuple[ReplyTrace, RecoveryTrace]]:
     """The first loss of each replication's first interrupted reply."""
     found = []
-    for story in stories:
+    for trace in traces:
         losses = [
-            (reply, loss) for reply in story.replies for loss in reply.recoveries if not loss.is_planned
+            (reply, loss) for reply in trace.replies for loss in reply.recoveries if not loss.is_planned
         ]
         found += losses[:1]
     return found
 
 
-def _before(reply: Reply) -> list[float]:
+def _before(reply: ReplyTrace) -> list[float]:
     first = next((found.token for found in reply.recoveries if not found.is_planned), len(reply.times_s))
     return reply.times_s[:first]
 
 
-def _after(reply: Reply) -> list[float]:
+def _after(reply: ReplyTrace) -> list[float]:
     resumed = [
         found.token for found in reply.recoveries if found.resumed_s is not None and not found.is_planned
     ]
@@ -188,19 +188,19 @@ def _estimate(values: Sequence[float | None]) -> Estimate | None:
     return estimate(known, LABEL) if known else None
 
 
-def _phases(losses: Sequence[Recovered]) -> dict[str, Estimate]:
+def _phases(losses: Sequence[RecoveryTrace]) -> dict[str, Estimate]:
     """Time in each phase over the losses that were mended; phases that never took any time are left out."""
     spent = {name: [loss.spent_s(name) for loss in losses] for name in PHASES}
     return {name: estimate(values, LABEL) for name, values in spent.items() if any(values)}
 
 
-def _refusals(stories: Sequence[Story]) -> tuple[tuple[str, float], ...]:
+def _refusals(traces: Sequence[ChurnTrace]) -> tuple[tuple[str, float], ...]:
     counts: Counter[str] = Counter()
-    for story in stories:
+    for trace in traces:
         counts.update(
-            {reason for reply in story.replies for loss in reply.recoveries for reason in loss.refusals}
+            {reason for reply in trace.replies for loss in reply.recoveries for reason in loss.refusals}
         )
-    return tuple((reason, count / len(stories)) for reason, count in counts.most_common(5))
+    return tuple((reason, count / len(traces)) for reason, count in counts.most_common(5))
 
 
 def _plain(value: Estimate | None) -> dict[str, Any] | None:

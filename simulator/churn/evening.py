@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.churn.story import Recovered, Story
 from simulator.churn.study import Evening, Study
+from simulator.churn.trace import ChurnTrace, RecoveryTrace
 from simulator.result.estimate import Estimate, estimate
 from simulator.scenario import Scenario
 from simulator.version import VERSION
@@ -20,7 +20,7 @@ class EveningOutcome:
     """What the people who asked got; Estimates are over replications unless said."""
 
     study: Study
-    stories: tuple[Story, ...]
+    traces: tuple[ChurnTrace, ...]
     requests: Estimate
     completed: Estimate
     """Share of the requests that got all their tokens."""
@@ -58,10 +58,10 @@ class EveningOutcome:
             **{name: value.model_dump() if value else None for name, value in found.items()},
             "first_evening": [
                 {"time_s": round(at, 3), "what": what, "device": device}
-                for at, what, device in self.stories[0].happened[:200]
+                for at, what, device in self.traces[0].happened[:200]
             ],
             "seed": self.study.scenario.seed,
-            "replications": len(self.stories),
+            "replications": len(self.traces),
             "version": VERSION,
         }
 
@@ -74,15 +74,15 @@ def predict_evening(
 ) -> EveningOutcome:
     """Simulate evenings of this scenario; raises what `Study` raises."""
     study = Study(scenario, replications, evening)
-    stories = tuple(study.stories(progress))
-    replies = [reply for story in stories for reply in story.replies]
+    traces = tuple(study.traces(progress))
+    replies = [reply for trace in traces for reply in trace.replies]
     return EveningOutcome(
         study=study,
-        stories=stories,
-        requests=estimate([len(story.replies) for story in stories]),
-        completed=estimate([_share([reply.complete for reply in story.replies]) for story in stories]),
+        traces=traces,
+        requests=estimate([len(trace.replies) for trace in traces]),
+        completed=estimate([_share([reply.complete for reply in trace.replies]) for trace in traces]),
         interrupted=estimate(
-            [_share([bool(_losses(reply.recoveries)) for reply in story.replies]) for story in stories]
+            [_share([bool(_losses(reply.recoveries)) for reply in trace.replies]) for trace in traces]
         ),
         waiting_s=_maybe([reply.started_s - reply.asked_s for reply in replies]),
         reply_s=_maybe([reply.end_s - reply.asked_s for reply in replies if reply.complete]),
@@ -94,11 +94,11 @@ def predict_evening(
                 if loss.seconds is not None
             ]
         ),
-        tokens=estimate([sum(len(reply.times_s) for reply in story.replies) for story in stories]),
+        tokens=estimate([sum(len(reply.times_s) for reply in trace.replies) for trace in traces]),
     )
 
 
-def _losses(recoveries: Sequence[Recovered]) -> list[Recovered]:
+def _losses(recoveries: Sequence[RecoveryTrace]) -> list[RecoveryTrace]:
     return [found for found in recoveries if not found.is_planned]
 
 

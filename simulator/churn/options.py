@@ -22,7 +22,7 @@ from simulator.result.estimate import Estimate, estimate
 from simulator.scenario import ModelSpec, Scenario
 from simulator.spec import Spec
 
-__all__ = ["LossRate", "Option", "long_run", "options"]
+__all__ = ["LossOption", "LossRate", "long_run", "options"]
 
 LEAST_REPLICATIONS = 50
 
@@ -34,7 +34,7 @@ class LossRate(Spec):
     away_s: float = 600.0
 
 
-class Option(Spec):
+class LossOption(Spec):
     """One way to live with losses."""
 
     name: str
@@ -45,7 +45,7 @@ class Option(Spec):
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class _Samples:
     """What the replications say, one value each."""
 
     before: Floats
@@ -69,7 +69,7 @@ def long_run(before: Floats, after: Floats, recovery_s: Floats, losses: LossRate
     return HOUR_S * (before * up_s + after * limping_s) / length_s, (up_s + limping_s) / length_s
 
 
-def options(dropout: Dropout, losses: LossRate, smaller: ModelSpec | None = None) -> tuple[Option, ...]:
+def options(dropout: Dropout, losses: LossRate, smaller: ModelSpec | None = None) -> tuple[LossOption, ...]:
     """The options for the device of the scenario's first drop, the most tokens first.
 
     Without `smaller` there is no model for the halves, and that option is left out.
@@ -78,19 +78,19 @@ def options(dropout: Dropout, losses: LossRate, smaller: ModelSpec | None = None
     drop = next((event for event in scenario.events if isinstance(event, Drop)), None)
     if drop is None:
         return ()
-    found = [_option("as it is", _parts(dropout), losses), _spare(scenario, drop, losses)]
+    found = [_option("as it is", _samples(dropout), losses), _spare(scenario, drop, losses)]
     if smaller is not None:
         found += _halves(scenario, drop, losses, smaller)
     return tuple(sorted(found, key=lambda option: -option.tokens_per_hour.median))
 
 
-def _parts(dropout: Dropout) -> _Parts:
+def _samples(dropout: Dropout) -> _Samples:
     """Rates and recoveries as samples; a slow world is slow
     in all of them, so each is taken in its own order.
     """
-    n = len(dropout.stories)
+    n = len(dropout.traces)
     found = (dropout.before_tokens_per_s, dropout.after_tokens_per_s, dropout.recovery_s)
-    return _Parts(*(_spread(value, n) for value in found))
+    return _Samples(*(_spread(value, n) for value in found))
 
 
 def _spread(value: Estimate | None, n: int) -> Floats:
@@ -102,14 +102,14 @@ def _spread(value: Estimate | None, n: int) -> Floats:
     )
 
 
-def _option(name: str, parts: _Parts, losses: LossRate, note: str = "") -> Option:
-    per_hour, serving = long_run(parts.before, parts.after, parts.recovery_s, losses)
-    if not note and not parts.after.any():
+def _option(name: str, samples: _Samples, losses: LossRate, note: str = "") -> LossOption:
+    per_hour, serving = long_run(samples.before, samples.after, samples.recovery_s, losses)
+    if not note and not samples.after.any():
         note = "the survivors cannot hold the model"
-    return Option(name=name, tokens_per_hour=estimate(per_hour), serving=estimate(serving), note=note)
+    return LossOption(name=name, tokens_per_hour=estimate(per_hour), serving=estimate(serving), note=note)
 
 
-def _spare(scenario: Scenario, drop: Drop, losses: LossRate) -> Option:
+def _spare(scenario: Scenario, drop: Drop, losses: LossRate) -> LossOption:
     """A second device of the same kind stands by and takes the place of the lost one."""
     name = f"spare_{drop.device}"
     others = tuple(event for event in scenario.events if event is not drop)
@@ -120,19 +120,19 @@ def _spare(scenario: Scenario, drop: Drop, losses: LossRate) -> Option:
             "events": (standby, drop, *others),
         }
     )
-    parts = _parts(predict_dropout(changed, _enough(scenario)))
+    samples = _samples(predict_dropout(changed, _enough(scenario)))
     # the lost device comes back as the next spare, so nobody waits for it and nothing is placed again
     up_s = HOUR_S / losses.failures_per_hour
-    serving = up_s / (up_s + parts.recovery_s)
-    return Option(
+    serving = up_s / (up_s + samples.recovery_s)
+    return LossOption(
         name=f"a spare {drop.device}",
-        tokens_per_hour=estimate(HOUR_S * parts.before * serving),
+        tokens_per_hour=estimate(HOUR_S * samples.before * serving),
         serving=estimate(serving),
         note=f"one more device like {drop.device}, idle until it is needed",
     )
 
 
-def _halves(scenario: Scenario, drop: Drop, losses: LossRate, smaller: ModelSpec) -> list[Option]:
+def _halves(scenario: Scenario, drop: Drop, losses: LossRate, smaller: ModelSpec) -> list[LossOption]:
     """A smaller model on each half of the devices: a loss stops one half only."""
     hit, spared = _split(scenario, drop.device)
     halves = []
@@ -142,15 +142,15 @@ def _halves(scenario: Scenario, drop: Drop, losses: LossRate, smaller: ModelSpec
             halves.append(predict_dropout(half, _enough(scenario)))
         except PlacementError:
             return []
-    parts, other = _parts(halves[0]), _parts(halves[1])
-    own, serving = long_run(parts.before, parts.after, parts.recovery_s, losses)
+    samples, other = _samples(halves[0]), _samples(halves[1])
+    own, serving = long_run(samples.before, samples.after, samples.recovery_s, losses)
     total = own + HOUR_S * other.before
     note = (
         f"{', '.join(hit)} and {', '.join(spared)}, each with {smaller.name}; two chats at once, "
         "each of a smaller model"
     )
     return [
-        Option(
+        LossOption(
             name=f"two times {smaller.name}",
             tokens_per_hour=estimate(total),
             serving=estimate(serving),

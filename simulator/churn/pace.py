@@ -22,7 +22,7 @@ from simulator.run.evaluate import replay
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 
-__all__ = ["Conditions", "Pace", "Paces", "Rows"]
+__all__ = ["Conditions", "EpochPace", "EpochPaces", "Rows"]
 
 Conditions = tuple[tuple[str, Condition], ...]
 ROWS_AT_ONCE = 32  # more cost little more to evaluate, but with random events few rows meet in one epoch
@@ -61,7 +61,7 @@ class _Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class EpochPace:
     """One row's decoding in one epoch. `reached_s[k]` is the
     time from token 0 to token k, all devices cold.
     """
@@ -98,16 +98,16 @@ class Pace:
 
 
 @dataclass
-class Paces:
+class EpochPaces:
     """All epochs met so far, shared by all replications of a study."""
 
     rows: Rows
     hot: tuple[str, ...]
     """Devices that slow down by heat."""
     _tables: dict[tuple[object, ...], _Table] = field(default_factory=dict)
-    _paces: dict[tuple[object, ...], Pace] = field(default_factory=dict)
+    _paces: dict[tuple[object, ...], EpochPace] = field(default_factory=dict)
 
-    def pace(self, placed: Placed, conditions: Conditions, row: int) -> Pace:
+    def pace(self, placed: Placed, conditions: Conditions, row: int) -> EpochPace:
         """The pace of one row's whole reply under these conditions."""
         key = (placed.number, conditions, row)
         if key not in self._paces:
@@ -119,7 +119,7 @@ class Paces:
                 name: _since_first(self._times_s(placed, _hotter(conditions, name), asked, row)) - plain
                 for name in ring
             }
-            self._paces[key] = Pace(plain, added)
+            self._paces[key] = EpochPace(plain, added)
         return self._paces[key]
 
     def first_token_s(

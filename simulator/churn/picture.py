@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from simulator.churn.story import Reply, Story
+from simulator.churn.trace import ChurnTrace, ReplyTrace
 from simulator.laws.law import Floats
 from simulator.result.estimate import rounded
 from simulator.result.table import ChartTable
@@ -73,8 +73,8 @@ def recovery_table(dropout: Dropout, measured: Sequence[tuple[float, float]] | N
     """
     told = [
         (reply, loss)
-        for story in dropout.stories
-        for reply in story.replies[:1]
+        for trace in dropout.traces
+        for reply in trace.replies[:1]
         for loss in [found for found in reply.recoveries if not found.is_planned][:1]
         if loss.resumed_s is not None
     ]
@@ -112,11 +112,11 @@ def recovery_table(dropout: Dropout, measured: Sequence[tuple[float, float]] | N
     )
 
 
-def timeline_table(stories: Sequence[Story], title: str) -> ChartTable:
+def timeline_table(traces: Sequence[ChurnTrace], title: str) -> ChartTable:
     """Tokens/s of the first reply over its whole length, minutes
     from the request; layer `band` as in `recovery_table`.
     """
-    replies = [story.replies[0] for story in stories if len(story.replies[0].times_s) > 1]
+    replies = [trace.replies[0] for trace in traces if len(trace.replies[0].times_s) > 1]
     end_s = float(np.median([reply.times_s[-1] for reply in replies]))
     at_s = np.linspace(0.0, end_s, POINTS)
     rates = np.array([rate_at(reply.times_s, _breaks(reply), at_s) for reply in replies])
@@ -129,7 +129,7 @@ def timeline_table(stories: Sequence[Story], title: str) -> ChartTable:
     )
 
 
-def _breaks(reply: Reply) -> list[int]:
+def _breaks(reply: ReplyTrace) -> list[int]:
     return [found.token for found in reply.recoveries if found.resumed_s is not None]
 
 

@@ -12,7 +12,7 @@ from simulator.prepare import Prepared, prepare
 from simulator.runtime.job import Job
 from simulator.scenario import PlacementSpec, Scenario
 
-__all__ = ["WORTH", "Placed", "Placer", "Refused", "survivors"]
+__all__ = ["WORTH", "NoPlacement", "Placed", "Placer", "survivors"]
 
 WORTH = 0.9
 """Placing again for a device that has come back pays when a
@@ -50,7 +50,7 @@ class Placed:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class NoPlacement:
     """Why the model fits on nobody, with what would have to change."""
 
     reason: str
@@ -62,18 +62,18 @@ class Placer:
 
     scenario: Scenario
     """Complete."""
-    _known: dict[tuple[str, ...], Placed | Refused] = field(default_factory=dict)
+    _known: dict[tuple[str, ...], Placed | NoPlacement] = field(default_factory=dict)
     _placed: int = 0
 
-    def place(self, devices: tuple[str, ...]) -> Placed | Refused:
+    def place(self, devices: tuple[str, ...]) -> Placed | NoPlacement:
         """The placement on `devices`, in the order in which they joined."""
         if devices not in self._known:
             self._known[devices] = self._place(devices)
         return self._known[devices]
 
-    def _place(self, devices: tuple[str, ...]) -> Placed | Refused:
+    def _place(self, devices: tuple[str, ...]) -> Placed | NoPlacement:
         if not devices:
-            return Refused("no device is left: start one again")
+            return NoPlacement("no device is left: start one again")
         reasons = []
         for scenario in self._asked(devices):
             try:
@@ -83,7 +83,7 @@ class Placer:
                 continue
             self._placed += 1
             return Placed(prepared, self._placed)
-        return Refused(f"{', '.join(devices)} cannot hold the model: {reasons[-1]}")
+        return NoPlacement(f"{', '.join(devices)} cannot hold the model: {reasons[-1]}")
 
     def _asked(self, devices: tuple[str, ...]) -> Iterator[Scenario]:
         """What the client asks for, in turn: the rule on all

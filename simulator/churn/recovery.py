@@ -1,4 +1,4 @@
-"""Recovery: how long the phases take between the loss of a device and the next token.
+"""Recovery: how long its phases take between the loss of a device and the next token.
 
 detect     the client sees a closed connection or runs into its own inter-token time-out, or the engine ends
            the stream
@@ -18,22 +18,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from simulator.churn.dice import Dice
 from simulator.churn.membership import Departure, Membership
-from simulator.churn.pace import Conditions, Paces
+from simulator.churn.pace import Conditions, EpochPaces
 from simulator.churn.placing import Placed
+from simulator.churn.rng import ChurnRng
 from simulator.churn.spec import RecoverySpec
 from simulator.cluster.cluster import Device
 from simulator.engine.facts import RecoveryFacts
 
-__all__ = ["PHASES", "Instance", "Recovery"]
+__all__ = ["PHASES", "PhaseDurations", "RunningPlacement"]
 
 PHASES = ("detect", "decide", "wait", "release", "start", "load", "warm up", "prefill", "resume")
 COPIES = 2  # a warm load reads each byte from the file cache and writes it once
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class RunningPlacement:
     """A placement that runs; `starts` are the start numbers of its devices."""
 
     placed: Placed
@@ -49,13 +49,13 @@ class Instance:
 
 
 @dataclass
-class Recovery:
+class PhaseDurations:
     """The durations of one replication's phases (s)."""
 
     facts: RecoveryFacts
     client: RecoverySpec
-    paces: Paces
-    dice: Dice
+    paces: EpochPaces
+    rng: ChurnRng
     first: str
     """The device that joined first: EXO's master."""
     _on_disk: dict[str, set[int]] = field(default_factory=dict)
@@ -78,10 +78,10 @@ class Recovery:
             at_s = last_heard_s + self.client.time_out_s(mean_gap_s)
         reports = self.facts.law("reports_every")
         if reports is not None:
-            at_s = max(at_s, departure.time_s + self.client.probe + self.dice.draw("report", reports))
+            at_s = max(at_s, departure.time_s + self.client.probe + self.rng.draw("report", reports))
         own = self.facts.law(f"engine_notices_{'silent' if departure.silent else 'killed'}")
         if own is not None and not (name == self.first and self.facts.law("placeable_after_first")):
-            at_s = min(at_s, departure.time_s + self.dice.draw("detect", own))
+            at_s = min(at_s, departure.time_s + self.rng.draw("detect", own))
         return max(at_s, departure.time_s)
 
     def decide_s(self, now_s: float, lost: dict[str, Departure]) -> float:
@@ -97,19 +97,19 @@ class Recovery:
             law = self.facts.law("placeable_after_first") if name == self.first else None
             law = law or self.facts.law("placeable_after")
             if law is not None:
-                ready_s = max(ready_s, departure.time_s + self.dice.draw("placeable", law))
-        heard_s = self.dice.draw("reports", self.facts.delay("reports_every"))  # every survivor once more
-        return max(probe_s, heard_s, ready_s - now_s) + self.dice.draw("decide", self.facts.delay("decide"))
+                ready_s = max(ready_s, departure.time_s + self.rng.draw("placeable", law))
+        heard_s = self.rng.draw("reports", self.facts.delay("reports_every"))  # every survivor once more
+        return max(probe_s, heard_s, ready_s - now_s) + self.rng.draw("decide", self.facts.delay("decide"))
 
     def release_s(self) -> float:
         """Until the old shards' memory is free."""
-        return self.dice.draw("release", self.facts.delay("release"))
+        return self.rng.draw("release", self.facts.delay("release"))
 
     def start_s(self, placed: Placed) -> float:
         """Until the new processes run and are connected."""
-        return sum(
-            self.dice.draw(name, self.facts.delay(name)) for name in ("start", "connect")
-        ) * self._slow(placed)
+        return sum(self.rng.draw(name, self.facts.delay(name)) for name in ("start", "connect")) * self._slow(
+            placed
+        )
 
     def _slow(self, placed: Placed) -> float:
         """How much slower than in the recordings the client does
@@ -117,25 +117,25 @@ class Recovery:
         """
         return 1 / (1 - placed.job.ring[0].background_load) if self.facts.loads == "through_client" else 1.0
 
-    def load_s(self, instance: Instance, row: int) -> float:
+    def load_s(self, running: RunningPlacement, row: int) -> float:
         """Until every device has its shard: `fixed + max over
         devices`, or their sum where one client feeds all.
         """
-        placed, files = instance.placed, self.client.files or self.facts.files
+        placed, files = running.placed, self.client.files or self.facts.files
         sizes = {
             use.device: use.weights_bytes + use.embedding_bytes + use.head_bytes for use in placed.memory
         }
         each = []
         for device in placed.job.ring:
-            start = instance.starts[device.name]
+            start = running.starts[device.name]
             if files == "client" and device is not placed.job.ring[0]:
                 path = placed.job.cluster.path(placed.devices[0], device.name)
                 own_s = sizes[device.name] * float(self.paces.draws(placed, row).seconds_per_byte(path)[0])
             else:
                 own_s = self._read_s(device, placed, sizes[device.name], start, files)
-            each.append(own_s * self.dice.factor(f"load/{device.name}", self.facts.load_log_sd))
+            each.append(own_s * self.rng.factor(f"load/{device.name}", self.facts.load_log_sd))
         through_client = files == "client" and self.facts.loads == "through_client"
-        fixed_s = self.dice.draw("load", self.facts.delay("load_fixed")) * self._slow(placed)
+        fixed_s = self.rng.draw("load", self.facts.delay("load_fixed")) * self._slow(placed)
         waits_s = self._round_trips_s("load", self.facts.load_round_trips, placed, row)
         return fixed_s + waits_s + (sum(each) if through_client else max(each))
 
@@ -154,14 +154,14 @@ class Recovery:
     def first_prompt_s(self, placed: Placed, row: int) -> float:
         """What the first prompt after a load takes beyond later ones: buffers are reserved on each server."""
         waits_s = self._round_trips_s("first prompt", self.facts.first_prompt_round_trips, placed, row)
-        return waits_s + self.dice.draw("first prompt", self.facts.delay("first_prompt_fixed")) * self._slow(
+        return waits_s + self.rng.draw("first prompt", self.facts.delay("first_prompt_fixed")) * self._slow(
             placed
         )
 
-    def loaded(self, instance: Instance) -> None:
+    def loaded(self, running: RunningPlacement) -> None:
         """Remember what each device has read: it is on its disk and in its file cache now."""
-        for name, start in instance.starts.items():
-            layers = instance.placed.layers(name)
+        for name, start in running.starts.items():
+            layers = running.placed.layers(name)
             self._on_disk.setdefault(name, set()).update(layers)
             self._cached[name, start] = layers
 
@@ -187,8 +187,8 @@ class Recovery:
         """The engine's own first generation, computed like any other, and what it takes besides."""
         tokens = self.facts.warm_up_tokens
         generation_s = self.paces.generate_s(placed, conditions, tokens, row) if tokens else 0.0
-        return generation_s + self.dice.draw("warm up", self.facts.delay("warm_up_fixed"))
+        return generation_s + self.rng.draw("warm up", self.facts.delay("warm_up_fixed"))
 
     def resume_s(self) -> float:
         """What a request takes besides reading the prompt."""
-        return self.dice.draw("resume", self.facts.delay("resume"))
+        return self.rng.draw("resume", self.facts.delay("resume"))

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import simpy
 
-from simulator.churn.dice import Dice
 from simulator.churn.membership import Condition, Membership
+from simulator.churn.rng import ChurnRng
 from simulator.churn.spec import BackgroundLoad, DegradeLink, Drop, EventSpec, Join, Rejoin, Throttle
 from simulator.laws.law import Exponential, Law
 
@@ -34,7 +34,7 @@ class Script:
     env: simpy.Environment
     events: tuple[EventSpec, ...]
     members: Membership
-    dice: Dice
+    rng: ChurnRng
     rejoin: Law
     """From the start of a device's process until it can be placed on."""
     happened: list[Happening] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Script:
         assert event.rate is not None
         gap = Exponential.model_construct(mean=HOUR_S / event.rate)
         while True:
-            yield self.env.timeout(self.dice.draw(f"event/{number}/gap", gap))
+            yield self.env.timeout(self.rng.draw(f"event/{number}/gap", gap))
             self._do(number, event)
 
     def _do(self, number: int, event: EventSpec) -> None:
@@ -101,7 +101,7 @@ class Script:
         if self.members.leave(event.device, event.silent):
             self._note("drop", event.device)
             if event.back_after is not None:
-                away_s = self.dice.draw(f"event/{number}/away", event.back_after)
+                away_s = self.rng.draw(f"event/{number}/away", event.back_after)
                 self.env.process(
                     self._come_back(number, event.device, self.members.starts[event.device], away_s)
                 )
@@ -115,7 +115,7 @@ class Script:
         was_there = device in self.members.starts
         if what == "rejoin" and not was_there:  # who has never been there joins, by an event of its own
             return
-        if self.members.arrive(device, self.dice.draw(f"event/{number}/ready", self.rejoin)):
+        if self.members.arrive(device, self.rng.draw(f"event/{number}/ready", self.rejoin)):
             self._note(what, device)
 
     def _for_a_while(
@@ -128,7 +128,7 @@ class Script:
         self._note(what, device)
         if lasting is not None:
             self.env.process(
-                self._end(number, begun, what, device, self.dice.draw(f"event/{number}/lasting", lasting))
+                self._end(number, begun, what, device, self.rng.draw(f"event/{number}/lasting", lasting))
             )
 
     def _end(self, number: int, begun: int, what: str, device: str, after_s: float) -> Steps:

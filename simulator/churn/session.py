@@ -1,4 +1,4 @@
-"""Session: one client's story, told by SimPy. It asks, receives token by token, and mends what breaks.
+"""Session of one client, told by SimPy. It asks, receives token by token, and mends what breaks.
 
 The client is our own: it notices a stalled stream, asks for a placement of the
 survivors where the engine does not place by itself, sends prompt and received
@@ -17,13 +17,13 @@ import simpy
 
 from simulator.churn.heat import Heat
 from simulator.churn.membership import Departure, Membership
-from simulator.churn.pace import Conditions, Pace, Paces
+from simulator.churn.pace import Conditions, EpochPace, EpochPaces
 from simulator.churn.placing import WORTH, Placed, Placer
-from simulator.churn.recovery import Instance, Recovery
+from simulator.churn.recovery import PhaseDurations, RunningPlacement
 from simulator.churn.script import Script
-from simulator.churn.story import Phase, Recovered, Reply, Story
+from simulator.churn.trace import ChurnTrace, Phase, RecoveryTrace, ReplyTrace
 
-__all__ = ["Session"]
+__all__ = ["ClientSession"]
 
 Steps = Generator[simpy.Event, Any, None]
 Answer = Generator[simpy.Event, Any, bool]
@@ -34,21 +34,21 @@ LEAST_STEP_S = 1e-3
 
 
 @dataclass
-class Session:
+class ClientSession:
     """All that one replication's replies share."""
 
     env: simpy.Environment
     members: Membership
     placer: Placer
-    paces: Paces
-    recovery: Recovery
+    paces: EpochPaces
+    recovery: PhaseDurations
     script: Script
-    story: Story
+    trace: ChurnTrace
     heats: Mapping[str, Heat]
     prompt_tokens: int
     first_row: int = 0
     """Row of this replication's first reply."""
-    instance: Instance | None = None
+    running: RunningPlacement | None = None
     turn: simpy.Resource = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,21 +57,21 @@ class Session:
         if isinstance(placed, Placed):  # the cluster was set up before anybody asked
             self._run(placed)
             self.recovery.loaded(self._needed())
-            self.story.placements.append((0.0, placed))
+            self.trace.placements.append((0.0, placed))
 
     def reply(self, number: int, asked_s: float, wanted: int) -> Steps:
         """A reply from its request to its last token, or until the client gives up."""
         if asked_s > self.env.now:
             yield self.env.timeout(asked_s - self.env.now)
-        reply = Reply(number, asked_s, wanted)
-        self.story.replies.append(reply)
+        reply = ReplyTrace(number, asked_s, wanted)
+        self.trace.replies.append(reply)
         with self.turn.request() as turn:
             yield turn
             reply.started_s = self.env.now
             yield from self._serve(reply)
         reply.end_s = self.env.now
 
-    def _serve(self, reply: Reply) -> Steps:
+    def _serve(self, reply: ReplyTrace) -> Steps:
         if self._is_running():
             yield from self._grow(reply)
         has_context = False  # whether the ring holds the KV cache of this reply
@@ -89,7 +89,7 @@ class Session:
     # --- making tokens
     # ---------------------------------------------------------------------------------------------
 
-    def _first_token(self, reply: Reply) -> Answer:
+    def _first_token(self, reply: ReplyTrace) -> Answer:
         """Read the prompt and all tokens so far; the next
         token comes out. False where the ring broke meanwhile.
         """
@@ -110,7 +110,7 @@ class Session:
                 open_recovery.resumed_s, open_recovery.placed = self.env.now, placed
         return done
 
-    def _decode(self, reply: Reply) -> Steps:
+    def _decode(self, reply: ReplyTrace) -> Steps:
         """Tokens until the reply is complete, or the ring is
         broken; conditions and heat may change on the way.
         """
@@ -135,17 +135,17 @@ class Session:
             for k in range(done):
                 self._receive(reply, begin_s + ahead[k])
 
-    def _next_stop(self, reply: Reply) -> int:
+    def _next_stop(self, reply: ReplyTrace) -> int:
         """The number of tokens at which to look up: where an event waits, else at the end."""
         waiting = self.script.next_token(len(reply.times_s)) if reply.number == 0 else None
         return min(waiting or reply.wanted, reply.wanted)
 
-    def _receive(self, reply: Reply, time_s: float) -> None:
+    def _receive(self, reply: ReplyTrace, time_s: float) -> None:
         reply.times_s.append(time_s)
         if reply.number == 0:
             self.script.reached(len(reply.times_s))
 
-    def _pace(self, reply: Reply) -> Pace:
+    def _pace(self, reply: ReplyTrace) -> EpochPace:
         return self.paces.pace(self._needed().placed, self._conditions(), self._row(reply))
 
     # --- heat
@@ -161,7 +161,7 @@ class Session:
         steps = (self.heats[name].step_s(share) for name, share in busy.items())
         return max(min(steps, default=inf), LEAST_STEP_S)
 
-    def _busy(self, pace: Pace, token: int, slow: Mapping[str, float]) -> dict[str, float]:
+    def _busy(self, pace: EpochPace, token: int, slow: Mapping[str, float]) -> dict[str, float]:
         """Share of the time that each device works; work at a throttled clock heats less, in proportion."""
         throttled = {name: condition.slow for name, condition in self._conditions()}
         return {name: pace.busy(name, token, slow) / throttled.get(name, 1.0) for name in self.heats}
@@ -170,16 +170,16 @@ class Session:
         for name, heat in self.heats.items():
             if self.env.now > heat.since_s:
                 heat.advance(self.env.now, busy.get(name, 0.0))
-                self.story.slow.setdefault(name, []).append((self.env.now, heat.slow))
+                self.trace.slow.setdefault(name, []).append((self.env.now, heat.slow))
 
     # --- mending
     # ---------------------------------------------------------------------------------------------------
 
-    def _recover(self, reply: Reply) -> Answer:
+    def _recover(self, reply: ReplyTrace) -> Answer:
         """From a broken ring to a new one that runs; False where the client gives up."""
         recovered = self._open(reply)
         if recovered is None:
-            recovered = Recovered(self.env.now, len(reply.times_s))
+            recovered = RecoveryTrace(self.env.now, len(reply.times_s))
             reply.recoveries.append(recovered)
             yield from self._notice(reply, recovered)
         patience = self.env.timeout(max(0.0, recovered.fault_s + self.recovery.client.give_up - self.env.now))
@@ -198,7 +198,7 @@ class Session:
                 recovered.phases.append(Phase("wait", start_s, self.env.now))
         return False
 
-    def _notice(self, reply: Reply, recovered: Recovered) -> Steps:
+    def _notice(self, reply: ReplyTrace, recovered: RecoveryTrace) -> Steps:
         """Until the client knows; between replies it asks who is there before it sends anything."""
         now_lost = {name: gone for name, gone in self._lost().items() if gone.time_s == recovered.fault_s}
         if not now_lost:
@@ -208,25 +208,25 @@ class Session:
         at_s = self.recovery.notice_s(name, departure, last_s, _mean_gap_s(reply))
         yield from self._phase(recovered, "detect", at_s - self.env.now, None)
 
-    def _load(self, recovered: Recovered, placed: Placed, row: int) -> Answer:
+    def _load(self, recovered: RecoveryTrace, placed: Placed, row: int) -> Answer:
         """The new placement until it runs; False where one of its devices leaves meanwhile."""
         self._run(placed)
-        instance = self._needed()
-        self.story.placements.append((self.env.now, placed))
+        running = self._needed()
+        self.trace.placements.append((self.env.now, placed))
         durations = {
             "release": self.recovery.release_s(),
             "start": self.recovery.start_s(placed),
-            "load": self.recovery.load_s(instance, row),
+            "load": self.recovery.load_s(running, row),
             "warm up": self.recovery.warm_up_s(placed, self._conditions(), row),
         }
         for name, duration_s in durations.items():
-            if not (yield from self._phase(recovered, name, duration_s, None, instance)):
+            if not (yield from self._phase(recovered, name, duration_s, None, running)):
                 return False
             if name == "load":
-                self.recovery.loaded(instance)
+                self.recovery.loaded(running)
         return True
 
-    def _grow(self, reply: Reply) -> Steps:
+    def _grow(self, reply: ReplyTrace) -> Steps:
         """Before a reply: place again where those who have come back make tokens faster."""
         placed, current = self.placer.place(self.members.ready()), self._needed().placed
         if not self.recovery.client.grow or not isinstance(placed, Placed) or placed.number == current.number:
@@ -235,23 +235,23 @@ class Session:
         conditions = self.members.conditions(placed.devices)
         if self.paces.pace(placed, conditions, self._row(reply)).reached_s[-1] > WORTH * now_s:
             return
-        recovered = Recovered(self.env.now, 0, is_planned=True)
+        recovered = RecoveryTrace(self.env.now, 0, is_planned=True)
         reply.recoveries.append(recovered)
         yield from self._load(recovered, placed, self._row(reply))
 
     def _phase(
         self,
-        recovered: Recovered | None,
+        recovered: RecoveryTrace | None,
         name: str,
         duration_s: float,
-        heating: Reply | None,
-        needed: Instance | None = None,
+        heating: ReplyTrace | None,
+        needed: RunningPlacement | None = None,
     ) -> Answer:
         """Let a phase take its time; it ends early, with False, when the ring that it needs breaks."""
         start_s = self.env.now
         if heating is not None:
             self._advance({})  # it has cooled until now
-            needed = self.instance
+            needed = self.running
         timer = self.env.timeout(max(0.0, duration_s))
         while not timer.processed and (needed is None or needed.intact(self.members)):
             yield timer | self.members.changed
@@ -266,28 +266,28 @@ class Session:
     # ----------------------------------------------------------------------------------------------
 
     def _run(self, placed: Placed) -> None:
-        self.instance = Instance(placed, {name: self.members.starts[name] for name in placed.devices})
+        self.running = RunningPlacement(placed, {name: self.members.starts[name] for name in placed.devices})
 
     def _is_running(self) -> bool:
-        return self.instance is not None and self.instance.intact(self.members)
+        return self.running is not None and self.running.intact(self.members)
 
-    def _needed(self) -> Instance:
-        assert self.instance is not None, "only called while a placement exists"
-        return self.instance
+    def _needed(self) -> RunningPlacement:
+        assert self.running is not None, "only called while a placement exists"
+        return self.running
 
     def _conditions(self) -> Conditions:
         return self.members.conditions(self._needed().placed.devices)
 
     def _lost(self) -> dict[str, Departure]:
-        return self.instance.lost(self.members) if self.instance is not None else {}
+        return self.running.lost(self.members) if self.running is not None else {}
 
     @staticmethod
-    def _open(reply: Reply) -> Recovered | None:
+    def _open(reply: ReplyTrace) -> RecoveryTrace | None:
         """The recovery of this reply that is still going on."""
         last = reply.recoveries[-1] if reply.recoveries else None
         return last if last is not None and last.resumed_s is None else None
 
-    def _row(self, reply: Reply) -> int:
+    def _row(self, reply: ReplyTrace) -> int:
         return self.first_row + reply.number
 
 
@@ -303,7 +303,7 @@ def _progress(ahead: list[float], done: int, elapsed_s: float, before: float) ->
     return share if done else before + (1 - before) * share
 
 
-def _mean_gap_s(reply: Reply) -> float | None:
+def _mean_gap_s(reply: ReplyTrace) -> float | None:
     """The client's mean inter-token time (s): each gap counts
     an eighth, what was before the rest; None without a gap.
     """

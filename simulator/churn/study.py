@@ -1,4 +1,4 @@
-"""Study: the stories of many replications of a scenario with events."""
+"""Study: what happens in many replications of a scenario with events."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from math import sqrt
 import numpy as np
 import simpy
 
-from simulator.churn.dice import Dice
 from simulator.churn.facts import with_heat
 from simulator.churn.heat import Heat
 from simulator.churn.membership import Membership
-from simulator.churn.pace import Paces, Rows
+from simulator.churn.pace import EpochPaces, Rows
 from simulator.churn.placing import Placer, survivors
-from simulator.churn.recovery import Recovery
+from simulator.churn.recovery import PhaseDurations
+from simulator.churn.rng import ChurnRng
 from simulator.churn.script import HOUR_S, Script
-from simulator.churn.session import Session
+from simulator.churn.session import ClientSession
 from simulator.churn.spec import HeatSpec, RecoverySpec
-from simulator.churn.story import Story
+from simulator.churn.trace import ChurnTrace
 from simulator.complete import complete
 from simulator.engine.base import engine
 from simulator.laws.law import Exponential
@@ -65,60 +65,60 @@ class Study:
         arrivals = scenario.workload.arrivals
         runs = evening.most if evening else arrivals.count if arrivals else 1
         hot = tuple(name for name, spec in self.scenario.devices.items() if isinstance(spec.heat, HeatSpec))
-        self.paces = Paces(Rows(0, self.replications * runs, runs), hot)
+        self.paces = EpochPaces(Rows(0, self.replications * runs, runs), hot)
         joining = {event.device for event in scenario.events if event.event == "join"}
         self.at_first = tuple(name for name in self.scenario.devices if name not in joining)
         if not joining:
             prepare(survivors(self.scenario, self.at_first))
 
-    def stories(self, progress: Callable[[int, int], None] | None = None) -> list[Story]:
+    def traces(self, progress: Callable[[int, int], None] | None = None) -> list[ChurnTrace]:
         """All replications; `progress` is told how many are done, and of how many."""
         told = []
         for replication in range(self.replications):
-            told.append(self.story(replication))
+            told.append(self.trace(replication))
             if progress is not None:
                 progress(replication + 1, self.replications)
         return told
 
-    def story(self, replication: int) -> Story:
+    def trace(self, replication: int) -> ChurnTrace:
         """One replication, from the first request until every reply is complete or given up."""
-        env, dice = simpy.Environment(), Dice(self.scenario.seed, replication)
+        env, rng = simpy.Environment(), ChurnRng(self.scenario.seed, replication)
         members = Membership(env, self.at_first)
-        script = Script(env, self.scenario.events, members, dice, self.facts.delay("rejoin"))
-        story = Story(replication, happened=script.happened)
+        script = Script(env, self.scenario.events, members, rng, self.facts.delay("rejoin"))
+        trace = ChurnTrace(replication, happened=script.happened)
         client = self.scenario.recovery or RecoverySpec()
         first = next(iter(self.at_first), "")
-        recovery = Recovery(self.facts, client, self.paces, dice, first)
+        recovery = PhaseDurations(self.facts, client, self.paces, rng, first)
         workload = self.scenario.workload
-        session = Session(
+        session = ClientSession(
             env,
             members,
             self.placer,
             self.paces,
             recovery,
             script,
-            story,
-            self._heats(dice),
+            trace,
+            self._heats(rng),
             workload.prompt_tokens,
             replication * self.paces.rows.runs,
         )
         replies = [
             env.process(session.reply(number, asked_s, workload.output_tokens))
-            for number, asked_s in enumerate(self._arrivals(dice))
+            for number, asked_s in enumerate(self._arrivals(rng))
         ]
         env.run(until=env.all_of(replies))
-        return story
+        return trace
 
-    def _arrivals(self, dice: Dice) -> list[float]:
+    def _arrivals(self, rng: ChurnRng) -> list[float]:
         """When requests come (s)."""
         if self.evening is None:
-            return self._written(dice.replication)
+            return self._written(rng.replication)
         gap = Exponential.model_construct(mean=HOUR_S / self.evening.requests_per_hour)
-        now_s = dice.draw("requests", gap)
+        now_s = rng.draw("requests", gap)
         times: list[float] = []
         while now_s < self.evening.hours * HOUR_S and len(times) < self.evening.most:
             times.append(now_s)
-            now_s += dice.draw("requests", gap)
+            now_s += rng.draw("requests", gap)
         return times
 
     def _written(self, replication: int) -> list[float]:
@@ -131,11 +131,11 @@ class Study:
         times: list[float] = np.cumsum(draws[:, 0]).tolist()
         return times
 
-    def _heats(self, dice: Dice) -> dict[str, Heat]:
+    def _heats(self, rng: ChurnRng) -> dict[str, Heat]:
         """Cold devices; how well each one holds its speed differs from replication to replication."""
         found = {}
         for name, spec in self.scenario.devices.items():
             if isinstance(spec.heat, HeatSpec):
-                sustained = spec.heat.sustained * dice.factor(f"heat/{name}", spec.heat.spread)
+                sustained = spec.heat.sustained * rng.factor(f"heat/{name}", spec.heat.spread)
                 found[name] = Heat(spec.heat.approach, min(1.0, max(0.05, sustained)))
         return found

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from simulator.errors import Fault, did_you_mean
 from simulator.files.fields import Branch, Place, field_names, literals, locate
-from simulator.files.tree import Node, Tree, dotted
+from simulator.files.tree import Tree, YamlNode, dotted
 
 __all__ = ["explain"]
 
@@ -60,7 +60,7 @@ LISTS = re.compile(r"(list|tuple|set|frozenset)\b")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class LocatedError:
     """One error of pydantic with the place that it means."""
 
     error: Any
@@ -74,7 +74,7 @@ def explain(error: ValidationError, cls: type[BaseModel], tree: Tree) -> list[Fa
     reported where an unknown one beside it is taken for its misspelling.
     """
     details = error.errors(include_url=False)[:MAX_ERRORS]
-    found = _nearest([Finding(detail, locate(cls, detail["loc"])) for detail in details], 0, tree)
+    found = _nearest([LocatedError(detail, locate(cls, detail["loc"])) for detail in details], 0, tree)
     misspelt = {_suggested(finding, tree) for finding in found if finding.error["type"] == "extra_forbidden"}
     groups = _by_place(
         [finding for finding in found if finding.place.path not in misspelt or not _missing(finding)]
@@ -82,25 +82,25 @@ def explain(error: ValidationError, cls: type[BaseModel], tree: Tree) -> list[Fa
     return [_fault(findings, tree) for findings in groups]
 
 
-def _missing(finding: Finding) -> bool:
+def _missing(finding: LocatedError) -> bool:
     return bool(finding.error["type"] == "missing")
 
 
-def _by_place(found: Sequence[Finding]) -> list[list[Finding]]:
+def _by_place(found: Sequence[LocatedError]) -> list[list[LocatedError]]:
     """Findings that are alternatives (branches of one union, none of them near) belong into one fault."""
-    groups: dict[Any, list[Finding]] = {}
+    groups: dict[Any, list[LocatedError]] = {}
     for number, finding in enumerate(found):
         key = (finding.place.path, "union") if finding.place.branches else (finding.place.path, number)
         groups.setdefault(key, []).append(finding)
     return list(groups.values())
 
 
-def _nearest(found: Sequence[Finding], level: int, tree: Tree) -> list[Finding]:
+def _nearest(found: Sequence[LocatedError], level: int, tree: Tree) -> list[LocatedError]:
     """Keep, of each union's branches at nesting `level`, the
     one that fits the value best; ties are all kept.
     """
-    kept: list[Finding] = []
-    unions: dict[Any, dict[str, list[Finding]]] = {}
+    kept: list[LocatedError] = []
+    unions: dict[Any, dict[str, list[LocatedError]]] = {}
     for finding in found:
         branches = finding.place.branches
         if len(branches) <= level:
@@ -119,11 +119,11 @@ def _nearest(found: Sequence[Finding], level: int, tree: Tree) -> list[Finding]:
     return kept
 
 
-def _at_root(finding: Finding, level: int) -> bool:
+def _at_root(finding: LocatedError, level: int) -> bool:
     return finding.place.path == finding.place.branches[level].path
 
 
-def _distance(branch: Branch, findings: Sequence[Finding], tree: Tree) -> tuple[bool, int]:
+def _distance(branch: Branch, findings: Sequence[LocatedError], tree: Tree) -> tuple[bool, int]:
     """How far a branch is from the value: of another kind altogether, then the number of its faults."""
     node = tree.find(branch.path)
     value = node.value if node else None
@@ -136,14 +136,14 @@ def _distance(branch: Branch, findings: Sequence[Finding], tree: Tree) -> tuple[
     return other_kind, len(findings)
 
 
-def _suggested(finding: Finding, tree: Tree) -> tuple[str | int, ...]:
+def _suggested(finding: LocatedError, tree: Tree) -> tuple[str | int, ...]:
     """The path of the key for which an unknown key is taken, () if for none."""
     hint = _hint(finding, tree)
     names = (name for name in field_names(finding.place.parents) if hint == f", did you mean '{name}'?")
     return next(((*finding.place.path[:-1], name) for name in names), ())
 
 
-def _hint(finding: Finding, tree: Tree) -> str:
+def _hint(finding: LocatedError, tree: Tree) -> str:
     """A suggestion for an unknown key, out of the keys that the file does not give yet."""
     *parent, key = finding.place.path
     node = tree.find(tuple(parent))
@@ -153,7 +153,7 @@ def _hint(finding: Finding, tree: Tree) -> str:
     )
 
 
-def _fault(findings: Sequence[Finding], tree: Tree) -> Fault:
+def _fault(findings: Sequence[LocatedError], tree: Tree) -> Fault:
     path = findings[0].place.path
     if findings[0].error["type"].startswith("union_tag_"):
         path = (*path, _discriminator(findings[0]))
@@ -166,11 +166,11 @@ def _fault(findings: Sequence[Finding], tree: Tree) -> Fault:
     return Fault(dotted(path), reason, line)
 
 
-def _discriminator(finding: Finding) -> str:
+def _discriminator(finding: LocatedError) -> str:
     return str(finding.error["ctx"]["discriminator"]).strip("'").removesuffix("()")
 
 
-def _reason(finding: Finding, tree: Tree) -> str:
+def _reason(finding: LocatedError, tree: Tree) -> str:
     error, place, kind = finding.error, finding.place, finding.error["type"]
     context = error.get("ctx", {})
     if kind == "missing":
@@ -200,7 +200,7 @@ def _near(value: Any, allowed: str) -> str:
     return did_you_mean(str(value)[:SHOWN], re.findall(r"'([^']*)'", allowed))
 
 
-def _advice(node: Node | None, kind: str, context: dict[str, Any]) -> str:
+def _advice(node: YamlNode | None, kind: str, context: dict[str, Any]) -> str:
     if kind in ("literal_error", "enum") and node and node.text:
         return _near(node.text, str(context["expected"]))
     if kind == "string_type" and node and node.text:
@@ -208,7 +208,7 @@ def _advice(node: Node | None, kind: str, context: dict[str, Any]) -> str:
     return ""
 
 
-def _shown(node: Node | None, value: Any) -> str:
+def _shown(node: YamlNode | None, value: Any) -> str:
     """The value as the user wrote it, cut to a line."""
     if node and node.text is not None:
         plain = node.text[:SHOWN] + ("..." if len(node.text) > SHOWN else "")

@@ -16,7 +16,7 @@ import yaml
 from simulator.errors import Fault
 from simulator.files.text import Stop, decode, in_plain_words
 
-__all__ = ["FLOAT", "MAX_DEPTH", "MAX_INTEGER", "MAX_VALUES", "Node", "Tree", "dotted", "parse"]
+__all__ = ["FLOAT", "MAX_DEPTH", "MAX_INTEGER", "MAX_VALUES", "Tree", "YamlNode", "dotted", "parse"]
 
 # Caps of this project, not of YAML: the largest hand-written scenario is some kilobytes and five levels deep.
 MAX_DEPTH = 50
@@ -37,7 +37,7 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(slots=True)
-class Node:
+class YamlNode:
     """One value of the file: `line` is that of its key (or
     of itself in a list), `text` what a scalar says there.
     """
@@ -45,7 +45,7 @@ class Node:
     line: int
     value: Any
     text: str | None = None
-    children: dict[str | int, Node] = field(default_factory=dict)
+    children: dict[str | int, YamlNode] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -54,11 +54,11 @@ class Tree:
     `spoilt` the paths whose value could not be read.
     """
 
-    root: Node | None = None
+    root: YamlNode | None = None
     faults: list[Fault] = field(default_factory=list)
     spoilt: set[str] = field(default_factory=set)
 
-    def find(self, path: tuple[str | int, ...]) -> Node | None:
+    def find(self, path: tuple[str | int, ...]) -> YamlNode | None:
         """The node at `path`, None where the file does not have it."""
         node = self.root
         for key in path:
@@ -114,7 +114,7 @@ class _Frame:
     its value, `dropped` says the value goes nowhere.
     """
 
-    node: Node
+    node: YamlNode
     is_mapping: bool
     name: str | int
     key: str | None = None
@@ -171,13 +171,13 @@ class _Builder:
         self._refuse_extras(event, line)
         if isinstance(event, yaml.AliasEvent):
             self._spoil(f"alias '*{event.anchor:.40}' is not allowed; write the value out", line)
-            self._attach(Node(line, None, ""))
+            self._attach(YamlNode(line, None, ""))
         elif isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event.value, line) if event.implicit[0] else event.value
-            self._attach(Node(line, value, event.value))
+            self._attach(YamlNode(line, value, event.value))
         else:
             is_mapping = isinstance(event, yaml.MappingStartEvent)
-            node = Node(line, {} if is_mapping else [])
+            node = YamlNode(line, {} if is_mapping else [])
             name = self._path()[-1] if self.stack else ""
             self._attach(node)
             self.stack.append(_Frame(node, is_mapping, name))
@@ -210,7 +210,7 @@ class _Builder:
             frame.dropped = True
             self.tree.faults.append(Fault(where, reason, line))
 
-    def _attach(self, node: Node) -> None:
+    def _attach(self, node: YamlNode) -> None:
         frame = self.stack[-1] if self.stack else None
         if frame is None:
             self.tree.root = node

@@ -17,7 +17,7 @@ from simulator import catalog
 from simulator.errors import CatalogError
 from simulator.laws.law import Floats
 from simulator.plan.buy.money import Money, Quote
-from simulator.plan.buy.power import Power, power
+from simulator.plan.buy.power import ClusterPower, power
 from simulator.plan.buy.prices import PriceBook
 from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.run.predict import Prediction, predict
@@ -71,7 +71,7 @@ class Cost(Spec):
     usage: Usage
     devices: tuple[Quote, ...]
     price: float
-    power: Power
+    power: ClusterPower
     electricity: Quote
     tokens_per_s: Estimate
     seconds_per_token: Estimate
@@ -251,7 +251,7 @@ def _names(model: str) -> set[str]:
     return {facts.name, *facts.aliases}
 
 
-def _doubts(book: PriceBook, watts: Power) -> list[str]:
+def _doubts(book: PriceBook, watts: ClusterPower) -> list[str]:
     doubts = [book.doubt()]
     guessed = [device.device for device in watts.devices if device.label == "assumed"]
     if guessed:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.plan.buy.money import Quote
-from simulator.plan.buy.options import Cable, Member, Recipe
+from simulator.plan.buy.options import Cable, Member, ModelChoice
 from simulator.scenario import PlacementSpec, Scenario, WireSpec
 
 __all__ = ["Mix", "fill", "scenario_of"]
@@ -21,7 +21,7 @@ class Mix:
 
     members: tuple[Member, ...]
     layers: tuple[int, ...]
-    recipe: Recipe
+    choice: ModelChoice
     cables: tuple[Cable, ...] = ()
     shared: tuple[tuple[str, Quote], ...] = ()
     """What is bought once: an access point."""
@@ -47,7 +47,7 @@ class Mix:
         words += [f"buy a {quote.what}" for _, quote in self.shared]
         words += [f"join {' and '.join(cable.ends)} ({cable.quote.what})" for cable in self.cables]
         words += [f"leave {name} out" for name in self.left_out]
-        return tuple(words if self.recipe.is_asked else [*words, f"run {self.recipe.title}"])
+        return tuple(words if self.choice.is_asked else [*words, f"run {self.choice.title}"])
 
     @property
     def placement(self) -> dict[str, int]:
@@ -86,7 +86,7 @@ def scenario_of(mix: Mix, base: Scenario, name: str) -> Scenario:
     changes: dict[str, Any] = {
         "name": name,
         "question": f"What does this give: {'; '.join(mix.actions) or 'the layers placed by speed'}?",
-        "model": mix.recipe.model,
+        "model": mix.choice.model,
         "devices": {member.name: member.spec for member in mix.members},
         "wires": tuple(wires),
         "placement": PlacementSpec(rule="manual", layers=mix.placement),

@@ -18,7 +18,7 @@ from simulator.plan.buy.prices import PriceBook
 from simulator.scenario import DeviceSpec, LinkSpec, ModelSpec, Scenario
 from simulator.units import GIB
 
-__all__ = ["ALLOWED", "Cable", "Member", "Recipe", "Shelf", "read_allowed", "shelf"]
+__all__ = ["ALLOWED", "Cable", "Member", "ModelChoice", "Shelf", "read_allowed", "shelf"]
 
 CATEGORIES = {
     "macs": ("Mac",),
@@ -80,8 +80,8 @@ class Cable:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """A model in a quantisation; `quality` orders recipes: more weights first, then more bits for each."""
+class ModelChoice:
+    """A model in a quantisation; `quality` orders choices: more weights first, then more bits for each."""
 
     model: ModelSpec
     title: str
@@ -97,7 +97,7 @@ class Shelf:
     owned: tuple[tuple[Member, ...], ...]
     """For each owned device its states without a change of network: as it is, with more memory."""
     offers: tuple[Member, ...]
-    recipes: tuple[Recipe, ...]
+    choices: tuple[ModelChoice, ...]
     book: PriceBook
     has_network: bool
 
@@ -204,7 +204,7 @@ def shelf(
     wanted = [_to_buy(name, spec, book) for name, spec in scenario.devices.items() if name not in names]
     offers = [*wanted, *_offers(scenario, book, allow)]
     affordable = tuple(offer for offer in offers if offer.price <= budget)
-    return Shelf(scenario, mine, affordable, tuple(_recipes(scenario, book, allow)), book, "network" in allow)
+    return Shelf(scenario, mine, affordable, tuple(_choices(scenario, book, allow)), book, "network" in allow)
 
 
 def _states(name: str, spec: DeviceSpec, book: PriceBook, with_memory: bool) -> Iterator[Member]:
@@ -254,30 +254,30 @@ def _slug(text: str, scenario: Scenario) -> str:
     return name
 
 
-def _recipes(scenario: Scenario, book: PriceBook, allow: Sequence[str]) -> Iterator[Recipe]:
+def _choices(scenario: Scenario, book: PriceBook, allow: Sequence[str]) -> Iterator[ModelChoice]:
     """The model as asked, in fewer bits, and smaller ones of
     its family; a model told by numbers has no others.
     """
     spec = scenario.model
     if spec.layers is not None or spec.gguf or spec.hf_config:
-        yield Recipe(spec, spec.name, (1.0, 1.0), True)
+        yield ModelChoice(spec, spec.name, (1.0, 1.0), True)
         return
     file_format = engine(scenario.engine.name).facts.default_format
     asked = catalog.model(spec.name, spec.quantisation, None if spec.quantisation else file_format)
-    yield _recipe(asked, is_asked=True)
+    yield _choice(asked, is_asked=True)
     ladder = book.data.quantisations[asked.format]
     for quantisation in ladder if "quantisation" in allow else ():
         other = catalog.model(spec.name, quantisation, asked.format)
         if other.total_bytes < asked.total_bytes and other.quantisation != asked.quantisation:
-            yield _recipe(other)
+            yield _choice(other)
     for shape in catalog.models() if "model" in allow else ():
         if shape.family == asked.family and SMALLEST_SHARE <= shape.params_total / asked.params_total < 0.95:
-            yield _recipe(catalog.model(shape.name, None, asked.format))
+            yield _choice(catalog.model(shape.name, None, asked.format))
 
 
-def _recipe(facts: catalog.ModelFacts, *, is_asked: bool = False) -> Recipe:
+def _choice(facts: catalog.ModelFacts, *, is_asked: bool = False) -> ModelChoice:
     quality = (facts.params_total, facts.total_bytes / facts.params_total)
-    return Recipe(
+    return ModelChoice(
         ModelSpec(name=facts.name, quantisation=facts.quantisation),
         f"{facts.name} {facts.quantisation}",
         quality,

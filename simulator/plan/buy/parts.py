@@ -21,7 +21,7 @@ from simulator.placement.shard import Placement
 from simulator.plan.buy.hops import hops_of, orders
 from simulator.plan.buy.mix import Mix, fill
 from simulator.plan.buy.money import Quote
-from simulator.plan.buy.options import Cable, Member, Recipe
+from simulator.plan.buy.options import Cable, Member, ModelChoice
 from simulator.plan.buy.worlds import Worlds
 from simulator.prepare import Prepared, prepare
 from simulator.result.summary import rates
@@ -110,11 +110,11 @@ class Parts:
             self._devices[member.key] = found
         return self._devices[member.key]
 
-    def model(self, recipe: Recipe) -> Model:
-        """The numeric model of a recipe."""
-        if recipe.title not in self._models:
-            self._models[recipe.title] = self._tiny({"any": NO_DEVICE}, model=recipe.model).job.model
-        return self._models[recipe.title]
+    def model(self, choice: ModelChoice) -> Model:
+        """The numeric model of one of the choices."""
+        if choice.title not in self._models:
+            self._models[choice.title] = self._tiny({"any": NO_DEVICE}, model=choice.model).job.model
+        return self._models[choice.title]
 
     def wire(self, cable: Cable) -> Wire:
         """The numeric cable."""
@@ -130,7 +130,7 @@ class Parts:
     def mix(
         self,
         members: tuple[Member, ...],
-        recipe: Recipe,
+        choice: ModelChoice,
         cables: tuple[Cable, ...] = (),
         shared: tuple[tuple[str, Quote], ...] = (),
         left_out: tuple[str, ...] = (),
@@ -139,46 +139,46 @@ class Parts:
         devices = [device for member in members if (device := self.device(member)) is not None]
         if len(devices) < len(members):
             return None
-        layers, room = self.model(recipe).layers, self._room(devices, recipe)
+        layers, room = self.model(choice).layers, self._room(devices, choice)
         if sum(room) < layers or min(room) < 1:
             return None
-        costs_s = [self._layer_s(device, recipe) for device in devices]
+        costs_s = [self._layer_s(device, choice) for device in devices]
         # the best order may leave its first or last device too little room beside embedding and head
-        for order in self._orders_of(members, cables, recipe):
-            caps = self._caps([devices[rank] for rank in order], recipe)
+        for order in self._orders_of(members, cables, choice):
+            caps = self._caps([devices[rank] for rank in order], choice)
             counts = fill(layers, [costs_s[rank] for rank in order], caps)
             if counts is not None:
-                return Mix(tuple(members[rank] for rank in order), counts, recipe, cables, shared, left_out)
+                return Mix(tuple(members[rank] for rank in order), counts, choice, cables, shared, left_out)
             if self.engine.head_on == "all":  # then no order gives more room
                 break
         return None
 
-    def _room(self, devices: list[Device], recipe: Recipe) -> list[int]:
+    def _room(self, devices: list[Device], choice: ModelChoice) -> list[int]:
         """Layers that each device has room for when it holds
         neither embedding nor head: no order gives it more.
         """
-        bare = replace(self._footprint(recipe), embedding_bytes=0.0, head_bytes=0.0)
+        bare = replace(self._footprint(choice), embedding_bytes=0.0, head_bytes=0.0)
         return [bare.room_layers((), device.name, device.usable_bytes) for device in devices]
 
-    def _footprint(self, recipe: Recipe) -> Footprint:
+    def _footprint(self, choice: ModelChoice) -> Footprint:
         """What devices hold at the end of the longest chat."""
         asked = self.scenario.workload
         chats = self.engine.memory_chats(asked.concurrency)
-        return self._costs.footprint(self.model(recipe), asked.prompt_tokens + asked.output_tokens, chats)
+        return self._costs.footprint(self.model(choice), asked.prompt_tokens + asked.output_tokens, chats)
 
-    def _layer_s(self, device: Device, recipe: Recipe) -> float:
-        return seconds_per_layer(device, self.model(recipe), self.workload.prompt_tokens)
+    def _layer_s(self, device: Device, choice: ModelChoice) -> float:
+        return seconds_per_layer(device, self.model(choice), self.workload.prompt_tokens)
 
-    def _caps(self, ring: list[Device], recipe: Recipe) -> list[int]:
+    def _caps(self, ring: list[Device], choice: ModelChoice) -> list[int]:
         """Whole layers that each rank has room for."""
-        footprint, names = self._footprint(recipe), [device.name for device in ring]
+        footprint, names = self._footprint(choice), [device.name for device in ring]
         return [footprint.room_layers(names, device.name, device.usable_bytes) for device in ring]
 
     def _orders_of(
-        self, members: tuple[Member, ...], cables: tuple[Cable, ...], recipe: Recipe
+        self, members: tuple[Member, ...], cables: tuple[Cable, ...], choice: ModelChoice
     ) -> tuple[tuple[int, ...], ...]:
         """Ring orders of these members, the best first."""
-        key = (tuple(member.key for member in members), tuple(cable.ends for cable in cables), recipe.title)
+        key = (tuple(member.key for member in members), tuple(cable.ends for cable in cables), choice.title)
         if key not in self._orders:
             devices = [device for member in members if (device := self.device(member)) is not None]
             cluster = self._cluster(devices, cables)
@@ -189,7 +189,7 @@ class Parts:
                 if i != j
             }
             last = [
-                0.0 if self.engine.head_on == "all" else head_s(device, self.model(recipe))
+                0.0 if self.engine.head_on == "all" else head_s(device, self.model(choice))
                 for device in devices
             ]
             self._orders[key] = orders(hops_of(self._costs.name), edges, last)
@@ -223,7 +223,7 @@ class Parts:
         placement = Placement.from_layers(list(mix.placement.items()), "manual")
         return Job(
             self._cluster(ring, mix.cables),
-            self.model(mix.recipe),
+            self.model(mix.choice),
             placement,
             self._costs,
             self.workload,
@@ -251,20 +251,20 @@ class Parts:
         that same world, noise included; medians keep the order of the worlds.
         """
         slopes = (
-            count * self._slope_s(member, mix.recipe)
+            count * self._slope_s(member, mix.choice)
             for member, count in zip(mix.members, mix.layers, strict=True)
         )
         return float(np.median(1 / np.sum(list(slopes), axis=0)))
 
-    def _slope_s(self, member: Member, recipe: Recipe) -> Floats:
+    def _slope_s(self, member: Member, choice: ModelChoice) -> Floats:
         """Seconds per token of one layer in each world: a ring of one with two layers less the same with one.
 
         The device's own random streams are those of any ring
         that it is part of, so this is exact world by world.
         """
-        key = (f"{member.name}|{member.spec.memory}", recipe.title)
+        key = (f"{member.name}|{member.spec.memory}", choice.title)
         if key not in self._slopes:
-            device, model = self.device(member), self.model(recipe)
+            device, model = self.device(member), self.model(choice)
             assert device is not None
             # no paging: the bound must not pay for what fits elsewhere
             roomy = replace(device, usable_bytes=1e30)

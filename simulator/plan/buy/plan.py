@@ -14,10 +14,10 @@ from simulator.plan.buy.mix import Mix, scenario_of
 from simulator.plan.buy.money import Money, Quote
 from simulator.plan.buy.options import ALLOWED, Shelf, shelf
 from simulator.plan.buy.parts import Parts
-from simulator.plan.buy.power import Power, power
+from simulator.plan.buy.power import ClusterPower, power
 from simulator.plan.buy.prices import PriceBook, PricesFile
 from simulator.plan.buy.reasons import reasons
-from simulator.plan.buy.search import Found, Search, search
+from simulator.plan.buy.search import EvaluatedMix, Search, search
 from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.result.summary import rates
 from simulator.run.predict import Prediction, predict
@@ -145,16 +145,16 @@ def _check(scenario: Scenario) -> None:
         )
 
 
-def _material(front: Sequence[Found]) -> list[Found]:
+def _material(front: Sequence[EvaluatedMix]) -> list[EvaluatedMix]:
     """The front without steps too small to notice: each at
     least 5 % faster than any cheaper one of its quality.
     """
-    kept: list[Found] = []
+    kept: list[EvaluatedMix] = []
     for best in front:
         least = best.tokens_per_s / (1 + MATERIAL)
-        if not any(other.beats(best.mix.price, best.mix.recipe.quality, least) for other in kept):
+        if not any(other.beats(best.mix.price, best.mix.choice.quality, least) for other in kept):
             kept.append(best)
-    return sorted(kept, key=lambda best: (tuple(-q for q in best.mix.recipe.quality), best.mix.price))
+    return sorted(kept, key=lambda best: (tuple(-q for q in best.mix.choice.quality), best.mix.price))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +168,12 @@ class _Judge:
     usage: Usage
     prices: PricesFile | None
 
-    def option(self, best: Found, number: int) -> tuple[PlanOption, Scenario]:
+    def option(self, best: EvaluatedMix, number: int) -> tuple[PlanOption, Scenario]:
         mix = best.mix
         made = scenario_of(mix, self.scenario, f"{self.scenario.name[:50]}_{number}")
         prediction = _predict(made)
         why = reasons(mix, prediction.bottleneck, self.shelf, self.parts)
-        return self._row(prediction, mix.recipe.title, mix.recipe.is_asked, mix, why), made
+        return self._row(prediction, mix.choice.title, mix.choice.is_asked, mix, why), made
 
     def as_it_is(self, own: Sequence[str] | None) -> PlanOption | None:
         """The scenario as written; None where it does not
@@ -185,7 +185,7 @@ class _Judge:
             prediction = _predict(self.scenario)
         except PlacementError:
             return None
-        title = self.shelf.recipes[0].title
+        title = self.shelf.choices[0].title
         return self._row(prediction, title, True, None, (prediction.bottleneck.sentence,))
 
     def _row(
@@ -212,7 +212,7 @@ class _Judge:
             warnings=prediction.prepared.warnings,
         )
 
-    def _per_million(self, prediction: Prediction, price: float, watts: Power) -> Estimate:
+    def _per_million(self, prediction: Prediction, price: float, watts: ClusterPower) -> Estimate:
         """Of replies as long as the scenario's; the prediction's own may be shorter."""
         tokens = self.scenario.workload.output_tokens
         token_s = (prediction.times_s[:, 0].max(axis=0) + (tokens - 1) / rates(prediction.times_s)) / tokens

@@ -10,7 +10,7 @@ from simulator.result.estimate import rounded
 from simulator.run.predict import Prediction
 from simulator.spec import Spec
 
-__all__ = ["DevicePower", "Power", "busy_shares", "device_power", "power"]
+__all__ = ["ClusterPower", "DevicePower", "busy_shares", "device_power", "power"]
 
 
 class DevicePower(Spec):
@@ -26,7 +26,7 @@ class DevicePower(Spec):
     source: str
 
 
-class Power(Spec):
+class ClusterPower(Spec):
     """A cluster: `busy_w` on average while a chat runs, `idle_w` while it waits for one."""
 
     devices: tuple[DevicePower, ...]
@@ -44,11 +44,11 @@ class Power(Spec):
         )
 
 
-def power(prediction: Prediction, own: PricesFile | None = None) -> Power:
+def power(prediction: Prediction, own: PricesFile | None = None) -> ClusterPower:
     """The power of the devices that hold layers; one that is left out is switched off."""
     shares = busy_shares(prediction)
     kinds = {device.name: (device.kind, device.memory_bytes) for device in prediction.prepared.job.ring}
-    return Power(
+    return ClusterPower(
         devices=tuple(
             device_power(name, kind, memory, shares[name], own) for name, (kind, memory) in kinds.items()
         )

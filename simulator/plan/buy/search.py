@@ -16,10 +16,10 @@ import numpy as np
 
 from simulator.plan.buy.mix import Mix
 from simulator.plan.buy.money import Quote
-from simulator.plan.buy.options import Cable, Member, Recipe, Shelf
+from simulator.plan.buy.options import Cable, Member, ModelChoice, Shelf
 from simulator.plan.buy.parts import Parts
 
-__all__ = ["Found", "Search", "mixes", "search"]
+__all__ = ["EvaluatedMix", "Search", "mixes", "search"]
 
 MOST_WIRED_SUBSETS = 4
 """Up to so many wireless devices every subset is wired in turn; beyond: none, each alone, all."""
@@ -28,7 +28,7 @@ CENT = 0.005
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class EvaluatedMix:
     """An evaluated mix: median tokens/s over the search's worlds."""
 
     mix: Mix
@@ -38,7 +38,7 @@ class Found:
         """Whether this one costs no more, runs no lesser a model and is no slower."""
         return (
             self.mix.price <= price + CENT
-            and self.mix.recipe.quality >= quality
+            and self.mix.choice.quality >= quality
             and self.tokens_per_s >= tokens_per_s
         )
 
@@ -47,7 +47,7 @@ class Found:
 class Search:
     """The front, cheapest first, and how it was found."""
 
-    front: tuple[Found, ...]
+    front: tuple[EvaluatedMix, ...]
     considered: int
     evaluated: int
     ceiling: float
@@ -83,29 +83,31 @@ def search(
         range(len(found)),
         key=lambda i: (
             found[i].price,
-            tuple(-q for q in found[i].recipe.quality),
+            tuple(-q for q in found[i].choice.quality),
             -bounds[i],
             len(found[i].actions),
         ),
     )
-    front: list[Found] = []
+    front: list[EvaluatedMix] = []
     evaluated = 0
     for done, i in enumerate(turns):
         if progress is not None and done % 100 == 0:
             progress(done, len(turns))
-        price, quality = found[i].price, found[i].recipe.quality
+        price, quality = found[i].price, found[i].choice.quality
         if prune and any(best.beats(price, quality, bounds[i]) for best in front):
             continue
         evaluated += 1
         rate = float(np.median(parts.rates(found[i])))
-        if not any(best.beats(price, quality, rate) for best in front):
-            front = [
-                best
-                for best in front
-                if not Found(found[i], rate).beats(best.mix.price, best.mix.recipe.quality, best.tokens_per_s)
-            ]
-            front.append(Found(found[i], rate))
-    asked = [bound for mix, bound in zip(found, bounds, strict=True) if mix.recipe.is_asked]
+        if any(best.beats(price, quality, rate) for best in front):
+            continue
+        better = EvaluatedMix(found[i], rate)
+        front = [
+            best
+            for best in front
+            if not better.beats(best.mix.price, best.mix.choice.quality, best.tokens_per_s)
+        ]
+        front.append(better)
+    asked = [bound for mix, bound in zip(found, bounds, strict=True) if mix.choice.is_asked]
     front.sort(key=lambda best: (best.mix.price, best.tokens_per_s))
     return Search(tuple(front), len(found), evaluated, max(asked, default=0.0), is_complete)
 
@@ -113,9 +115,9 @@ def search(
 def mixes(shelf: Shelf, parts: Parts, budget: float, most_purchases: int = 2) -> Iterator[Mix]:
     """Every mix that fits and costs at most `budget`, few purchases first."""
     for members, left_out in _member_sets(shelf, budget, most_purchases):
-        for recipe in shelf.recipes:
-            if parts.mix(members, recipe) is not None:
-                yield from _with_network(shelf, parts, members, left_out, recipe, budget)
+        for choice in shelf.choices:
+            if parts.mix(members, choice) is not None:
+                yield from _with_network(shelf, parts, members, left_out, choice, budget)
 
 
 def _member_sets(
@@ -157,7 +159,7 @@ def _with_network(
     parts: Parts,
     members: tuple[Member, ...],
     left_out: tuple[str, ...],
-    recipe: Recipe,
+    choice: ModelChoice,
     budget: float,
 ) -> Iterator[Mix]:
     """The members with every affordable change of the network between them."""
@@ -172,7 +174,7 @@ def _with_network(
                 price = _price(linked, shared, cables)
                 if price > budget + CENT or (wired and _is_moot(cables, wired)):
                     continue
-                mix = parts.mix(linked, recipe, cables, shared=shared, left_out=left_out)
+                mix = parts.mix(linked, choice, cables, shared=shared, left_out=left_out)
                 if mix is not None:
                     yield mix
 

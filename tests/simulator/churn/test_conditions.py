@@ -44,8 +44,8 @@ def test_a_throttled_device_of_the_local_study() -> None:
     plain = apply(calibration, load(ROOT / "scenarios/local/four_even.yaml", Scenario)).scenario
     throttle = {"event": "throttle", "device": "mini", "at": "0 s", "speed": 0.5}
     written = plain.model_dump(mode="json", exclude_none=True) | {"events": [throttle]}
-    stories = Study(Scenario.model_validate(written), 100).stories()
-    gaps_ms = [1e3 * float(np.median(np.diff(story.replies[0].times_s))) for story in stories]
+    traces = Study(Scenario.model_validate(written), 100).traces()
+    gaps_ms = [1e3 * float(np.median(np.diff(trace.replies[0].times_s))) for trace in traces]
     low, median, high = np.quantile(gaps_ms, [0.05, 0.5, 0.95])
     assert median == pytest.approx(108, abs=1)
     assert 95 < low < high < 115

@@ -109,7 +109,7 @@ def test_the_hot_phone_slows_its_ten_minute_reply_down() -> None:
     from simulator.files import load
 
     hot = load(SCENARIOS / "hot_phone.yaml", Scenario)
-    rows = timeline_table(Study(hot, 8).stories(), "hot").rows["band"]
+    rows = timeline_table(Study(hot, 8).traces(), "hot").rows["band"]
     minutes, rates = (np.array([row[name] for row in rows]) for name in ("t", "median"))
     cold, warm, saving = (
         rates[(minutes > a) & (minutes < b)].mean() for a, b in ((0, 0.3), (7, 8), (8.2, 9))

@@ -12,27 +12,27 @@ from itertools import pairwise
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simulator.churn.story import Story
 from simulator.churn.study import Evening, Study
+from simulator.churn.trace import ChurnTrace
 from simulator.scenario import Scenario
 from tests.simulator.churn.scripts import scenarios
 
 EXAMPLES = int(os.environ.get("CHURN_EXAMPLES", "150"))
 
 
-def checked(story: Story, wanted: int, engine: str) -> None:
-    for reply in story.replies:
+def checked(trace: ChurnTrace, wanted: int, engine: str) -> None:
+    for reply in trace.replies:
         assert len(reply.times_s) <= wanted
         assert reply.complete != reply.given_up, "a reply is complete or given up"
         if engine != "exo-legacy":  # whose broadcasts may overtake each other, and then arrive together
             assert len(set(reply.times_s)) == len(reply.times_s), "two tokens at once: one of them is doubled"
-    tokens_join_up(story)
-    assert all(a <= b for a, b in pairwise(moments(story))), "time ran backward"
+    tokens_join_up(trace)
+    assert all(a <= b for a, b in pairwise(moments(trace))), "time ran backward"
 
 
-def tokens_join_up(story: Story) -> None:
+def tokens_join_up(trace: ChurnTrace) -> None:
     """Each epoch begins with the token after the last one of the epoch before."""
-    for reply in story.replies:
+    for reply in trace.replies:
         starts = [token for token, _ in reply.epochs]
         assert starts == sorted(set(starts))
         assert not starts or starts[0] == 0
@@ -45,29 +45,29 @@ def tokens_join_up(story: Story) -> None:
                 assert before <= recovered.fault_s <= recovered.resumed_s
 
 
-def moments(story: Story) -> Iterator[float]:
+def moments(trace: ChurnTrace) -> Iterator[float]:
     """The times of each reply's tokens and phases, reply by reply: one is made at a time."""
-    for reply in story.replies:
+    for reply in trace.replies:
         stamps = [reply.started_s, *reply.times_s]
         assert stamps == sorted(stamps)
         for recovered in reply.recoveries:
             phases = [time for phase in recovered.phases for time in phase[1:]]
             assert phases == sorted(phases)
             assert all(time >= recovered.fault_s for time in phases)
-    yield from (happening.time_s for happening in story.happened)
+    yield from (happening.time_s for happening in trace.happened)
 
 
-def memory_holds(story: Story) -> None:
-    for _, placed in story.placements:
+def memory_holds(trace: ChurnTrace) -> None:
+    for _, placed in trace.placements:
         assert all(use.fits for use in placed.memory)
         assert sum(shard.layers for shard in placed.job.shards) == placed.job.model.layers
 
 
-def nobody_works_who_has_left(story: Story) -> None:
-    for at_s, placed in story.placements:
+def nobody_works_who_has_left(trace: ChurnTrace) -> None:
+    for at_s, placed in trace.placements:
         latest = {
             happening.device: happening.what
-            for happening in story.happened
+            for happening in trace.happened
             if happening.time_s < at_s and happening.what in ("drop", "rejoin", "join")
         }
         assert "drop" not in {latest.get(name) for name in placed.devices}
@@ -82,16 +82,16 @@ def nobody_works_who_has_left(story: Story) -> None:
 def test_any_script_ends_and_loses_nothing(scenario: Scenario, evening: bool) -> None:
     requests = Evening(0.01, 300) if evening else None
     study = Study(scenario, 2, requests)
-    stories = study.stories()
-    for story in stories:
-        checked(story, scenario.workload.output_tokens, scenario.engine.name)
-        memory_holds(story)
-        nobody_works_who_has_left(story)
-    again = Study(scenario, 2, requests).stories()
-    assert [told(story) for story in again] == [told(story) for story in stories]
+    traces = study.traces()
+    for trace in traces:
+        checked(trace, scenario.workload.output_tokens, scenario.engine.name)
+        memory_holds(trace)
+        nobody_works_who_has_left(trace)
+    again = Study(scenario, 2, requests).traces()
+    assert [told(trace) for trace in again] == [told(trace) for trace in traces]
 
 
-def told(story: Story) -> bytes:
+def told(trace: ChurnTrace) -> bytes:
     """All that happened, to the last bit of every time."""
     replies = [
         (
@@ -101,8 +101,8 @@ def told(story: Story) -> bytes:
             [token for token, _ in reply.epochs],
             [(r.fault_s, r.phases, r.resumed_s, r.refusals) for r in reply.recoveries],
         )
-        for reply in story.replies
+        for reply in trace.replies
     ]
     return repr(
-        (replies, story.happened, [(at, placed.devices) for at, placed in story.placements], story.slow)
+        (replies, trace.happened, [(at, placed.devices) for at, placed in trace.placements], trace.slow)
     ).encode()

@@ -11,8 +11,8 @@ import pytest
 from simulator.churn.estimate import lost_tokens_per_hour, predict_dropout
 from simulator.churn.placing import survivors
 from simulator.churn.spec import RecoverySpec
-from simulator.churn.story import Recovered, Reply
 from simulator.churn.study import Evening, Study
+from simulator.churn.trace import RecoveryTrace, ReplyTrace
 from simulator.engine.base import engine, engines
 from simulator.errors import CatalogError, PlacementError
 from simulator.prepare import prepare
@@ -38,8 +38,8 @@ def certain(engine: str = "exo", **changes: Any) -> Scenario:
     return Scenario.model_validate(plain | changes)
 
 
-def one(asked: Scenario) -> tuple[Reply, Recovered]:
-    reply = Study(asked, 1).story(0).replies[0]
+def one(asked: Scenario) -> tuple[ReplyTrace, RecoveryTrace]:
+    reply = Study(asked, 1).trace(0).replies[0]
     return reply, reply.recoveries[0]
 
 
@@ -52,7 +52,7 @@ def test_without_events_it_is_the_ordinary_simulation(engine: str) -> None:
             "devices": {name: spec.model_copy(update={"heat": None}) for name, spec in calm.devices.items()}
         }
     )
-    told = [story.replies[0].times_s for story in Study(calm, 5).stories()]
+    told = [trace.replies[0].times_s for trace in Study(calm, 5).traces()]
     assert np.array(told) == pytest.approx(token_times_s(prepare(calm).job, 5)[0].T, rel=1e-12)
 
 
@@ -84,8 +84,8 @@ def test_exos_state_shows_a_loss_after_the_probe_and_one_report() -> None:
     """Our client against the recordings: 3.2 s until it knows, 1 to 2 s until every survivor has reported once more."""
     losses = [
         found
-        for story in Study(certain(events=[drop()]), 40).stories()
-        for found in story.replies[0].recoveries
+        for trace in Study(certain(events=[drop()]), 40).traces()
+        for found in trace.replies[0].recoveries
     ]
     assert all(2.5 <= loss.spent_s("detect") <= 3.5 for loss in losses)
     assert all(0.5 <= loss.spent_s("decide") <= 1.6 for loss in losses)
@@ -94,7 +94,7 @@ def test_exos_state_shows_a_loss_after_the_probe_and_one_report() -> None:
 def test_exo_itself_notices_after_40_to_51_seconds() -> None:
     """Recorded: 39.8, 46.0, 47.9 and 49.0 s; a client that never loses patience waits for that."""
     asked = certain(events=[drop("delta")], recovery={"time_out_least": "1000 s", "time_out_most": "2000 s"})
-    waits = [story.replies[0].recoveries[0].spent_s("detect") for story in Study(asked, 40).stories()]
+    waits = [trace.replies[0].recoveries[0].spent_s("detect") for trace in Study(asked, 40).traces()]
     assert 40 <= min(waits) < 43
     assert 48 < max(waits) <= 51
 
@@ -211,10 +211,10 @@ def test_a_second_loss_during_the_recovery_starts_it_again() -> None:
 
 def test_a_returned_device_is_taken_in_before_the_next_reply() -> None:
     events = [drop("alpha", 5, back_after="5 s")]
-    story = Study(certain(events=events), 1, Evening(0.2, 100)).story(0)
-    assert "alpha" not in story.replies[0].epochs[-1][1].devices
-    assert "alpha" in story.replies[-1].epochs[-1][1].devices
-    assert any(found.is_planned for reply in story.replies for found in reply.recoveries)
+    trace = Study(certain(events=events), 1, Evening(0.2, 100)).trace(0)
+    assert "alpha" not in trace.replies[0].epochs[-1][1].devices
+    assert "alpha" in trace.replies[-1].epochs[-1][1].devices
+    assert any(found.is_planned for reply in trace.replies for found in reply.recoveries)
 
 
 @pytest.mark.parametrize(
@@ -231,11 +231,11 @@ def test_what_changes_for_good_is_as_if_it_had_always_been(
     event: dict[str, Any], change: dict[str, Any]
 ) -> None:
     """From the next token on the gaps are those of a scenario written that way; the token in the making is both."""
-    changed = Study(certain(events=[{**event, "device": "beta", "at_token": 12}]), 1).story(0).replies[0]
+    changed = Study(certain(events=[{**event, "device": "beta", "at_token": 12}]), 1).trace(0).replies[0]
     devices = certain().model_dump(mode="json", exclude_none=True)["devices"]
     devices["beta"] |= change
-    always = Study(certain(devices=devices, placement={"layers": _layers(certain())}), 1).story(0).replies[0]
-    never = Study(certain(), 1).story(0).replies[0]
+    always = Study(certain(devices=devices, placement={"layers": _layers(certain())}), 1).trace(0).replies[0]
+    never = Study(certain(), 1).trace(0).replies[0]
     assert np.diff(changed.times_s)[11:] == pytest.approx(np.diff(always.times_s)[11:])
     assert np.diff(changed.times_s)[:11] == pytest.approx(np.diff(never.times_s)[:11])
 
@@ -249,7 +249,7 @@ def test_a_throttled_device_takes_as_much_longer() -> None:
         certain(events=[{"event": "throttle", "device": "beta", "at": "0 s", "speed": 0.25}]), 1
     )
     calm = Study(certain(), 1)
-    slow, fast = (np.diff(study.story(0).replies[0].times_s)[5] for study in (throttled, calm))
+    slow, fast = (np.diff(study.trace(0).replies[0].times_s)[5] for study in (throttled, calm))
     job = prepare(certain()).job
     beta = next(device for device in job.ring if device.name == "beta")
     stage_s = job.placement.layer_counts["beta"] * job.model.layer_bytes / beta.speed.decode_bandwidth
@@ -262,7 +262,7 @@ def test_heat_slows_a_long_reply_down() -> None:
     base = certain(events=[]).model_dump(mode="json", exclude_none=True)
     base["devices"]["gamma"]["heat"] = {"approach": "1 s", "sustained": 0.5}
     base["workload"] = {"prompt_tokens": 16, "output_tokens": 400, "runs": 1}
-    reply = Study(Scenario.model_validate(base), 1).story(0).replies[0]
+    reply = Study(Scenario.model_validate(base), 1).trace(0).replies[0]
     gaps = np.diff(reply.times_s)
     assert gaps[-1] > 1.05 * gaps[2]
     blocks = [float(np.mean(gaps[k : k + 40])) for k in range(0, 360, 40)]
@@ -275,7 +275,7 @@ def test_other_peoples_random_numbers_do_not_move() -> None:
     other = {"event": "background_load", "device": "alpha", "rate": "2000 /h", "load": 0.1, "lasting": "1 s"}
     work = {"prompt_tokens": 16, "output_tokens": 300, "runs": 1}
     alone, together = (
-        Study(certain(events=events, workload=work), 1).story(0).happened
+        Study(certain(events=events, workload=work), 1).trace(0).happened
         for events in ([flap], [flap, other])
     )
     first = next(found for found in alone if found.what == "drop")
@@ -315,11 +315,11 @@ def test_requests_may_be_written_in_the_scenario() -> None:
     trace = certain(
         workload={"prompt_tokens": 16, "output_tokens": 4, "arrivals": {"times": ["1 s", "30 s"]}}
     )
-    assert [reply.asked_s for reply in Study(trace, 1).story(0).replies] == [1.0, 30.0]
+    assert [reply.asked_s for reply in Study(trace, 1).trace(0).replies] == [1.0, 30.0]
     poisson = certain(
         workload={"prompt_tokens": 16, "output_tokens": 4, "arrivals": {"rate": "60 /h", "chats": 7}}
     )
-    replies = Study(poisson, 1).story(0).replies
+    replies = Study(poisson, 1).trace(0).replies
     assert len(replies) == 7
     assert all(a.end_s <= b.started_s for a, b in pairwise(replies)), "one reply is made at a time"
 
@@ -349,8 +349,8 @@ def test_a_loss_later_than_a_token() -> None:
     asked = certain("llama-rpc", events=[drop(), drop("delta", later="0.3 s")])
     reply, loss = one(asked)
     assert reply.complete
-    assert [found.device for found in Study(asked, 1).story(0).happened] == ["beta", "delta"]
-    first, second = Study(asked, 1).story(0).happened
+    assert [found.device for found in Study(asked, 1).trace(0).happened] == ["beta", "delta"]
+    first, second = Study(asked, 1).trace(0).happened
     assert second.time_s - first.time_s == pytest.approx(0.3)
     assert loss.placed is not None
     assert not {"beta", "delta"} & set(loss.placed.devices)
@@ -400,5 +400,5 @@ def test_taking_in_a_returned_device_is_estimated() -> None:
     predicted = predict_dropout(asked, 3)
     assert predicted.regrown_s is not None
     assert predicted.regrown_tokens_per_s is not None
-    second = predicted.stories[0].replies[1]
+    second = predicted.traces[0].replies[1]
     assert predicted.regrown_s.median == pytest.approx(second.times_s[0] - second.started_s, rel=0.05)

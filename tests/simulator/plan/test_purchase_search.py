@@ -161,7 +161,7 @@ devices:
     )
     options, parts = planner(scenario, 0)
     members = tuple(states[0] for states in options.owned)
-    mix = parts.mix(members, options.recipes[0])
+    mix = parts.mix(members, options.choices[0])
     assert mix is not None
     assert mix.members[1].name == "phone"  # neither the embedding of the first nor the head of the last
     prepare(scenario_of(mix, scenario, "made"))
@@ -179,7 +179,7 @@ def test_pruning_loses_nothing(engine_name: str) -> None:
     full = search(options, parts, 850, most_purchases=1, prune=False)
 
     def points(found):
-        return [(round(best.mix.price, 2), best.mix.recipe.title, best.tokens_per_s) for best in found.front]
+        return [(round(best.mix.price, 2), best.mix.choice.title, best.tokens_per_s) for best in found.front]
 
     assert points(pruned) == points(full)
     assert full.evaluated == full.considered == pruned.considered
@@ -201,7 +201,7 @@ def test_the_front_is_a_front_within_the_budget() -> None:
     front = search(options, parts, 700).front
     assert all(best.mix.price <= 700.01 for best in front)
     for one, other in permutations(front, 2):
-        assert not one.beats(other.mix.price, other.mix.recipe.quality, other.tokens_per_s)
+        assert not one.beats(other.mix.price, other.mix.choice.quality, other.tokens_per_s)
 
 
 # --- published rows: a slower device added or removed ---------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Dice: the random numbers of one replication's churn; each name is a stream of its own, counted from 0."""
+"""The random numbers of one replication's churn; each name is a stream of its own, counted from 0."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from simulator.laws.law import Constant, Law
 from simulator.laws.streams import Streams
 
-__all__ = ["Dice"]
+__all__ = ["ChurnRng"]
 
 
 @dataclass(slots=True)
-class Dice:
+class ChurnRng:
     """Draws of replication `replication` of a study with this seed."""
 
     seed: int
     replication: int
-    _thrown: Counter[str] = field(default_factory=Counter)
+    _drawn: Counter[str] = field(default_factory=Counter)
 
     def draw(self, name: str, law: Law) -> float:
         """The next draw (s) of the stream `name`; other names' draws do not move it."""
         if isinstance(law, Constant):
             return law.value
-        number = self._thrown[name]
-        self._thrown[name] += 1
+        number = self._drawn[name]
+        self._drawn[name] += 1
         return float(Streams(self.seed, self.replication).draws(f"churn/{name}/{number}", law, 1)[0, 0])
 
     def factor(self, name: str, log_sd: float) -> float:

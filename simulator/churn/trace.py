@@ -10,7 +10,7 @@ from typing import NamedTuple
 from simulator.churn.placing import Placed
 from simulator.churn.script import Happening
 
-__all__ = ["Phase", "Recovered", "Reply", "Story"]
+__all__ = ["ChurnTrace", "Phase", "RecoveryTrace", "ReplyTrace"]
 
 
 class Phase(NamedTuple):
@@ -22,7 +22,7 @@ class Phase(NamedTuple):
 
 
 @dataclass(slots=True)
-class Recovered:
+class RecoveryTrace:
     """One recovery: from the loss to the next token, several losses in a row included."""
 
     fault_s: float
@@ -49,7 +49,7 @@ class Recovered:
 
 
 @dataclass(slots=True)
-class Reply:
+class ReplyTrace:
     """One request as its client sees it."""
 
     number: int
@@ -62,7 +62,7 @@ class Reply:
     """Arrival of each token, in the order of the text."""
     epochs: list[tuple[int, Placed]] = field(default_factory=list)
     """The first token made with each placement."""
-    recoveries: list[Recovered] = field(default_factory=list)
+    recoveries: list[RecoveryTrace] = field(default_factory=list)
     end_s: float = 0.0
     given_up: bool = False
     """The client got no token for longer than it has patience."""
@@ -74,11 +74,11 @@ class Reply:
 
 
 @dataclass(slots=True)
-class Story:
+class ChurnTrace:
     """One replication."""
 
     replication: int
-    replies: list[Reply] = field(default_factory=list)
+    replies: list[ReplyTrace] = field(default_factory=list)
     happened: list[Happening] = field(default_factory=list)
     placements: list[tuple[float, Placed]] = field(default_factory=list)
     """Every placement that was loaded, and when it was asked for."""
