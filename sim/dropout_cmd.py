@@ -102,12 +102,12 @@ def evening(
 
 
 def _with_drop(scenario: Scenario, device: str | None, at_token: int | None, silent: bool) -> Scenario:
-    """The scenario with one drop more; raises SimulatorError where it would have no event at all."""
+    """The scenario with one drop more; raises SimulatorError where nothing would happen at all."""
     from simulator.churn.spec import Drop
     from simulator.errors import SimulatorError, did_you_mean
 
     if device is None:
-        if not scenario.events:
+        if not scenario.events and not any(spec.heat for spec in scenario.devices.values()):
             raise SimulatorError(
                 f"{scenario.name} has no events; add `events:` to the file, or name a --device to drop"
             )

@@ -256,6 +256,7 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
                 f"{name}: the catalogue knows no {device.kind} with {format_bytes(device.memory)}; check its "
                 "memory"
             )
-    if scenario.events or any(device.heat for device in scenario.devices.values()):
-        warnings.append("events and heat are not part of this prediction; `sim dropout` shows what they do")
+    if scenario.events:
+        kinds = ", ".join(dict.fromkeys(event.event for event in scenario.events))
+        warnings.append(f"events ({kinds}) are not part of this prediction; `sim dropout` predicts with them")
     return tuple(warnings)

@@ -11,13 +11,15 @@ how well they predict runs left out; cooling follows from the equation and has n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, inf, log1p
 
 from simulator.churn.spec import HeatSpec
 
-__all__ = ["Heat", "busy_speed"]
+__all__ = ["Heat", "busy_speed", "settled_slow_down"]
 
+ROUNDS = 100  # of a contraction: far more than its digits need
 SPEED_STEP = 0.02  # a device's speed is renewed when it has changed by about this share
 
 
@@ -28,6 +30,25 @@ def busy_speed(spec: HeatSpec, elapsed_s: float) -> float:
     1.0
     """
     return spec.sustained + (1 - spec.sustained) * exp(-elapsed_s / spec.approach)
+
+
+def settled_slow_down(shares: Mapping[str, float], laws: Mapping[str, HeatSpec]) -> float:
+    """How many times as long a token takes once every hot device is steady; `shares` of a cold token's time.
+
+    Device d works `f_d s_d` of a token's `G = 1 + sum (f_d - 1) s_d` and settles at `f_d = 1 + k_d f_d s_d /
+    G`: a fixed point, found by going round, because the slower one device is the more the others rest.
+
+    >>> settled_slow_down({"phone": 1.0}, {"phone": HeatSpec(approach="40 s", sustained="50 %")})
+    2.0
+    """
+    slow = dict.fromkeys(laws, 1.0)
+    for _ in range(ROUNDS):
+        token = 1 + sum((slow[name] - 1) * shares.get(name, 0.0) for name in laws)
+        slow = {
+            name: 1 + (1 / law.sustained - 1) * min(1.0, slow[name] * shares.get(name, 0.0) / token)
+            for name, law in laws.items()
+        }
+    return 1 + sum((slow[name] - 1) * shares.get(name, 0.0) for name in laws)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from simulator.churn.facts import with_heat
+from simulator.churn.heat import settled_slow_down
+from simulator.churn.spec import HeatSpec
 from simulator.laws.law import Floats
 from simulator.prepare import Prepared, prepare
 from simulator.result.bottleneck import Bottleneck, bottleneck
@@ -21,6 +24,7 @@ from simulator.runtime.cost import decode_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.record import Recorder
 from simulator.scenario import Label, Scenario
+from simulator.units import format_seconds
 from simulator.version import VERSION
 
 __all__ = ["Prediction", "label", "predict"]
@@ -149,7 +153,7 @@ def predict(
         what_ifs=alternatives(prepared, limit) if with_what_ifs else (),
         replay=replays[middle] if middle in replays else replay(job, middle),
         replayed_row=middle,
-        warnings=doubts + prepared.warnings + _doubts(prepared, summary),
+        warnings=doubts + prepared.warnings + _left_out_heat(prepared, shares) + _doubts(prepared, summary),
     )
 
 
@@ -178,6 +182,24 @@ def _stages(prepared: Prepared) -> tuple[Estimate, ...]:
             device.speed.label,
         )
         for device, shard in zip(job.ring, job.shards, strict=True)
+    )
+
+
+def _left_out_heat(prepared: Prepared, shares: tuple[PathShare, ...]) -> tuple[str, ...]:
+    """That devices are taken for cold, and how much that can matter."""
+    devices = with_heat(prepared.scenario).devices
+    laws = {name: spec.heat for name, spec in devices.items() if isinstance(spec.heat, HeatSpec)}
+    if not laws:
+        return ()
+    busy: dict[str, float] = {}
+    for part in shares:
+        if part.kind != "queue":
+            busy[part.where] = busy.get(part.where, 0.0) + part.share
+    kept = 1 / settled_slow_down(busy, laws)
+    approach = format_seconds(max(law.approach for law in laws.values()), 2)
+    return (
+        f"{', '.join(laws)}: taken for cold; after some {approach} of work their heat leaves a reply about "
+        f"{kept:.0%} of these tokens/s; `sim dropout` predicts it as it comes",
     )
 
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from math import exp, inf
+from pathlib import Path
 
+import numpy as np
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from scripts.fit_heat import FOLDS, curves, errors, fit, phone_spread
+from sim import dropout_cmd
 from simulator.catalog.tables import tree
 from simulator.churn.facts import heat_of, with_heat
-from simulator.churn.heat import SPEED_STEP, Heat, busy_speed
+from simulator.churn.heat import SPEED_STEP, Heat, busy_speed, settled_slow_down
 from simulator.churn.spec import HeatSpec
+from simulator.churn.study import Study
 from simulator.errors import CatalogError
-from simulator.scenario import DeviceSpec
+from simulator.files import dump
+from simulator.prepare import prepare
+from simulator.result.critical import critical_shares
+from simulator.run.evaluate import replay, token_times_s
+from simulator.run.predict import predict
+from simulator.scenario import DeviceSpec, Scenario
 from tests.simulator.churn.scripts import scenario
 
 PHONE = HeatSpec(approach="40 s", sustained=0.5)
@@ -110,3 +122,51 @@ def test_every_law_names_its_source() -> None:
     for entry in [*tree("heat")["kinds"], tree("heat")["battery_saver"]]:
         assert entry["source"]
         assert entry["confidence"] in ("exact-from-table", "read-from-text", "assumed")
+
+
+def _hot_pair() -> Scenario:
+    """Two devices that keep four fifths and half of their speed, in a reply many times as long as that takes."""
+    calm = scenario("llama-rpc").model_dump(mode="json", exclude_none=True)
+    devices = {name: calm["devices"][name] | {"noise": {"sigma": 0}} for name in ("alpha", "gamma")}
+    devices["alpha"]["heat"] = {"approach": "1 s", "sustained": 0.8}
+    devices["gamma"]["heat"] = {"approach": "2 s", "sustained": 0.5}
+    work = {"prompt_tokens": 16, "output_tokens": 300, "runs": 1}
+    return Scenario.model_validate(calm | {"devices": devices, "workload": work, "replications": 60})
+
+
+def test_a_long_reply_settles_where_the_fixed_point_is() -> None:
+    """Simulated token by token, the last fifty tokens take what the closed form says."""
+    asked = _hot_pair()
+    prepared = prepare(asked)
+    cold_s = token_times_s(prepared.job, 1)[0, -50:, 0]
+    parts = critical_shares([replay(prepared.job)])
+    busy = {name: sum(part.share for part in parts if part.where == name) for name in asked.devices}
+    hot_s = np.array(Study(asked, 1).trace(0).replies[0].times_s[-50:])
+    slower = (hot_s[-1] - hot_s[0]) / (cold_s[-1] - cold_s[0])
+    laws = {name: spec.heat for name, spec in asked.devices.items() if isinstance(spec.heat, HeatSpec)}
+    assert slower > 1.2
+    assert slower == pytest.approx(settled_slow_down(busy, laws), rel=0.02)
+
+
+def test_a_prediction_says_what_heat_would_leave_of_it() -> None:
+    (said,) = [warning for warning in predict(_hot_pair(), with_what_ifs=False).warnings if "cold" in warning]
+    assert re.fullmatch(
+        r"alpha, gamma: taken for cold; after some 2 s of work .* about 8\d% of .*`sim dropout`.*", said
+    )
+
+
+def test_heat_alone_is_enough_for_the_command_that_knows_it(tmp_path: Path) -> None:
+    dump(_hot_pair(), tmp_path / "hot.yaml")
+    app = typer.Typer()
+    app.command()(dropout_cmd.dropout)
+    arguments = [
+        str(tmp_path / "hot.yaml"),
+        "--replications",
+        "3",
+        "--no-charts",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "no reply lost its ring" in result.output

@@ -178,7 +178,8 @@ def test_sim_dropout_writes_and_prints(tmp_path: Path) -> None:
 
 
 def test_sim_dropout_without_a_loss_says_what_to_do(tmp_path: Path) -> None:
-    dump(scenario(), tmp_path / "calm.yaml")
+    devices = {name: spec.model_copy(update={"heat": None}) for name, spec in scenario().devices.items()}
+    dump(scenario().model_copy(update={"devices": devices}), tmp_path / "calm.yaml")
     with pytest.raises(Exception, match="add `events:` to the file, or name a --device"):
         run("dropout", str(tmp_path / "calm.yaml"))
     with pytest.raises(Exception, match="'betta' is no device of churn.*did you mean 'beta'"):
