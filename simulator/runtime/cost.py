@@ -51,8 +51,8 @@ def seconds_per_layer(device: Device, model: Model, context: float = 0.0) -> flo
 
 
 def head_s(device: Device, model: Model, batch: int = 1) -> float:
-    """Seconds of final norm and output head: `max(head_bytes
-    / decode_bandwidth, batch * head_flops / prefill_flops)`.
+    """Seconds of final norm and output head: `max(read, flops) * crowding` with `read = head_bytes /
+    decode_bandwidth` and `flops = batch * head_flops / prefill_flops`.
     """
     speed = device.speed
     read_s = model.head_bytes / speed.decode_bandwidth
@@ -63,8 +63,9 @@ def prefill_s(device: Device, model: Model, layers: int, tokens: int, context: i
     """Seconds that a chunk of `tokens` prompt tokens spends
     in `layers` layers after `context` earlier tokens.
 
-    `max(flops / prefill_flops, weights / decode_bandwidth) + layers * layer_overhead` with `flops = layers *
-    (mixture_cost tokens * layer_flops + 4 hidden (tokens * context + tokens**2 / 2))`: causal attention.
+    `(max(flops / prefill_flops, weights / decode_bandwidth) + layers * layer_overhead) * crowding` with
+    `flops = layers * (prefill_mixture_cost tokens * layer_flops + 4 hidden (tokens * context + tokens**2 /
+    2))`, causal attention and the factor for experts only, and `weights = layers * layer_bytes_read(tokens)`.
     """
     if tokens <= 0 or layers == 0:
         return 0.0

@@ -40,7 +40,7 @@ class Recorder:
     """(session, token, time in s, span that made it)."""
 
     def span(self, kind: str, where: str, step: int, start_s: float, end_s: float, cause: int) -> int:
-        """Add a span and return its index; without spans do nothing and return -1."""
+        """Add a span and return its index; one of no length, or none that is kept, passes on its cause."""
         if not self.keep_spans or end_s <= start_s:
             return cause
         self.spans.append(Span(kind, where, step, start_s, end_s, cause))
