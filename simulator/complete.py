@@ -127,6 +127,7 @@ def _model_by_numbers(spec: ModelSpec, engine_name: str) -> ModelSpec:
 def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceSpec:
     if spec.kind is None:
         _must_say(name, spec)
+        # a machine told by numbers: what its system keeps for itself is the person's to leave out
         usable = spec.usable_memory or spec.memory
         filled = _filled(
             spec,
@@ -192,6 +193,7 @@ def _catalogue_speed(
         context_cost=platform.kv_cost,
         mixture_cost=platform.decode_mixture_cost,
         prefill_mixture_cost=platform.prefill_mixture_cost,
+        # independent errors of two factors: their logarithms' variances add
         decode_spread=hypot(decode.log_sd, share_log_sd),
         prefill_spread=hypot(platform.prefill_log_sd, share_log_sd),
         label="measured" if decode.label == "measured" and share == 1 else "assumed",

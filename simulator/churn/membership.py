@@ -99,6 +99,7 @@ class Membership:
 
     def _get_ready(self, name: str, start: int, after_s: float) -> Generator[simpy.Event, Any, None]:
         yield self.env.timeout(after_s)
+        # it may have left, and even have come back, while it started
         if self.is_present(name) and self.starts[name] == start:
             self._ready[name] = start
             self._tell()
@@ -123,6 +124,7 @@ class Membership:
         return tuple((name, found[name]) for name in names if found.get(name, NORMAL) != NORMAL)
 
     def _tell(self) -> None:
+        # the next event is in place before anybody wakes, or they would wait for one that is over
         happened, self.changed = self.changed, self.env.event()
         happened.succeed()
 

@@ -86,6 +86,7 @@ class EpochPace:
         own = self.added_s.get(device)
         if own is None:
             return 0.0
+        # the first token has no gap: the prompt that it comes out of is not in this table
         k = min(max(token, 1), len(own) - 1)
         gap_s = (
             self.reached_s[k]
@@ -109,6 +110,7 @@ class EpochPaces:
 
     def pace(self, placed: Placed, conditions: Conditions, row: int) -> EpochPace:
         """The pace of one row's whole reply under these conditions."""
+        # the number stands for the placement: hashing a whole job would cost more than the table saves
         key = (placed.number, conditions, row)
         if key not in self._paces:
             workload = placed.job.workload
@@ -149,6 +151,7 @@ class EpochPaces:
                     "prompt_tokens": asked[0],
                     "output_tokens": asked[1],
                     "runs": self.rows.runs,
+                    # one reply is made at a time: who comes meanwhile queues in the session
                     "concurrency": 1,
                     "arrivals": None,
                 }
@@ -172,5 +175,6 @@ def _hotter(conditions: Conditions, name: str) -> Conditions:
     """The conditions with one device at half its speed."""
     found = dict(conditions)
     before = found.get(name, NORMAL)
+    # twice, so that the difference to the cold times is what one unit of slow-down adds
     found[name] = replace(before, slow=2 * before.slow)
     return tuple(sorted(found.items(), key=lambda item: item[0]))

@@ -82,6 +82,7 @@ class PhaseDurations:
         own = self.facts.law(f"engine_notices_{'silent' if departure.silent else 'killed'}")
         if own is not None and not (name == self.first and self.facts.law("placeable_after_first")):
             at_s = min(at_s, departure.time_s + self.rng.draw("detect", own))
+        # a time-out that was already running must not notice a fault before it happens
         return max(at_s, departure.time_s)
 
     def decide_s(self, now_s: float, lost: dict[str, Departure]) -> float:
@@ -128,6 +129,7 @@ class PhaseDurations:
         each = []
         for device in placed.job.ring:
             start = running.starts[device.name]
+            # the client reads its own shard from its own disk
             if files == "client" and device is not placed.job.ring[0]:
                 path = placed.job.cluster.path(placed.devices[0], device.name)
                 own_s = sizes[device.name] * float(self.paces.draws(placed, row).seconds_per_byte(path)[0])
@@ -171,6 +173,7 @@ class PhaseDurations:
         """
         layers, layer_bytes = placed.layers(device.name), placed.job.model.layer_bytes
         kept = len(set(layers) & set(self._cached.get((device.name, start), range(0))))
+        # a copy competes with the file cache for memory; a mapped file is its own cache
         room = device.memory_bytes - size_bytes if self.facts.file_cache == "copied" else device.memory_bytes
         warm_bytes = min(kept * layer_bytes, max(0.0, room))
         missing = len(set(layers) - self._on_disk.get(device.name, set())) if files == "own_shard" else 0

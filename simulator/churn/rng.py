@@ -25,6 +25,7 @@ class ChurnRng:
             return law.value
         number = self._drawn[name]
         self._drawn[name] += 1
+        # a stream of its own for each draw: a shared one would have to know beforehand how many there will be
         return float(Streams(self.seed, self.replication).draws(f"churn/{name}/{number}", law, 1)[0, 0])
 
     def factor(self, name: str, log_sd: float) -> float:

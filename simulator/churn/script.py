@@ -55,6 +55,7 @@ class Script:
 
     def reached(self, tokens: int) -> None:
         """The first reply has `tokens` tokens now."""
+        # taken out: a token comes once, whatever a recovery has to read again
         for number in self._at_token.pop(tokens, []):
             event = self.events[number]
             if event.later:
@@ -133,6 +134,7 @@ class Script:
 
     def _end(self, number: int, begun: int, what: str, device: str, after_s: float) -> Steps:
         yield self.env.timeout(after_s)
+        # else the same event has come again meanwhile, and its end with it
         if self._holding.get(number) == begun:
             del self._holding[number]
             self.members.end(begun)

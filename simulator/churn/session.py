@@ -127,6 +127,7 @@ class ClientSession:
             wait_s = min(ahead[stop - 1], self._steady_s(busy), inf if ahead[0] <= silence_s else silence_s)
             timer = self.env.timeout(wait_s)
             yield timer | self.members.changed
+            # equal to the bit: the timer was set with this very number
             whole = timer.processed and wait_s == ahead[stop - 1]
             elapsed_s = self.env.now - begin_s
             done = stop if whole else min(stop, bisect_right(ahead, elapsed_s))
@@ -182,6 +183,7 @@ class ClientSession:
             recovered = RecoveryTrace(self.env.now, len(reply.times_s))
             reply.recoveries.append(recovered)
             yield from self._notice(reply, recovered)
+        # counted from the fault: to notice it took part of the patience already
         patience = self.env.timeout(max(0.0, recovered.fault_s + self.recovery.client.give_up - self.env.now))
         while not patience.processed:
             yield from self._phase(
@@ -231,6 +233,7 @@ class ClientSession:
         placed, current = self.placer.place(self.members.ready()), self._needed().placed
         if not self.recovery.client.grow or not isinstance(placed, Placed) or placed.number == current.number:
             return
+        # both over the same whole reply with the same random numbers: noise must not decide
         now_s = self._pace(reply).reached_s[-1]
         conditions = self.members.conditions(placed.devices)
         if self.paces.pace(placed, conditions, self._row(reply)).reached_s[-1] > WORTH * now_s:

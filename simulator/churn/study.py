@@ -68,6 +68,7 @@ class Study:
         self.paces = EpochPaces(Rows(0, self.replications * runs, runs), hot)
         joining = {event.device for event in scenario.events if event.event == "join"}
         self.at_first = tuple(name for name in self.scenario.devices if name not in joining)
+        # fail here, not after the first of many replications
         if not joining:
             prepare(survivors(self.scenario, self.at_first))
 
@@ -106,6 +107,7 @@ class Study:
             env.process(session.reply(number, asked_s, workload.output_tokens))
             for number, asked_s in enumerate(self._arrivals(rng))
         ]
+        # until the replies are done: events at random would go on for ever
         env.run(until=env.all_of(replies))
         return trace
 
@@ -137,5 +139,6 @@ class Study:
         for name, spec in self.scenario.devices.items():
             if isinstance(spec.heat, HeatSpec):
                 sustained = spec.heat.sustained * rng.factor(f"heat/{name}", spec.heat.spread)
+                # within the bounds of HeatSpec, which a wide spread would leave
                 found[name] = Heat(spec.heat.approach, min(1.0, max(0.05, sustained)))
         return found

@@ -137,10 +137,12 @@ class Cluster:
                 return Path(source, sink, legs, False, None, None)
         a, b = self.device(source).link, self.device(sink).link
         legs = (self._leg(source, a, "out"), self._leg(sink, b, "in"))
+        # with one end on a cable only the other one takes air, and takes it once
         medium = a.via if a.shared else b.via if b.shared else None
         return Path(source, sink, legs, a.shared and b.shared and a.via == b.via, medium, b.power_save)
 
     def _leg(self, device: str, link: Link, side: str) -> Leg:
+        # what others send takes from the rate and, as a queue, stretches the delay
         free = 1 - _named(self.access_points, link.via).background
         return Leg(
             name=f"link/{device}/{side}",

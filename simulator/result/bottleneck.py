@@ -64,6 +64,7 @@ def bottleneck(shares: Iterable[PathShare], cluster: Cluster) -> Bottleneck:
             device=queue,
             sentence=f"{share:.0%} of a token's time waits for its turn on {queue}, busy with other chats",
         )
+    # no hop stands out: to name the largest would hide that the others cost as much together
     if hops and network > 0.5 and hops[hop] < network / 2:
         return _network(hops, network, cluster)
     if hops and hops[hop] > devices[device]:

@@ -53,6 +53,7 @@ def token_paths(recorder: Recorder) -> list[TokenPath]:
 def _between(recorder: Recorder, index: int, start_s: float) -> tuple[Span, ...]:
     spans: list[Span] = []
     for span in recorder.critical_path(index):
+        # walked backwards: from here on it is the path of the token before
         if span.end_s <= start_s:
             break
         spans.append(span._replace(start_s=max(span.start_s, start_s)))

@@ -172,6 +172,7 @@ def _changed(scenario: Scenario, name: str, device: DeviceSpec, speed: float, de
         update={
             "decode_bandwidth": device.speed.decode_bandwidth * speed,
             "prefill_flops": device.speed.prefill_flops * speed,
+            # a faster machine launches its layers faster too; else overhead would bound every break-even
             "layer_overhead": device.speed.layer_overhead / speed,
         }
     )

@@ -42,6 +42,7 @@ def decode_s(device: Device, model: Model, layers: int, context: ArrayLike, batc
     weights = layers * model.layer_bytes_read(batch) * (speed.mixture_cost if model.experts else 1.0)
     read_s = (weights + kv) / speed.decode_bandwidth
     flop_s = batch * layers * (model.layer_flops + 4 * model.hidden * tokens) / speed.prefill_flops
+    # reading overlaps with computing; launching a layer overlaps with neither
     return (np.maximum(read_s, flop_s) + layers * speed.layer_overhead) * crowding(device, batch)
 
 
@@ -70,8 +71,10 @@ def prefill_s(device: Device, model: Model, layers: int, tokens: int, context: i
     if tokens <= 0 or layers == 0:
         return 0.0
     speed = device.speed
+    # half of the square: a token attends to those before it only
     attention = 4 * model.hidden * (tokens * context + tokens**2 / 2)
     mixture = speed.prefill_mixture_cost if model.experts else 1.0
     flop_s = layers * (mixture * tokens * model.layer_flops + attention) / speed.prefill_flops
+    # a chunk reads the weights once, however long it is: that is why prompts are cheap per token
     read_s = layers * model.layer_bytes_read(tokens) / speed.decode_bandwidth
     return (max(flop_s, read_s) + layers * speed.layer_overhead) * crowding(device)

@@ -64,6 +64,7 @@ class Draws:
         if posterior is not None and known:
             column = posterior.names.index(name)
             drawn: Floats = np.array([draw[column] for draw in posterior.draws])
+            # the same draw for every name: what a fit found together (fast layers, slow hops) stays together
             return np.asarray(drawn[worlds % len(posterior.draws)])
         streams = Streams(self.job.seed, int(worlds[0]), int(worlds[-1] - worlds[0]) + 1)
         return np.asarray(streams.factors(name, log_sd)[worlds - worlds[0]])
@@ -83,6 +84,7 @@ class Draws:
         A calibration may leave open what context and batches cost; then its draws stretch those parts alone.
         """
         base = decode_s(device, model, layers, context, batch) + fixed_s
+        # one factor for layers, head and disk: they share what the catalogue has wrong about the device
         total = np.multiply.outer(base, self.speed_factor(device, "decode"))
         if self._is_open("world/context"):
             bare = decode_s(device, model, layers, np.zeros_like(context), batch) + fixed_s
@@ -110,6 +112,7 @@ class Draws:
         own = self._noise(device.name, device.noise, part, n)
         if device.contention and self._is_open("world/contention"):
             crowd = device.contention * self.world("world/contention", 0)
+            # a ratio, because `cost.crowding` has the calibration's best value in it already
             own = own * ((1 + crowd) / (1 + device.contention))
         if device.background_load:
             own = own * self.world(f"world/{device.name}/load", LOAD_LOG_SD)
@@ -149,6 +152,7 @@ class Draws:
         """Wake-up delays (s) of a dozing radio, one after the other, for row 0."""
         block = 0
         while device.link.power_save is not None:
+            # in blocks: how often a radio dozes turns out on the way
             draws = self._streams.draws(
                 f"wake/{device.name}/{block}", device.link.power_save.wake, WAKES_PER_BLOCK
             )
@@ -160,6 +164,7 @@ class Draws:
         if isinstance(leg.law, Constant):
             return np.tile(leg.law.value * scale + leg.extra_s, (n, 1))
         delay_s = self._streams.draws(f"{leg.name}/{slot}", leg.law, n)
+        # in place: these arrays are the largest of an evaluation
         delay_s *= scale
         if leg.extra_s:
             delay_s += leg.extra_s

@@ -248,6 +248,7 @@ def _offers(scenario: Scenario, book: PriceBook, allow: Sequence[str]) -> Iterat
 
 def _slug(text: str, scenario: Scenario) -> str:
     """A device name that the scenario does not use yet."""
+    # short of the 60 characters of a name, because a second one of the kind gets a number
     name = "_".join("".join(c if c.isalnum() else " " for c in text.lower()).split())[:50]
     while name in scenario.devices:
         name += "_new"

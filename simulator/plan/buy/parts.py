@@ -92,6 +92,7 @@ class Parts:
                     "wires": wires,
                     "model": model,
                     "placement": PlacementSpec(rule="even"),
+                    # what sharing costs depends on who else is in the mix: `_cluster` puts it in
                     "shared_host": None,
                     "workload": WorkloadSpec(prompt_tokens=1, output_tokens=2),
                 }
@@ -104,6 +105,7 @@ class Parts:
             try:
                 found: Device | None = self._tiny({member.name: member.spec}).job.cluster.devices[0]
             except SimulatorError:
+                # of what a person owns the fault is theirs to hear; what is only for sale is no offer then
                 if member.owned:
                     raise
                 found = None

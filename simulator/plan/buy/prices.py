@@ -186,6 +186,7 @@ class PriceBook:
             if len(facts.memory_options_bytes) > 1
             else facts.name
         )
+        # a price for just this memory before one for any
         own = self._variants.get((facts.name, facts.memory_bytes)) or self._variants.get((facts.name, None))
         if own is not None:
             return Quote(

@@ -24,6 +24,7 @@ __all__ = ["EvaluatedMix", "Search", "mixes", "search"]
 MOST_WIRED_SUBSETS = 4
 """Up to so many wireless devices every subset is wired in turn; beyond: none, each alone, all."""
 MOST_MIXES = 60_000
+# half a cent: a sum of floats must not put a mix over its own budget
 CENT = 0.005
 
 
@@ -85,6 +86,7 @@ def search(
             found[i].price,
             tuple(-q for q in found[i].choice.quality),
             -bounds[i],
+            # of equals first the one with less to do
             len(found[i].actions),
         ),
     )
