@@ -163,6 +163,7 @@ def _first_losses(traces: Sequence[ChurnTrace]) -> list[tuple[ReplyTrace, Recove
 
 
 def _before(reply: ReplyTrace) -> list[float]:
+    # to take a returned device in is no loss: tokens before it count as undisturbed
     first = next((found.token for found in reply.recoveries if not found.is_planned), len(reply.times_s))
     return reply.times_s[:first]
 

@@ -84,6 +84,7 @@ def predict_evening(
         interrupted=estimate(
             [_share([bool(_losses(reply.recoveries)) for reply in trace.replies]) for trace in traces]
         ),
+        # of every reply: who gave up has waited too
         waiting_s=_maybe([reply.started_s - reply.asked_s for reply in replies]),
         reply_s=_maybe([reply.end_s - reply.asked_s for reply in replies if reply.complete]),
         recovery_s=_maybe(

@@ -113,6 +113,7 @@ def _spare(scenario: Scenario, drop: Drop, losses: LossRate) -> LossOption:
     """A second device of the same kind stands by and takes the place of the lost one."""
     name = f"spare_{drop.device}"
     others = tuple(event for event in scenario.events if event is not drop)
+    # there from the first moment but not in the first placement: a `join` keeps it out until then
     standby = Join(device=name, at="0 s")
     changed = scenario.model_copy(
         update={

@@ -76,6 +76,7 @@ def compare(scenarios: Sequence[Scenario]) -> Comparison:
 
 
 def _aligned(scenarios: Sequence[Scenario]) -> list[Scenario]:
+    # rows are compared one with one, so all need the same number of worlds and of runs in each
     replications = min(scenario.replications for scenario in scenarios)
     runs = min(scenario.workload.runs for scenario in scenarios)
     return [

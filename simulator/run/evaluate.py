@@ -49,6 +49,7 @@ def token_times_s(
         raise ScenarioError("scenario", [Fault("workload.arrivals", reason)])
     flow = engine(job.engine.name)
     fast = evaluator == "recursion" or (evaluator == "auto" and flow.is_recursion_exact(job))
+    # SimPy runs row by row anyhow
     step = max(1, CHUNK_TOKENS // (job.workload.output_tokens * len(flow.chats(job)))) if fast else 1
     parts = []
     for first in range(0, rows, step):

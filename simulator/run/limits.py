@@ -35,6 +35,7 @@ def limits(job: Job, worlds: int, parts: Iterable[PathShare]) -> dict[str, float
     for a dozing radio and for a device that other chats keep busy are not seen: the recursion knows none.
     """
     hops = [part.where for part in parts if " -> " in part.where and part.share >= LEAST_SHARE]
+    # every device: one that four replays never showed may be the slowest elsewhere
     places = list(dict.fromkeys((*job.placement.devices, *hops)))
     shares = path_shares(replace(job, workload=excerpt(job.workload, TOKENS)), worlds, places)
     counts = Counter(

@@ -78,6 +78,7 @@ def _changes(prepared: Prepared, base: Scenario, limit: Bottleneck) -> Iterator[
     for name in _slowest_first(prepared)[:2]:
         if len(prepared.job.ring) > 1:
             yield f"leave {name} out", _without(base, name)
+    # a pinned role is a wish: to place by speed would override it
     if prepared.job.placement.rule != "speed" and not base.placement.roles:
         yield (
             "place layers by speed instead of memory",
@@ -104,6 +105,7 @@ def _slowest_first(prepared: Prepared) -> list[str]:
 
 
 def _without(scenario: Scenario, name: str) -> Scenario:
+    # whatever names the device has to go with it: wires, order, roles
     devices: dict[str, DeviceSpec] = {key: device for key, device in scenario.devices.items() if key != name}
     wires = tuple(wire for wire in scenario.wires if name not in wire.between)
     placement = scenario.placement.model_copy(

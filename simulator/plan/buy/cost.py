@@ -104,6 +104,7 @@ def break_even_per_day(fixed: float, marginal: Floats, api_per_token: float, mos
     """
     saved = api_per_token - marginal
     with np.errstate(divide="ignore"):
+        # both branches of `where` are computed, so the division must be harmless in either
         tokens = np.where(saved > 0, fixed / np.where(saved > 0, saved, 1.0), np.inf)
     return np.where(tokens <= most_per_day, tokens, np.inf)
 
@@ -155,6 +156,7 @@ def cluster_cost(
 
 def _seconds_per_token(result: Prediction) -> Floats:
     """Wall seconds per token of reply in each row, the reading of the prompts included."""
+    # all chats of a run together: the machine is paid until the last of them has ended
     last_s = result.times_s[:, -1].max(axis=0)
     tokens = result.times_s.shape[1] * sum(result.prepared.engine.chats(result.prepared.job))
     return np.asarray(last_s / tokens)
@@ -220,6 +222,7 @@ class _Sums:
 
 def _cloud(scenario: Scenario, book: PriceBook, sums: _Sums) -> list[CloudRow]:
     """The APIs that serve the scenario's model, the user's own prices among them, the cheapest first."""
+    # an API charges the prompt as well; here it is in the seconds of a token of reply
     prompt = scenario.workload.prompt_tokens / scenario.workload.output_tokens
     rows = [
         sums.row(
@@ -236,6 +239,7 @@ def _cloud(scenario: Scenario, book: PriceBook, sums: _Sums) -> list[CloudRow]:
     for price in catalog.cloud_prices():
         if price.model in names:
             per_token = price.output_usd_per_token + prompt * price.input_usd_per_token
+            # list prices of APIs have no tax either, and a private buyer pays it
             taxed = book.taxed(Money(amount=MILLION * per_token, currency="USD")) / MILLION
             rows.append(
                 sums.row(price.provider, price.model, taxed, price.as_of, price.source, price.confidence)

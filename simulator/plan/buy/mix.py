@@ -82,6 +82,7 @@ def scenario_of(mix: Mix, base: Scenario, name: str) -> Scenario:
     wires = [
         wire for wire in base.wires if set(wire.between) <= names and frozenset(wire.between) not in joined
     ]
+    # a new cable takes the place of an old one between the same two
     wires += [WireSpec(between=cable.ends, kind=cable.network) for cable in mix.cables]
     changes: dict[str, Any] = {
         "name": name,

@@ -113,6 +113,7 @@ def plan(
             f"(--allow {','.join(ALLOWED)}), raise the budget, or ask for fewer bits or a smaller model"
         )
     judge = _Judge(scenario, options, parts, goal_tokens_per_s, usage or Usage(), prices)
+    # the search saw few worlds and tokens; what is shown is evaluated with the scenario's own
     judged = _front([judge.option(best, number) for number, best in enumerate(_material(found.front), 1)])
     as_it_is = judge.as_it_is(own)
     rows = tuple(option for option, _ in judged)
@@ -170,6 +171,7 @@ class _Judge:
 
     def option(self, best: EvaluatedMix, number: int) -> tuple[PlanOption, Scenario]:
         mix = best.mix
+        # short of the 60 characters of a name
         made = scenario_of(mix, self.scenario, f"{self.scenario.name[:50]}_{number}")
         prediction = _predict(made)
         why = reasons(mix, prediction.bottleneck, self.shelf, self.parts)
@@ -185,6 +187,7 @@ class _Judge:
             prediction = _predict(self.scenario)
         except PlacementError:
             return None
+        # the first choice is the model as asked
         title = self.shelf.choices[0].title
         return self._row(prediction, title, True, None, (prediction.bottleneck.sentence,))
 
