@@ -19,17 +19,42 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
 
 from simulator.errors import LiveError
 
-__all__ = ["Child", "Event", "Lifeline", "be_punctual", "die_with_parent"]
+__all__ = [
+    "Child",
+    "Event",
+    "Lifeline",
+    "be_punctual",
+    "die_with_parent",
+    "module_command",
+    "module_environment",
+]
 
 Event = dict[str, Any]
 PR_SET_PDEATHSIG, PR_SET_TIMERSLACK = 1, 29  # <linux/prctl.h>; by default a sleeper may be 50 us late
 GOODBYE_S = 2.0
 LOG_TAIL_BYTES = 4096
 ENVIRONMENT = {"GGML_NO_BACKTRACE": "1"}  # else an abort of llama.cpp starts a debugger, which takes seconds
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command line of one of our modules in a process of its own; see `module_environment`."""
+    # -P: `-m` alone looks into the working directory first, and runs any folder called `live` that lies there
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def module_environment() -> dict[str, str]:
+    """Environment in which a child imports what this process imports, in the same order.
+
+    The folder of this very package comes last, for a clone that is run without being installed.
+    """
+    own = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(dict.fromkeys([*filter(None, sys.path), own]))
+    return os.environ | {"PYTHONPATH": path}
 
 
 def die_with_parent() -> None:
@@ -87,8 +112,8 @@ class Child:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (no name, so nothing is left behind; closed by `end`)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            env=os.environ | ENVIRONMENT,
+            module_command(module, *arguments),
+            env=module_environment() | ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

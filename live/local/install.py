@@ -25,6 +25,7 @@ __all__ = ["VERSION", "build", "cached_wheel", "install", "main"]
 VERSION = "0.3.36"
 CMAKE_ARGS = "-DGGML_RPC=ON -DLLAMA_CURL=OFF"
 TAIL_LINES = 15
+PIP = ("-P", "-m", "pip")  # -P: a folder called `pip` in the working directory is not pip
 
 
 def _processor() -> str:
@@ -62,8 +63,7 @@ def build(jobs: int | None = None) -> Path:
     # pip's own cache does not tell builds with RPC from builds without, so it is left out
     command = [
         sys.executable,
-        "-m",
-        "pip",
+        *PIP,
         "wheel",
         "--no-cache-dir",
         "--no-deps",
@@ -92,7 +92,7 @@ def build(jobs: int | None = None) -> Path:
 def install() -> Path:
     """Install the wheel into the running Python, built first if need be; returns the wheel."""
     wheel = build()
-    command = [sys.executable, "-m", "pip", "install", str(wheel)]
+    command = [sys.executable, *PIP, "install", str(wheel)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-TAIL_LINES:])

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from live.local import library
+from live.local.children import module_command, module_environment
 from live.local.folders import cache_folder
 from simulator.errors import CatalogError, EngineUnavailable, did_you_mean
 from simulator.spec import Spec
@@ -208,8 +209,8 @@ def _sha256(file: Path) -> str:
 
 def _quantise(raw: Path, target: Path) -> None:
     """Run llama.cpp's quantiser in a process of its own."""
-    command = [sys.executable, "-m", "live.local.weights", str(raw), str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = module_command("live.local.weights", str(raw), str(target))
+    done = subprocess.run(command, env=module_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-5:])
         raise EngineUnavailable(
