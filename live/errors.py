@@ -4,6 +4,7 @@
 
     LiveError                       (simulator.errors)
       Unreachable                   nothing answers at that address
+        NotListening                the machine answers: nothing listens on that port
       ApiChanged                    it answers, but not in a form that we know
         NotStreamed                 a stream was asked for, one whole answer came
       Refused                       it answers, and says no; carries the HTTP status
@@ -41,6 +42,7 @@ __all__ = [
     "LiveError",
     "MasterLost",
     "ModelSubstituted",
+    "NotListening",
     "NotMended",
     "NotOffered",
     "NotStreamed",
@@ -55,6 +57,10 @@ __all__ = [
     "StreamStalled",
     "Unreachable",
 ]
+
+
+class NotListening(Unreachable):
+    """The machine lives and refuses the connection: nothing listens on that port."""
 
 
 class NotStreamed(ApiChanged):

@@ -19,7 +19,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from live.errors import ApiChanged, LiveError, NotOffered, Refused, Unreachable
+from live.errors import ApiChanged, LiveError, NotListening, NotOffered, Refused, Unreachable
 
 __all__ = ["Aborted", "Http", "Watch", "body_of", "parse_json", "translated"]
 
@@ -305,9 +305,15 @@ def translated(where: str) -> Iterator[None]:
         httpx.ConnectError,
         httpx.ConnectTimeout,
     ) as error:
-        raise Unreachable(
+        # httpcore keeps what the socket said as the cause: a refusal proves that the machine lives
+        kind = NotListening if isinstance(error.__cause__, ConnectionRefusedError) else Unreachable
+        raise kind(
             f"{where}: no connection ({error}); is EXO running there, the port right, a firewall between?"
         ) from None
+    except (
+        UnicodeError
+    ) as error:  # what the look-up of a name says of 'a..b', or of a label beyond 63 characters
+        raise Unreachable(f"{where}: that is no name of a host ({error})") from None
     except (httpcore.TimeoutException, httpx.TimeoutException):
         raise Unreachable(
             f"{where}: no complete answer in time; is the machine asleep or overloaded?"

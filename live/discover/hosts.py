@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from live.discover.found import LEGACY, LIBP2P, ZENOH, Found, clean
-from live.discover.get import Refused, Reply, Silent, get
+from live.discover.get import Answer, get
 from live.discover.state import departed, field_of, nodes_of_state, nodes_of_topology, one_way
-from simulator.errors import ApiChanged, LiveError
+from live.errors import ApiChanged, LiveError, NotListening, Unreachable
 
 __all__ = ["API_PORT", "Probe", "probe", "probe_all"]
 
@@ -52,7 +52,7 @@ class Probe:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-Get = Callable[[str, int, str], Reply]
+Get = Callable[[str, int, str], Answer]
 
 
 def probe(host: str, port: int = API_PORT, get: Get = get) -> Probe:
@@ -63,15 +63,15 @@ def probe(host: str, port: int = API_PORT, get: Get = get) -> Probe:
         if node_id:
             return _exo(host, port, node_id, reply, get)
         return _legacy(host, port, get)
-    except Refused as error:
+    except NotListening as error:
         return Probe(host, port, "refused", str(error))
-    except Silent as error:
+    except Unreachable as error:
         return Probe(host, port, "silent", str(error))
     except LiveError as error:
         return Probe(host, port, "other", str(error))
 
 
-def _node_id(reply: Reply) -> str:
+def _node_id(reply: Answer) -> str:
     """The id that `/node_id` gives, empty when this is not
     EXO 1.x (legacy nodes answer 404, or their web page).
     """
@@ -84,7 +84,7 @@ def _node_id(reply: Reply) -> str:
     return clean(answer, 100)
 
 
-def _exo(host: str, port: int, node_id: str, reply: Reply, get: Get) -> Probe:
+def _exo(host: str, port: int, node_id: str, reply: Answer, get: Get) -> Probe:
     generation, version = _version(host, port, get)
     state = _state(host, port, get)
     nodes = [_here(node, node_id, host, port) for node in nodes_of_state(state, generation, version)]

@@ -12,7 +12,7 @@ from live.agent.facts import Facts, collect
 from live.agent.links import Address, ask_facts
 from live.agent.wire import WireError, check_token
 from live.discover import Discovery, Options, discover
-from live.discover.get import Reply, get
+from live.discover.get import Answer, get
 from live.discover.hosts import Probe
 from live.discover.state import field_of
 from simulator.errors import CatalogError, LiveError
@@ -68,7 +68,7 @@ def route_interface(address: str, facts: Facts) -> str:
     return next((name for name, mine, _ in facts.addresses if mine == own), "")
 
 
-def model_need(model: str, probes: Sequence[Probe], get: Callable[[str, int, str], Reply] = get) -> Need:
+def model_need(model: str, probes: Sequence[Probe], get: Callable[[str, int, str], Answer] = get) -> Need:
     """The size of `model`: as a running EXO lists it, which
     is what EXO itself compares, else by the catalogue.
     """

@@ -10,7 +10,7 @@ import tracemalloc
 import pytest
 
 from live.discover.found import LEGACY, LIBP2P, ZENOH
-from live.discover.get import Silent, get
+from live.discover.get import get
 from live.discover.hosts import probe, probe_all
 from live.discover.look import read_host
 from live.discover.state import field_of, nodes_of_state, one_way
@@ -255,9 +255,11 @@ def test_clock_offset_is_the_date_minus_our_clock():
 
 
 def test_errors_belong_to_the_tree():
-    with pytest.raises(Silent):
+    with pytest.raises(Unreachable, match=r"name\.invalid"):
         get("name.invalid", 1, "/", deadline_s=2)
-    assert issubclass(Silent, Unreachable)
+    for wrong in ("a..b", "x" * 70):
+        with pytest.raises(Unreachable, match="no name of a host"):
+            get(wrong, 1, "/", deadline_s=2)
     with server(HOSTILE["junk"]) as port, pytest.raises((ApiChanged, Unreachable), match=r"127\.0\.0\.1"):
         get("127.0.0.1", port, "/")
 

@@ -24,7 +24,11 @@ from tests.live.discover.fakes import head_pages, legacy_pages, pages, server
 TOKEN = "correct horse battery"
 HERE = Facts("here", "linux", addresses=(("lo", "127.0.0.1", 8),))
 QUIET = Sources(
-    lambda seconds, namespaces: Heard(), lambda seconds: (), lambda seconds: Announced(), probe_all
+    lambda seconds, namespaces: Heard(),
+    lambda seconds: (),
+    lambda seconds: Announced(),
+    # the addresses in the recording are nobody's here: what a network says of them differs from place to place
+    lambda hosts: probe_all([host for host in hosts if host[0].startswith("127.")]),
 )
 
 
