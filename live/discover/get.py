@@ -16,7 +16,7 @@ from live.http import Http, Watch, body_of, parse_json, translated
 __all__ = ["Answer", "get"]
 
 DEADLINE_S = 5.0
-# JSON of this size takes at most about 90 MB as Python objects, 16 hosts are asked at once; a /state has some 100 kB
+# as Python objects at most some 90 MB, for each of 16 hosts asked at once; a real /state has some 100 kB
 LIMIT_BYTES = 4 << 20
 
 

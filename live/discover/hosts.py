@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 from live.discover.found import LEGACY, LIBP2P, ZENOH, Found, clean
 from live.discover.get import Answer, get
-from live.discover.state import departed, field_of, nodes_of_state, nodes_of_topology, one_way
+from live.discover.state import departed, nodes_of_network, nodes_of_topology, one_way
 from live.errors import ApiChanged, LiveError, NotListening, Unreachable
+from live.exo.state import Network, parse_network
 
 __all__ = ["API_PORT", "Probe", "probe", "probe_all"]
 
@@ -86,16 +86,16 @@ def _node_id(reply: Answer) -> str:
 
 def _exo(host: str, port: int, node_id: str, reply: Answer, get: Get) -> Probe:
     generation, version = _version(host, port, get)
-    state = _state(host, port, get)
-    nodes = [_here(node, node_id, host, port) for node in nodes_of_state(state, generation, version)]
+    network = _network(host, port, get)
+    nodes = [_here(node, node_id, host, port) for node in nodes_of_network(network, generation, version)]
     if node_id not in {node.node_id for node in nodes}:  # it has just started and does not know itself yet
         unknown = Found(
             name=host, node_id=node_id, generation=generation, version=version, seen_by=("EXO state",)
         )
         nodes.append(_here(unknown, node_id, host, port))
     names = {node.node_id: node.name for node in nodes}
-    blind = tuple((names.get(a, a), names.get(b, b)) for a, b in one_way(state))
-    gone = departed(state)
+    blind = tuple((names.get(a, a), names.get(b, b)) for a, b in one_way(network))
+    gone = departed(network)
     return Probe(host, port, "exo", "", tuple(nodes), generation, version, reply.clock_offset_s, blind, gone)
 
 
@@ -112,24 +112,25 @@ def _version(host: str, port: int, get: Get) -> tuple[str, str]:
     number in pyproject is the same in old and new ones.
     """
     try:
-        paths = field_of(get(host, port, "/openapi.json").json(), "paths")
+        described = get(host, port, "/openapi.json").json()
     except LiveError:
-        paths = None
+        described = None
+    paths = described.get("paths") if isinstance(described, dict) else None
     if isinstance(paths, dict):
         path, version = next(((path, version) for path, version in SINCE if path in paths), ("", ""))
         return (ZENOH, "after 1.0.71") if path == "/v1/feature-flags" else (LIBP2P, version)
     return (ZENOH, "after 1.0.71") if get(host, port, "/v1/feature-flags").status == 200 else (LIBP2P, "")
 
 
-def _state(host: str, port: int, get: Get) -> Any:
-    """`/state`, or only the parts that we need where it has grown too long; raises LiveError."""
+def _network(host: str, port: int, get: Get) -> Network:
+    """Of `/state`, or of only the parts that we need where it has grown too long; raises LiveError."""
     try:
         reply = get(host, port, "/state")
     except ApiChanged:
-        return {name: get(host, port, f"/state/{name}").json() for name in SUBTREES}
+        return parse_network({name: get(host, port, f"/state/{name}").json() for name in SUBTREES})
     if reply.status != 200:
         raise ApiChanged(f"{host}:{port}/state answers {reply.status}; update EXO, or this program")
-    return reply.json()
+    return parse_network(reply.json())
 
 
 def _legacy(host: str, port: int, get: Get) -> Probe:

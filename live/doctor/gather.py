@@ -14,7 +14,7 @@ from live.agent.wire import WireError, check_token
 from live.discover import Discovery, Options, discover
 from live.discover.get import Answer, get
 from live.discover.hosts import Probe
-from live.discover.state import field_of
+from live.exo.casing import snake
 from simulator.errors import CatalogError, LiveError
 
 __all__ = ["Need", "Surroundings", "gather", "model_need", "route_interface"]
@@ -76,12 +76,15 @@ def model_need(model: str, probes: Sequence[Probe], get: Callable[[str, int, str
         if probe.outcome != "exo":
             continue
         try:
-            listed = field_of(get(probe.host, probe.port, "/models").json(), "data")
+            answer = snake(get(probe.host, probe.port, "/models").json())
         except LiveError:
             continue
+        listed = answer.get("data") if isinstance(answer, dict) else None
         for card in listed if isinstance(listed, list) else []:
-            size = field_of(card, "storage_size_megabytes")
-            names = {str(field_of(card, key)).lower() for key in ("id", "name", "base_model")}
+            if not isinstance(card, dict):
+                continue
+            size = card.get("storage_size_megabytes")
+            names = {str(card.get(key)).lower() for key in ("id", "name", "base_model")}
             if model.lower() in names and isinstance(size, int | float) and size > 0:
                 return Need(model, size * MIB, f"EXO at {probe.where}")
     try:

@@ -11,18 +11,22 @@ __all__ = ["snake"]
 # "12D3..."), model names and tags ("RunnerReady") are not one.
 CAMEL = re.compile(r"[a-z]+[0-9]*(?:[A-Z][a-z0-9]*)+")
 HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
+# no answer of EXO nests beyond 12 levels; JSON that does would end in a RecursionError of ours
+MOST_LEVELS = 100
 
 
-def snake(value: Any) -> Any:
+def snake(value: Any, levels: int = MOST_LEVELS) -> Any:
     """`value` with every camelCase key of every mapping in snake_case; tags and ids stay as they are.
+
+    What nests deeper than `levels` is left as it came.
 
     >>> snake({"ramTotal": {"inBytes": 1}, "RunnerReady": {}})
     {'ram_total': {'in_bytes': 1}, 'RunnerReady': {}}
     """
-    if isinstance(value, dict):
-        return {_snake_key(key): snake(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [snake(inner) for inner in value]
+    if isinstance(value, dict) and levels:
+        return {_snake_key(key): snake(inner, levels - 1) for key, inner in value.items()}
+    if isinstance(value, list) and levels:
+        return [snake(inner, levels - 1) for inner in value]
     return value
 
 

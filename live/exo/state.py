@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from live.errors import ApiChanged
@@ -21,10 +22,12 @@ __all__ = [
     "Edge",
     "Instance",
     "Interface",
+    "Network",
     "Node",
     "NodeShard",
     "Runner",
     "parse_instance",
+    "parse_network",
     "parse_state",
 ]
 
@@ -32,6 +35,8 @@ READY = ("RunnerReady", "RunnerRunning")
 ENDED_TASKS = ("Complete", "TimedOut", "Failed", "Cancelled")
 # ChatCompletion: <= 1.0.66
 GENERATION_TASKS = ("TextGeneration", "ChatCompletion", "ImageGeneration", "ImageEdits")
+MOST_NODES = 256  # EXO is made for a desk; a state that names more is not believed
+MOST_BYTES = 1e16
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,17 @@ class Edge:
     sink: str
     ip: str | None
     rdma: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The part of a state that discovery needs."""
+
+    nodes: tuple[Node, ...]
+    """In the order in which the master heard of them."""
+    edges: tuple[Edge, ...]
+    names: Mapping[str, str]
+    """By node id, of the dead too: identities stay in the state for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +188,17 @@ def parse_state(raw: Any) -> ClusterState:
     )
 
 
+def parse_network(raw: Any) -> Network:
+    """The nodes and edges of a state, or of some of its parts; empty for anything that is none."""
+    state = snake(raw)
+    identities = _dict(state, "node_identities") or _dict(state, "node_profiles")
+    names = {
+        node_id: str(_dict(identities, node_id).get("friendly_name") or "")
+        for node_id in islice(identities, MOST_NODES)
+    }
+    return Network(tuple(_nodes(state)), tuple(_edges(_dict(state, "topology").get("connections"))), names)
+
+
 def parse_instance(raw: Any) -> Instance:
     """One tagged instance, `{"MlxRingInstance": {...}}`; raises ApiChanged for anything else."""
     meta, body = _tagged(snake(raw))
@@ -211,19 +238,19 @@ def _shard(node_id: str, runner_id: str, raw: Any) -> NodeShard:
 def _nodes(state: dict[str, Any]) -> Iterator[Node]:
     """The living nodes: those of the topology."""
     listed = _dict(state, "topology").get("nodes")
-    for entry in listed if isinstance(listed, list) else ():
-        old_style = isinstance(entry, dict)  # up to 1.0.63
-        node_id = str(entry.get("node_id") if old_style else entry)
-        profile = entry.get("node_profile") if old_style else None
-        yield _node(node_id, state, profile or _dict(state, "node_profiles").get(node_id) or {})
+    for entry in listed[:MOST_NODES] if isinstance(listed, list) else ():
+        # up to 1.0.63 an object, with or without the profile in it; an id since
+        node_id = entry.get("node_id") if isinstance(entry, dict) else entry
+        if isinstance(node_id, str):
+            profile = _dict(entry, "node_profile") or _dict(_dict(state, "node_profiles"), node_id)
+            yield _node(node_id, state, profile)
 
 
 def _node(node_id: str, state: dict[str, Any], profile: dict[str, Any]) -> Node:
     """One node from whichever mappings this version has."""
 
     def part(key: str) -> dict[str, Any]:
-        value = _dict(state, key).get(node_id)
-        return value if isinstance(value, dict) else {}
+        return _dict(_dict(state, key), node_id)
 
     who = {**profile, **part("node_identities")}
     memory = part("node_memory") or _dict(profile, "memory")
@@ -246,7 +273,7 @@ def _node(node_id: str, state: dict[str, Any], profile: dict[str, Any]) -> Node:
 
 
 def _interfaces(raw: Any) -> Iterator[Interface]:
-    for entry in raw if isinstance(raw, list) else ():
+    for entry in raw[:MOST_NODES] if isinstance(raw, list) else ():
         if isinstance(entry, dict) and entry.get("ip_address"):
             kind = str(entry.get("interface_type") or "unknown")
             yield Interface(str(entry.get("name", "")), str(entry["ip_address"]), kind)
@@ -254,14 +281,14 @@ def _interfaces(raw: Any) -> Iterator[Interface]:
 
 def _edges(raw: Any) -> Iterator[Edge]:
     """Edges of either form: a list (up to 1.0.63), or mappings by source and sink."""
-    if isinstance(raw, list):
-        for entry in raw:
+    for entry in raw if isinstance(raw, list) else ():
+        if isinstance(entry, dict):
             address = _dict(entry, "send_back_multiaddr")
             yield Edge(str(entry.get("local_node_id")), str(entry.get("send_back_node_id")), _ip(address))
-    elif isinstance(raw, dict):
-        for source, sinks in raw.items():
-            for sink, edges in sinks.items() if isinstance(sinks, dict) else ():
-                for edge in edges if isinstance(edges, list) else ():
+    for source, sinks in raw.items() if isinstance(raw, dict) else ():
+        for sink, edges in sinks.items() if isinstance(sinks, dict) else ():
+            for edge in edges if isinstance(edges, list) else ():
+                if isinstance(edge, dict):
                     yield Edge(source, sink, _ip(_dict(edge, "sink_multiaddr")), "source_rdma_iface" in edge)
 
 
@@ -303,7 +330,8 @@ def _dict(raw: Any, key: str) -> dict[str, Any]:
 
 def _bytes(raw: Any) -> float | None:
     value = raw.get("in_bytes") if isinstance(raw, dict) else raw
-    return float(value) if isinstance(value, int | float) else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 <= value < MOST_BYTES else None
 
 
 def _time(raw: Any) -> datetime | None:

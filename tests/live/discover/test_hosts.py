@@ -13,7 +13,9 @@ from live.discover.found import LEGACY, LIBP2P, ZENOH
 from live.discover.get import get
 from live.discover.hosts import probe, probe_all
 from live.discover.look import read_host
-from live.discover.state import field_of, nodes_of_state, one_way
+from live.discover.state import departed, nodes_of_network, one_way
+from live.exo.casing import snake
+from live.exo.state import Network, parse_network
 from simulator.errors import ApiChanged, LiveError, Unreachable
 from tests.live.discover.fakes import HTTP, NOT_FOUND, answer, head_pages, legacy_pages, pages, server
 
@@ -76,9 +78,12 @@ def _snake(value):
     }
 
 
+def rows_of(state, generation):
+    return nodes_of_network(parse_network(state), generation, "")
+
+
 def test_both_casings_give_the_same_rows():
-    assert field_of({"ram_available": 1}, "ramAvailable") == 1
-    assert nodes_of_state(_snake(STATE), ZENOH, "") == nodes_of_state(STATE, ZENOH, "")
+    assert rows_of(_snake(STATE), ZENOH) == rows_of(STATE, ZENOH)
 
 
 def test_state_of_1_0_60():
@@ -104,11 +109,27 @@ def test_state_of_1_0_60():
             ],
         },
     }
-    rows = {row.name: row for row in nodes_of_state(state, LIBP2P, "")}
+    rows = {row.name: row for row in rows_of(state, LIBP2P)}
     assert rows["mini"].chip == "Apple M4"
     assert rows["mini"].memory_free_bytes == 9e9
     assert rows["air"].addresses == ("192.168.1.6", "192.168.1.5")
-    assert one_way(state) == (("B", "A"),)
+    assert one_way(parse_network(state)) == (("B", "A"),)
+
+
+def test_who_has_left_is_remembered_unless_it_is_back():
+    state = copy.deepcopy(STATE)
+    gone, back, *_ = state["topology"]["nodes"]
+    state["topology"]["nodes"] = [*state["topology"]["nodes"][1:]]
+    state["nodeIdentities"]["of an earlier start"] = state["nodeIdentities"][back]
+    assert departed(parse_network(state)) == (state["nodeIdentities"][gone]["friendlyName"],)
+
+
+def test_json_that_nests_without_end_is_no_state():
+    deep = {}
+    for _ in range(900):  # fewer than JSON itself bears
+        deep = {"nodeIdentities": deep}
+    assert parse_network({"topology": deep}) == Network((), (), {})
+    assert snake(deep)
 
 
 def test_interface_types_of_a_mac():
@@ -116,7 +137,7 @@ def test_interface_types_of_a_mac():
     for network in state["nodeNetwork"].values():
         for interface in network["interfaces"]:
             interface["interfaceType"] = "wifi" if interface["name"] == "eth0" else "unknown"
-    assert {row.link_kind for row in nodes_of_state(state, ZENOH, "")} == {"wifi"}
+    assert {row.link_kind for row in rows_of(state, ZENOH)} == {"wifi"}
 
 
 @pytest.mark.parametrize(("new", "version"), [(True, ">= 0.0.13"), (False, "<= 0.0.12")])
@@ -200,7 +221,7 @@ def test_hostile_servers_end_in_time_without_memory(name):
     assert result.outcome in ("other", "silent")
     assert not result.found
     assert result.detail
-    assert elapsed_s < 3
+    assert elapsed_s < 15  # for ever without a deadline; a busy machine takes more than the 0.4 s asked for
     assert peak < 50e6
 
 
@@ -227,7 +248,7 @@ def test_hostile_servers_end_in_time_without_memory(name):
     ],
 )
 def test_a_state_may_be_anything(state):
-    rows = nodes_of_state(state, ZENOH, "")
+    rows = rows_of(state, ZENOH)
     assert len(rows) <= 256
     assert all(row.memory_total_bytes is None and "\x1b" not in row.name for row in rows)
     with server(pages(head_pages(**{"/state": answer(state)}))) as port:
