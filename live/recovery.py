@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from simulator.errors import LiveError
 
-__all__ = ["PHASES", "Recovery", "require_inside", "tokens_per_s"]
+__all__ = ["PHASES", "Recovery", "require_inside"]
 
 PHASES = ("detect", "release", "decide", "start", "load", "prefill", "resume")
 """Of llama.cpp RPC; EXO warms up between `load` and `prefill`."""
@@ -65,13 +65,6 @@ class Recovery:
     def end(self, phase: str, at_ns: int | None = None) -> None:
         """A phase ends, now unless told otherwise."""
         self.marks.append((phase, time.monotonic_ns() if at_ns is None else at_ns))
-
-
-def tokens_per_s(times_ns: Sequence[int]) -> float | None:
-    """`(n - 1) / (last - first)`, None below two tokens."""
-    if len(times_ns) < 2 or times_ns[-1] <= times_ns[0]:
-        return None
-    return (len(times_ns) - 1) * 1e9 / (times_ns[-1] - times_ns[0])
 
 
 def require_inside(at_token: int, wanted: int) -> None:

@@ -7,12 +7,16 @@ EXO-bench (exo-explore/exo, bench/METHODOLOGY.md and bench/exo_bench.py): the ra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
+import numpy as np
+
+from simulator.result import summary
 from simulator.result.measurement import Measurement
 
-__all__ = ["SteadyState", "steady_state"]
+__all__ = ["SteadyState", "steady_state", "tokens_per_s"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,19 @@ class SteadyState:
         return max(self.per_request) * self.concurrency
 
 
+def tokens_per_s(times_ns: Sequence[float]) -> float | None:
+    """Decode rate of one reply by the times of its tokens (ns); None below two tokens."""
+    if len(times_ns) < 2 or times_ns[-1] <= times_ns[0]:
+        return None
+    return 1e9 * float(summary.tokens_per_s(np.asarray(times_ns)[:, np.newaxis])[0])
+
+
 def steady_state(measurement: Measurement) -> SteadyState | None:
     """The steady state of a Measurement; None without a request of two tokens or more."""
     rates, first = [], []
     for times_s in measurement.token_times_s().values():
-        if len(times_s) >= 2 and times_s[-1] > times_s[0]:
-            rates.append(float((len(times_s) - 1) / (times_s[-1] - times_s[0])))
+        rate = tokens_per_s((1e9 * times_s).tolist())
+        if rate is not None:
+            rates.append(rate)
             first.append(float(times_s[0]))
     return SteadyState(tuple(rates), measurement.provenance.concurrency, tuple(first)) if rates else None

@@ -16,7 +16,7 @@ from typing import Any
 from live.errors import StreamCutOff, StreamErrorEvent, StreamGarbled
 from live.exo.casing import snake
 
-__all__ = ["Pace", "Reply", "StreamRules", "Token", "read_reply", "sse_lines"]
+__all__ = ["Reply", "StreamRules", "Token", "read_reply", "sse_lines"]
 
 MAX_LINE_BYTES = 2**20  # a line of EXO with top_logprobs stays below 20 kB
 MAX_TEXT = 1000  # characters kept of one token
@@ -82,15 +82,6 @@ class Reply:
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
         return cached if isinstance(cached, int) else 0
 
-    @property
-    def tokens_per_s(self) -> float | None:
-        """`(n - 1) / (t_last - t_first)`: EXO's own definition
-        of the generation rate; None below two tokens.
-        """
-        if len(self.tokens) < 2 or self.tokens[-1].t_ns <= self.tokens[0].t_ns:
-            return None
-        return (len(self.tokens) - 1) * 1e9 / (self.tokens[-1].t_ns - self.tokens[0].t_ns)
-
 
 @dataclass(frozen=True, slots=True)
 class StreamRules:
@@ -100,28 +91,6 @@ class StreamRules:
 
     max_tokens: int
     empty_is_token: bool = True
-
-
-class Pace:
-    """How long a silence may last: a multiple of the mean gap so far, within bounds.
-
-    `idle_s = min(max(factor * mean gap, least_s), most_s)`; the mean forgets with weight 1/8 per token.
-    """
-
-    FACTOR = 30.0  # longest gap over median in the recordings: below 10, prefills of other requests aside
-
-    def __init__(self, least_s: float, most_s: float) -> None:
-        self.least_s, self.most_s = least_s, max(least_s, most_s)
-        self._last_ns: int | None = None
-        self.mean_s = 0.0
-
-    def note(self, t_ns: int) -> float:
-        """Seconds until the next token may come at the latest, after one at `t_ns`."""
-        if self._last_ns is not None:
-            gap_s = (t_ns - self._last_ns) / 1e9
-            self.mean_s += (gap_s - self.mean_s) / 8 if self.mean_s else gap_s
-        self._last_ns = t_ns
-        return min(max(self.FACTOR * self.mean_s, self.least_s), self.most_s)
 
 
 def sse_lines(chunks: Iterable[bytes], max_bytes: int = MAX_LINE_BYTES) -> Iterator[bytes]:

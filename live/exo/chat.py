@@ -24,12 +24,15 @@ from live.errors import (
 )
 from live.exo.diagnose import Diagnosis
 from live.http import Aborted, Http, Watch, body_of
-from live.stream import OnToken, Pace, Reply, StreamRules, read_reply
+from live.stream import OnToken, Reply, StreamRules, read_reply
+from simulator.churn.mean_gap import MeanGap
 
 if TYPE_CHECKING:
     from simulator.churn.spec import RecoverySpec
 
 __all__ = ["Timeouts", "stream_reply"]
+
+IDLE_GAPS = 30.0  # longest gap over median in the recordings: below 10, prefills of other requests aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,11 @@ class Timeouts:
     appear_s: float = 20.0
     poll_s: float = 0.25
 
+    def silence_s(self, mean_gap_s: float | None) -> float:
+        """Silence after which tokens of this mean gap are missed: `min(max(30 * mean gap, least), most)`."""
+        most_s = max(self.idle_s, self.idle_most_s)
+        return min(max(IDLE_GAPS * (mean_gap_s or 0.0), self.idle_s), most_s)
+
 
 class _Supervisor:
     """Decides how long to wait for the next sign of life of one stream."""
@@ -74,7 +82,7 @@ class _Supervisor:
     ) -> None:
         self.watch, self.reply, self.timeouts, self.why = watch, reply, timeouts, why
         self.client, self.again_s = client, again_s
-        self.pace = Pace(timeouts.idle_s, timeouts.idle_most_s)
+        self.gap = MeanGap()
         self.allowed_s = min(
             timeouts.first_token_s, client.time_out_most if client else timeouts.first_token_s
         )
@@ -89,9 +97,10 @@ class _Supervisor:
         """
         self.heard_ns = time.monotonic_ns()
         if kind == "token":
-            self.allowed_s = idle_s = self.pace.note(self.reply.sent_ns + self.reply.tokens[-1].t_ns)
-            if self.client is not None and self.pace.mean_s:
-                self.allowed_s = self.client.time_out_s(self.pace.mean_s)
+            self.gap.note(self.reply.tokens[-1].t_ns / 1e9)
+            self.allowed_s = idle_s = self.timeouts.silence_s(self.gap.mean_s)
+            if self.client is not None and self.gap.mean_s:
+                self.allowed_s = self.client.time_out_s(self.gap.mean_s)
             self.most_s = max(self.timeouts.patience * idle_s, self.allowed_s)
         elif kind == "finish":
             self.allowed_s = self.timeouts.finish_s

@@ -21,7 +21,8 @@ from live.errors import LiveError
 from live.exo.client import Timeouts
 from live.exo.match import match_devices
 from live.measure import MeasureOptions, connect, measure_exo
-from live.recovery import Recovery, require_inside, tokens_per_s
+from live.recovery import Recovery, require_inside
+from live.steady import tokens_per_s
 from simulator.errors import did_you_mean
 from simulator.result.measurement import read_measurement
 from simulator.scenario import Scenario

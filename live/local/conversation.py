@@ -18,15 +18,15 @@ from typing import Any
 from live.local.breaking import BreakableCluster
 from live.local.plan import Plan
 from live.recovery import Recovery
+from simulator.churn.mean_gap import MeanGap
 from simulator.churn.placing import WORTH, Placed, Placer
 from simulator.churn.spec import RecoverySpec
 from simulator.errors import LiveError, PlacementError
 from simulator.run.evaluate import token_times_s
 
-__all__ = ["Conversation", "Ears", "Pace", "Reply"]
+__all__ = ["Conversation", "Ears", "Patience", "Reply"]
 
 Tell = Callable[[str], None]
-MEMORY = 1 / 8  # weight of the newest gap in the client's mean, as the simulator has it
 RETURNED_S = 0.3  # how long a device that had left may take to greet before the next reply begins without it
 
 
@@ -51,34 +51,26 @@ class Reply:
 
 
 @dataclass(slots=True)
-class Pace:
-    """The client's mean inter-token time; a recovery is no gap."""
+class Patience:
+    """How long the client waits for the next token, by the rate so far."""
 
     client: RecoverySpec
-    mean_s: float | None = None
-    last_ns: int | None = None
+    gap: MeanGap = field(default_factory=MeanGap)
     leniency: float = 1.0
     """Doubled by each false alarm: everybody was still there."""
 
-    def heard(self, at_ns: int) -> None:
-        """A token came."""
-        if self.last_ns is not None:
-            gap_s = (at_ns - self.last_ns) / 1e9
-            self.mean_s = gap_s if self.mean_s is None else self.mean_s + MEMORY * (gap_s - self.mean_s)
-        self.last_ns = at_ns
-
     def broken(self) -> None:
         """The stream broke: the time until the next token says nothing about the rate."""
-        self.last_ns = None
+        self.gap.last_s = None
 
-    def patience_s(self) -> float:
+    def left_s(self) -> float:
         """How long the client still waits: `last token + time-out
         at this rate`; as long as it may before a first token.
         """
-        if self.mean_s is None or self.last_ns is None:
+        if self.gap.mean_s is None or self.gap.last_s is None:
             return self.leniency * self.client.time_out_most
-        since_s = (time.monotonic_ns() - self.last_ns) / 1e9
-        return max(0.0, self.leniency * self.client.time_out_s(self.mean_s) - since_s)
+        since_s = time.monotonic() - self.gap.last_s
+        return max(0.0, self.leniency * self.client.time_out_s(self.gap.mean_s) - since_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +111,16 @@ class Conversation:
         Raises PlacementError where the survivors cannot hold the model, and LiveError where a stream breaks
         for a reason that is no loss; `reply` then holds what came.
         """
-        pace = Pace(self.client)
-        self._take_in(reply, pace)
-        while not self._listen(reply, pace, seed):
-            self._mend(reply, pace)
+        patience = Patience(self.client)
+        self._take_in(reply, patience)
+        while not self._listen(reply, patience, seed):
+            self._mend(reply, patience)
         return reply
 
     # --- making tokens
     # ---------------------------------------------------------------------------------------------
 
-    def _listen(self, reply: Reply, pace: Pace, seed: int) -> bool:
+    def _listen(self, reply: Reply, patience: Patience, seed: int) -> bool:
         """Receive tokens until the reply is complete; False where the stream broke or stalled."""
         prompt_tokens, begun_ns = self.plan.scenario.workload.prompt_tokens, 0
         self.cluster.ask_reply(
@@ -136,10 +128,10 @@ class Conversation:
         )
         while True:
             try:
-                event = self.cluster.next_event(pace.patience_s(), self.ears.waiting)
+                event = self.cluster.next_event(patience.left_s(), self.ears.waiting)
             except LiveError as error:
                 self.cluster.watch_relay()
-                self._notice(reply, pace, error)
+                self._notice(reply, patience, error)
                 return False
             if event["event"] == "request":
                 begun_ns = event["busy_ns"]
@@ -147,14 +139,14 @@ class Conversation:
                     reply.sent_ns = event["sent_ns"]
                     self.ears.asked(reply)
             elif event["event"] == "token":
-                self._take(reply, pace, event)
+                self._take(reply, patience, event)
             elif event["event"] == "done":
                 reply.busy_ns = event["busy_ns"] - begun_ns
                 return True
 
-    def _take(self, reply: Reply, pace: Pace, event: dict[str, Any]) -> None:
+    def _take(self, reply: Reply, patience: Patience, event: dict[str, Any]) -> None:
         """One more token."""
-        pace.heard(event["at_ns"])
+        patience.gap.note(event["at_ns"] / 1e9)
         reply.tokens.append(event["id"])
         reply.times_ns.append(event["at_ns"])
         current = reply.recoveries[-1] if reply.recoveries else None
@@ -164,7 +156,7 @@ class Conversation:
             self.ears.mended(reply, current)
         self.ears.token(reply, event["id"])
 
-    def _notice(self, reply: Reply, pace: Pace, error: LiveError) -> None:
+    def _notice(self, reply: Reply, patience: Patience, error: LiveError) -> None:
         """The stream is broken: a recovery begins, or the one that goes on begins anew."""
         known = self.ears.faults()
         open_one = reply.recoveries[-1] if reply.recoveries and not reply.recoveries[-1].is_over else None
@@ -176,7 +168,7 @@ class Conversation:
             raise error
         open_one.end("detect" if not open_one.marks else "prefill")
         open_one.devices += tuple(name for name, _ in known)
-        pace.broken()
+        patience.broken()
         self.tell(f"token {reply.count}: the stream broke off ({error})")
 
     def _is_hopeless(self, recovery: Recovery, has_new_loss: bool) -> bool:
@@ -190,7 +182,7 @@ class Conversation:
     # --- mending
     # ---------------------------------------------------------------------------------------------------
 
-    def _mend(self, reply: Reply, pace: Pace) -> None:
+    def _mend(self, reply: Reply, patience: Patience) -> None:
         """From a broken stream to a client that is ready on the
         survivors; whoever leaves meanwhile makes it begin again.
         """
@@ -208,7 +200,7 @@ class Conversation:
         gone = before - set(self.layers)
         recovery.devices = tuple(dict.fromkeys((*recovery.devices, *sorted(gone))))
         if not recovery.devices:
-            pace.leniency *= 2
+            patience.leniency *= 2
 
     def _restart(self, recovery: Recovery, names: tuple[str, ...] | None = None) -> None:
         """A new client on whoever answers, or on `names`."""
@@ -245,7 +237,7 @@ class Conversation:
         )
         return placed
 
-    def _take_in(self, reply: Reply, pace: Pace) -> None:
+    def _take_in(self, reply: Reply, patience: Patience) -> None:
         """Before a reply: place again with those who have come back."""
         missing = [device.name for device in self.plan.devices if device.name not in self.layers]
         back = self.cluster.answering(RETURNED_S, missing)[1:] if missing and self.client.grow else ()
@@ -262,7 +254,7 @@ class Conversation:
             self._restart(recovery, here)
         except LiveError as error:  # gone again
             self.tell(f"again: {error}")
-            self._mend(reply, pace)
+            self._mend(reply, patience)
 
     def _is_worth_it(self, here: tuple[str, ...]) -> bool:
         """Whether these devices are predicted to make tokens

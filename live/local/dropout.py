@@ -17,7 +17,8 @@ from live.local.breaking import BreakableCluster, Mode
 from live.local.conversation import Conversation, Ears, Reply
 from live.local.plan import Plan, plan
 from live.local.provenance import LoadMeter, collect
-from live.recovery import Recovery, require_inside, tokens_per_s
+from live.recovery import Recovery, require_inside
+from live.steady import tokens_per_s
 from simulator.errors import LiveError, SimulatorError
 from simulator.result.measurement import MeasurementWriter
 from simulator.scenario import Scenario

@@ -16,6 +16,7 @@ from typing import Any
 import simpy
 
 from simulator.churn.heat import Heat
+from simulator.churn.mean_gap import MeanGap
 from simulator.churn.membership import Departure, Membership
 from simulator.churn.pace import Conditions, EpochPace, EpochPaces
 from simulator.churn.placing import WORTH, Placed, Placer
@@ -27,8 +28,7 @@ __all__ = ["ClientSession"]
 
 Steps = Generator[simpy.Event, Any, None]
 Answer = Generator[simpy.Event, Any, bool]
-MEMORY = 1 / 8  # weight of the newest gap in the client's mean, as in the live client
-RECENT = 40  # gaps that it is computed from: older ones weigh less than 1/200 together
+RECENT = 40  # gaps that the client's mean is computed from: older ones weigh less than 1/200 together
 INSTANT_S = 1e-6  # shorter than anything here and longer than a rounding error of a day
 LEAST_STEP_S = 1e-3
 
@@ -307,12 +307,8 @@ def _progress(ahead: list[float], done: int, elapsed_s: float, before: float) ->
 
 
 def _mean_gap_s(reply: ReplyTrace) -> float | None:
-    """The client's mean inter-token time (s): each gap counts
-    an eighth, what was before the rest; None without a gap.
-    """
-    times_s = reply.times_s[-RECENT - 1 :]
-    mean_s: float | None = None
-    for before_s, after_s in zip(times_s, times_s[1:], strict=False):
-        gap_s = after_s - before_s
-        mean_s = gap_s if mean_s is None else mean_s + MEMORY * (gap_s - mean_s)
-    return mean_s
+    """The client's mean inter-token time (s); None without a gap."""
+    gap = MeanGap()
+    for at_s in reply.times_s[-RECENT - 1 :]:
+        gap.note(at_s)
+    return gap.mean_s

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from live.exo.client import ExoClient
-from live.stream import Pace, Reply, StreamRules, read_reply
+from live.exo.client import ExoClient, Timeouts
+from live.stream import Reply, StreamRules, read_reply
+from simulator.churn.mean_gap import MeanGap
 from tests.live.exo.fake import MODEL, FakeExo, rest
 
 
@@ -48,7 +49,8 @@ def test_stamps_are_the_sockets() -> None:
 def test_patience_grows_with_slow_tokens() -> None:
     """30 mean gaps within bounds: 50 ms tokens wait the least, 1 s tokens 30 s, 10 s tokens the most."""
     for gap_s, wait_s in ((0.05, 10.0), (1.0, 30.0), (10.0, 120.0)):
-        pace = Pace(10.0, 120.0)
+        gap = MeanGap()
         for token in range(50):
-            allowed = pace.note(int(token * gap_s * 1e9))
-        assert abs(allowed - wait_s) < 1e-6
+            gap.note(token * gap_s)
+        assert abs(Timeouts().silence_s(gap.mean_s) - wait_s) < 1e-6
+    assert Timeouts().silence_s(None) == 10.0

@@ -14,7 +14,7 @@ import typer
 from typer.testing import CliRunner
 
 from live.local.breaking import HELLO, answers
-from live.local.conversation import Pace, Reply
+from live.local.conversation import Patience, Reply
 from live.local.dropout import Dropped, Fault, run_dropout
 from live.local.frames import FrameReader
 from live.local.relay import Relay
@@ -161,19 +161,19 @@ def test_patience_follows_the_observed_rate() -> None:
     client = RecoverySpec.model_validate(
         {"time_out_factor": 10, "time_out_least": "0.1 s", "time_out_most": "60 s"}
     )
-    pace = Pace(client)
-    assert pace.patience_s() == client.time_out_most
-    now_ns = time.monotonic_ns()
-    for at_ns in (now_ns - 2_000_000_000, now_ns - 1_000_000_000, now_ns):
-        pace.heard(at_ns)
-    assert pace.mean_s == pytest.approx(1.0)
-    assert pace.patience_s() == pytest.approx(10.0, abs=0.1)
-    pace.heard(now_ns + 1_800_000_000)
-    assert pace.mean_s == pytest.approx(1.1)  # an eighth of 0.8 s more
-    pace.broken()
-    assert pace.patience_s() == client.time_out_most
-    pace.heard(now_ns + 500_000_000_000)
-    assert pace.mean_s == pytest.approx(1.1)
+    patience = Patience(client)
+    assert patience.left_s() == client.time_out_most
+    now_s = time.monotonic()
+    for at_s in (now_s - 2, now_s - 1, now_s):
+        patience.gap.note(at_s)
+    assert patience.gap.mean_s == pytest.approx(1.0)
+    assert patience.left_s() == pytest.approx(10.0, abs=1.0)
+    patience.gap.note(now_s + 1.8)
+    assert patience.gap.mean_s == pytest.approx(1.1)  # an eighth of 0.8 s more
+    patience.broken()
+    assert patience.left_s() == client.time_out_most
+    patience.gap.note(now_s + 500)
+    assert patience.gap.mean_s == pytest.approx(1.1)
 
 
 def test_phases_fill_the_recovery() -> None:
