@@ -7,7 +7,7 @@
         NotListening                the machine answers: nothing listens on that port
       ApiChanged                    it answers, but not in a form that we know
         NotStreamed                 a stream was asked for, one whole answer came
-      Refused                       it answers, and says no; carries the HTTP status
+      RequestRefused                it answers, and says no; carries the HTTP status
         NotOffered                  this version has no such endpoint (404 or 405)
       PlacementRefused              the engine cannot, or did not, place the model
       InstanceFailed                a runner failed, or the instance vanished before it was ready
@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING
 from simulator.errors import ApiChanged, LiveError, StreamBroken, Unreachable
 
 if TYPE_CHECKING:
-    from live.recovery import Recovery
-    from live.stream import Reply
+    from live.recovery import ObservedRecovery
+    from live.stream import StreamedReply
 
 __all__ = [
     "ApiChanged",
@@ -47,7 +47,7 @@ __all__ = [
     "NotOffered",
     "NotStreamed",
     "PlacementRefused",
-    "Refused",
+    "RequestRefused",
     "ServerTimeout",
     "StreamAborted",
     "StreamBroken",
@@ -67,7 +67,7 @@ class NotStreamed(ApiChanged):
     """A stream was asked for and one whole answer came: this version does not stream here."""
 
 
-class Refused(LiveError):
+class RequestRefused(LiveError):
     """The cluster understood and said no; `status` is the HTTP status."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -75,7 +75,7 @@ class Refused(LiveError):
         super().__init__(message)
 
 
-class NotOffered(Refused):
+class NotOffered(RequestRefused):
     """This version has no such endpoint."""
 
 
@@ -94,10 +94,10 @@ class ClusterBusy(LiveError):
 class BrokenReply(StreamBroken):
     """A reply that ended early; `reply` holds everything that arrived, with times."""
 
-    recoveries: tuple[Recovery, ...] = ()
+    recoveries: tuple[ObservedRecovery, ...] = ()
     """What was mended before, and how far the last attempt came."""
 
-    def __init__(self, message: str, reply: Reply) -> None:
+    def __init__(self, message: str, reply: StreamedReply) -> None:
         self.reply = reply
         super().__init__(f"{message} (after {len(reply.tokens)} tokens)", len(reply.tokens))
 

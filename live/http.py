@@ -19,7 +19,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from live.errors import ApiChanged, LiveError, NotListening, NotOffered, Refused, Unreachable
+from live.errors import ApiChanged, LiveError, NotListening, NotOffered, RequestRefused, Unreachable
 
 __all__ = ["Aborted", "Http", "Watch", "body_of", "parse_json", "translated"]
 
@@ -199,7 +199,7 @@ class Http:
     ) -> Any:
         """The JSON answer to one request, complete within `within_s`.
 
-        Raises Unreachable, Refused, NotOffered or ApiChanged; the message names address and path.
+        Raises Unreachable, RequestRefused, NotOffered or ApiChanged; the message names address and path.
         """
         with self.exchange(method, path, Watch(within_s), params=params, body=body) as response:
             raw = body_of(response)
@@ -235,7 +235,7 @@ class Http:
                 response.close()
 
     def check(self, response: httpx.Response, raw: bytes) -> None:
-        """Raise what a status other than 200 means: Refused or
+        """Raise what a status other than 200 means: RequestRefused or
         NotOffered in the server's own words, or ApiChanged.
         """
         status, where = response.status_code, f"{self.base_url}{response.request.url.path}"
@@ -248,7 +248,7 @@ class Http:
             )
         reason = _reason(raw)
         missing = status == 405 or (status == 404 and reason in ("Not Found", "404: Not Found", ""))
-        kind = NotOffered if missing else Refused
+        kind = NotOffered if missing else RequestRefused
         raise kind(f"{where} answers {status}: {reason or response.reason_phrase}", status)
 
 

@@ -16,15 +16,15 @@ from live.exo.client import ExoClient, Timeouts
 from live.exo.match import device_names, match_devices, match_model
 from live.exo.mend import Mender
 from live.exo.provenance import provenance_of
-from live.exo.state import ClusterState, Instance
-from live.recovery import Recovery
-from live.session import Session
+from live.exo.state import ClusterState, StateInstance
+from live.recovery import ObservedRecovery
+from live.session import MeasurementSession
 from live.steady import SteadyState, steady_state
 from simulator.placement.shard import Placement
 from simulator.result.measurement import Measurement, MeasurementWriter, read_measurement
 from simulator.scenario import Scenario
 
-__all__ = ["MeasureOptions", "Measured", "connect", "measure_exo"]
+__all__ = ["MeasureOptions", "MeasureResult", "connect", "measure_exo"]
 
 
 def _silent(_: str) -> None:
@@ -59,7 +59,7 @@ class MeasureOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasureResult:
     """What came of it."""
 
     path: Path
@@ -67,7 +67,7 @@ class Measured:
     failures: tuple[str, ...]
     steady: SteadyState | None
     warnings: tuple[str, ...]
-    recoveries: tuple[Recovery, ...] = ()
+    recoveries: tuple[ObservedRecovery, ...] = ()
     """Of replies that broke off and were mended; their runs have `phase` lines."""
 
 
@@ -95,7 +95,7 @@ def measure_exo(
     *,
     transport: httpx.BaseTransport | None = None,
     timeouts: Timeouts | None = None,
-) -> Measured:
+) -> MeasureResult:
     """Place the scenario's model, warm up, run its workload,
     and append every token to a Measurement at `out_path`.
 
@@ -122,7 +122,7 @@ def measure_exo(
             urls=cluster_urls,
             say=chosen.say,
         )
-        session = Session(
+        session = MeasurementSession(
             client,
             scenario.workload,
             mender,
@@ -153,7 +153,7 @@ def measure_exo(
             for text in chosen.remarks():
                 writer.warn(text)
     measurement = read_measurement(out_path)
-    return Measured(
+    return MeasureResult(
         Path(out_path),
         session.runs_done,
         tuple(session.failures),
@@ -194,7 +194,7 @@ def _refuse_busy(state: ClusterState, model_id: str, options: MeasureOptions) ->
 
 def _place(
     client: ExoClient, state: ClusterState, scenario: Scenario, model_id: str, options: MeasureOptions
-) -> tuple[Instance, float]:
+) -> tuple[StateInstance, float]:
     """The instance to measure, ready, and the seconds that took."""
     started = time.monotonic()
     if options.reuse_instance:

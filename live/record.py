@@ -28,7 +28,7 @@ import httpx
 
 from simulator.errors import LiveError
 
-__all__ = ["Recorder", "RecordingTransport", "redact"]
+__all__ = ["ExchangeRecorder", "RecordingTransport", "redact"]
 
 FORMAT = 1
 MAX_FILE_BYTES = 2**30  # hours of streaming; a hostile server must not fill the disk
@@ -64,7 +64,7 @@ def redact(text: str) -> str:
     return text
 
 
-class Recorder:
+class ExchangeRecorder:
     """Appends exchanges to a new file; thread-safe."""
 
     def __init__(self, path: str | Path) -> None:
@@ -108,7 +108,7 @@ class Recorder:
 class RecordingTransport(httpx.BaseTransport):
     """Passes everything on to `inner` and writes it down."""
 
-    def __init__(self, inner: httpx.BaseTransport, recorder: Recorder) -> None:
+    def __init__(self, inner: httpx.BaseTransport, recorder: ExchangeRecorder) -> None:
         self._inner, self._recorder = inner, recorder
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -136,7 +136,7 @@ class RecordingTransport(httpx.BaseTransport):
 class _RecordedBody(httpx.SyncByteStream):
     """A body that is written down as it is read."""
 
-    def __init__(self, response: httpx.Response, recorder: Recorder, n: int, watch: Any) -> None:
+    def __init__(self, response: httpx.Response, recorder: ExchangeRecorder, n: int, watch: Any) -> None:
         self._inner, self._recorder, self._n, self._watch = response.stream, recorder, n, watch
         self._by_line = "event-stream" in response.headers.get("content-type", "")
         self._rest = b""

@@ -9,14 +9,14 @@ from typing import Any
 
 from simulator.errors import LiveError
 
-__all__ = ["PHASES", "Recovery", "require_inside"]
+__all__ = ["PHASES", "ObservedRecovery", "require_inside"]
 
 PHASES = ("detect", "release", "decide", "start", "load", "prefill", "resume")
 """Of llama.cpp RPC; EXO warms up between `load` and `prefill`."""
 
 
 @dataclass(slots=True)
-class Recovery:
+class ObservedRecovery:
     """One recovery as it was observed; times are `time.monotonic_ns`."""
 
     token: int

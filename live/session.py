@@ -10,14 +10,14 @@ from contextlib import ExitStack
 from live.errors import BrokenReply, LiveError, NotOffered, NotStreamed
 from live.exo.client import ExoClient
 from live.exo.mend import Mender
-from live.exo.state import Instance
+from live.exo.state import StateInstance
 from live.prompts import PromptMaker
-from live.recovery import Recovery
-from live.stream import Reply
+from live.recovery import ObservedRecovery
+from live.stream import StreamedReply
 from simulator.result.measurement import MeasurementWriter
 from simulator.scenario import WorkloadSpec
 
-__all__ = ["Session"]
+__all__ = ["MeasurementSession"]
 
 WARM_UP_TOKENS = 8
 FEW_WORDS = 4
@@ -25,7 +25,7 @@ STOP_S = 5.0
 RECOVERY_S = 60.0  # EXO restarts a failed runner by itself; recorded: 22 s with a small model
 
 
-class Session:
+class MeasurementSession:
     """Sends the chats of a workload; `runs_done` and `failures` tell what became of them."""
 
     def __init__(
@@ -45,12 +45,12 @@ class Session:
         self.warm_up_requests = 0
         self.runs_done = 0
         self.failures: list[str] = []
-        self.recoveries: list[Recovery] = []
+        self.recoveries: list[ObservedRecovery] = []
         self._abort = threading.Event()
         self._lock = threading.Lock()
 
     @property
-    def instance(self) -> Instance:
+    def instance(self) -> StateInstance:
         """What serves now; after a loss another than at first."""
         return self.mender.instance
 
@@ -72,7 +72,7 @@ class Session:
             self.prompts.learn(count, reply.prompt_tokens)
             self.warm_up_requests += 1
 
-    def _warm_chat(self, prompt: str) -> Reply:
+    def _warm_chat(self, prompt: str) -> StreamedReply:
         if self.bench:
             try:
                 return self._warm_reply(prompt)
@@ -80,7 +80,7 @@ class Session:
                 self.bench = False
         return self._warm_reply(prompt)
 
-    def _warm_reply(self, prompt: str) -> Reply:
+    def _warm_reply(self, prompt: str) -> StreamedReply:
         """Not mended: what is lost before a measurement should be told, not measured around."""
         return self.client.chat(
             self.instance.model_id,
@@ -212,7 +212,12 @@ class Session:
         self._doubts(writer, run, chat, mended.reply)
 
     def _recovered_by(
-        self, writer: MeasurementWriter, run: int, chat: int, reply: Reply, recoveries: Sequence[Recovery]
+        self,
+        writer: MeasurementWriter,
+        run: int,
+        chat: int,
+        reply: StreamedReply,
+        recoveries: Sequence[ObservedRecovery],
     ) -> None:
         """The phases of each recovery, from the request on;
         `phase` lines mark the run as one that is no steady state.
@@ -231,7 +236,7 @@ class Session:
         writer: MeasurementWriter,
         run: int,
         chat: int,
-        reply: Reply,
+        reply: StreamedReply,
         started_ns: int,
         outcome: str,
         detail: str,
@@ -254,7 +259,7 @@ class Session:
                 prefill=reply.prefill[-3:],
             )
 
-    def _doubts(self, writer: MeasurementWriter, run: int, chat: int, reply: Reply) -> None:
+    def _doubts(self, writer: MeasurementWriter, run: int, chat: int, reply: StreamedReply) -> None:
         """What makes a complete reply less than it seems."""
         texts = []
         if len(reply.tokens) < self.work.output_tokens:
@@ -278,7 +283,7 @@ class Session:
                 writer.warn(f"run {run}, chat {chat}: {text}")
 
 
-def _told(recovery: Recovery) -> str:
+def _told(recovery: ObservedRecovery) -> str:
     """One recovery in a sentence."""
     who = ", ".join(recovery.devices) or "nobody"
     if not recovery.is_over:

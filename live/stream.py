@@ -16,7 +16,7 @@ from typing import Any
 from live.errors import StreamCutOff, StreamErrorEvent, StreamGarbled
 from live.exo.casing import snake
 
-__all__ = ["Reply", "StreamRules", "Token", "read_reply", "sse_lines"]
+__all__ = ["StreamRules", "StreamedReply", "Token", "read_reply", "sse_lines"]
 
 MAX_LINE_BYTES = 2**20  # a line of EXO with top_logprobs stays below 20 kB
 MAX_TEXT = 1000  # characters kept of one token
@@ -36,7 +36,7 @@ class Token:
 
 
 @dataclass(slots=True)
-class Reply:
+class StreamedReply:
     """A reply as far as it came."""
 
     sent_ns: int = 0
@@ -113,14 +113,14 @@ def sse_lines(chunks: Iterable[bytes], max_bytes: int = MAX_LINE_BYTES) -> Itera
 
 
 def read_reply(
-    reply: Reply,
+    reply: StreamedReply,
     chunks: Iterable[bytes],
     rules: StreamRules,
     *,
     now_ns: Callable[[], int] = time.monotonic_ns,
     on_token: OnToken | None = None,
     on_progress: Callable[[str], None] | None = None,
-) -> Reply:
+) -> StreamedReply:
     """Fill `reply` from a stream until it is complete.
 
     `now_ns` tells when the bytes last handed out arrived; `on_token(index,
@@ -159,11 +159,11 @@ def read_reply(
     return reply
 
 
-def _is_filler(reply: Reply, rules: StreamRules) -> bool:
+def _is_filler(reply: StreamedReply, rules: StreamRules) -> bool:
     return not rules.empty_is_token and not reply.tokens[-1].text
 
 
-def _take_line(reply: Reply, line: bytes, t_ns: int) -> None:
+def _take_line(reply: StreamedReply, line: bytes, t_ns: int) -> None:
     """One line of the stream; raises ValueError for what is no line of a token stream."""
     name, colon, rest = line.partition(b":")
     if not line:
@@ -176,7 +176,7 @@ def _take_line(reply: Reply, line: bytes, t_ns: int) -> None:
         raise ValueError(f"a line that is no server-sent event: {line[:60]!r}")
 
 
-def _take_comment(reply: Reply, comment: bytes, t_ns: int) -> None:
+def _take_comment(reply: StreamedReply, comment: bytes, t_ns: int) -> None:
     """EXO's statistics; other comments are kept count of, as they may be anybody's."""
     name, _, rest = comment.partition(b" ")
     if name == b"generation_stats":
@@ -191,7 +191,7 @@ def _take_comment(reply: Reply, comment: bytes, t_ns: int) -> None:
         reply.keep_alives += 1
 
 
-def _take_data(reply: Reply, data: bytes, t_ns: int) -> None:
+def _take_data(reply: StreamedReply, data: bytes, t_ns: int) -> None:
     """One data line: a token, the end, or an error."""
     if data == b"[DONE]":
         reply.done = True
@@ -210,7 +210,7 @@ def _take_data(reply: Reply, data: bytes, t_ns: int) -> None:
         _take_choice(reply, _mapping(choices[0]), t_ns)
 
 
-def _take_choice(reply: Reply, choice: dict[str, Any], t_ns: int) -> None:
+def _take_choice(reply: StreamedReply, choice: dict[str, Any], t_ns: int) -> None:
     """One token; an empty text counts too, as not every token completes a character."""
     delta = _mapping(choice.get("delta") or {})
     text = delta.get("content") or delta.get("reasoning_content") or ""

@@ -28,7 +28,7 @@ import yaml
 from calibrate.apply import apply
 from calibrate.calibration import calibrate, load_calibration, save_calibration
 from live.local.drill import Drill, drill
-from live.local.dropout import Dropped, Fault, run_dropout
+from live.local.dropout import Dropped, InjectedFault, run_dropout
 from live.local.run import measure
 from live.recovery import PHASES
 from simulator.churn.estimate import Dropout, predict_dropout
@@ -213,7 +213,7 @@ def measure_all() -> None:
             for name, faults in found["cases"].items():
                 done = run_dropout(
                     asked(name),
-                    [Fault(**fault) for fault in faults],
+                    [InjectedFault(**fault) for fault in faults],
                     out / f"{name}_{turn + 1}.jsonl",
                     _say,
                     replies=_replies(name),
@@ -244,7 +244,7 @@ def verify() -> None:
             )
             exact = run_dropout(
                 asked(name),
-                [Fault(**fault) for fault in faults],
+                [InjectedFault(**fault) for fault in faults],
                 Path(folder) / f"exact_{name}.jsonl",
                 exact=True,
                 replies=_replies(name),

@@ -15,7 +15,7 @@ from sim.run_cmd import ScenarioFile, load_scenario
 if TYPE_CHECKING:
     from live.exo.dropout import ExoDropped
     from live.local.breaking import Mode
-    from live.local.dropout import Dropped, Fault
+    from live.local.dropout import Dropped, InjectedFault
     from simulator.scenario import Scenario
 
 __all__ = ["dropout"]
@@ -109,9 +109,9 @@ def _require_local(cluster: str, command: str | None) -> None:
         )
 
 
-def _fault(text: str, at_token: int, mode: Mode, back_after_s: float | None) -> Fault:
+def _fault(text: str, at_token: int, mode: Mode, back_after_s: float | None) -> InjectedFault:
     """`phone`, or `phone+0.8`: that many seconds after the token; raises LiveError for what is no number."""
-    from live.local.dropout import Fault
+    from live.local.dropout import InjectedFault
     from simulator.errors import LiveError
 
     device, _, later = text.partition("+")
@@ -121,7 +121,7 @@ def _fault(text: str, at_token: int, mode: Mode, back_after_s: float | None) -> 
         later_s = -1.0
     if not 0 <= later_s < 3600:
         raise LiveError(f"--kill is {text!r}; write DEVICE or DEVICE+SECONDS, for example {device}+0.8")
-    return Fault(device, at_token, mode, later_s, back_after_s)
+    return InjectedFault(device, at_token, mode, later_s, back_after_s)
 
 
 def _mode(text: str) -> Mode:
@@ -135,7 +135,7 @@ def _mode(text: str) -> Mode:
     raise LiveError(f"--mode is {text!r}{did_you_mean(text, MODES)}; write one of {', '.join(MODES)}")
 
 
-def _tell(done: Dropped | ExoDropped, faults: list[Fault], *, as_json: bool) -> None:
+def _tell(done: Dropped | ExoDropped, faults: list[InjectedFault], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_document(done, faults), indent=2))
     else:
@@ -147,7 +147,7 @@ def _rates(done: Dropped | ExoDropped) -> dict[str, float | None]:
     return {"before": done.before, "after": done.after, "next_reply": getattr(done, "next", None)}
 
 
-def _document(done: Dropped | ExoDropped, faults: list[Fault]) -> dict[str, Any]:
+def _document(done: Dropped | ExoDropped, faults: list[InjectedFault]) -> dict[str, Any]:
     return {
         "measurement": str(done.path),
         "tokens": len(done.tokens),

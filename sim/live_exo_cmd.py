@@ -112,11 +112,11 @@ def _recording(path: Path) -> Any:
     from contextlib import contextmanager
 
     from live.http import Http
-    from live.record import Recorder, RecordingTransport
+    from live.record import ExchangeRecorder, RecordingTransport
 
     @contextmanager
     def opened() -> Any:
-        recorder = Recorder(path)
+        recorder = ExchangeRecorder(path)
         try:
             yield RecordingTransport(Http.network(), recorder)
         finally:

@@ -136,9 +136,9 @@ def links(
     from datetime import datetime
 
     from live.agent import matrix
-    from live.agent.links import Plan, measure_links
+    from live.agent.links import LinkTestPlan, measure_links
 
-    plan = Plan(
+    plan = LinkTestPlan(
         tuple(size or (4, 16_384)),
         seconds,
         interval_ms / 1e3,

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from live.agent import readings
-from live.agent.readings import Power, Wifi
+from live.agent.readings import PowerState, Wifi
 
-__all__ = ["Facts", "Reader", "collect", "link_kind_of", "own_addresses", "platform_name"]
+__all__ = ["DeviceFacts", "SystemReader", "collect", "link_kind_of", "own_addresses", "platform_name"]
 
 AIRPORT = "/System/Library/PrivateFrameworks/Apple80211.framework/Versions/Current/Resources/airport"
 TOOL_TIMEOUT_S = 8.0  # system_profiler takes several seconds on a cold start
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class SystemReader:
     """The two ways to learn something here, replaceable in
     tests: the output of a tool, the content of a file.
     """
@@ -67,7 +67,7 @@ def _list(folder: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class DeviceFacts:
     """One device; bytes, bits/s, degrees Celsius, seconds since 1970 by its own clock."""
 
     name: str
@@ -79,7 +79,7 @@ class Facts:
     memory_total_bytes: float | None = None
     memory_free_bytes: float | None = None
     wifi: Wifi | None = None
-    power: Power = field(default_factory=Power)
+    power: PowerState = field(default_factory=PowerState)
     temperature_c: float | None = None
     interface: str = ""
     """that the default route uses"""
@@ -94,7 +94,7 @@ class Facts:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Facts:
+    def from_dict(cls, values: dict[str, Any]) -> DeviceFacts:
         """Read what another agent sent; unknown keys are
         left out. Raises ValueError for what cannot be facts.
         """
@@ -102,7 +102,7 @@ class Facts:
         try:
             if isinstance(known.get("wifi"), dict):
                 known["wifi"] = Wifi(**known["wifi"])
-            known["power"] = Power(**(known.get("power") or {}))
+            known["power"] = PowerState(**(known.get("power") or {}))
             known["addresses"] = tuple((str(a), str(b), int(c)) for a, b, c in known.get("addresses", ()))
             for key, wanted in (*((key, str) for key in TEXTS), *((key, float) for key in NUMBERS)):
                 value = known.get(key)
@@ -125,10 +125,12 @@ def platform_name() -> str:
     return "android" if android else "linux"
 
 
-def collect(reader: Reader | None = None, kind: str | None = None, name: str | None = None) -> Facts:
+def collect(
+    reader: SystemReader | None = None, kind: str | None = None, name: str | None = None
+) -> DeviceFacts:
     """Everything that can be read here without special rights; takes up to some seconds on macOS."""
-    source = reader or Reader(_run, _read, _list)
-    found = Facts(
+    source = reader or SystemReader(_run, _read, _list)
+    found = DeviceFacts(
         name=name or platform.node() or "unnamed",
         platform=kind or platform_name(),
         system=f"{platform.system()} {platform.release()}",
@@ -179,7 +181,7 @@ def link_kind_of(interface: str, *, wireless: bool = False, port: str = "") -> s
     return "ethernet" if port or interface.startswith(("eth", "en")) else "unknown"
 
 
-def _linux(source: Reader, found: Facts) -> Facts:
+def _linux(source: SystemReader, found: DeviceFacts) -> DeviceFacts:
     interface = readings.default_interface_linux(source.read("/proc/net/route"))
     entries = source.list(f"/sys/class/net/{interface}") if interface else ()
     kind = link_kind_of(interface, wireless=bool({"wireless", "phy80211"} & set(entries)))
@@ -200,7 +202,7 @@ def _linux(source: Reader, found: Facts) -> Facts:
     )
 
 
-def _linux_wifi(source: Reader, interface: str) -> Wifi:
+def _linux_wifi(source: SystemReader, interface: str) -> Wifi:
     tools = (
         readings.wifi_iw(source.run("iw", "dev", interface, "link"), interface)
         or readings.wifi_nmcli(
@@ -214,7 +216,7 @@ def _linux_wifi(source: Reader, interface: str) -> Wifi:
     )
 
 
-def _linux_power(source: Reader) -> Power:
+def _linux_power(source: SystemReader) -> PowerState:
     root = "/sys/class/power_supply"
     batteries = [
         name for name in source.list(root) if source.read(f"{root}/{name}/type").strip() == "Battery"
@@ -222,13 +224,13 @@ def _linux_power(source: Reader) -> Power:
     profile = source.run("powerprofilesctl", "get") or source.read("/sys/firmware/acpi/platform_profile")
     saver = profile.strip() in ("power-saver", "low-power") if profile.strip() else None
     if not batteries:
-        return Power(on_battery=None, saver=saver)
+        return PowerState(on_battery=None, saver=saver)
     charge = source.read(f"{root}/{batteries[0]}/capacity").strip()
     states = {source.read(f"{root}/{name}/status").strip() for name in batteries}
-    return Power("Discharging" in states, float(charge) if charge.isdigit() else None, saver)
+    return PowerState("Discharging" in states, float(charge) if charge.isdigit() else None, saver)
 
 
-def _hottest(source: Reader) -> float | None:
+def _hottest(source: SystemReader) -> float | None:
     """The highest believable thermal zone; sensors that are not wired up read absurd values."""
     root = "/sys/class/thermal"
     zones = [zone for zone in source.list(root) if zone.startswith("thermal_zone")]
@@ -237,7 +239,7 @@ def _hottest(source: Reader) -> float | None:
     return max((value for value in values if 0 < value < 130), default=None)
 
 
-def _macos(source: Reader, found: Facts) -> Facts:
+def _macos(source: SystemReader, found: DeviceFacts) -> DeviceFacts:
     route = re.search(r"interface: (\S+)", source.run("route", "-n", "get", "default"))
     interface = route[1] if route else ""
     ports = readings.hardware_ports_macos(source.run("networksetup", "-listallhardwareports"))
@@ -256,7 +258,7 @@ def _macos(source: Reader, found: Facts) -> Facts:
     )
 
 
-def _macos_wifi(source: Reader, interface: str) -> Wifi:
+def _macos_wifi(source: SystemReader, interface: str) -> Wifi:
     return (
         readings.wifi_airport(source.run(AIRPORT, "-I"), interface)
         or readings.wifi_system_profiler(source.run("system_profiler", "SPAirPortDataType"), interface)
@@ -264,7 +266,7 @@ def _macos_wifi(source: Reader, interface: str) -> Wifi:
     )
 
 
-def _android(source: Reader, found: Facts) -> Facts:
+def _android(source: SystemReader, found: DeviceFacts) -> DeviceFacts:
     """Termux: `/proc` where Android still shows it, else the tools of the Termux:API app."""
     total, free = readings.meminfo(source.read("/proc/meminfo"))
     chip = source.run("getprop", "ro.soc.model").strip() or source.run("getprop", "ro.board.platform").strip()

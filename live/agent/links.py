@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
 
-from live.agent.facts import Facts
+from live.agent.facts import DeviceFacts
 from live.agent.probe import MAX_SIZE_BYTES, WARM_UP
-from live.agent.wire import VERSION, Session, WireError, ask, check_token
+from live.agent.wire import VERSION, AgentConnection, WireError, ask, check_token
 from simulator.errors import LiveError, Unreachable
 from simulator.result.measurement import DeviceProvenance, MeasurementWriter, Provenance
 
-__all__ = ["Address", "Links", "Peer", "Plan", "ask_facts", "measure_links", "read_address"]
+__all__ = ["Address", "LinkTestPlan", "Links", "Peer", "ask_facts", "measure_links", "read_address"]
 
 ANSWER_S = 60.0  # reading the facts of a Mac takes several seconds
 
@@ -30,7 +30,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LinkTestPlan:
     """What is measured on each directed link; 16,384 bytes
     are one token's hidden state of a 70B Llama in 16 bits.
     """
@@ -59,7 +59,7 @@ class Peer:
 
     address: Address
     name: str
-    facts: Facts
+    facts: DeviceFacts
 
 
 @dataclass(slots=True)
@@ -97,13 +97,13 @@ def _key(token: str) -> bytes:
         ) from error
 
 
-def ask_facts(address: Address, token: str) -> Facts:
+def ask_facts(address: Address, token: str) -> DeviceFacts:
     """The facts of one agent; raises Unreachable with the way out."""
     where = f"{address[0]}:{address[1]}"
     try:
         with ask(*address, _key(token)) as session:
             session.send({"op": "facts"})
-            return Facts.from_dict(session.receive(ANSWER_S).get("facts") or {})
+            return DeviceFacts.from_dict(session.receive(ANSWER_S).get("facts") or {})
     except WireError as error:
         raise Unreachable(
             f"no agent at {where}: {error}; start `sim live agent --listen ADDRESS` there with the same "
@@ -150,7 +150,11 @@ def _names(name: str) -> Iterator[str]:
 
 
 def measure_links(
-    addresses: Sequence[Address], token: str, plan: Plan, out: Path, progress: Progress = lambda text: None
+    addresses: Sequence[Address],
+    token: str,
+    plan: LinkTestPlan,
+    out: Path,
+    progress: Progress = lambda text: None,
 ) -> Links:
     """Measure every directed link, one after the other so that
     none disturbs another, and store the samples in `out`.
@@ -196,10 +200,10 @@ def _speed(peer: Peer, token: str, seconds: float) -> dict[str, float]:
 
 
 def _measure_link(
-    session: Session,
+    session: AgentConnection,
     source: Peer,
     sink: Peer,
-    plan: Plan,
+    plan: LinkTestPlan,
     links: Links,
     file: MeasurementWriter,
     progress: Progress,
@@ -250,7 +254,7 @@ def _printable(text: str) -> str:
     return "".join(character for character in text if character.isprintable())
 
 
-def _batches(session: Session, interval_s: float) -> Iterator[list[int]]:
+def _batches(session: AgentConnection, interval_s: float) -> Iterator[list[int]]:
     while True:
         message = session.receive(ANSWER_S + 2 * interval_s)
         if "done" in message:
@@ -262,7 +266,7 @@ def _batches(session: Session, interval_s: float) -> Iterator[list[int]]:
         yield batch
 
 
-def _provenance(peers: tuple[Peer, ...], plan: Plan) -> Provenance:
+def _provenance(peers: tuple[Peer, ...], plan: LinkTestPlan) -> Provenance:
     devices = tuple(
         DeviceProvenance(
             name=peer.name,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
-    "Power",
+    "PowerState",
     "Wifi",
     "battery_macos",
     "battery_termux",
@@ -43,7 +43,7 @@ class Wifi:
 
 
 @dataclass(frozen=True, slots=True)
-class Power:
+class PowerState:
     """Mains or battery, charge (percent), and whether the system saves energy at the cost of speed."""
 
     on_battery: bool | None = None
@@ -166,18 +166,18 @@ def wifi_termux(text: str, interface: str = "wlan0") -> Wifi | None:
     )
 
 
-def battery_termux(text: str) -> tuple[Power, float | None]:
+def battery_termux(text: str) -> tuple[PowerState, float | None]:
     """`termux-battery-status`: power, and the battery's temperature (degrees Celsius)."""
     answer = _termux(text)
     plugged = answer.get("plugged")
     on_battery = plugged == "UNPLUGGED" if isinstance(plugged, str) else None
-    return Power(on_battery, _float(answer.get("percentage"))), _float(answer.get("temperature"))
+    return PowerState(on_battery, _float(answer.get("percentage"))), _float(answer.get("temperature"))
 
 
-def battery_macos(text: str) -> Power:
+def battery_macos(text: str) -> PowerState:
     """`pmset -g batt`; a desktop Mac names its mains and no battery."""
     source = re.search(r"Now drawing from '([^']+)'", text)
-    return Power(source[1] == "Battery Power" if source else None, _number(r"\t(\d+)%;", text))
+    return PowerState(source[1] == "Battery Power" if source else None, _number(r"\t(\d+)%;", text))
 
 
 def saver_macos(text: str) -> bool | None:

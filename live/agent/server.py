@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from live.agent.guard import Guard
-from live.agent.wire import Seen, Session, WireError, answer, check_token
-from live.agent.work import OPERATIONS, Duties, Refused
+from live.agent.wire import AgentConnection, NonceCache, WireError, answer, check_token
+from live.agent.work import OPERATIONS, Duties, OperationRefused
 
 __all__ = ["Agent", "Settings", "is_loopback"]
 
@@ -49,7 +49,7 @@ class Agent:
             raise WireError(f"{error}; an agent that is started without a token makes a fresh one") from error
         self.settings = settings
         self._duties = Duties(settings.name, token, settings.model_file, threading.Lock())
-        self._guard, self._seen = guard or Guard(), Seen()
+        self._guard, self._seen = guard or Guard(), NonceCache()
         self._handshakes = threading.BoundedSemaphore(HANDSHAKES)
         self._sessions = threading.BoundedSemaphore(SESSIONS)
         self._closing = threading.Event()
@@ -117,21 +117,21 @@ class Agent:
                 self._open.discard(connection)
                 self._sessions.release()
 
-    def _talk(self, session: Session) -> None:
+    def _talk(self, session: AgentConnection) -> None:
         while not self._closing.is_set():
             request = session.receive(IDLE_S)
             try:
                 self._work(session, request)
-            except Refused as refusal:
+            except OperationRefused as refusal:
                 session.send({"error": str(refusal)})
             if request.get("op") in ("echo", "sink"):
                 return  # raw bytes were sent: no further message can follow
 
-    def _work(self, session: Session, request: dict[str, Any]) -> None:
+    def _work(self, session: AgentConnection, request: dict[str, Any]) -> None:
         name = request.get("op")
         operation = OPERATIONS.get(name) if isinstance(name, str) else None
         if operation is None:
-            raise Refused(f"op={name!r:.40} is none of {', '.join(OPERATIONS)}")
+            raise OperationRefused(f"op={name!r:.40} is none of {', '.join(OPERATIONS)}")
         operation(self._duties, session, request)
 
 

@@ -28,8 +28,8 @@ __all__ = [
     "MIN_TOKEN_CHARS",
     "SERVICE",
     "VERSION",
-    "Seen",
-    "Session",
+    "AgentConnection",
+    "NonceCache",
     "WireError",
     "answer",
     "ask",
@@ -106,7 +106,7 @@ def _send(connection: socket.socket, data: bytes, timeout_s: float) -> None:
         raise WireError(f"connection lost: {error}") from error
 
 
-class Session:
+class AgentConnection:
     """An authenticated connection: numbered messages both
     ways, each with its code; a context manager that closes.
     """
@@ -150,7 +150,7 @@ class Session:
         """Close the connection."""
         self.connection.close()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> AgentConnection:
         return self
 
     def __exit__(
@@ -159,7 +159,7 @@ class Session:
         self.close()
 
 
-def ask(host: str, port: int, token: bytes, timeout_s: float = 5.0) -> Session:
+def ask(host: str, port: int, token: bytes, timeout_s: float = 5.0) -> AgentConnection:
     """Connect to an agent and prove to each other that both have the token.
 
     Raises WireError when nothing listens there, or when it is no agent with this token.
@@ -180,10 +180,12 @@ def ask(host: str, port: int, token: bytes, timeout_s: float = 5.0) -> Session:
     except (WireError, OSError) as error:
         connection.close()
         raise WireError(f"no agent with this token: {error}") from error
-    return Session(connection, _mac(token, b"key", mine, theirs), asking=True)
+    return AgentConnection(connection, _mac(token, b"key", mine, theirs), asking=True)
 
 
-def answer(connection: socket.socket, token: bytes, seen: Seen, timeout_s: float = HANDSHAKE_S) -> Session:
+def answer(
+    connection: socket.socket, token: bytes, seen: NonceCache, timeout_s: float = HANDSHAKE_S
+) -> AgentConnection:
     """The listening side of `ask`; raises WireError, before
     a byte was sent, unless the knock shows the token.
     """
@@ -200,10 +202,10 @@ def answer(connection: socket.socket, token: bytes, seen: Seen, timeout_s: float
     code = recv_exact(connection, MAC_BYTES, deadline_s)
     if not hmac.compare_digest(code, _mac(token, b"asker", theirs, mine)):
         raise WireError("an asker without the token")
-    return Session(connection, _mac(token, b"key", theirs, mine), asking=False)
+    return AgentConnection(connection, _mac(token, b"key", theirs, mine), asking=False)
 
 
-class Seen:
+class NonceCache:
     """The last knocks, so that a replayed one is not even
     answered; only right knocks get here, so 4096 are plenty.
     """

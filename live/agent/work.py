@@ -3,8 +3,8 @@
 ==========  ====================================================  ==========================================
 operation   asks                                                  answers
 ==========  ====================================================  ==========================================
-`facts`     -                                                     one message: `Facts` and the agent's
-                                                                  version
+`facts`     -                                                     one message: `DeviceFacts` and the
+                                                                  agent's version
 `memory`    `seconds`                                             copy bandwidth, see `speed.memory_copy`
 `disk`      `seconds`                                             read rate of the file named on the command
                                                                   line
@@ -29,14 +29,14 @@ from pathlib import Path
 from typing import Any
 
 from live.agent import facts, probe, speed
-from live.agent.wire import VERSION, Session, WireError, ask
+from live.agent.wire import VERSION, AgentConnection, WireError, ask
 
-__all__ = ["OPERATIONS", "Duties", "Refused", "number"]
+__all__ = ["OPERATIONS", "Duties", "OperationRefused", "number"]
 
 MAX_SECONDS = 3600.0  # "minutes long if asked", and an end to it if the asker forgets
 
 
-class Refused(Exception):
+class OperationRefused(Exception):
     """A request that the agent will not do; the text goes back to the asker."""
 
 
@@ -51,7 +51,7 @@ class Duties:
 
 
 def number(request: dict[str, Any], key: str, default: float, low: float, high: float) -> float:
-    """A finite number of the request within [low, high]; raises Refused for anything else."""
+    """A finite number of the request within [low, high]; raises OperationRefused for anything else."""
     value = request.get(key, default)
     if (
         isinstance(value, bool)
@@ -59,7 +59,7 @@ def number(request: dict[str, Any], key: str, default: float, low: float, high: 
         or not isfinite(value)
         or not low <= value <= high
     ):
-        raise Refused(f"{key}={value!r:.40} must be a number from {low:g} to {high:g}")
+        raise OperationRefused(f"{key}={value!r:.40} must be a number from {low:g} to {high:g}")
     return float(value)
 
 
@@ -70,74 +70,74 @@ def _size(request: dict[str, Any]) -> int:
 def _peer(request: dict[str, Any]) -> tuple[str, int]:
     host = request.get("host")
     if not isinstance(host, str) or not 0 < len(host) <= 255:
-        raise Refused(f"host={host!r:.40} must be a name or an address")
+        raise OperationRefused(f"host={host!r:.40} must be a name or an address")
     return host, int(number(request, "port", 0, 1, 65535))
 
 
 @contextmanager
 def _alone(duties: Duties) -> Iterator[None]:
     if not duties.alone.acquire(blocking=False):
-        raise Refused("busy with another measurement; ask again when it is over")
+        raise OperationRefused("busy with another measurement; ask again when it is over")
     try:
         yield
     finally:
         duties.alone.release()
 
 
-def _facts(duties: Duties, session: Session, _: dict[str, Any]) -> None:
+def _facts(duties: Duties, session: AgentConnection, _: dict[str, Any]) -> None:
     found = facts.collect(name=duties.name)
     session.send({"facts": found.as_dict(), "version": VERSION})
 
 
-def _memory(duties: Duties, session: Session, request: dict[str, Any]) -> None:
+def _memory(duties: Duties, session: AgentConnection, request: dict[str, Any]) -> None:
     seconds = number(request, "seconds", 2, 0.05, 60)
     with _alone(duties):
         session.send(dict(speed.memory_copy(seconds)))
 
 
-def _disk(duties: Duties, session: Session, request: dict[str, Any]) -> None:
+def _disk(duties: Duties, session: AgentConnection, request: dict[str, Any]) -> None:
     seconds = number(request, "seconds", 5, 0.05, 60)
     if duties.model_file is None:
-        raise Refused("no file to read; start this agent with --model-file PATH")
+        raise OperationRefused("no file to read; start this agent with --model-file PATH")
     with _alone(duties):
         try:
             session.send(dict(speed.disk_read(duties.model_file, seconds)))
         except OSError as error:  # its path stays here: it is the user's
-            raise Refused(f"the model file cannot be read: {error.strerror}") from error
+            raise OperationRefused(f"the model file cannot be read: {error.strerror}") from error
 
 
-def _echo(_: Duties, session: Session, request: dict[str, Any]) -> None:
+def _echo(_: Duties, session: AgentConnection, request: dict[str, Any]) -> None:
     size, seconds = _size(request), number(request, "seconds", 60, 0, MAX_SECONDS)
     session.send({"ready": True})
     probe.echo(session.connection, size, seconds + 2 * probe.ANSWER_S)
 
 
-def _sink(_: Duties, session: Session, request: dict[str, Any]) -> None:
+def _sink(_: Duties, session: AgentConnection, request: dict[str, Any]) -> None:
     seconds = number(request, "seconds", 60, 0, MAX_SECONDS)
     session.send({"ready": True})
     probe.sink(session.connection, seconds + 2 * probe.ANSWER_S)
 
 
-def _open(duties: Duties, request: dict[str, Any], operation: dict[str, Any]) -> Session:
+def _open(duties: Duties, request: dict[str, Any], operation: dict[str, Any]) -> AgentConnection:
     """A session with the peer that the request names, ready for raw bytes."""
     host, port = _peer(request)
     try:
         session = ask(host, port, duties.token)
     except WireError as error:
-        raise Refused(f"the agent at {host}:{port}: {error}") from error
+        raise OperationRefused(f"the agent at {host}:{port}: {error}") from error
     try:
         session.send(operation)
         answer = session.receive(probe.ANSWER_S)
     except WireError as error:
         session.close()
-        raise Refused(f"the agent at {host}:{port}: {error}") from error
+        raise OperationRefused(f"the agent at {host}:{port}: {error}") from error
     if "ready" not in answer:
         session.close()
-        raise Refused(f"the agent at {host}:{port}: {answer.get('error', 'is not ready')}")
+        raise OperationRefused(f"the agent at {host}:{port}: {answer.get('error', 'is not ready')}")
     return session
 
 
-def _trips(duties: Duties, session: Session, request: dict[str, Any]) -> None:
+def _trips(duties: Duties, session: AgentConnection, request: dict[str, Any]) -> None:
     size, seconds = _size(request), number(request, "seconds", 5, 0.05, MAX_SECONDS)
     interval_s = number(request, "interval_s", 0.01, 0, 60)
     loaded = request.get("loaded") is True
@@ -166,14 +166,14 @@ def _load(duties: Duties, request: dict[str, Any], seconds: float) -> Iterator[N
             worker.join(probe.ANSWER_S)
 
 
-def _push_quietly(peer: Session, seconds: float, over: threading.Event) -> None:
+def _push_quietly(peer: AgentConnection, seconds: float, over: threading.Event) -> None:
     try:
         probe.push(peer.connection, seconds, over.is_set)
     except WireError:  # the round trips over the same link will tell
         return
 
 
-def _rate(duties: Duties, session: Session, request: dict[str, Any]) -> None:
+def _rate(duties: Duties, session: AgentConnection, request: dict[str, Any]) -> None:
     seconds = number(request, "seconds", 2, 0.05, MAX_SECONDS)
     with _open(duties, request, {"op": "sink", "seconds": seconds}) as peer:
         probe.push(peer.connection, seconds)
@@ -181,7 +181,7 @@ def _rate(duties: Duties, session: Session, request: dict[str, Any]) -> None:
     session.send({"bytes": received, "seconds": elapsed_s})
 
 
-OPERATIONS: dict[str, Callable[[Duties, Session, dict[str, Any]], None]] = {
+OPERATIONS: dict[str, Callable[[Duties, AgentConnection, dict[str, Any]], None]] = {
     "disk": _disk,
     "echo": _echo,
     "facts": _facts,

@@ -1,6 +1,6 @@
 """Who is on this network: EXO of either generation, our own agents, and hosts that the user names."""
 
-from live.discover.found import Found
+from live.discover.found import FoundDevice
 from live.discover.look import Discovery, Options, discover
 
-__all__ = ["Discovery", "Found", "Options", "discover"]
+__all__ = ["Discovery", "FoundDevice", "Options", "discover"]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from live.agent.facts import Facts
+from live.agent.facts import DeviceFacts
 from live.agent.links import ask_facts, read_address
 from live.agent.wire import DEFAULT_PORT
-from live.discover.found import Found, clean
+from live.discover.found import FoundDevice, clean
 from simulator.errors import LiveError
 
 __all__ = ["with_facts"]
 
 
-def with_facts(rows: tuple[Found, ...], token: str) -> tuple[Found, ...]:
+def with_facts(rows: tuple[FoundDevice, ...], token: str) -> tuple[FoundDevice, ...]:
     """The rows with chip, memory and link kind from their
     agents; a row whose agent does not answer gets a note.
     """
@@ -22,14 +22,14 @@ def with_facts(rows: tuple[Found, ...], token: str) -> tuple[Found, ...]:
         return tuple(pool.map(lambda row: _asked(row, token) if row.agent else row, rows))
 
 
-def _asked(row: Found, token: str) -> Found:
+def _asked(row: FoundDevice, token: str) -> FoundDevice:
     try:
         return _completed(row, ask_facts(read_address(row.agent, DEFAULT_PORT), token))
     except LiveError as error:
         return replace(row, notes=(*row.notes, clean(str(error), 200)))
 
 
-def _completed(row: Found, facts: Facts) -> Found:
+def _completed(row: FoundDevice, facts: DeviceFacts) -> FoundDevice:
     """What EXO said stays; of the chip EXO knows nothing on Linux, and of the link neither."""
     return replace(
         row,

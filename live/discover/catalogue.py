@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from live.discover.found import Found
+from live.discover.found import FoundDevice
 from simulator.catalog import DeviceFacts, device
 from simulator.errors import CatalogError
 
@@ -27,7 +27,7 @@ def known_device(chip: str, memory_bytes: float | None) -> DeviceFacts | None:
     return None
 
 
-def with_speed(found: Found) -> Found:
+def with_speed(found: FoundDevice) -> FoundDevice:
     """The row with flop/s and memory bytes/s where the
     catalogue knows the chip; what a node reported itself stays.
     """

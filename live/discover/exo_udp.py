@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from live.discover.blake3 import blake3_block
-from live.discover.found import ZENOH, Found, clean
+from live.discover.found import ZENOH, FoundDevice, clean
 from simulator.errors import LiveError
 
 __all__ = [
@@ -73,12 +73,12 @@ class Heard:
     greeted: int = 0
     """hellos that left this machine"""
 
-    def found(self) -> tuple[Found, ...]:
+    def found(self) -> tuple[FoundDevice, ...]:
         """Rows of the table. Neither packet names the HTTP
         port, and its addresses are IPv6 link-local ones.
         """
         return tuple(
-            Found(node_id=node_id, generation=ZENOH, addresses=(address,), seen_by=(SOURCE,))
+            FoundDevice(node_id=node_id, generation=ZENOH, addresses=(address,), seen_by=(SOURCE,))
             for node_id, (address, _) in self.answers.items()
         )
 

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-__all__ = ["AGENT", "LEGACY", "LIBP2P", "ZENOH", "Found", "clean", "is_local", "merge"]
+__all__ = ["AGENT", "LEGACY", "LIBP2P", "ZENOH", "FoundDevice", "clean", "is_local", "merge"]
 
 ZENOH = "exo-1.x zenoh"
 LIBP2P = "exo-1.x libp2p"
@@ -17,7 +17,7 @@ SPECIFIC = {"thunderbolt": 5, "ethernet": 4, "wifi": 3, "usb": 3, "vpn": 2, "unk
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundDevice:
     """A device as far as it is known; bytes, bytes/s, flop/s, empty or None where nobody told."""
 
     name: str = ""
@@ -64,13 +64,13 @@ def is_local(address: str) -> bool:
     return parsed.is_private or parsed.is_loopback or parsed.is_link_local or shared
 
 
-def merge(sightings: Iterable[Found]) -> tuple[Found, ...]:
+def merge(sightings: Iterable[FoundDevice]) -> tuple[FoundDevice, ...]:
     """One row per device: same node id, else an address that belongs to exactly one row so far.
 
     Addresses of bridges and loopback occur on many devices, so an address that two rows share decides
     nothing. Sightings that know a node id come first: they are the rows that the others join.
     """
-    rows: list[Found] = []
+    rows: list[FoundDevice] = []
     for sighting in sorted(sightings, key=lambda found: (not found.node_id, not found.name)):
         index = _row_of(sighting, rows)
         if index is None:
@@ -80,7 +80,7 @@ def merge(sightings: Iterable[Found]) -> tuple[Found, ...]:
     return tuple(rows)
 
 
-def _row_of(sighting: Found, rows: list[Found]) -> int | None:
+def _row_of(sighting: FoundDevice, rows: list[FoundDevice]) -> int | None:
     if sighting.node_id:
         same = [index for index, row in enumerate(rows) if row.node_id == sighting.node_id]
         return same[0] if same else None
@@ -95,7 +95,7 @@ def _plain(address: str) -> str:
     return address.partition("%")[0].lower()
 
 
-def _join(row: Found, more: Found) -> Found:
+def _join(row: FoundDevice, more: FoundDevice) -> FoundDevice:
     """What `row` knows, completed by `more`."""
     better_link = SPECIFIC.get(more.link_kind, 1) > SPECIFIC.get(row.link_kind, 1)
     program = row.generation if row.generation not in ("", AGENT) else more.generation or row.generation

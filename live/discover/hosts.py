@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from live.discover.found import LEGACY, LIBP2P, ZENOH, Found, clean
+from live.discover.found import LEGACY, LIBP2P, ZENOH, FoundDevice, clean
 from live.discover.get import Answer, get
 from live.discover.state import departed, nodes_of_network, nodes_of_topology, one_way
 from live.errors import ApiChanged, LiveError, NotListening, Unreachable
-from live.exo.state import Network, parse_network
+from live.exo.state import StateNetwork, parse_network
 
 __all__ = ["API_PORT", "Probe", "probe", "probe_all"]
 
@@ -38,7 +38,7 @@ class Probe:
     port: int
     outcome: str
     detail: str = ""
-    found: tuple[Found, ...] = ()
+    found: tuple[FoundDevice, ...] = ()
     generation: str = ""
     version: str = ""
     clock_offset_s: float | None = None
@@ -89,7 +89,7 @@ def _exo(host: str, port: int, node_id: str, reply: Answer, get: Get) -> Probe:
     network = _network(host, port, get)
     nodes = [_here(node, node_id, host, port) for node in nodes_of_network(network, generation, version)]
     if node_id not in {node.node_id for node in nodes}:  # it has just started and does not know itself yet
-        unknown = Found(
+        unknown = FoundDevice(
             name=host, node_id=node_id, generation=generation, version=version, seen_by=("EXO state",)
         )
         nodes.append(_here(unknown, node_id, host, port))
@@ -99,7 +99,7 @@ def _exo(host: str, port: int, node_id: str, reply: Answer, get: Get) -> Probe:
     return Probe(host, port, "exo", "", tuple(nodes), generation, version, reply.clock_offset_s, blind, gone)
 
 
-def _here(node: Found, node_id: str, host: str, port: int) -> Found:
+def _here(node: FoundDevice, node_id: str, host: str, port: int) -> FoundDevice:
     """The row of the very node that answered gets the address that worked."""
     if node.node_id != node_id:
         return node
@@ -122,7 +122,7 @@ def _version(host: str, port: int, get: Get) -> tuple[str, str]:
     return (ZENOH, "after 1.0.71") if get(host, port, "/v1/feature-flags").status == 200 else (LIBP2P, "")
 
 
-def _network(host: str, port: int, get: Get) -> Network:
+def _network(host: str, port: int, get: Get) -> StateNetwork:
     """Of `/state`, or of only the parts that we need where it has grown too long; raises LiveError."""
     try:
         reply = get(host, port, "/state")

@@ -9,7 +9,7 @@ import socket
 import time
 from typing import Any
 
-from live.discover.found import LEGACY, Found, clean
+from live.discover.found import LEGACY, FoundDevice, clean
 
 __all__ = ["PORT", "capabilities", "listen", "open_socket", "parse"]
 
@@ -21,7 +21,7 @@ KINDS = {"wifi": "wifi", "ethernet": "ethernet", "thunderbolt": "thunderbolt"}
 MIB = 2.0**20
 
 
-def parse(packet: bytes, source: str) -> Found | None:
+def parse(packet: bytes, source: str) -> FoundDevice | None:
     """The node that sent `packet` from address `source`, or None for anything else."""
     if len(packet) > MAX_DATAGRAM_BYTES:
         return None
@@ -35,7 +35,7 @@ def parse(packet: bytes, source: str) -> Found | None:
     device = message.get("device_capabilities")
     if not node_id or not isinstance(device, dict):
         return None
-    return Found(
+    return FoundDevice(
         node_id=node_id,
         generation=LEGACY,
         addresses=(source,),
@@ -46,7 +46,7 @@ def parse(packet: bytes, source: str) -> Found | None:
 
 
 def capabilities(node_id: str, device: dict[str, Any]) -> dict[str, Any]:
-    """Fields of `Found` from a legacy device description: memory is the total in MiB, flops are in TFLOPS."""
+    """Fields of `FoundDevice` from a legacy description: memory is the total in MiB, flops are in TFLOPS."""
     flops = device.get("flops")
     half = flops.get("fp16") if isinstance(flops, dict) else None
     return {
@@ -81,10 +81,10 @@ def open_socket(port: int = PORT, address: str = "") -> socket.socket:
     return listener
 
 
-def listen(listener: socket.socket, seconds: float) -> tuple[Found, ...]:
+def listen(listener: socket.socket, seconds: float) -> tuple[FoundDevice, ...]:
     """All nodes that broadcast within `seconds`; each sends every 2.5 s, twice per interface."""
     end_s = time.monotonic() + seconds
-    found: dict[str, Found] = {}
+    found: dict[str, FoundDevice] = {}
     while (left_s := end_s - time.monotonic()) > 0:
         listener.settimeout(left_s)
         try:

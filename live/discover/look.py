@@ -13,7 +13,7 @@ from live.discover import exo_udp, legacy_udp, mdns
 from live.discover.agents import with_facts
 from live.discover.catalogue import with_speed
 from live.discover.exo_udp import Heard
-from live.discover.found import Found, clean, is_local, merge
+from live.discover.found import FoundDevice, clean, is_local, merge
 from live.discover.hosts import API_PORT, Probe, probe_all
 from live.discover.mdns import Announced
 from simulator.errors import LiveError
@@ -43,7 +43,7 @@ class Options:
     """of our agents; with it they tell what they run on"""
 
 
-def _legacy(seconds: float) -> tuple[Found, ...]:
+def _legacy(seconds: float) -> tuple[FoundDevice, ...]:
     with legacy_udp.open_socket() as listener:
         return legacy_udp.listen(listener, seconds)
 
@@ -53,7 +53,7 @@ class Sources:
     """The four ways to the network, replaceable in tests."""
 
     multicast: Callable[[float, Sequence[str]], Heard] = exo_udp.seek_everywhere
-    legacy: Callable[[float], tuple[Found, ...]] = _legacy
+    legacy: Callable[[float], tuple[FoundDevice, ...]] = _legacy
     announced: Callable[[float], Announced] = mdns.browse
     probe: Callable[[Sequence[Host]], tuple[Probe, ...]] = probe_all
 
@@ -62,7 +62,7 @@ class Sources:
 class Discovery:
     """Everything that was seen, and what went wrong on the way."""
 
-    found: tuple[Found, ...]
+    found: tuple[FoundDevice, ...]
     probes: tuple[Probe, ...] = ()
     heard: Heard = field(default_factory=Heard)
     announced: Announced = field(default_factory=Announced)
@@ -133,7 +133,7 @@ def discover(options: Options = Options(), sources: Sources = Sources()) -> Disc
         announced = pool.submit(sources.announced, options.seconds)
         probed = pool.submit(sources.probe, [*named, *own])
         heard = _result(multicast.result, Heard(), "EXO multicast", faults)
-        none: tuple[Found, ...] = ()
+        none: tuple[FoundDevice, ...] = ()
         broadcast = _result(legacy.result, none, f"legacy broadcast (UDP {legacy_udp.PORT})", faults)
         services = _result(announced.result, Announced(), "mDNS", faults)
         first = [answer for answer in probed.result() if answer.found or (answer.host, answer.port) in named]
@@ -160,7 +160,7 @@ def _result(get: Callable[[], Value], default: Value, what: str, faults: list[st
         return default
 
 
-def _further(rows: Sequence[Found], asked: Sequence[Probe]) -> list[Host]:
+def _further(rows: Sequence[FoundDevice], asked: Sequence[Probe]) -> list[Host]:
     """The first IPv4 addresses of devices whose HTTP
     interface has not answered yet; EXO listens on IPv4 only.
     """

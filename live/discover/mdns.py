@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from live.agent.wire import SERVICE
-from live.discover.found import AGENT, LIBP2P, Found, clean, is_local
+from live.discover.found import AGENT, LIBP2P, FoundDevice, clean, is_local
 
 __all__ = ["LIBP2P_SERVICE", "Announced", "browse", "parse_dnsaddr", "parse_texts"]
 
@@ -26,8 +26,8 @@ DNSADDR = re.compile(
 class Announced:
     """Rows of the table, and why mDNS may not have worked."""
 
-    agents: tuple[Found, ...] = ()
-    libp2p: tuple[Found, ...] = ()
+    agents: tuple[FoundDevice, ...] = ()
+    libp2p: tuple[FoundDevice, ...] = ()
     faults: list[str] = field(default_factory=list)
 
 
@@ -63,7 +63,7 @@ def parse_texts(record: bytes) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def libp2p_peers(records: Sequence[bytes]) -> tuple[Found, ...]:
+def libp2p_peers(records: Sequence[bytes]) -> tuple[FoundDevice, ...]:
     """Rows by peer id; on these versions the peer id is the
     EXO node id. Addresses outside the LAN are left out.
     """
@@ -74,7 +74,7 @@ def libp2p_peers(records: Sequence[bytes]) -> tuple[Found, ...]:
             if peer and is_local(peer[0]) and (peer[2] in addresses or len(addresses) < MAX_NAMES):
                 addresses.setdefault(peer[2], []).append(peer[0])
     return tuple(
-        Found(
+        FoundDevice(
             node_id=peer_id,
             generation=LIBP2P,
             addresses=tuple(dict.fromkeys(own[:16])),
@@ -124,7 +124,7 @@ def browse(seconds: float, interfaces: Sequence[str] | None = None) -> Announced
     return Announced(tuple(agent for agent in agents if agent), libp2p_peers(records))
 
 
-def _agent(zeroconf: Any, name: str) -> Found | None:
+def _agent(zeroconf: Any, name: str) -> FoundDevice | None:
     info = zeroconf.get_service_info(SERVICE, name, timeout=1000)
     addresses = (
         tuple(address for address in info.parsed_scoped_addresses() if is_local(address))[:16] if info else ()
@@ -132,7 +132,7 @@ def _agent(zeroconf: Any, name: str) -> Found | None:
     if not addresses or not info.port:
         return None
     host = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
-    return Found(
+    return FoundDevice(
         name=clean(name.removesuffix(f".{SERVICE}")),
         generation=AGENT,
         addresses=addresses,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from live.discover.found import LEGACY, Found, clean
+from live.discover.found import LEGACY, FoundDevice, clean
 from live.discover.legacy_udp import capabilities
-from live.exo.state import Network, Node
+from live.exo.state import StateNetwork, StateNode
 
 __all__ = ["departed", "nodes_of_network", "nodes_of_topology", "one_way"]
 
@@ -22,14 +22,14 @@ def _known(text: object) -> str:
     return "" if shown.lower() in UNKNOWN else shown
 
 
-def one_way(network: Network) -> tuple[tuple[str, str], ...]:
+def one_way(network: StateNetwork) -> tuple[tuple[str, str], ...]:
     """Pairs (source, sink) of living nodes where the source cannot reach the sink, as EXO probed it."""
     ids = [node.node_id for node in network.nodes]
     reached = {(edge.source, edge.sink) for edge in network.edges if not edge.rdma}
     return tuple((clean(a, 100), clean(b, 100)) for a in ids for b in ids if a != b and (a, b) not in reached)
 
 
-def departed(network: Network) -> tuple[str, ...]:
+def departed(network: StateNetwork) -> tuple[str, ...]:
     """Names of nodes that the cluster remembers but that no
     longer live, unless they are back with a new id.
     """
@@ -41,16 +41,16 @@ def departed(network: Network) -> tuple[str, ...]:
     )
 
 
-def nodes_of_network(network: Network, generation: str, version: str) -> tuple[Found, ...]:
+def nodes_of_network(network: StateNetwork, generation: str, version: str) -> tuple[FoundDevice, ...]:
     """One row per living node of an EXO 1.x cluster."""
     return tuple(_row(node, network, generation, version) for node in network.nodes)
 
 
-def _row(node: Node, network: Network, generation: str, version: str) -> Found:
+def _row(node: StateNode, network: StateNetwork, generation: str, version: str) -> FoundDevice:
     kinds = {clean(interface.ip): KINDS.get(interface.kind, "unknown") for interface in node.interfaces}
     used = [clean(edge.ip) for edge in network.edges if edge.sink == node.node_id and edge.ip]
     known = {kinds.get(address, "unknown") for address in used}
-    return Found(
+    return FoundDevice(
         name=_known(node.name) or clean(node.node_id, 12),
         node_id=clean(node.node_id, 100),
         generation=generation,
@@ -72,14 +72,14 @@ def _addresses(used: list[str], kinds: dict[str, str]) -> tuple[str, ...]:
     )
 
 
-def nodes_of_topology(topology: dict[str, Any], version: str) -> tuple[Found, ...]:
+def nodes_of_topology(topology: dict[str, Any], version: str) -> tuple[FoundDevice, ...]:
     """One row per node of a legacy cluster; the kind of link
     stands in the description that peers give of it.
     """
     nodes, peers = topology.get("nodes"), topology.get("peer_graph")
     listed = list(nodes.items())[:MAX_NODES] if isinstance(nodes, dict) else []
     return tuple(
-        Found(
+        FoundDevice(
             node_id=clean(node_id, 100),
             generation=LEGACY,
             version=version,

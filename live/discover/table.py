@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from live.discover.found import AGENT, ZENOH, Found
+from live.discover.found import AGENT, ZENOH, FoundDevice
 from live.discover.look import Discovery
 from simulator.units import format_bytes
 
@@ -24,7 +24,7 @@ def _gigabytes(value: float | None) -> str:
     return "?" if value is None else format_bytes(value)
 
 
-def _row(found: Found) -> list[str]:
+def _row(found: FoundDevice) -> list[str]:
     program = (
         "no EXO seen" if found.generation in ("", AGENT) else f"{found.generation} {found.version}".strip()
     )

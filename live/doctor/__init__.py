@@ -1,7 +1,7 @@
 """What is wrong with this network, and the way out: small checks over facts that were gathered once."""
 
-from live.doctor.finding import Finding
+from live.doctor.finding import DoctorFinding
 from live.doctor.gather import Surroundings, gather
 from live.doctor.run import CHECKS, examine, exit_code
 
-__all__ = ["CHECKS", "Finding", "Surroundings", "examine", "exit_code", "gather"]
+__all__ = ["CHECKS", "DoctorFinding", "Surroundings", "examine", "exit_code", "gather"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from live.discover.found import LEGACY, LIBP2P, ZENOH, Found
-from live.doctor.finding import Finding, problem, unknown, warning
+from live.discover.found import LEGACY, LIBP2P, ZENOH, FoundDevice
+from live.doctor.finding import DoctorFinding, problem, unknown, warning
 from live.doctor.gather import Surroundings
 from simulator.units import format_bytes
 
@@ -15,12 +15,12 @@ SKEW_WARNING_S = 3.0  # the Date header has whole seconds, so less than that is 
 SKEW_PROBLEM_S = 30.0  # EXO takes a node for lost after 30 s of silence by its clocks
 
 
-def exo_nodes(seen: Surroundings) -> list[Found]:
+def exo_nodes(seen: Surroundings) -> list[FoundDevice]:
     """The devices on which EXO of any generation was seen."""
     return [found for found in seen.discovery.found if found.generation in (ZENOH, LIBP2P, LEGACY)]
 
 
-def exo_missing(seen: Surroundings) -> Iterator[Finding]:
+def exo_missing(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Hosts that live without EXO, and a network without any."""
     for probe in seen.discovery.probes:
         if probe.outcome == "refused":
@@ -54,7 +54,7 @@ def exo_missing(seen: Surroundings) -> Iterator[Finding]:
         )
 
 
-def ports(seen: Surroundings) -> Iterator[Finding]:
+def ports(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Hosts that say nothing: closed ports and firewalls."""
     for probe in seen.discovery.probes:
         if probe.outcome == "silent":
@@ -67,7 +67,7 @@ def ports(seen: Surroundings) -> Iterator[Finding]:
             )
 
 
-def versions(seen: Surroundings) -> Iterator[Finding]:
+def versions(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Programs of different generations, versions or namespaces do not form one cluster."""
     rule = "all devices run the same EXO: generations, versions and namespaces do not see each other"
     nodes = exo_nodes(seen)
@@ -95,7 +95,7 @@ def versions(seen: Surroundings) -> Iterator[Finding]:
         )
 
 
-def _old(nodes: list[Found]) -> Iterator[Finding]:
+def _old(nodes: list[FoundDevice]) -> Iterator[DoctorFinding]:
     """Versions that run, but without something that a measurement needs."""
     lacks = {
         "1.0.60 to 1.0.63": "no benchmark endpoint",
@@ -115,7 +115,7 @@ def _old(nodes: list[Found]) -> Iterator[Finding]:
             )
 
 
-def memory(seen: Surroundings) -> Iterator[Finding]:
+def memory(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Too little free memory for the chosen model: EXO compares its size with the sum of what is free."""
     need = seen.need
     if need is None:
@@ -158,7 +158,7 @@ def memory(seen: Surroundings) -> Iterator[Finding]:
         )
 
 
-def clocks(seen: Surroundings) -> Iterator[Finding]:
+def clocks(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Clocks that disagree with this machine's, by the Date header of their HTTP answers."""
     if not any(probe.clock_offset_s is not None for probe in seen.discovery.probes):
         yield unknown("clocks", "no EXO told its time; name its hosts with --host")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from live.doctor.finding import Finding, problem, unknown, warning
+from live.doctor.finding import DoctorFinding, problem, unknown, warning
 from live.doctor.gather import Surroundings
 
 __all__ = ["agents", "heat", "power", "unseen"]
@@ -12,7 +12,7 @@ __all__ = ["agents", "heat", "power", "unseen"]
 HOT_C = 85.0  # phones and fanless laptops throttle from about here on
 
 
-def power(seen: Surroundings) -> Iterator[Finding]:
+def power(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Devices that save energy: their speed is not the one that the model is calibrated for."""
     for facts in seen.facts:
         percent = "" if facts.power.percent is None else f", {facts.power.percent:g} %"
@@ -33,7 +33,7 @@ def power(seen: Surroundings) -> Iterator[Finding]:
             )
 
 
-def heat(seen: Surroundings) -> Iterator[Finding]:
+def heat(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Devices that are hot before the work begins."""
     for facts in seen.facts:
         if facts.temperature_c is not None and facts.temperature_c >= HOT_C:
@@ -45,7 +45,7 @@ def heat(seen: Surroundings) -> Iterator[Finding]:
             )
 
 
-def unseen(seen: Surroundings) -> Iterator[Finding]:
+def unseen(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Devices of whose Wi-Fi, power and heat nothing is known, because no agent told."""
     known = {address for facts in seen.facts for _, address, _ in facts.addresses}
     names = [
@@ -58,7 +58,7 @@ def unseen(seen: Surroundings) -> Iterator[Finding]:
         )
 
 
-def agents(seen: Surroundings) -> Iterator[Finding]:
+def agents(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Agents that were named and do not answer, or could not be asked."""
     if seen.unasked:
         where = ", ".join(f"{host}:{port}" for host, port in seen.agents)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Finding", "Level", "problem", "unknown", "warning"]
+__all__ = ["DoctorFinding", "Level", "problem", "unknown", "warning"]
 
 Level = Literal["ok", "unknown", "warning", "problem"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DoctorFinding:
     """What was found, the value that shows it, the rule that it breaks, and the way out.
 
     `problem` keeps the cluster from working or falsifies what is measured, `warning` makes it slow or
@@ -25,16 +25,16 @@ class Finding:
     way_out: str = ""
 
 
-def problem(what: str, value: str, rule: str, way_out: str) -> Finding:
+def problem(what: str, value: str, rule: str, way_out: str) -> DoctorFinding:
     """A finding that must be mended."""
-    return Finding("problem", what, value, rule, way_out)
+    return DoctorFinding("problem", what, value, rule, way_out)
 
 
-def warning(what: str, value: str, rule: str, way_out: str) -> Finding:
+def warning(what: str, value: str, rule: str, way_out: str) -> DoctorFinding:
     """A finding that costs speed or certainty."""
-    return Finding("warning", what, value, rule, way_out)
+    return DoctorFinding("warning", what, value, rule, way_out)
 
 
-def unknown(what: str, way_out: str) -> Finding:
+def unknown(what: str, way_out: str) -> DoctorFinding:
     """Something that could not be looked at."""
-    return Finding("unknown", what, way_out=way_out)
+    return DoctorFinding("unknown", what, way_out=way_out)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from live.agent.server import is_loopback
-from live.discover.found import Found
+from live.discover.found import FoundDevice
 from live.doctor.cluster import exo_nodes
 from live.doctor.gather import Surroundings
 from live.doctor.network import HEARD_BY, on_lan
@@ -32,11 +32,11 @@ __all__ = [
 ]
 
 
-def _label(found: Found) -> str:
+def _label(found: FoundDevice) -> str:
     return found.name or found.node_id[:12] or "unnamed"
 
 
-def _others(seen: Surroundings) -> list[Found]:
+def _others(seen: Surroundings) -> list[FoundDevice]:
     """Found devices without this machine: what it hears from itself shows nothing about the network."""
     own = {address for _, address, _ in seen.facts[0].addresses if not is_loopback(address)}
     return [

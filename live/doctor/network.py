@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from live.agent.facts import Facts, link_kind_of
+from live.agent.facts import DeviceFacts, link_kind_of
 from live.discover.found import LEGACY, LIBP2P, ZENOH
-from live.doctor.finding import Finding, problem, unknown, warning
+from live.doctor.finding import DoctorFinding, problem, unknown, warning
 from live.doctor.gather import Surroundings
 
 __all__ = ["HEARD_BY", "different_networks", "hotspot", "mesh", "multicast", "on_lan", "vpn", "wifi"]
@@ -34,7 +34,7 @@ HEARD_BY = {"EXO multicast", "libp2p mDNS", "legacy broadcast"}
 Network = ipaddress.IPv4Network
 
 
-def _own_networks(facts: Facts) -> list[Network]:
+def _own_networks(facts: DeviceFacts) -> list[Network]:
     """IPv4 networks that a device is directly in, without loopback and single addresses."""
     found = []
     for _, address, prefix in facts.addresses:
@@ -57,7 +57,7 @@ def on_lan(addresses: tuple[str, ...]) -> list[ipaddress.IPv4Address]:
     return [one for one in parsed if one and not one.is_loopback and one not in SHARED]
 
 
-def different_networks(seen: Surroundings) -> Iterator[Finding]:
+def different_networks(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Devices none of whose addresses lies in a network of this machine: another subnet or VLAN."""
     mine = _own_networks(seen.facts[0])
     if not mine:
@@ -77,7 +77,7 @@ def different_networks(seen: Surroundings) -> Iterator[Finding]:
             )
 
 
-def multicast(seen: Surroundings) -> Iterator[Finding]:
+def multicast(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Devices that answer by HTTP but cannot be heard: multicast, mDNS or broadcast is blocked on the way."""
     way_out = (
         "switch off client (AP) isolation and IGMP snooping without a querier, leave the guest Wi-Fi, let "
@@ -113,7 +113,7 @@ def multicast(seen: Surroundings) -> Iterator[Finding]:
             )
 
 
-def wifi(seen: Surroundings) -> Iterator[Finding]:
+def wifi(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Radios that are slow by choice: 2.4 GHz, power-save, a weak signal."""
     radios = [(facts.name, facts.wifi) for facts in seen.facts if facts.wifi]
     for name, radio in radios:
@@ -150,7 +150,7 @@ def wifi(seen: Surroundings) -> Iterator[Finding]:
         )
 
 
-def hotspot(seen: Surroundings) -> Iterator[Finding]:
+def hotspot(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Devices in a network that a phone has opened."""
     own = [(facts.name, tuple(address for _, address, _ in facts.addresses)) for facts in seen.facts]
     devices = own + [(found.name or found.node_id[:12], found.addresses) for found in seen.discovery.found]
@@ -167,7 +167,7 @@ def hotspot(seen: Surroundings) -> Iterator[Finding]:
                 )
 
 
-def vpn(seen: Surroundings) -> Iterator[Finding]:
+def vpn(seen: Surroundings) -> Iterator[DoctorFinding]:
     """A VPN between the devices, or around one of them."""
     way_out = "switch the VPN off, or allow local network access in it; on a LAN no VPN is needed"
     for facts in seen.facts:
@@ -190,7 +190,7 @@ def vpn(seen: Surroundings) -> Iterator[Finding]:
             )
 
 
-def mesh(seen: Surroundings) -> Iterator[Finding]:
+def mesh(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Pairs of EXO nodes of which one cannot reach the other: EXO places rings over them and fails later."""
     pairs = dict.fromkeys(pair for probe in seen.discovery.probes for pair in probe.one_way)
     for source, sink in pairs:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from live.discover.found import clean
 from live.doctor import cluster, device, looked, network
-from live.doctor.finding import Finding, unknown
+from live.doctor.finding import DoctorFinding, unknown
 from live.doctor.gather import Surroundings
 
 __all__ = ["CHECKS", "Check", "as_json", "examine", "exit_code", "render"]
@@ -25,7 +25,7 @@ class Check(NamedTuple):
     """
 
     name: str
-    find: Callable[[Surroundings], Iterator[Finding]]
+    find: Callable[[Surroundings], Iterator[DoctorFinding]]
     looked_at: Callable[[Surroundings], Iterator[str]]
     needs: str
 
@@ -69,7 +69,7 @@ CHECKS: tuple[Check, ...] = (
 COLOURS = {"ok": "green", "unknown": "cyan", "warning": "yellow", "problem": "red"}
 
 
-def examine(seen: Surroundings) -> tuple[Finding, ...]:
+def examine(seen: Surroundings) -> tuple[DoctorFinding, ...]:
     """The findings of all checks; without any, a check says
     ok if it had something to look at, else unknown.
     """
@@ -78,22 +78,22 @@ def examine(seen: Surroundings) -> tuple[Finding, ...]:
     )
 
 
-def _silence(check: Check, seen: Surroundings) -> Finding:
+def _silence(check: Check, seen: Surroundings) -> DoctorFinding:
     """What it means that a check found nothing."""
     names = list(dict.fromkeys(check.looked_at(seen)))
     if not names:
         return unknown(f"not checked: {check.name}", check.needs)
     more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
-    return Finding("ok", check.name, f"looked at {', '.join(names[:NAMES_SHOWN])}{more}")
+    return DoctorFinding("ok", check.name, f"looked at {', '.join(names[:NAMES_SHOWN])}{more}")
 
 
-def exit_code(findings: Sequence[Finding], *, strict: bool = False) -> int:
+def exit_code(findings: Sequence[DoctorFinding], *, strict: bool = False) -> int:
     """0 without problems; 1 with one, or with `strict` also for a warning."""
     bad = {"problem", "warning"} if strict else {"problem"}
     return 1 if any(finding.level in bad for finding in findings) else 0
 
 
-def render(findings: Sequence[Finding]) -> RenderableType:
+def render(findings: Sequence[DoctorFinding]) -> RenderableType:
     """Problems first, each with its rule and the way out; what is fine in short."""
     lines: list[Text] = []
     for level in ("problem", "warning", "unknown", "ok"):
@@ -103,7 +103,7 @@ def render(findings: Sequence[Finding]) -> RenderableType:
     return Group(*lines)
 
 
-def _lines(finding: Finding) -> list[Text]:
+def _lines(finding: DoctorFinding) -> list[Text]:
     value = f": {clean(finding.value, 300)}" if finding.value else ""
     lines = [Text.assemble((f"{finding.level:8}", COLOURS[finding.level]), clean(finding.what, 200), value)]
     if finding.rule:
@@ -113,7 +113,7 @@ def _lines(finding: Finding) -> list[Text]:
     return lines
 
 
-def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+def as_json(findings: Sequence[DoctorFinding]) -> dict[str, Any]:
     """The same for programs."""
     levels = ("problem", "warning", "unknown", "ok")
     counts = {level: sum(finding.level == level for finding in findings) for level in levels}

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from live.errors import ApiChanged, PlacementRefused
-from live.exo.state import ClusterState, Instance
+from live.exo.state import ClusterState, StateInstance
 
 __all__ = ["NodeLayers", "build_instance", "ring_address"]
 
@@ -29,7 +29,9 @@ PORTS = (49153, 65535)  # EXO's own range, its API port excepted (placement.py, 
 EXO_PORTS = range(52413, 52417)
 
 
-def build_instance(template: Instance, state: ClusterState, layers: Sequence[NodeLayers]) -> dict[str, Any]:
+def build_instance(
+    template: StateInstance, state: ClusterState, layers: Sequence[NodeLayers]
+) -> dict[str, Any]:
     """The instance that puts `layers` on these nodes, in this ring order, ready for `POST /instance`.
 
     Raises PlacementRefused when layers do not tile the model, a node is unknown or appears twice, or two

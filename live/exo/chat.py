@@ -24,7 +24,7 @@ from live.errors import (
 )
 from live.exo.diagnose import Diagnosis
 from live.http import Aborted, Http, Watch, body_of
-from live.stream import OnToken, Reply, StreamRules, read_reply
+from live.stream import OnToken, StreamedReply, StreamRules, read_reply
 from simulator.churn.mean_gap import MeanGap
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class _Supervisor:
     def __init__(
         self,
         watch: Watch,
-        reply: Reply,
+        reply: StreamedReply,
         timeouts: Timeouts,
         why: Callable[[], Diagnosis] | None,
         *,
@@ -133,15 +133,15 @@ def stream_reply(
     client: RecoverySpec | None = None,
     abort: threading.Event | None = None,
     on_token: OnToken | None = None,
-    into: Reply | None = None,
-) -> Reply:
+    into: StreamedReply | None = None,
+) -> StreamedReply:
     """Send a chat and read its stream to the end.
 
     `why` is asked about silences, first as `timeouts` or `client` say, then every `again_s` (None: as late as
-    the first time); `into` is the reply to fill. Raises Refused, NotStreamed, Unreachable or ApiChanged
-    before the stream, a BrokenReply with the tokens so far in it.
+    the first time); `into` is the reply to fill. Raises RequestRefused, NotStreamed, Unreachable
+    or ApiChanged before the stream, a BrokenReply with the tokens so far in it.
     """
-    reply = Reply() if into is None else into
+    reply = StreamedReply() if into is None else into
     watch = Watch(timeouts.first_token_s, abort)
     supervisor = _Supervisor(watch, reply, timeouts, why, client=client, again_s=again_s)
     stamp = _Stamp(watch)
@@ -178,7 +178,7 @@ class _Stamp:
 
 
 @contextmanager
-def _stream_errors(reply: Reply, watch: Watch) -> Iterator[None]:
+def _stream_errors(reply: StreamedReply, watch: Watch) -> Iterator[None]:
     """Give what breaks inside a stream its name; after the last token nothing matters any more."""
     try:
         yield

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
-from live.errors import ApiChanged, InstanceFailed, LiveError, PlacementRefused, Refused
+from live.errors import ApiChanged, InstanceFailed, LiveError, PlacementRefused, RequestRefused
 from live.exo.build import NodeLayers, build_instance
 from live.exo.casing import snake
 from live.exo.chat import Timeouts, stream_reply
 from live.exo.diagnose import SILENT_S, Inquiry
 from live.exo.owned import Owned
 from live.exo.reader import ExoReader, Preview
-from live.exo.state import ClusterState, Instance, parse_instance
-from live.stream import OnToken, Reply, StreamRules
+from live.exo.state import ClusterState, StateInstance, parse_instance
+from live.stream import OnToken, StreamedReply, StreamRules
 
 if TYPE_CHECKING:
     from simulator.churn.spec import RecoverySpec
@@ -53,7 +53,7 @@ class ExoClient(ExoReader):
     """A reader that also places models and asks them; thread-safe.
 
     `transport` replaces the network. Every method raises
-    Unreachable, ApiChanged or Refused where that is what happens.
+    Unreachable, ApiChanged or RequestRefused where that is what happens.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ExoClient(ExoReader):
 
     # Placing
 
-    def template(self, model_id: str) -> Instance:
+    def template(self, model_id: str) -> StateInstance:
         """An instance of the model to build others from: what EXO would make, else one that runs already."""
         try:
             return self.placement(model_id)
@@ -92,7 +92,7 @@ class ExoClient(ExoReader):
         """The instance with `layers` on these nodes in this ring order; post it with `create_instance`."""
         return build_instance(self.template(model_id), self.state(), layers)
 
-    def create_instance(self, raw: Mapping[str, Any]) -> Instance:
+    def create_instance(self, raw: Mapping[str, Any]) -> StateInstance:
         """Post an instance: one from `placement`, `previews`
         or `instance_with`. It is ours: we delete it when done.
         """
@@ -100,7 +100,7 @@ class ExoClient(ExoReader):
         self.owned.add(instance.instance_id)  # before posting: an interrupt may come in between
         try:
             self.http.json("POST", "/instance", within_s=self.timeouts.answer_s, body={"instance": raw})
-        except Refused as error:
+        except RequestRefused as error:
             self.owned.forget(instance.instance_id)
             raise PlacementRefused(f"EXO refuses the instance: {error}") from None
         self._wait_for(
@@ -110,7 +110,7 @@ class ExoClient(ExoReader):
 
     def place_instance(
         self, model_id: str, *, min_nodes: int = 1, sharding: str = "Pipeline", meta: str = "MlxRing"
-    ) -> Instance:
+    ) -> StateInstance:
         """Let EXO place the model.
 
         EXO keeps errors of `POST /place_instance` to its log, so its placement
@@ -123,12 +123,12 @@ class ExoClient(ExoReader):
         self.owned.expect(model_id, before)
         self.http.json("POST", "/place_instance", within_s=self.timeouts.answer_s, body=body)
 
-        def new(state: ClusterState) -> list[Instance]:
+        def new(state: ClusterState) -> list[StateInstance]:
             return [
                 one for key, one in state.instances.items() if key not in before and one.model_id == model_id
             ]
 
-        found: list[Instance] = self._wait_for(new, f"an instance of {model_id}")
+        found: list[StateInstance] = self._wait_for(new, f"an instance of {model_id}")
         self.owned.expect(None, set())
         if len(found) > 1:
             raise PlacementRefused(
@@ -155,7 +155,7 @@ class ExoClient(ExoReader):
 
     def wait_ready(
         self,
-        instance: Instance | str,
+        instance: StateInstance | str,
         within_s: float | None = None,
         on_change: Callable[[str], None] | None = None,
     ) -> ClusterState:
@@ -190,13 +190,13 @@ class ExoClient(ExoReader):
                 )
             time.sleep(self.timeouts.poll_s)
 
-    def _raise_failed(self, state: ClusterState, instance: Instance) -> None:
+    def _raise_failed(self, state: ClusterState, instance: StateInstance) -> None:
         for shard, runner in state.runners_of(instance):
             if runner.status == "RunnerFailed":
                 reason = runner.error or "EXO gives no reason; its log there may"
                 raise InstanceFailed(f"the runner on {state.name_of(shard.node_id)} failed: {reason}")
 
-    def delete_instance(self, instance: Instance | str) -> None:
+    def delete_instance(self, instance: StateInstance | str) -> None:
         """Delete an instance that this client made; raises LiveError for any other."""
         instance_id = instance if isinstance(instance, str) else instance.instance_id
         if not self.owned.has(instance_id):
@@ -224,8 +224,8 @@ class ExoClient(ExoReader):
         on_token: OnToken | None = None,
         received: str = "",
         client: RecoverySpec | None = None,
-        into: Reply | None = None,
-    ) -> Reply:
+        into: StreamedReply | None = None,
+    ) -> StreamedReply:
         """One streamed reply with the arrival time of every token.
 
         `bench` asks for exactly `max_tokens` tokens and no prefix cache (HEAD streams from its benchmark
@@ -295,14 +295,14 @@ class ExoClient(ExoReader):
         """
         try:
             self.http.json("POST", f"/v1/cancel/{command_id}", within_s=self.timeouts.answer_s)
-        except Refused as error:
+        except RequestRefused as error:
             if error.status in (404, 405):
                 return False
             raise
         return True
 
 
-def _describe(state: ClusterState, instance: Instance) -> str:
+def _describe(state: ClusterState, instance: StateInstance) -> str:
     """`macbook: Loading (layers_loaded 3, total_layers 40); pixel: Idle`."""
     return "; ".join(
         f"{state.name_of(shard.node_id)}: {runner.status.removeprefix('Runner')}"

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from live.errors import LiveError
-from live.exo.state import ClusterState, Instance
+from live.exo.state import ClusterState, StateInstance
 
 __all__ = ["SILENT_S", "Diagnosis", "Inquiry", "compare"]
 
@@ -103,7 +103,9 @@ def compare(
     return Diagnosis(False, False, f"because {'; '.join(failed)}") if failed else None
 
 
-def _lost_nodes(now: ClusterState, before: ClusterState, instance: Instance, limit_s: float) -> list[str]:
+def _lost_nodes(
+    now: ClusterState, before: ClusterState, instance: StateInstance, limit_s: float
+) -> list[str]:
     """Nodes of the instance that left, went silent, or that others no longer reach."""
     newest = max((node.last_seen for node in now.nodes if node.last_seen), default=None)
     lost = []

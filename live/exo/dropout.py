@@ -21,7 +21,7 @@ from live.errors import LiveError
 from live.exo.client import Timeouts
 from live.exo.match import match_devices
 from live.measure import MeasureOptions, connect, measure_exo
-from live.recovery import Recovery, require_inside
+from live.recovery import ObservedRecovery, require_inside
 from live.steady import tokens_per_s
 from simulator.errors import did_you_mean
 from simulator.result.measurement import read_measurement
@@ -40,7 +40,7 @@ class ExoDropped:
     path: Path
     times_ns: tuple[int, ...]
     """Of each token, from the request on."""
-    recoveries: tuple[Recovery, ...]
+    recoveries: tuple[ObservedRecovery, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -82,7 +82,7 @@ def exo_dropout(
     _check(scenario, device, at_token)
     chosen = options or MeasureOptions()
     _check_cluster(cluster_urls, device, chosen, transport, timeouts)
-    plug = _Plug(device, at_token, command, say)
+    plug = _DeviceRemoval(device, at_token, command, say)
     work = scenario.workload.model_copy(update={"runs": 1, "concurrency": 1})
     fault = {"device": device, "at_token": at_token, "how": command or "by hand, when asked"}
     done = measure_exo(
@@ -136,7 +136,7 @@ def _check_cluster(
 
 
 @dataclass
-class _Plug:
+class _DeviceRemoval:
     """Has the device taken away when the time has come, without holding up the tokens."""
 
     device: str

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from live.errors import LiveError
-from live.exo.state import ClusterState, Node
+from live.exo.state import ClusterState, StateNode
 from simulator.catalog.tables import normalise
 from simulator.errors import did_you_mean
 
 __all__ = ["device_names", "match_devices", "match_model"]
 
 
-def device_names(nodes: Sequence[Node]) -> dict[str, str]:
+def device_names(nodes: Sequence[StateNode]) -> dict[str, str]:
     """A name fit for a scenario for each node id, from the node's own name; equal names get numbers.
 
-    >>> device_names([Node("id1", "Ada's MacBook Pro")])
+    >>> device_names([StateNode("id1", "Ada's MacBook Pro")])
     {'id1': 'adas-macbook-pro'}
     """
     plain = [_plain(node.name) for node in nodes]

@@ -20,7 +20,7 @@ from live.errors import (
     BrokenReply,
     LiveError,
     NotMended,
-    Refused,
+    RequestRefused,
     StreamAborted,
     StreamCutOff,
     StreamErrorEvent,
@@ -30,10 +30,10 @@ from live.errors import (
 from live.exo.bounds import Bounds, GivenUp
 from live.exo.client import ExoClient
 from live.exo.moving import MOST_ATTEMPTS, Moving
-from live.exo.state import ClusterState, Instance
+from live.exo.state import ClusterState, StateInstance
 from live.http import Aborted
-from live.recovery import Recovery
-from live.stream import OnToken, Reply, Token
+from live.recovery import ObservedRecovery
+from live.stream import OnToken, StreamedReply, Token
 from simulator.churn.spec import RecoverySpec
 from simulator.errors import SimulatorError
 from simulator.scenario import Scenario
@@ -47,11 +47,11 @@ MENDABLE = (StreamErrorEvent, StreamCutOff, StreamStalled)
 class Mended:
     """A whole reply, and what had to be mended for it."""
 
-    reply: Reply
+    reply: StreamedReply
     """Of several parts where it broke: times count from the
     first request, and the engine's own figures are left out.
     """
-    recoveries: tuple[Recovery, ...]
+    recoveries: tuple[ObservedRecovery, ...]
 
 
 @dataclass
@@ -60,9 +60,9 @@ class _Talk:
 
     wanted: int
     on_token: OnToken | None
-    reply: Reply = field(default_factory=Reply)
-    part: Reply = field(default_factory=Reply)
-    recoveries: list[Recovery] = field(default_factory=list)
+    reply: StreamedReply = field(default_factory=StreamedReply)
+    part: StreamedReply = field(default_factory=StreamedReply)
+    recoveries: list[ObservedRecovery] = field(default_factory=list)
     heard: int = 0
     """Tokens told of so far; those at the end without text come once more, and are not told of twice."""
 
@@ -71,7 +71,7 @@ class _Talk:
         # a part of a character, which no text can hold
         while self.reply.tokens and not self.reply.tokens[-1].text:
             self.reply.tokens.pop()
-        self.part = Reply()
+        self.part = StreamedReply()
         return self.reply.text
 
     def hear(self, index: int, t_ns: int) -> None:
@@ -100,11 +100,11 @@ class _Talk:
         whole.keep_alives += part.keep_alives
         whole.empty_events += part.empty_events
 
-    def broke(self) -> Recovery:
+    def broke(self) -> ObservedRecovery:
         """The reply is broken: a recovery begins, or the one that was under way starts again."""
         if not self.recoveries or self.recoveries[-1].is_over:
             last_ns = self.reply.sent_ns + (self.reply.tokens[-1].t_ns if self.reply.tokens else 0)
-            self.recoveries.append(Recovery(self.heard, last_ns))
+            self.recoveries.append(ObservedRecovery(self.heard, last_ns))
         self.recoveries[-1].end("detect")
         return self.recoveries[-1]
 
@@ -116,7 +116,7 @@ class Mender:
         self,
         client: ExoClient,
         scenario: Scenario,
-        instance: Instance,
+        instance: StateInstance,
         names: Callable[[ClusterState], Mapping[str, str]],
         *,
         urls: Sequence[str] = (),
@@ -126,13 +126,13 @@ class Mender:
         self.client, self.spec, self.say = client, scenario.recovery or RecoverySpec(), say
         self._moving = Moving(client, scenario, instance, names, urls, say)
         self._lock = threading.Lock()
-        self._mended: list[Recovery] = []
+        self._mended: list[ObservedRecovery] = []
         """All recoveries up to a ready instance; their number
         tells a chat whether its break is mended already.
         """
 
     @property
-    def instance(self) -> Instance:
+    def instance(self) -> StateInstance:
         """What serves now."""
         return self._moving.instance
 
@@ -175,7 +175,7 @@ class Mender:
                 return
             except MENDABLE as error:
                 cause: LiveError = error
-            except (Unreachable, Refused) as error:
+            except (Unreachable, RequestRefused) as error:
                 if not talk.recoveries or talk.recoveries[-1].is_over:
                     raise
                 cause = error
@@ -229,7 +229,7 @@ class Mender:
         except (SimulatorError, GivenUp) as error:
             raise NotMended(f"{cause}; it could not be mended: {error}", talk.reply) from error
 
-    def _once(self, recovery: Recovery, cause: LiveError, known: int, bounds: Bounds) -> None:
+    def _once(self, recovery: ObservedRecovery, cause: LiveError, known: int, bounds: Bounds) -> None:
         """Mend, unless another chat has done so since this one asked."""
         if len(self._mended) == known:
             self._moving.recover(recovery, cause, bounds)

@@ -14,14 +14,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from live.errors import InstanceFailed, LiveError, PlacementRefused, Refused, StreamStalled, Unreachable
+from live.errors import (
+    InstanceFailed,
+    LiveError,
+    PlacementRefused,
+    RequestRefused,
+    StreamStalled,
+    Unreachable,
+)
 from live.exo.bounds import Bounds
 from live.exo.build import build_instance
 from live.exo.client import ExoClient
 from live.exo.diagnose import compare
 from live.exo.presence import Presence
-from live.exo.state import ClusterState, Instance
-from live.recovery import Recovery
+from live.exo.state import ClusterState, StateInstance
+from live.recovery import ObservedRecovery
 from simulator.churn.placing import Placed, Placer
 from simulator.churn.spec import RecoverySpec
 from simulator.errors import CatalogError, PlacementError, ScenarioError
@@ -49,7 +56,7 @@ class Moving:
 
     client: ExoClient
     scenario: Scenario
-    instance: Instance
+    instance: StateInstance
     names: Callable[[ClusterState], Mapping[str, str]]
     """What the scenario, or else the cluster, calls each node of a state."""
     urls: Sequence[str] = ()
@@ -71,7 +78,7 @@ class Moving:
         names = self._names()
         return {names[shard.node_id]: shard.end_layer - shard.start_layer for shard in self.instance.shards}
 
-    def recover(self, recovery: Recovery, cause: LiveError, bounds: Bounds) -> None:
+    def recover(self, recovery: ObservedRecovery, cause: LiveError, bounds: Bounds) -> None:
         """Make an instance that takes requests again, and note in `recovery` what took how long.
 
         Raises PlacementError where the survivors cannot hold the model,
@@ -100,14 +107,14 @@ class Moving:
         while True:
             try:
                 return self.client.state()
-            except (Unreachable, Refused) as error:
+            except (Unreachable, RequestRefused) as error:
                 bounds.waiting_for = f"an answer ({error})"
             if self.urls:
                 self._turn = (self._turn + 1) % len(self.urls)
                 self.client.turn_to(self.urls[self._turn])
             bounds.pause(self.client.timeouts.poll_s)
 
-    def _restarts_by_itself(self, recovery: Recovery, cause: LiveError, bounds: Bounds) -> bool:
+    def _restarts_by_itself(self, recovery: ObservedRecovery, cause: LiveError, bounds: Bounds) -> bool:
         """Whether all nodes of the instance live, so that
         EXO mends it, or nothing is broken but the one reply.
         """
@@ -155,7 +162,7 @@ class Moving:
         )
         return {node: node[:8] for node in mine} | dict(known)
 
-    def _blame(self, recovery: Recovery, nodes: Sequence[str]) -> None:
+    def _blame(self, recovery: ObservedRecovery, nodes: Sequence[str]) -> None:
         names = self._names()
         recovery.devices = tuple(dict.fromkeys((*recovery.devices, *(names[node] for node in nodes))))
 
@@ -182,7 +189,7 @@ class Moving:
 
     # Placing
 
-    def _place(self, recovery: Recovery, bounds: Bounds) -> None:
+    def _place(self, recovery: ObservedRecovery, bounds: Bounds) -> None:
         """A new instance on those who are there; `decide` ends when the cluster has it."""
         presence = Presence(self.quiet_s)
         old = self.instance
@@ -239,7 +246,7 @@ class Moving:
             raise PlacementError(placed.reason)
         return placed if placed.job.model.layers == self.instance.shards[0].n_layers else None
 
-    def _template(self) -> Instance:
+    def _template(self) -> StateInstance:
         """What to build the new instance like: the old one, unless we cannot build its kind."""
         is_ring = self.instance.meta == "MlxRing" and self.instance.shards[0].sharding == "Pipeline"
         return self.instance if is_ring else self.client.template(self.instance.model_id)
@@ -254,7 +261,7 @@ class Moving:
         )
         return None
 
-    def _create(self, raw: Mapping[str, Any], bounds: Bounds) -> Instance | None:
+    def _create(self, raw: Mapping[str, Any], bounds: Bounds) -> StateInstance | None:
         """The instance, None where the cluster does not take it yet."""
         try:
             return self.client.create_instance(raw)
@@ -278,7 +285,7 @@ class Moving:
 
     # Getting ready
 
-    def _follow(self, recovery: Recovery, bounds: Bounds) -> bool:
+    def _follow(self, recovery: ObservedRecovery, bounds: Bounds) -> bool:
         """Wait until every runner is ready, noting the phases;
         False where the instance or one of its nodes is lost.
         """
@@ -305,7 +312,7 @@ class Moving:
             self._note_failure(state, found, bounds)
             bounds.pause(self.client.timeouts.poll_s)
 
-    def _note_failure(self, state: ClusterState, instance: Instance, bounds: Bounds) -> None:
+    def _note_failure(self, state: ClusterState, instance: StateInstance, bounds: Bounds) -> None:
         """EXO tries a failed runner again by itself; if it gives up, this is why."""
         for shard, runner in state.runners_of(instance):
             if runner.error:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from live.errors import LiveError, Refused
+from live.errors import LiveError, RequestRefused
 from live.exo.reader import ExoReader
 
 __all__ = ["Owned"]
@@ -54,7 +54,7 @@ class Owned:
         while True:
             try:
                 self._client.http.json("DELETE", f"/instance/{instance_id}", within_s=DELETE_S)
-            except Refused as error:
+            except RequestRefused as error:
                 if error.status != 404:
                     raise
                 if time.monotonic() < deadline:

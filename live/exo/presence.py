@@ -11,13 +11,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from live.exo.state import ClusterState, Node
+from live.exo.state import ClusterState, StateNode
 
 __all__ = ["Presence"]
 
 
 @dataclass(slots=True)
-class _Seen:
+class _LastReport:
     """The last report of one node: when it was by the
     cluster's clock, and when we learnt of it (s, monotonic).
     """
@@ -35,7 +35,7 @@ class Presence:
     quiet_s: float
     expected: Collection[str] = ()
     """Nodes to wait for, `quiet_s` at most, where a new master has to learn of them first."""
-    _seen: dict[str, _Seen] = field(default_factory=dict)
+    _seen: dict[str, _LastReport] = field(default_factory=dict)
     _index: int = -1
     _began_s: float = 0.0
     _moved_s: float | None = None
@@ -57,11 +57,11 @@ class Presence:
         for node in state.nodes:
             known = self._seen.get(node.node_id)
             if known is None:
-                self._seen[node.node_id] = _Seen(node.last_seen, now_s)
+                self._seen[node.node_id] = _LastReport(node.last_seen, now_s)
             elif node.last_seen != known.report:
-                self._seen[node.node_id] = _Seen(node.last_seen, now_s, is_heard=True)
+                self._seen[node.node_id] = _LastReport(node.last_seen, now_s, is_heard=True)
 
-    def alive(self, state: ClusterState) -> tuple[Node, ...]:
+    def alive(self, state: ClusterState) -> tuple[StateNode, ...]:
         """The nodes of the state that report; where a version
         tells no reports, all, as long as the state moves on.
         """

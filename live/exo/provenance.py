@@ -10,7 +10,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
-from live.exo.state import ClusterState, Instance, Node
+from live.exo.state import ClusterState, StateInstance, StateNode
 from simulator.files import dumps
 from simulator.result.measurement import DeviceProvenance, Provenance, ShardProvenance
 from simulator.scenario import Scenario
@@ -21,7 +21,7 @@ __all__ = ["provenance_of", "trimmed"]
 def provenance_of(
     scenario: Scenario,
     state: ClusterState,
-    instance: Instance,
+    instance: StateInstance,
     names: Mapping[str, str],
     *,
     features: tuple[str, ...],
@@ -77,7 +77,9 @@ def provenance_of(
     )
 
 
-def _device(node: Node | None, name: str, state: ClusterState, power: Mapping[str, str]) -> DeviceProvenance:
+def _device(
+    node: StateNode | None, name: str, state: ClusterState, power: Mapping[str, str]
+) -> DeviceProvenance:
     if node is None:
         return DeviceProvenance(name=name, chip="unknown", os="unknown")
     kinds = {kind for source in state.nodes for _, kind in state.addresses(source.node_id, node.node_id)} - {

@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx
 
-from live.errors import ApiChanged, PlacementRefused, Refused
+from live.errors import ApiChanged, PlacementRefused, RequestRefused
 from live.exo.casing import snake
 from live.exo.chat import Timeouts
-from live.exo.state import ClusterState, Instance, parse_instance, parse_state
+from live.exo.state import ClusterState, StateInstance, parse_instance, parse_state
 from live.http import Http
 
 __all__ = ["ExoReader", "Preview"]
@@ -26,7 +26,7 @@ class ExoReader:
     """Reads from one node, which speaks for its whole cluster; thread-safe.
 
     `transport` replaces the network. Every method raises
-    Unreachable, ApiChanged or Refused where that is what happens.
+    Unreachable, ApiChanged or RequestRefused where that is what happens.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class ExoReader:
     def _offers(self, path: str) -> bool:
         try:
             self._get(path)
-        except (Refused, ApiChanged):
+        except (RequestRefused, ApiChanged):
             return False
         return True
 
     def placement(
         self, model_id: str, *, min_nodes: int = 1, sharding: str = "Pipeline", meta: str = "MlxRing"
-    ) -> Instance:
+    ) -> StateInstance:
         """The instance that EXO would make now; raises
         PlacementRefused with EXO's reason when it would make none.
         """
@@ -106,7 +106,7 @@ class ExoReader:
                     min_nodes=min_nodes,
                 )
             )
-        except Refused as error:
+        except RequestRefused as error:
             if error.status in (404, 405):  # no such endpoint, or taken for the id of an instance
                 return self._placement_of_previews(model_id, min_nodes, sharding, meta)
             hint = (
@@ -118,7 +118,9 @@ class ExoReader:
                 f"EXO cannot place {model_id} on {min_nodes} or more nodes: {error}{hint}"
             ) from None
 
-    def _placement_of_previews(self, model_id: str, min_nodes: int, sharding: str, meta: str) -> Instance:
+    def _placement_of_previews(
+        self, model_id: str, min_nodes: int, sharding: str, meta: str
+    ) -> StateInstance:
         """The same from `/instance/previews`, for a version without `/instance/placement`."""
         reasons = []
         for preview in self.previews(model_id):

@@ -7,7 +7,7 @@ from typing import Any
 
 from live.errors import LiveError
 from live.exo.match import device_names
-from live.exo.state import ClusterState, Instance, Node
+from live.exo.state import ClusterState, StateInstance, StateNode
 from simulator.catalog.hardware import DeviceFacts, device, devices
 from simulator.catalog.llm import model
 from simulator.catalog.tables import normalise
@@ -34,7 +34,7 @@ def scenario_of(
     card: Mapping[str, Any],
     *,
     name: str = "my-cluster",
-    instance: Instance | None = None,
+    instance: StateInstance | None = None,
 ) -> tuple[Scenario, tuple[str, ...]]:
     """The cluster as a scenario for the model of `card`, and what was assumed, one sentence each.
 
@@ -66,7 +66,7 @@ def scenario_of(
     return made, tuple(notes)
 
 
-def catalogue_device(node: Node) -> DeviceFacts | None:
+def catalogue_device(node: StateNode) -> DeviceFacts | None:
     """The catalogue's device for a Mac's model ('MacBook
     Pro'), chip ('Apple M4 Max') and memory; None without one.
     """
@@ -86,7 +86,7 @@ def _same_chip(known: str, chip: str) -> bool:
     return bool(chip) and normalise(stem) == normalise(chip)
 
 
-def _device(node: Node, name: str, state: ClusterState, notes: list[str]) -> DeviceSpec:
+def _device(node: StateNode, name: str, state: ClusterState, notes: list[str]) -> DeviceSpec:
     facts = catalogue_device(node)
     if facts is None:
         generic = CUDA_DEVICE if "MlxCuda" in node.backends else CPU_DEVICE
@@ -114,7 +114,7 @@ def _bytes(value: float | None) -> str | None:
     return f"{value:.0f} B" if value else None
 
 
-def _link(node: Node, state: ClusterState) -> str | None:
+def _link(node: StateNode, state: ClusterState) -> str | None:
     """How the others reach the node through the LAN: the
     interface that EXO would prefer, cables between two aside.
     """

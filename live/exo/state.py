@@ -19,13 +19,13 @@ from live.exo.casing import snake
 
 __all__ = [
     "ClusterState",
-    "Edge",
-    "Instance",
     "Interface",
-    "Network",
-    "Node",
     "NodeShard",
     "Runner",
+    "StateEdge",
+    "StateInstance",
+    "StateNetwork",
+    "StateNode",
     "parse_instance",
     "parse_network",
     "parse_state",
@@ -49,7 +49,7 @@ class Interface:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class StateNode:
     """A living node. Its id is new with every process start; its name may not be unique."""
 
     node_id: str
@@ -67,7 +67,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class StateEdge:
     """`source` reached `sink` at `ip`; `rdma` edges have interfaces in place of an address."""
 
     source: str
@@ -77,12 +77,12 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class StateNetwork:
     """The part of a state that discovery needs."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[StateNode, ...]
     """In the order in which the master heard of them."""
-    edges: tuple[Edge, ...]
+    edges: tuple[StateEdge, ...]
     names: Mapping[str, str]
     """By node id, of the dead too: identities stay in the state for ever."""
 
@@ -101,7 +101,7 @@ class NodeShard:
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class StateInstance:
     """A placed model; `shards` in rank order, `raw` as EXO said it, fit for `POST /instance`."""
 
     instance_id: str
@@ -125,10 +125,10 @@ class Runner:
 class ClusterState:
     """One node's replica of the state of the whole cluster."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[StateNode, ...]
     """In the order in which the master heard of them."""
-    edges: tuple[Edge, ...]
-    instances: Mapping[str, Instance]
+    edges: tuple[StateEdge, ...]
+    instances: Mapping[str, StateInstance]
     runners: Mapping[str, Runner]
     busy_tasks: tuple[str, ...]
     """Generations that wait or run, as 'kind id'."""
@@ -136,7 +136,7 @@ class ClusterState:
     raw: Mapping[str, Any]
     """The whole state in snake_case."""
 
-    def node(self, node_id: str) -> Node | None:
+    def node(self, node_id: str) -> StateNode | None:
         """The living node of that id."""
         return next((node for node in self.nodes if node.node_id == node_id), None)
 
@@ -145,13 +145,13 @@ class ClusterState:
         node = self.node(node_id)
         return node.name if node else node_id[:8]
 
-    def runners_of(self, instance: Instance) -> tuple[tuple[NodeShard, Runner], ...]:
+    def runners_of(self, instance: StateInstance) -> tuple[tuple[NodeShard, Runner], ...]:
         """Each shard with what its runner says; a runner that is not there yet is 'absent'."""
         return tuple(
             (shard, self.runners.get(shard.runner_id, Runner("absent"))) for shard in instance.shards
         )
 
-    def is_ready(self, instance: Instance) -> bool:
+    def is_ready(self, instance: StateInstance) -> bool:
         """Every runner is ready or running."""
         return all(runner.status in READY for _, runner in self.runners_of(instance))
 
@@ -188,7 +188,7 @@ def parse_state(raw: Any) -> ClusterState:
     )
 
 
-def parse_network(raw: Any) -> Network:
+def parse_network(raw: Any) -> StateNetwork:
     """The nodes and edges of a state, or of some of its parts; empty for anything that is none."""
     state = snake(raw)
     identities = _dict(state, "node_identities") or _dict(state, "node_profiles")
@@ -196,10 +196,12 @@ def parse_network(raw: Any) -> Network:
         node_id: str(_dict(identities, node_id).get("friendly_name") or "")
         for node_id in islice(identities, MOST_NODES)
     }
-    return Network(tuple(_nodes(state)), tuple(_edges(_dict(state, "topology").get("connections"))), names)
+    return StateNetwork(
+        tuple(_nodes(state)), tuple(_edges(_dict(state, "topology").get("connections"))), names
+    )
 
 
-def parse_instance(raw: Any) -> Instance:
+def parse_instance(raw: Any) -> StateInstance:
     """One tagged instance, `{"MlxRingInstance": {...}}`; raises ApiChanged for anything else."""
     meta, body = _tagged(snake(raw))
     assigned = _dict(body, "shard_assignments")
@@ -207,7 +209,7 @@ def parse_instance(raw: Any) -> Instance:
     if not body.get("instance_id") or not runners:
         raise ApiChanged(f"an instance without id or runners: {str(raw)[:200]}")
     shards = [_shard(node, runner, shards_of.get(runner)) for node, runner in runners.items()]
-    return Instance(
+    return StateInstance(
         instance_id=str(body["instance_id"]),
         model_id=str(assigned.get("model_id", "")),
         meta=meta.removesuffix("Instance"),
@@ -235,7 +237,7 @@ def _shard(node_id: str, runner_id: str, raw: Any) -> NodeShard:
     return NodeShard(node_id, str(runner_id), rank, start, end, total, tag.removesuffix("ShardMetadata"))
 
 
-def _nodes(state: dict[str, Any]) -> Iterator[Node]:
+def _nodes(state: dict[str, Any]) -> Iterator[StateNode]:
     """The living nodes: those of the topology."""
     listed = _dict(state, "topology").get("nodes")
     for entry in listed[:MOST_NODES] if isinstance(listed, list) else ():
@@ -246,7 +248,7 @@ def _nodes(state: dict[str, Any]) -> Iterator[Node]:
             yield _node(node_id, state, profile)
 
 
-def _node(node_id: str, state: dict[str, Any], profile: dict[str, Any]) -> Node:
+def _node(node_id: str, state: dict[str, Any], profile: dict[str, Any]) -> StateNode:
     """One node from whichever mappings this version has."""
 
     def part(key: str) -> dict[str, Any]:
@@ -257,7 +259,7 @@ def _node(node_id: str, state: dict[str, Any], profile: dict[str, Any]) -> Node:
     network = part("node_network").get("interfaces", profile.get("network_interfaces"))
     backends = _dict(state, "node_backends").get(node_id)
     seen = _dict(state, "last_seen").get(node_id)
-    return Node(
+    return StateNode(
         node_id=node_id,
         name=str(who.get("friendly_name") or node_id[:8]),
         model=str(who.get("model_id") or "unknown"),
@@ -279,17 +281,21 @@ def _interfaces(raw: Any) -> Iterator[Interface]:
             yield Interface(str(entry.get("name", "")), str(entry["ip_address"]), kind)
 
 
-def _edges(raw: Any) -> Iterator[Edge]:
+def _edges(raw: Any) -> Iterator[StateEdge]:
     """Edges of either form: a list (up to 1.0.63), or mappings by source and sink."""
     for entry in raw if isinstance(raw, list) else ():
         if isinstance(entry, dict):
             address = _dict(entry, "send_back_multiaddr")
-            yield Edge(str(entry.get("local_node_id")), str(entry.get("send_back_node_id")), _ip(address))
+            yield StateEdge(
+                str(entry.get("local_node_id")), str(entry.get("send_back_node_id")), _ip(address)
+            )
     for source, sinks in raw.items() if isinstance(raw, dict) else ():
         for sink, edges in sinks.items() if isinstance(sinks, dict) else ():
             for edge in edges if isinstance(edges, list) else ():
                 if isinstance(edge, dict):
-                    yield Edge(source, sink, _ip(_dict(edge, "sink_multiaddr")), "source_rdma_iface" in edge)
+                    yield StateEdge(
+                        source, sink, _ip(_dict(edge, "sink_multiaddr")), "source_rdma_iface" in edge
+                    )
 
 
 def _ip(address: dict[str, Any]) -> str | None:
@@ -330,8 +336,9 @@ def _dict(raw: Any, key: str) -> dict[str, Any]:
 
 def _bytes(raw: Any) -> float | None:
     value = raw.get("in_bytes") if isinstance(raw, dict) else raw
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 <= value < MOST_BYTES else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < MOST_BYTES else None
 
 
 def _time(raw: Any) -> datetime | None:

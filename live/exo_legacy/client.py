@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx
 
-from live.errors import ApiChanged, LiveError, ModelSubstituted, Refused
+from live.errors import ApiChanged, LiveError, ModelSubstituted, RequestRefused
 from live.exo.chat import Timeouts, stream_reply
 from live.exo.diagnose import Diagnosis
 from live.http import Http
-from live.stream import OnToken, Reply, StreamRules
+from live.stream import OnToken, StreamedReply, StreamRules
 from simulator.engine.legacy.placement import LegacyPartition, partition
 from simulator.errors import did_you_mean
 from simulator.units import SIZE
@@ -77,7 +77,7 @@ class LegacyClient:
             if self._get("/healthcheck") != {"status": "ok"}:
                 return False
             self.topology()
-        except (Refused, ApiChanged):
+        except (RequestRefused, ApiChanged):
             return False
         return True
 
@@ -137,7 +137,7 @@ class LegacyClient:
             try:
                 self._get("/v1/topology")
                 self._sends_fillers = False
-            except Refused:
+            except RequestRefused:
                 self._sends_fillers = True
         return self._sends_fillers
 
@@ -148,7 +148,7 @@ class LegacyClient:
         *,
         abort: threading.Event | None = None,
         on_token: OnToken | None = None,
-    ) -> Reply:
+    ) -> StreamedReply:
         """One streamed reply, as long as the cluster likes (`max_tokens` is ignored there).
 
         Hanging up would not stop the cluster, so replies are read to their end. Raises a BrokenReply with the

@@ -18,7 +18,7 @@ from typing import Literal
 
 from live.local.children import Event
 from live.local.cluster import LOAD_S, LocalCluster
-from live.local.plan import DevicePlan, Plan
+from live.local.plan import ClusterPlan, DevicePlan
 from live.local.server import free_port
 from simulator.errors import LiveError
 
@@ -58,12 +58,12 @@ def answers(endpoint: str, timeout_s: float) -> bool:
 class BreakableCluster(LocalCluster):
     """A local cluster whose servers may go, and whose client may be replaced."""
 
-    def __init__(self, plan: Plan, endpoints: tuple[str, ...] = ()) -> None:
+    def __init__(self, plan: ClusterPlan, endpoints: tuple[str, ...] = ()) -> None:
         """See `LocalCluster`; servers at `endpoints` are real devices, which go without our doing."""
         super().__init__(plan, endpoints)
         self.lost: set[str] = set()
 
-    def obituary(self, names: Sequence[str]) -> str:
+    def exit_reasons(self, names: Sequence[str]) -> str:
         """How the servers of these devices ended, as far as this machine knows; for a message."""
         ended = [
             (name, self._servers[name])

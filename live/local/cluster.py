@@ -19,7 +19,7 @@ from live.local import library
 from live.local.cgroup import Groups, make_groups
 from live.local.children import Child, Event
 from live.local.guard import PERIOD_S
-from live.local.plan import Plan
+from live.local.plan import ClusterPlan
 from live.local.server import free_port
 from live.local.shaping import LinkShape
 from simulator.errors import LiveError, Unreachable
@@ -56,7 +56,7 @@ class Run:
 class LocalCluster:
     """A running cluster; a context manager that leaves nothing behind."""
 
-    def __init__(self, plan: Plan, endpoints: tuple[str, ...] = ()) -> None:
+    def __init__(self, plan: ClusterPlan, endpoints: tuple[str, ...] = ()) -> None:
         """Of `plan`; with `endpoints` (host:port of servers
         that already run) nothing is relayed or slowed down.
         """

@@ -16,22 +16,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from live.local.breaking import BreakableCluster
-from live.local.plan import Plan
-from live.recovery import Recovery
+from live.local.plan import ClusterPlan
+from live.recovery import ObservedRecovery
 from simulator.churn.mean_gap import MeanGap
 from simulator.churn.placing import WORTH, Placed, Placer
 from simulator.churn.spec import RecoverySpec
 from simulator.errors import LiveError, PlacementError
 from simulator.run.evaluate import token_times_s
 
-__all__ = ["Conversation", "Ears", "Patience", "Reply"]
+__all__ = ["Callbacks", "Conversation", "LocalReply", "Patience"]
 
 Tell = Callable[[str], None]
 RETURNED_S = 0.3  # how long a device that had left may take to greet before the next reply begins without it
 
 
 @dataclass(slots=True)
-class Reply:
+class LocalReply:
     """One reply as far as it came; times are `time.monotonic_ns`."""
 
     wanted: int
@@ -40,7 +40,7 @@ class Reply:
     sent_ns: int = 0
     tokens: list[int] = field(default_factory=list)
     times_ns: list[int] = field(default_factory=list)
-    recoveries: list[Recovery] = field(default_factory=list)
+    recoveries: list[ObservedRecovery] = field(default_factory=list)
     busy_ns: int = 0
     """CPU time of the client's process, of an undisturbed reply."""
 
@@ -74,13 +74,13 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Ears:
-    """Who hears what, as it happens."""
+class Callbacks:
+    """Called as it happens."""
 
-    asked: Callable[[Reply], None]
-    token: Callable[[Reply, int], None]
+    asked: Callable[[LocalReply], None]
+    token: Callable[[LocalReply, int], None]
     """After each token, with its id."""
-    mended: Callable[[Reply, Recovery], None] = lambda reply, recovery: None
+    mended: Callable[[LocalReply, ObservedRecovery], None] = lambda reply, recovery: None
     faults: Callable[[], list[tuple[str, int]]] = list
     """What is known of who was lost, and when: nothing but in a rehearsal."""
     waiting: Callable[[], None] = lambda: None
@@ -90,9 +90,9 @@ class Ears:
 class Conversation:
     """Replies one after the other on one cluster."""
 
-    plan: Plan
+    plan: ClusterPlan
     cluster: BreakableCluster
-    ears: Ears
+    callbacks: Callbacks
     tell: Tell = lambda text: None
     exact: bool = False
     """Read received tokens one by one: the very tokens of an uninterrupted reply, at a step for each."""
@@ -105,7 +105,7 @@ class Conversation:
         self.placer = Placer(full)
         self.layers = {device.name: device.layers for device in self.plan.devices}
 
-    def reply(self, reply: Reply, seed: int) -> Reply:
+    def reply(self, reply: LocalReply, seed: int) -> LocalReply:
         """Make the whole reply.
 
         Raises PlacementError where the survivors cannot hold the model, and LiveError where a stream breaks
@@ -120,7 +120,7 @@ class Conversation:
     # --- making tokens
     # ---------------------------------------------------------------------------------------------
 
-    def _listen(self, reply: Reply, patience: Patience, seed: int) -> bool:
+    def _listen(self, reply: LocalReply, patience: Patience, seed: int) -> bool:
         """Receive tokens until the reply is complete; False where the stream broke or stalled."""
         prompt_tokens, begun_ns = self.plan.scenario.workload.prompt_tokens, 0
         self.cluster.ask_reply(
@@ -128,7 +128,7 @@ class Conversation:
         )
         while True:
             try:
-                event = self.cluster.next_event(patience.left_s(), self.ears.waiting)
+                event = self.cluster.next_event(patience.left_s(), self.callbacks.waiting)
             except LiveError as error:
                 self.cluster.watch_relay()
                 self._notice(reply, patience, error)
@@ -137,14 +137,14 @@ class Conversation:
                 begun_ns = event["busy_ns"]
                 if not reply.sent_ns:
                     reply.sent_ns = event["sent_ns"]
-                    self.ears.asked(reply)
+                    self.callbacks.asked(reply)
             elif event["event"] == "token":
                 self._take(reply, patience, event)
             elif event["event"] == "done":
                 reply.busy_ns = event["busy_ns"] - begun_ns
                 return True
 
-    def _take(self, reply: Reply, patience: Patience, event: dict[str, Any]) -> None:
+    def _take(self, reply: LocalReply, patience: Patience, event: dict[str, Any]) -> None:
         """One more token."""
         patience.gap.note(event["at_ns"] / 1e9)
         reply.tokens.append(event["id"])
@@ -153,16 +153,16 @@ class Conversation:
         if current is not None and not current.is_over:
             current.end("prefill", event["at_ns"])
             current.end("resume")
-            self.ears.mended(reply, current)
-        self.ears.token(reply, event["id"])
+            self.callbacks.mended(reply, current)
+        self.callbacks.token(reply, event["id"])
 
-    def _notice(self, reply: Reply, patience: Patience, error: LiveError) -> None:
+    def _notice(self, reply: LocalReply, patience: Patience, error: LiveError) -> None:
         """The stream is broken: a recovery begins, or the one that goes on begins anew."""
-        known = self.ears.faults()
+        known = self.callbacks.faults()
         open_one = reply.recoveries[-1] if reply.recoveries and not reply.recoveries[-1].is_over else None
         if open_one is None:
             last_ns = reply.times_ns[-1] if reply.times_ns else reply.sent_ns
-            open_one = Recovery(reply.count, known[0][1] if known else last_ns)
+            open_one = ObservedRecovery(reply.count, known[0][1] if known else last_ns)
             reply.recoveries.append(open_one)
         elif self._is_hopeless(open_one, bool(known)):
             raise error
@@ -171,7 +171,7 @@ class Conversation:
         patience.broken()
         self.tell(f"token {reply.count}: the stream broke off ({error})")
 
-    def _is_hopeless(self, recovery: Recovery, has_new_loss: bool) -> bool:
+    def _is_hopeless(self, recovery: ObservedRecovery, has_new_loss: bool) -> bool:
         """Broken again before a token: with everybody there
         no loss explains that, and patience ends some time.
         """
@@ -182,7 +182,7 @@ class Conversation:
     # --- mending
     # ---------------------------------------------------------------------------------------------------
 
-    def _mend(self, reply: Reply, patience: Patience) -> None:
+    def _mend(self, reply: LocalReply, patience: Patience) -> None:
         """From a broken stream to a client that is ready on the
         survivors; whoever leaves meanwhile makes it begin again.
         """
@@ -193,7 +193,7 @@ class Conversation:
             except LiveError as error:
                 if (time.monotonic_ns() - recovery.fault_ns) / 1e9 > self.client.give_up:
                     raise
-                recovery.devices += tuple(name for name, _ in self.ears.faults())
+                recovery.devices += tuple(name for name, _ in self.callbacks.faults())
                 self.tell(f"again: {error}")
                 continue
             break
@@ -202,7 +202,7 @@ class Conversation:
         if not recovery.devices:
             patience.leniency *= 2
 
-    def _restart(self, recovery: Recovery, names: tuple[str, ...] | None = None) -> None:
+    def _restart(self, recovery: ObservedRecovery, names: tuple[str, ...] | None = None) -> None:
         """A new client on whoever answers, or on `names`."""
         with self._phase(recovery, "release"):
             self.cluster.release()
@@ -212,10 +212,10 @@ class Conversation:
         with self._phase(recovery, "start"):
             self.cluster.start_client()
         with self._phase(recovery, "load"):
-            self.cluster.load(list(self.layers.items())[1:], self.ears.waiting)
+            self.cluster.load(list(self.layers.items())[1:], self.callbacks.waiting)
 
     @contextmanager
-    def _phase(self, recovery: Recovery, name: str) -> Iterator[None]:
+    def _phase(self, recovery: ObservedRecovery, name: str) -> Iterator[None]:
         try:
             yield
         finally:
@@ -237,7 +237,7 @@ class Conversation:
         )
         return placed
 
-    def _take_in(self, reply: Reply, patience: Patience) -> None:
+    def _take_in(self, reply: LocalReply, patience: Patience) -> None:
         """Before a reply: place again with those who have come back."""
         missing = [device.name for device in self.plan.devices if device.name not in self.layers]
         back = self.cluster.answering(RETURNED_S, missing)[1:] if missing and self.client.grow else ()
@@ -247,8 +247,8 @@ class Conversation:
         if not back or not self._is_worth_it(here):
             return
         reply.sent_ns = time.monotonic_ns()
-        self.ears.asked(reply)
-        recovery = Recovery(0, reply.sent_ns, tuple(back), is_planned=True)
+        self.callbacks.asked(reply)
+        recovery = ObservedRecovery(0, reply.sent_ns, tuple(back), is_planned=True)
         reply.recoveries.append(recovery)
         try:
             self._restart(recovery, here)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from live.local.cluster import Run
-from live.local.plan import Plan
+from live.local.plan import ClusterPlan
 from simulator.laws.law import Floats
 from simulator.units import format_seconds
 
@@ -41,7 +41,7 @@ def repeatability(visits: Sequence[Sequence[Run]]) -> dict[str, object]:
 
 
 def doubts(
-    plan: Plan,
+    plan: ClusterPlan,
     visits: Sequence[Sequence[Run]],
     achieved: dict[str, float],
     others_cores: Sequence[float],

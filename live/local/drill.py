@@ -15,7 +15,7 @@ from typing import Any
 
 from live.local import library
 from live.local.breaking import BreakableCluster
-from live.local.plan import Plan, plan
+from live.local.plan import ClusterPlan, plan
 from simulator.churn.placing import Placed, Placer
 from simulator.errors import LiveError, PlacementError
 from simulator.result.estimate import rounded
@@ -119,7 +119,7 @@ class _Clock:
 
 
 def _prompt(
-    cluster: BreakableCluster, chosen: Plan, placed: Placed, clock: _Clock, name: str
+    cluster: BreakableCluster, chosen: ClusterPlan, placed: Placed, clock: _Clock, name: str
 ) -> Counter[str]:
     """The first token of a reply with `TOKENS` received; how often each server answered."""
     clock.since_s = time.monotonic()
@@ -140,7 +140,7 @@ def _waits_s(placed: Placed, answers: Mapping[str, int]) -> float:
     return sum(count * round_trip_s(placed, server) for server, count in answers.items())
 
 
-def _place(chosen: Plan, names: tuple[str, ...]) -> Placed:
+def _place(chosen: ClusterPlan, names: tuple[str, ...]) -> Placed:
     full = chosen.scenario
     placed = Placer(full).place(names)
     if not isinstance(placed, Placed):
@@ -148,7 +148,7 @@ def _place(chosen: Plan, names: tuple[str, ...]) -> Placed:
     return placed
 
 
-def _detect_s(cluster: BreakableCluster, chosen: Plan, name: str) -> float:
+def _detect_s(cluster: BreakableCluster, chosen: ClusterPlan, name: str) -> float:
     """From kill -9 in the middle of a reply to the client's knowing."""
     cluster.ask_reply(chosen.scenario.workload.prompt_tokens, 10 * TOKENS, SEED, [])
     for _ in range(TOKENS):

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from live.local import library
 from live.local.breaking import BreakableCluster, Mode
-from live.local.conversation import Conversation, Ears, Reply
-from live.local.plan import Plan, plan
+from live.local.conversation import Callbacks, Conversation, LocalReply
+from live.local.plan import ClusterPlan, plan
 from live.local.provenance import LoadMeter, collect
-from live.recovery import Recovery, require_inside
+from live.recovery import ObservedRecovery, require_inside
 from live.steady import tokens_per_s
 from simulator.errors import LiveError, SimulatorError
 from simulator.result.measurement import MeasurementWriter
 from simulator.scenario import Scenario
 
-__all__ = ["Dropped", "Fault", "run_dropout"]
+__all__ = ["Dropped", "InjectedFault", "run_dropout"]
 
 Tell = Callable[[str], None]
 SEED, WARM_UP_SEED, WARM_UP_TOKENS = 1, 0, 16
@@ -31,7 +31,7 @@ BUSY_CORES = 0.5  # others at work beyond this make a recovery slower than it wo
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class InjectedFault:
     """A device that goes `later_s` after the first reply has
     `at_token` tokens, and comes back `back_after_s` after that.
     """
@@ -49,10 +49,10 @@ class Dropped:
     """Replies that lost devices, and everything that was mended."""
 
     path: Path
-    replies: tuple[Reply, ...]
+    replies: tuple[LocalReply, ...]
 
     @property
-    def first(self) -> Reply:
+    def first(self) -> LocalReply:
         """The reply in which devices were lost."""
         return self.replies[0]
 
@@ -62,7 +62,7 @@ class Dropped:
         return tuple(self.first.tokens[self.first.given :])
 
     @property
-    def recoveries(self) -> tuple[Recovery, ...]:
+    def recoveries(self) -> tuple[ObservedRecovery, ...]:
         """Of all replies."""
         return tuple(recovery for reply in self.replies for recovery in reply.recoveries)
 
@@ -89,7 +89,7 @@ class Dropped:
 
 def run_dropout(
     scenario: Scenario,
-    faults: Sequence[Fault],
+    faults: Sequence[InjectedFault],
     path: Path,
     tell: Tell = lambda text: None,
     *,
@@ -119,16 +119,16 @@ def run_dropout(
         ) as writer:
             load = LoadMeter()
             load.start(cluster.pids)
-            held = _Rehearsal(chosen, cluster, writer, _Plug(cluster, list(faults)), tell, exact).hold(
-                replies, received
-            )
+            held = _Rehearsal(
+                chosen, cluster, writer, _FaultInjector(cluster, list(faults)), tell, exact
+            ).hold(replies, received)
             others = load.others_cores()
             if others is not None and others > BUSY_CORES:
                 writer.warn(f"other work kept {others:.1f} cores busy; measure again on a quieter machine")
             return Dropped(writer.path, held)
 
 
-def _check(chosen: Plan, faults: Sequence[Fault]) -> None:
+def _check(chosen: ClusterPlan, faults: Sequence[InjectedFault]) -> None:
     names = [device.name for device in chosen.devices]
     wanted = chosen.scenario.workload.output_tokens
     for fault in faults:
@@ -146,11 +146,11 @@ def _check(chosen: Plan, faults: Sequence[Fault]) -> None:
 
 
 @dataclass
-class _Plug:
+class _FaultInjector:
     """Pulls the plugs when it is time, and remembers what the client does not know yet."""
 
     cluster: BreakableCluster
-    faults: list[Fault]
+    faults: list[InjectedFault]
     struck: list[tuple[str, int]] = field(default_factory=list)
     returns: list[tuple[float, str]] = field(default_factory=list)
 
@@ -165,7 +165,7 @@ class _Plug:
             else:
                 self._strike(fault)
 
-    def _strike(self, fault: Fault) -> None:
+    def _strike(self, fault: InjectedFault) -> None:
         self.struck.append((fault.device, self.cluster.lose(fault.device, fault.mode)))
         if fault.back_after_s is not None:
             self.returns.append((time.monotonic() + fault.back_after_s, fault.device))
@@ -186,29 +186,29 @@ class _Plug:
 class _Rehearsal:
     """The replies of one Measurement."""
 
-    plan: Plan
+    plan: ClusterPlan
     cluster: BreakableCluster
     writer: MeasurementWriter
-    plug: _Plug
+    plug: _FaultInjector
     tell: Tell
     exact: bool
     _run: int = 0
     _begin_ns: int = 0
 
-    def hold(self, replies: int, received: Sequence[int]) -> tuple[Reply, ...]:
+    def hold(self, replies: int, received: Sequence[int]) -> tuple[LocalReply, ...]:
         """All replies, one after the other."""
-        ears = Ears(
+        callbacks = Callbacks(
             asked=self._asked,
             token=self._token,
             mended=self._mended,
             faults=self.plug.known,
             waiting=self.plug.tick,
         )
-        talk = Conversation(self.plan, self.cluster, ears, self.tell, self.exact)
+        talk = Conversation(self.plan, self.cluster, callbacks, self.tell, self.exact)
         made = []
         for self._run in range(replies):
             given = list(received) if self._run == 0 else []
-            reply = Reply(self.plan.scenario.workload.output_tokens, len(given), tokens=given)
+            reply = LocalReply(self.plan.scenario.workload.output_tokens, len(given), tokens=given)
             try:
                 made.append(talk.reply(reply, SEED + self._run))
             except SimulatorError as error:
@@ -224,7 +224,7 @@ class _Rehearsal:
             self.writer.write("result", run=self._run, chat=0, outcome="complete", tokens=reply.count)
         return tuple(made)
 
-    def _asked(self, reply: Reply) -> None:
+    def _asked(self, reply: LocalReply) -> None:
         self._begin_ns = self._begin_ns or reply.sent_ns
         self.writer.write(
             "request",
@@ -234,7 +234,7 @@ class _Rehearsal:
             sent_ns=reply.sent_ns - self._begin_ns,
         )
 
-    def _token(self, reply: Reply, token: int) -> None:
+    def _token(self, reply: LocalReply, token: int) -> None:
         self.writer.write(
             "token",
             run=self._run,
@@ -247,6 +247,6 @@ class _Rehearsal:
             self.plug.reached(reply.count)
         self.plug.tick()
 
-    def _mended(self, reply: Reply, recovery: Recovery) -> None:
+    def _mended(self, reply: LocalReply, recovery: ObservedRecovery) -> None:
         for line in recovery.lines(reply.sent_ns):
             self.writer.write("phase", run=self._run, **line)

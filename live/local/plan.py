@@ -16,7 +16,7 @@ from simulator.runtime.cost import seconds_per_layer
 from simulator.scenario import Scenario
 from simulator.units import format_bytes
 
-__all__ = ["DevicePlan", "Plan", "plan"]
+__all__ = ["ClusterPlan", "DevicePlan", "plan"]
 
 ENGINE_NAME = "llama-rpc"
 SIZE_TOLERANCE = 0.02  # between the sizes that a scenario states and those of the file
@@ -40,7 +40,7 @@ class DevicePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ClusterPlan:
     """Everything that starting the cluster needs; the first device is the client."""
 
     prepared: Prepared
@@ -56,7 +56,7 @@ class Plan:
         return self.prepared.scenario
 
 
-def plan(scenario: Scenario, threads: int = 1) -> Plan:
+def plan(scenario: Scenario, threads: int = 1) -> ClusterPlan:
     """What `scenario` asks for; makes its model if that is one of ours and not cached.
 
     Raises LiveError for what the local cluster cannot do, and whatever preparing the scenario raises.
@@ -91,7 +91,7 @@ def plan(scenario: Scenario, threads: int = 1) -> Plan:
     links = tuple(_shape(job.cluster, client, device.name, full.seed) for device in job.ring[1:])
     tokens = full.workload.prompt_tokens + full.workload.output_tokens
     context = -(-tokens // CACHE_STEP_TOKENS) * CACHE_STEP_TOKENS
-    chosen = Plan(prepared, model, devices, links, context)
+    chosen = ClusterPlan(prepared, model, devices, links, context)
     _check_memory(chosen)
     return chosen
 
@@ -137,7 +137,7 @@ def _check_model(prepared: Prepared, file: Path) -> None:
             )
 
 
-def _check_memory(chosen: Plan) -> None:
+def _check_memory(chosen: ClusterPlan) -> None:
     """All devices share this machine's memory; refuse before it is full."""
     free = _available_bytes()
     needed = chosen.model.stat().st_size + PROCESS_BYTES * (len(chosen.devices) + 1)

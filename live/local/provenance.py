@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from live.local import library
-from live.local.plan import Plan
+from live.local.plan import ClusterPlan
 from simulator.result.measurement import DeviceProvenance, Provenance, ShardProvenance
 
 __all__ = ["LoadMeter", "chip", "collect", "power_source"]
@@ -103,7 +103,7 @@ def _versions() -> dict[str, str]:
 
 
 def collect(
-    plan: Plan,
+    plan: ClusterPlan,
     achieved: dict[str, float],
     details: dict[str, dict[str, Any]],
     cluster: dict[str, Any],

@@ -20,7 +20,7 @@ from typing import Any
 
 from live.local.children import Event, Lifeline, be_punctual
 from live.local.frames import FrameReader
-from live.local.shaping import Direction, DirectionSpec, Flight, LinkShape, Port
+from live.local.shaping import Direction, DirectionSpec, Flight, LinkShape, Transmitter
 
 __all__ = ["Relay", "main"]
 
@@ -31,23 +31,23 @@ QUEUE_BYTES = 1 << 23  # what a lane holds before it lets the sender wait, as a 
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class RelayLane:
     """One direction of one connection: what was read and is not yet due."""
 
     source: socket.socket
     sink: socket.socket
     direction: Direction
     frames: FrameReader
-    link: Link
+    link: RelayLink
     queue: deque[tuple[int, memoryview, Flight | None]] = field(default_factory=deque)
     queued_bytes: int = 0
     is_blocked: bool = False
     """The sink's buffer is full: wait until it can be written."""
-    opposite: Lane | None = None
+    opposite: RelayLane | None = None
 
 
 @dataclass(slots=True, eq=False)
-class Link:
+class RelayLink:
     """A listening socket, where it leads, and the two directions."""
 
     listener: socket.socket
@@ -57,7 +57,7 @@ class Link:
     target: tuple[str, int]
     is_dark: bool = False
     """Passes nothing on and closes nothing, as a link that is lost."""
-    kept: list[Lane] = field(default_factory=list)
+    kept: list[RelayLane] = field(default_factory=list)
     """Connections of a dark link, kept open."""
 
 
@@ -65,9 +65,9 @@ class Relay:
     """All links of one cluster and the loop that serves them."""
 
     def __init__(self) -> None:
-        self.links: dict[socket.socket, Link] = {}
-        self.lanes: dict[socket.socket, Lane] = {}
-        self.ports: dict[str, Port] = {}
+        self.links: dict[socket.socket, RelayLink] = {}
+        self.lanes: dict[socket.socket, RelayLane] = {}
+        self.ports: dict[str, Transmitter] = {}
         self.is_shaping = False
 
     def add(self, shape: LinkShape) -> int:
@@ -77,14 +77,14 @@ class Relay:
             Direction(spec, self._port(shape, spec), spec.delays_ns(shape.seed), spec.wakes_ns(shape.seed))
             for spec in (shape.forth, shape.back)
         )
-        self.links[listener] = Link(listener, shape, forth, back, shape.target)
+        self.links[listener] = RelayLink(listener, shape, forth, back, shape.target)
         port: int = listener.getsockname()[1]
         return port
 
-    def _port(self, shape: LinkShape, spec: DirectionSpec) -> Port:
+    def _port(self, shape: LinkShape, spec: DirectionSpec) -> Transmitter:
         """The air of the medium, else the sender's own interface, which all its links share."""
         return self.ports.setdefault(
-            f"medium {shape.medium}" if shape.medium else f"device {spec.source}", Port()
+            f"medium {shape.medium}" if shape.medium else f"device {spec.source}", Transmitter()
         )
 
     def collect(self) -> list[Event]:
@@ -149,7 +149,7 @@ class Relay:
             while time.monotonic_ns() < next_ns:
                 pass
 
-    def _send_due(self, lane: Lane) -> int | None:
+    def _send_due(self, lane: RelayLane) -> int | None:
         """Send a lane's due bytes; returns when its next ones
         are due (ns), None when it has none or cannot send.
         """
@@ -174,7 +174,7 @@ class Relay:
                 flight.sent_ns = time.monotonic_ns()
         return None
 
-    def _accept(self, link: Link) -> None:
+    def _accept(self, link: RelayLink) -> None:
         """Take a connection and make the one to its server;
         a server that is gone shows as a closed connection.
         """
@@ -187,12 +187,12 @@ class Relay:
         for end in (near, far):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             end.setblocking(False)
-        forth = Lane(near, far, link.forth, FrameReader(is_request=True), link)
-        back = Lane(far, near, link.back, FrameReader(is_request=False), link, opposite=forth)
+        forth = RelayLane(near, far, link.forth, FrameReader(is_request=True), link)
+        back = RelayLane(far, near, link.back, FrameReader(is_request=False), link, opposite=forth)
         forth.opposite = back
         self.lanes |= {near: forth, far: back}
 
-    def _take(self, lane: Lane) -> None:
+    def _take(self, lane: RelayLane) -> None:
         """Read once from a lane's source, and decide when that is due."""
         try:
             data = lane.source.recv(SHAPED_CHUNK_BYTES if self.is_shaping else CHUNK_BYTES)
@@ -214,7 +214,7 @@ class Relay:
         lane.queue.append((due_ns, view, flight))
         lane.queued_bytes += len(data)
 
-    def _close(self, lane: Lane) -> None:
+    def _close(self, lane: RelayLane) -> None:
         """Close both ends: TCP tells client and server, each of which knows what to do."""
         for end in (lane.source, lane.sink):
             self.lanes.pop(end, None)

@@ -19,13 +19,13 @@ import numpy as np
 from live.local import library
 from live.local.breaking import BreakableCluster
 from live.local.cluster import Run
-from live.local.conversation import Conversation, Ears, Reply
+from live.local.conversation import Callbacks, Conversation, LocalReply
 from live.local.doubts import doubts, repeatability
 from live.local.overhead import relay_overhead_s
-from live.local.plan import Plan, plan
+from live.local.plan import ClusterPlan, plan
 from live.local.provenance import LoadMeter, collect
 from live.local.reference import Reference
-from live.recovery import Recovery
+from live.recovery import ObservedRecovery
 from simulator.errors import LiveError, SimulatorError
 from simulator.result.measurement import MeasurementWriter
 from simulator.scenario import Scenario
@@ -70,7 +70,7 @@ def measure(
         reference = stack.enter_context(Reference())
         sessions = []
         for chosen in plans:
-            session = _Session(chosen, _file(out, chosen), rounds, tuple(endpoints), progress, reference)
+            session = _LocalSession(chosen, _file(out, chosen), rounds, tuple(endpoints), progress, reference)
             sessions.append(stack.enter_context(session))
         for number in range(rounds):
             for session in sessions if number % 2 == 0 else reversed(sessions):
@@ -78,7 +78,7 @@ def measure(
     return [session.path for session in sessions]
 
 
-def _file(out: Path, chosen: Plan) -> Path:
+def _file(out: Path, chosen: ClusterPlan) -> Path:
     """Where a scenario's Measurement goes; never over an older one."""
     file = out if out.suffix == ".jsonl" else out / f"{chosen.scenario.name}.jsonl"
     if file.exists():
@@ -87,10 +87,10 @@ def _file(out: Path, chosen: Plan) -> Path:
 
 
 @dataclass
-class _Session:
+class _LocalSession:
     """The measuring of one scenario over all its visits."""
 
-    plan: Plan
+    plan: ClusterPlan
     path: Path
     rounds: int
     endpoints: tuple[str, ...]
@@ -103,7 +103,7 @@ class _Session:
     _writer: MeasurementWriter | None = None
     _clock_ns: int = 0
 
-    def __enter__(self) -> _Session:
+    def __enter__(self) -> _LocalSession:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -168,7 +168,7 @@ class _Session:
         """One chat, written down token by token as it comes; None where it lost a device, and was mended."""
         workload, writer = self.plan.scenario.workload, self._needed()
 
-        def asked(reply: Reply) -> None:
+        def asked(reply: LocalReply) -> None:
             writer.write(
                 "request",
                 run=run,
@@ -177,16 +177,18 @@ class _Session:
                 sent_ns=reply.sent_ns - self._clock_ns,
             )
 
-        def token(reply: Reply, number: int) -> None:
+        def token(reply: LocalReply, number: int) -> None:
             writer.write(
                 "token", run=run, chat=0, token=reply.count - 1, t_ns=reply.times_ns[-1] - reply.sent_ns
             )
 
-        def mended(reply: Reply, recovery: Recovery) -> None:
+        def mended(reply: LocalReply, recovery: ObservedRecovery) -> None:
             for line in recovery.lines(reply.sent_ns):
                 writer.write("phase", run=run, **line)
             lost = (
-                cluster.obituary(recovery.devices) or ", ".join(recovery.devices) or "nobody: a false alarm"
+                cluster.exit_reasons(recovery.devices)
+                or ", ".join(recovery.devices)
+                or "nobody: a false alarm"
             )
             self._warn(
                 f"run {run}: lost after token {recovery.token}: {lost}; the client went on "
@@ -194,8 +196,8 @@ class _Session:
                 "later, and this run calibrates nothing"
             )
 
-        talk = Conversation(self.plan, cluster, Ears(asked, token, mended), self.tell)
-        before, reply = cluster.begin_watch(), Reply(workload.output_tokens)
+        talk = Conversation(self.plan, cluster, Callbacks(asked, token, mended), self.tell)
+        before, reply = cluster.begin_watch(), LocalReply(workload.output_tokens)
         try:
             talk.reply(reply, FIRST_SEED + run)
         except SimulatorError as error:

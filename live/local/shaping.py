@@ -24,7 +24,7 @@ from simulator.laws.law import Law
 from simulator.laws.streams import Streams
 from simulator.spec import Spec
 
-__all__ = ["Direction", "DirectionSpec", "DozeSpec", "Flight", "LegSpec", "LinkShape", "Port"]
+__all__ = ["Direction", "DirectionSpec", "DozeSpec", "Flight", "LegSpec", "LinkShape", "Transmitter"]
 
 GAP_NS = 20_000_000  # longer than a busy client pauses inside one burst, shorter than a stage of a real model
 DRAWS = 8192  # delays drawn in advance per direction, used over and over: about 30 runs of 256 tokens
@@ -93,7 +93,7 @@ class LinkShape(Spec):
 
 
 @dataclass(slots=True)
-class Port:
+class Transmitter:
     """What can carry one thing at a time: a device's interface, or the air."""
 
     free_ns: int = 0
@@ -135,7 +135,7 @@ class Direction:
     """The state of one direction: when the bytes that arrive now are to be delivered."""
 
     spec: DirectionSpec
-    port: Port
+    port: Transmitter
     delays_ns: Sequence[int]
     wakes_ns: Sequence[int] = ()
     flights: list[Flight] = field(default_factory=list)

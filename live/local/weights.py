@@ -28,7 +28,7 @@ from live.local.folders import cache_folder
 from simulator.errors import CatalogError, EngineUnavailable, did_you_mean
 from simulator.spec import Spec
 
-__all__ = ["Recipe", "model_file", "recipe", "recipes", "write_f16"]
+__all__ = ["WeightsRecipe", "model_file", "recipe", "recipes", "write_f16"]
 
 SEED = 1
 WRITER_VERSION = 1  # raise it when the same recipe would give other bytes
@@ -37,7 +37,7 @@ SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
 K_BLOCK = 256  # values per block of the K formats, ggml-common.h: QK_K
 
 
-class Recipe(Spec):
+class WeightsRecipe(Spec):
     """The shape of a Llama-architecture model with grouped-query attention and a byte-level vocabulary."""
 
     layers: int = Field(ge=1, le=200)
@@ -52,7 +52,7 @@ class Recipe(Spec):
     seed: int = Field(default=SEED, ge=0)
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Recipe:
+    def _heads_divide(self) -> WeightsRecipe:
         if self.hidden % self.heads or self.heads % self.kv_heads:
             raise ValueError(
                 f"hidden {self.hidden} must be a multiple of heads {self.heads}, and heads of kv_heads "
@@ -76,13 +76,13 @@ class Recipe(Spec):
 
 
 @cache
-def recipes() -> dict[str, Recipe]:
+def recipes() -> dict[str, WeightsRecipe]:
     """The recipes that scenarios name."""
     text = Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8")
-    return {name: Recipe.model_validate(fields) for name, fields in yaml.safe_load(text).items()}
+    return {name: WeightsRecipe.model_validate(fields) for name, fields in yaml.safe_load(text).items()}
 
 
-def recipe(name: str) -> Recipe:
+def recipe(name: str) -> WeightsRecipe:
     """The recipe of that name; raises CatalogError."""
     if name not in recipes():
         known = sorted(recipes())
@@ -93,7 +93,7 @@ def recipe(name: str) -> Recipe:
     return recipes()[name]
 
 
-def _tensors(shape: Recipe) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _tensors(shape: WeightsRecipe) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes (rows, columns) of all tensors, in the order in which they are drawn."""
     hidden, wide, kv = shape.hidden, shape.feed_forward, shape.hidden // shape.heads * shape.kv_heads
     yield "token_embd.weight", (shape.vocabulary, hidden)
@@ -121,7 +121,7 @@ def _draw(name: str, size: tuple[int, ...], seed: int) -> NDArray[Any]:
     return (drawn / np.float32(size[1]) ** np.float32(0.5)).astype(np.float16)
 
 
-def write_f16(shape: Recipe, path: Path) -> None:
+def write_f16(shape: WeightsRecipe, path: Path) -> None:
     """Write the model with F16 weights, tensor by tensor, so that one tensor at a time is in memory."""
     import gguf
 
@@ -167,7 +167,7 @@ def _add_vocabulary(writer: Any, size: int) -> None:
 
 
 def model_file(
-    name: str, shape: Recipe | None = None, tell: Callable[[str], None] = lambda text: None
+    name: str, shape: WeightsRecipe | None = None, tell: Callable[[str], None] = lambda text: None
 ) -> Path:
     """The quantised model of recipe `name` (or of `shape`):
     from the cache if its checksum holds, else made now.

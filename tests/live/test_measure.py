@@ -15,7 +15,7 @@ from live.errors import ClusterBusy, LiveError, PlacementRefused, Unreachable
 from live.exo.client import Timeouts
 from live.exo.match import device_names, match_devices, match_model
 from live.exo.state import parse_state
-from live.measure import Measured, MeasureOptions, measure_exo
+from live.measure import MeasureOptions, MeasureResult, measure_exo
 from live.prompts import PromptMaker
 from live.steady import steady_state
 from simulator.result.measurement import Measurement, MeasurementWriter, Provenance, read_measurement
@@ -41,7 +41,7 @@ def scenario(**changes: Any) -> Scenario:
 
 def measure(
     fake: FakeExo, path: Path, wanted: Scenario | None = None, **options: Any
-) -> tuple[Measured, Measurement]:
+) -> tuple[MeasureResult, Measurement]:
     with fake.serve() as server:
         result = measure_exo(
             wanted or scenario(),

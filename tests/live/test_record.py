@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from live.errors import LiveError, StreamCutOff
 from live.exo.client import ExoClient, Timeouts
 from live.http import Http
-from live.record import Recorder, RecordingTransport, redact
+from live.record import ExchangeRecorder, RecordingTransport, redact
 from tests.live.exo.fake import MODEL, rest
 from tests.live.replay import (
     DATA,
@@ -30,8 +30,8 @@ CHAT = "POST /v1/chat/completions"
 STREAM = DATA / "exo/chat_stream/clean_a14_b2.sse.jsonl"
 
 
-def recorder(path: Path) -> tuple[Recorder, RecordingTransport]:
-    made = Recorder(path)
+def recorder(path: Path) -> tuple[ExchangeRecorder, RecordingTransport]:
+    made = ExchangeRecorder(path)
     return made, RecordingTransport(Http.network(), made)
 
 
@@ -91,7 +91,7 @@ def test_secrets_go(tmp_path: Path) -> None:
 def test_recordings_are_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text("precious")
     with pytest.raises(LiveError, match="new file"):
-        Recorder(tmp_path / "r.jsonl")
+        ExchangeRecorder(tmp_path / "r.jsonl")
     assert (tmp_path / "r.jsonl").read_text() == "precious"
 
 

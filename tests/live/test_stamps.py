@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from live.exo.client import ExoClient, Timeouts
-from live.stream import Reply, StreamRules, read_reply
+from live.stream import StreamedReply, StreamRules, read_reply
 from simulator.churn.mean_gap import MeanGap
 from tests.live.exo.fake import MODEL, FakeExo, rest
 
@@ -27,7 +27,11 @@ def test_a_slow_reader_does_not_delay_the_times() -> None:
             yield chunk
 
     reply = read_reply(
-        Reply(), feed(), StreamRules(10), now_ns=lambda: clock[0], on_token=lambda *_: time.sleep(0.01)
+        StreamedReply(),
+        feed(),
+        StreamRules(10),
+        now_ns=lambda: clock[0],
+        on_token=lambda *_: time.sleep(0.01),
     )
     assert [token.t_ns for token in reply.tokens] == [1_000, 1_000, 1_000, 2_000]
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from live.agent import readings
-from live.agent.facts import Facts, Reader, collect, link_kind_of
-from live.agent.readings import Power, Wifi
+from live.agent.facts import DeviceFacts, SystemReader, collect, link_kind_of
+from live.agent.readings import PowerState, Wifi
 from tests.live.agent import tool_samples as sample
 
 
@@ -25,7 +25,7 @@ def reader(
         line = " ".join(command)
         return next((text for start, text in tools.items() if start in line), "")
 
-    return Reader(
+    return SystemReader(
         run, lambda path: (files or {}).get(path, ""), lambda folder: (folders or {}).get(folder, ())
     )
 
@@ -56,7 +56,7 @@ def test_linux_on_wifi_with_power_save():
     facts = collect(reader(tools, files, folders), "linux", "laptop")
     assert (facts.name, facts.link_kind, facts.interface) == ("laptop", "wifi", "wlp2s0")
     assert facts.wifi == Wifi("wlp2s0", 5180.0, -52.0, 780e6, True)
-    assert facts.power == Power(True, 77.0, True)
+    assert facts.power == PowerState(True, 77.0, True)
     assert facts.temperature_c == 47.0
     assert facts.chip == "AMD Ryzen 7 7840U w/ Radeon 780M Graphics"
     assert facts.memory_total_bytes == 16301544 * 1024
@@ -89,7 +89,7 @@ def test_macos_on_2_4_ghz_and_battery():
     assert (facts.chip, facts.memory_total_bytes) == ("Apple M4 Pro", 24 * 2**30)
     assert facts.memory_free_bytes == 260_000 * 16384
     assert facts.wifi == Wifi("en0", 2437.0, -73.0, 144e6)
-    assert facts.power == Power(True, 85.0, True)
+    assert facts.power == PowerState(True, 85.0, True)
     assert facts.link_kind == "wifi"
 
 
@@ -99,7 +99,7 @@ def test_older_macos_has_airport():
 
 
 def test_a_desktop_mac_on_mains():
-    assert readings.battery_macos(sample.PMSET_MAINS) == Power(False, None)
+    assert readings.battery_macos(sample.PMSET_MAINS) == PowerState(False, None)
 
 
 def test_android_in_termux():
@@ -113,14 +113,14 @@ def test_android_in_termux():
     facts = collect(reader(tools, {"/proc/meminfo": sample.MEMINFO}), "android")
     assert facts.chip == "Pixel 8 Pro Tensor G3"
     assert facts.wifi == Wifi("wlan0", 2462.0, -61.0, 72e6)
-    assert facts.power == Power(True, 42.0, True)
+    assert facts.power == PowerState(True, 42.0, True)
     assert facts.temperature_c == 31.5
 
 
 def test_android_without_the_api_app():
     facts = collect(reader({}), "android")
     assert facts.wifi is None
-    assert facts.power == Power()
+    assert facts.power == PowerState()
     assert readings.wifi_termux(sample.TERMUX_NO_WIFI) is None
 
 
@@ -130,7 +130,7 @@ def test_this_very_machine():
     assert facts.memory_free_bytes
     assert facts.memory_total_bytes > facts.memory_free_bytes
     assert any(address == "127.0.0.1" for _, address, _ in facts.addresses)
-    assert Facts.from_dict(json.loads(json.dumps(facts.as_dict()))) == facts
+    assert DeviceFacts.from_dict(json.loads(json.dumps(facts.as_dict()))) == facts
 
 
 @pytest.mark.parametrize(
@@ -208,4 +208,4 @@ def test_any_text_is_read_without_an_error(read, text):
 )
 def test_facts_that_are_none(values):
     with pytest.raises(ValueError, match="no facts"):
-        Facts.from_dict(values)
+        DeviceFacts.from_dict(values)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from live.agent import matrix
 from live.agent.announce import announced
-from live.agent.links import Plan, ask_facts, measure_links, read_address
+from live.agent.links import LinkTestPlan, ask_facts, measure_links, read_address
 from live.agent.server import Agent, Settings
 from live.agent.wire import DEFAULT_PORT, ask
 from live.discover.mdns import browse
@@ -51,7 +51,9 @@ def cluster():
 def measured(cluster, tmp_path_factory):
     found, *_ = cluster
     out = tmp_path_factory.mktemp("links") / "links.jsonl"
-    plan = Plan(sizes_bytes=(4, 16_384), seconds=0.35, interval_s=0.002, loaded=False, rate_seconds=0.1)
+    plan = LinkTestPlan(
+        sizes_bytes=(4, 16_384), seconds=0.35, interval_s=0.002, loaded=False, rate_seconds=0.1
+    )
     return measure_links(found, TOKEN, plan, out), out
 
 
@@ -107,7 +109,7 @@ def test_rate_and_queue_of_a_narrow_link_are_seen(cluster, tmp_path):
     """50 MB/s with a deep queue: the rate comes out within 10 %, and under load a token waits behind the bulk."""
     _, (a, b, _), _ = cluster
     with Relay(b, 0.0, "127.0.0.6", 50e6) as narrow:
-        plan = Plan(sizes_bytes=(16_384,), seconds=0.3, interval_s=0.0, loaded=True, rate_seconds=0.3)
+        plan = LinkTestPlan(sizes_bytes=(16_384,), seconds=0.3, interval_s=0.0, loaded=True, rate_seconds=0.3)
         links = measure_links([a, narrow.address], TOKEN, plan, tmp_path / "x.jsonl")
     assert links.bytes_per_s["a", "b"] == pytest.approx(50e6, rel=0.1)
     idle, full = (links.rtt_ns["a", "b", 16_384, loaded] for loaded in (False, True))
@@ -118,7 +120,7 @@ def test_rate_and_queue_of_a_narrow_link_are_seen(cluster, tmp_path):
 def test_an_agent_that_is_gone_is_a_warning(cluster, tmp_path):
     _, (a, b, _), _ = cluster
     links = measure_links(
-        [a, b, ("127.0.0.9", 1)], TOKEN, Plan((4,), 0.1, 0.0, False, 0.05), tmp_path / "x.jsonl"
+        [a, b, ("127.0.0.9", 1)], TOKEN, LinkTestPlan((4,), 0.1, 0.0, False, 0.05), tmp_path / "x.jsonl"
     )
     assert len(links.peers) == 2
     assert "127.0.0.9:1" in links.warnings[0]
@@ -133,7 +135,7 @@ def test_an_agent_that_dies_while_measuring_leaves_the_rest(cluster, tmp_path):
         if "a -> mortal" in text:
             mortal.__exit__()
 
-    plan = Plan((4,), 0.1, 0.0, False, 0.05)
+    plan = LinkTestPlan((4,), 0.1, 0.0, False, 0.05)
     links = measure_links([a, b, mortal.address], TOKEN, plan, tmp_path / "x.jsonl", progress)
     assert ("a", "b", 4, False) in links.rtt_ns
     assert any("mortal" in warning and "not measured" in warning for warning in links.warnings)
@@ -143,15 +145,15 @@ def test_an_agent_that_dies_while_measuring_leaves_the_rest(cluster, tmp_path):
 def test_fewer_than_two_agents_is_an_error(cluster, tmp_path):
     _, (a, *_), _ = cluster
     with pytest.raises(Unreachable, match="a link needs two"):
-        measure_links([a, ("127.0.0.9", 1)], TOKEN, Plan(), tmp_path / "x.jsonl")
+        measure_links([a, ("127.0.0.9", 1)], TOKEN, LinkTestPlan(), tmp_path / "x.jsonl")
     with pytest.raises(Unreachable, match="same token"):
         ask_facts(a, "another token, long enough")
     with pytest.raises(LiveError, match="at least 16.*`sim live agent` printed"):
-        measure_links([a], "short", Plan(), tmp_path / "x.jsonl")
+        measure_links([a], "short", LinkTestPlan(), tmp_path / "x.jsonl")
     with pytest.raises(LiveError, match="no token was given.*LANSIM_TOKEN"):
-        measure_links([a], "", Plan(), tmp_path / "x.jsonl")
+        measure_links([a], "", LinkTestPlan(), tmp_path / "x.jsonl")
     with pytest.raises(Unreachable, match="none was named with --agents"):
-        measure_links([], TOKEN, Plan(), tmp_path / "x.jsonl")
+        measure_links([], TOKEN, LinkTestPlan(), tmp_path / "x.jsonl")
     assert not (tmp_path / "x.jsonl").exists()
 
 
@@ -162,7 +164,7 @@ def test_devices_measure_themselves_when_asked(tmp_path):
         Agent(Settings("[red]a", TOKEN, "127.0.0.2", 0, model)) as a,
         Agent(Settings("b", TOKEN, "127.0.0.3")) as b,
     ):
-        plan = Plan((4,), 0.05, 0.0, False, 0.05, speed_seconds=0.1)
+        plan = LinkTestPlan((4,), 0.05, 0.0, False, 0.05, speed_seconds=0.1)
         links = measure_links([a.address, b.address], TOKEN, plan, tmp_path / "x.jsonl")
     assert links.speeds["[red]a"]["disk_bytes_per_s"] > 1e6
     assert "disk_bytes_per_s" not in links.speeds["b"]  # it was given no file
@@ -181,7 +183,7 @@ def test_old_measurements_are_not_overwritten(cluster, tmp_path):
     _, (a, b, _), _ = cluster
     (tmp_path / "x.jsonl").write_text("mine")
     with pytest.raises(MeasurementError, match="never overwritten"):
-        measure_links([a, b], TOKEN, Plan(), tmp_path / "x.jsonl")
+        measure_links([a, b], TOKEN, LinkTestPlan(), tmp_path / "x.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_old_measurements_are_not_overwritten(cluster, tmp_path):
 )
 def test_impossible_plans(plan):
     with pytest.raises(LiveError):
-        Plan(**plan)
+        LinkTestPlan(**plan)
 
 
 @pytest.mark.parametrize(

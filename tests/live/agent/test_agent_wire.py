@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from live.agent.guard import Guard
 from live.agent.server import Agent, Settings
-from live.agent.wire import MIN_TOKEN_CHARS, Seen, Session, WireError, answer, ask, check_token, new_token
+from live.agent.wire import (
+    MIN_TOKEN_CHARS,
+    AgentConnection,
+    NonceCache,
+    WireError,
+    answer,
+    ask,
+    check_token,
+    new_token,
+)
 
 TOKEN = "correct horse battery"
 KEY = TOKEN.encode()
@@ -35,7 +44,7 @@ def pair(token_a=KEY, token_b=KEY):
         def serve():
             connection, _ = listener.accept()
             try:
-                results["b"] = answer(connection, token_b, Seen(), 0.5)
+                results["b"] = answer(connection, token_b, NonceCache(), 0.5)
             except WireError as error:
                 results["b"] = error
                 connection.close()
@@ -143,7 +152,7 @@ def test_messages_of_another_place_direction_or_content_are_refused():
             with near, far:
                 if spoil == "bit":
                     raw = raw[:6] + bytes([raw[6] ^ 1]) + raw[7:]
-                victim = Session(far, b._key, asking=spoil == "direction")
+                victim = AgentConnection(far, b._key, asking=spoil == "direction")
                 if spoil == "order":
                     victim._received = 1
                 near.sendall(raw)
@@ -156,7 +165,7 @@ def test_long_messages_are_refused_before_they_are_read():
     with near, far:
         near.sendall(struct.pack(">I", 1 << 31))
         with pytest.raises(WireError, match="at most 65536"):
-            Session(far, KEY, asking=False).receive(1)
+            AgentConnection(far, KEY, asking=False).receive(1)
 
 
 def test_tokens_are_long_enough():

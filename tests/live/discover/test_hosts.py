@@ -15,7 +15,7 @@ from live.discover.hosts import probe, probe_all
 from live.discover.look import read_host
 from live.discover.state import departed, nodes_of_network, one_way
 from live.exo.casing import snake
-from live.exo.state import Network, parse_network
+from live.exo.state import StateNetwork, parse_network
 from simulator.errors import ApiChanged, LiveError, Unreachable
 from tests.live.discover.fakes import HTTP, NOT_FOUND, answer, head_pages, legacy_pages, pages, server
 
@@ -128,7 +128,7 @@ def test_json_that_nests_without_end_is_no_state():
     deep = {}
     for _ in range(900):  # fewer than JSON itself bears
         deep = {"nodeIdentities": deep}
-    assert parse_network({"topology": deep}) == Network((), (), {})
+    assert parse_network({"topology": deep}) == StateNetwork((), (), {})
     assert snake(deep)
 
 

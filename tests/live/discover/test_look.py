@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from live.agent.server import Agent, Settings
-from live.discover import Found, Options, discover
+from live.discover import FoundDevice, Options, discover
 from live.discover.catalogue import with_speed
 from live.discover.exo_udp import Heard
 from live.discover.found import AGENT, LEGACY, LIBP2P, ZENOH, clean, is_local, merge
@@ -45,7 +45,7 @@ def text_of(renderable):
 
 def test_one_row_per_device_from_every_source():
     heard = Heard(answers={ID: ("fe80::1%2", 52414)}, hellos={"fe80::1%2": bytes(8)})
-    agent = Found(
+    agent = FoundDevice(
         name="node-a",
         generation=AGENT,
         agent="10.99.0.1:52425",
@@ -75,7 +75,10 @@ def test_announced_devices_are_asked_but_never_beyond_the_lan():
         asked.extend(hosts)
         return ()
 
-    legacy = [Found(node_id="a", addresses=("10.0.0.7",)), Found(node_id="b", addresses=("93.184.216.34",))]
+    legacy = [
+        FoundDevice(node_id="a", addresses=("10.0.0.7",)),
+        FoundDevice(node_id="b", addresses=("93.184.216.34",)),
+    ]
     discover(Options(), sources(legacy=lambda _: tuple(legacy), probe=ask))
     assert asked == [("127.0.0.1", 52415), ("10.0.0.7", 52415)]
 
@@ -85,8 +88,8 @@ def test_agents_complete_what_exo_does_not_know():
     with Agent(Settings("here", token)) as agent:
         where = f"127.0.0.1:{agent.address[1]}"
         rows = [
-            Found(name="here", generation=AGENT, agent=where, addresses=("127.0.0.1",)),
-            Found(name="gone", generation=AGENT, agent="127.0.0.9:1", addresses=("127.0.0.9",)),
+            FoundDevice(name="here", generation=AGENT, agent=where, addresses=("127.0.0.1",)),
+            FoundDevice(name="gone", generation=AGENT, agent="127.0.0.9:1", addresses=("127.0.0.9",)),
         ]
         announced = sources(announced=lambda _: Announced(tuple(rows)))
         found = {row.name: row for row in discover(Options(token=token), announced).found}
@@ -98,7 +101,7 @@ def test_agents_complete_what_exo_does_not_know():
 
 
 def test_a_libp2p_program_that_is_no_exo_is_no_row():
-    ipfs = Found(node_id="12D3Koo", generation=LIBP2P, addresses=("10.0.0.9",))
+    ipfs = FoundDevice(node_id="12D3Koo", generation=LIBP2P, addresses=("10.0.0.9",))
     discovery = discover(Options(), sources(announced=lambda _: Announced((), (ipfs,))))
     assert discovery.found == ()
     assert "do not answer as EXO" in text_of(render(discovery))
@@ -143,13 +146,15 @@ def test_a_node_that_left_is_named():
 
 
 def test_speeds_come_from_the_catalogue():
-    row = with_speed(Found(chip="Apple M4 Pro", memory_total_bytes=24 * 2**30))
+    row = with_speed(FoundDevice(chip="Apple M4 Pro", memory_total_bytes=24 * 2**30))
     assert row.memory_bytes_per_s == pytest.approx(273e9)
     assert row.flop_per_s is not None
-    told = with_speed(Found(chip="NVIDIA GEFORCE RTX 3060", memory_total_bytes=12 * 2**30, flop_per_s=26e12))
+    told = with_speed(
+        FoundDevice(chip="NVIDIA GEFORCE RTX 3060", memory_total_bytes=12 * 2**30, flop_per_s=26e12)
+    )
     assert told.flop_per_s == 26e12  # what the node said itself
     assert told.memory_bytes_per_s == pytest.approx(360e9)
-    assert with_speed(Found(chip="Unknown Chip (Device: CLANG)")).flop_per_s is None
+    assert with_speed(FoundDevice(chip="Unknown Chip (Device: CLANG)")).flop_per_s is None
 
 
 def test_an_empty_table_names_causes_and_the_way_out():
@@ -161,19 +166,19 @@ def test_an_empty_table_names_causes_and_the_way_out():
     refused = "\n".join(nothing(discover(Options(hosts=(("10.0.0.9", 1),)), sources()), (("10.0.0.9", 1),)))
     assert "missing: 10.0.0.9:1 (refused" in refused
     assert "this machine included" not in refused
-    row = Found(name="a", node_id="1", generation=LEGACY)
+    row = FoundDevice(name="a", node_id="1", generation=LEGACY)
     assert nothing(discover(Options(), sources(legacy=lambda _: (row,)))) == []
 
 
 def test_the_table_cannot_be_steered_by_names():
-    row = Found(name="[red]x[/red]", chip=clean("a\x1b[2Jb\nc"), node_id="1", generation=LEGACY)
+    row = FoundDevice(name="[red]x[/red]", chip=clean("a\x1b[2Jb\nc"), node_id="1", generation=LEGACY)
     shown = text_of(render(discover(Options(), sources(legacy=lambda _: (row,)))))
     assert "[red]x[/red]" in shown
     assert "\x1b" not in shown
 
 
 def test_json_holds_all_rows():
-    row = Found(name="a", node_id="1", generation=LEGACY, memory_total_bytes=8e9)
+    row = FoundDevice(name="a", node_id="1", generation=LEGACY, memory_total_bytes=8e9)
     document = as_json(discover(Options(), sources(legacy=lambda _: (row,))))
     assert json.loads(json.dumps(document))["devices"][0]["memory_total_bytes"] == 8e9
 
@@ -182,10 +187,10 @@ def test_shared_addresses_join_nothing():
     bridge = "172.17.0.1"
     rows = merge(
         [
-            Found(node_id="1", addresses=(bridge, "10.0.0.1")),
-            Found(node_id="2", addresses=(bridge, "10.0.0.2")),
-            Found(name="agent", addresses=(bridge,)),
-            Found(name="b", addresses=("10.0.0.2",), agent="x"),
+            FoundDevice(node_id="1", addresses=(bridge, "10.0.0.1")),
+            FoundDevice(node_id="2", addresses=(bridge, "10.0.0.2")),
+            FoundDevice(name="agent", addresses=(bridge,)),
+            FoundDevice(name="b", addresses=("10.0.0.2",), agent="x"),
         ]
     )
     assert len(rows) == 3
@@ -193,7 +198,7 @@ def test_shared_addresses_join_nothing():
 
 
 FOUND = st.builds(
-    Found,
+    FoundDevice,
     name=st.sampled_from(["", "a", "b"]),
     node_id=st.sampled_from(["", "1", "2", "3"]),
     addresses=st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "fe80::1"]), max_size=2).map(tuple),

@@ -8,30 +8,30 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from live.agent.facts import Facts
-from live.agent.readings import Power, Wifi
-from live.discover import Discovery, Found
+from live.agent.facts import DeviceFacts
+from live.agent.readings import PowerState, Wifi
+from live.discover import Discovery, FoundDevice
 from live.discover.exo_udp import Heard
 from live.discover.found import AGENT, LEGACY, LIBP2P, ZENOH
 from live.discover.hosts import Probe
 from live.discover.mdns import Announced
-from live.doctor import CHECKS, Finding, Surroundings, cluster, device, examine, exit_code, network
+from live.doctor import CHECKS, DoctorFinding, Surroundings, cluster, device, examine, exit_code, network
 from live.doctor.gather import Need
 from live.doctor.run import as_json, render
 
-HERE = Facts(
+HERE = DeviceFacts(
     "here",
     "linux",
     addresses=(("lo", "127.0.0.1", 8), ("eth0", "192.168.1.2", 24)),
     link_kind="ethernet",
     interface="eth0",
-    power=Power(on_battery=False),
+    power=PowerState(on_battery=False),
 )
 
 
 def node(name="mini", address="192.168.1.5", **changes):
     return replace(
-        Found(
+        FoundDevice(
             name=name,
             node_id=name,
             generation=ZENOH,
@@ -125,7 +125,7 @@ CASES = {
         seen(agents=(("192.168.1.9", 52425),)),
         seen(
             agents=(("192.168.1.9", 52425),),
-            announced=Announced((Found(addresses=("192.168.1.9",), generation=AGENT),)),
+            announced=Announced((FoundDevice(addresses=("192.168.1.9",), generation=AGENT),)),
         ),
     ),
     "2.4 GHz": (
@@ -230,7 +230,7 @@ CASES = {
         cluster.exo_missing,
         "warning",
         "our agent but no EXO",
-        seen(node(), Found(name="pixel", generation=AGENT, agent="x:1")),
+        seen(node(), FoundDevice(name="pixel", generation=AGENT, agent="x:1")),
         seen(node(agent="x:1")),
     ),
     "port closed": (
@@ -315,14 +315,14 @@ CASES = {
         device.power,
         "problem",
         "saves energy",
-        seen(facts=(replace(HERE, power=Power(saver=True)),)),
-        seen(facts=(replace(HERE, power=Power(saver=False)),)),
+        seen(facts=(replace(HERE, power=PowerState(saver=True)),)),
+        seen(facts=(replace(HERE, power=PowerState(saver=False)),)),
     ),
     "on battery": (
         device.power,
         "warning",
         "runs on battery",
-        seen(facts=(replace(HERE, power=Power(True, 40.0)),)),
+        seen(facts=(replace(HERE, power=PowerState(True, 40.0)),)),
         seen(),
     ),
     "hot": (
@@ -408,7 +408,7 @@ def test_every_check_has_cases():
     ("level", "plain", "strict"), [("ok", 0, 0), ("unknown", 0, 0), ("warning", 0, 1), ("problem", 1, 1)]
 )
 def test_exit_codes(level, plain, strict):
-    findings = (Finding("ok", "x"), Finding(level, "y"))
+    findings = (DoctorFinding("ok", "x"), DoctorFinding(level, "y"))
     assert exit_code(findings) == plain
     assert exit_code(findings, strict=True) == strict
 

@@ -6,22 +6,25 @@ from dataclasses import replace
 
 import pytest
 
-from live.agent.facts import Facts
-from live.agent.readings import Power
-from live.discover import Discovery, Found
+from live.agent.facts import DeviceFacts
+from live.agent.readings import PowerState
+from live.discover import Discovery, FoundDevice
 from live.discover.found import AGENT
 from live.discover.mdns import Announced
 from live.doctor import CHECKS, Surroundings, examine, exit_code
 from tests.live.doctor.test_doctor_checks import HERE, NEED, node, probe, seen, with_wifi
 
-NOTHING = Surroundings(Discovery(()), (Facts("here", "linux"),))
+NOTHING = Surroundings(Discovery(()), (DeviceFacts("here", "linux"),))
 
 
 def well():
     """A node with an agent, heard by multicast, that another node reaches; nothing is left unknown."""
     mini, air = node(memory_free_bytes=64e9), node("air", "192.168.1.6")
     laptop = replace(
-        with_wifi(), addresses=(("eth0", "192.168.1.5", 24),), temperature_c=40.0, power=Power(saver=False)
+        with_wifi(),
+        addresses=(("eth0", "192.168.1.5", 24),),
+        temperature_c=40.0,
+        power=PowerState(saver=False),
     )
     return seen(
         mini,
@@ -29,7 +32,7 @@ def well():
         facts=(HERE, laptop),
         need=NEED,
         agents=(("192.168.1.5", 52425),),
-        announced=Announced((Found(addresses=("192.168.1.5",), generation=AGENT),)),
+        announced=Announced((FoundDevice(addresses=("192.168.1.5",), generation=AGENT),)),
         routes=(("192.168.1.5", "eth0"),),
     )
 

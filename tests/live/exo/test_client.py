@@ -21,7 +21,7 @@ from live.errors import (
     LiveError,
     NotOffered,
     PlacementRefused,
-    Refused,
+    RequestRefused,
     Unreachable,
 )
 from live.exo.casing import snake
@@ -197,7 +197,7 @@ def test_vanished_instance(exo: ExoClient) -> None:
 
 
 def test_chat_without_instance(exo: ExoClient) -> None:
-    with pytest.raises(Refused, match="No instance found for model") as caught:
+    with pytest.raises(RequestRefused, match="No instance found for model") as caught:
         exo.chat(MODEL, "?", max_tokens=4)
     assert caught.value.status == 404
 
@@ -208,7 +208,7 @@ def test_chat_without_instance(exo: ExoClient) -> None:
 def test_recorded_errors(name: str) -> None:
     record = json.loads((DATA / f"exo/rest/{name}.json").read_text())
     with ReplayServer({"GET /state": json_answer(record["response"], record["status"])}) as server:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestRefused) as caught:
             ExoClient(server.url, timeouts=QUICK).state()
         assert caught.value.status == record["status"]
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from live.exo.presence import Presence
-from live.exo.state import ClusterState, Node
+from live.exo.state import ClusterState, StateNode
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def state(index: int, **reports_s: float | None) -> ClusterState:
     """A state in which nodes last reported so many seconds after noon."""
     nodes = tuple(
-        Node(name, name, last_seen=None if at is None else NOON + timedelta(seconds=at))
+        StateNode(name, name, last_seen=None if at is None else NOON + timedelta(seconds=at))
         for name, at in reports_s.items()
     )
     return ClusterState(nodes, (), {}, {}, (), index, {})

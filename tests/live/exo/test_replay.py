@@ -13,7 +13,7 @@ import pytest
 from live.errors import MasterLost, NotStreamed, StreamBroken, StreamCutOff, StreamErrorEvent, StreamStalled
 from live.exo.client import ExoClient, Timeouts
 from live.steady import tokens_per_s
-from live.stream import Reply
+from live.stream import StreamedReply
 from tests.live.replay import DATA, SSE_HEADERS, ReplayServer, Script, chunked, exo_stream, head, json_answer
 
 EXO = DATA / "exo"
@@ -35,7 +35,7 @@ def chat_of(
     timeouts: Timeouts | None = None,
     state: Any = STATE,
     max_tokens: int = 256,
-) -> tuple[Reply, ReplayServer]:
+) -> tuple[StreamedReply, ReplayServer]:
     """The reply that our client makes of a script."""
     states = state if callable(state) else json_answer(state)
     with ReplayServer({CHAT: script, "GET /state": states}, speed) as server:

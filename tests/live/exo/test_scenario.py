@@ -10,7 +10,7 @@ import pytest
 
 from live.errors import LiveError
 from live.exo.scenario import catalogue_device, scenario_of
-from live.exo.state import Node, parse_state
+from live.exo.state import StateNode, parse_state
 from sim.live_exo_cmd import live_run, live_scenario, parse_pairs
 from simulator.files import dump, load
 from simulator.prepare import prepare
@@ -92,7 +92,7 @@ def test_linux_nodes_get_a_stand_in_and_a_note() -> None:
     ],
 )
 def test_chips(machine: str, chip: str, gib: int, kind: str | None) -> None:
-    found = catalogue_device(Node("id", "n", machine, chip, memory_bytes=gib * GIB))
+    found = catalogue_device(StateNode("id", "n", machine, chip, memory_bytes=gib * GIB))
     assert (found.name if found else None) == kind
 
 

@@ -17,7 +17,7 @@ from live.errors import (
     LiveError,
     ModelSubstituted,
     NotStreamed,
-    Refused,
+    RequestRefused,
     ServerTimeout,
     StreamStalled,
 )
@@ -180,7 +180,7 @@ def test_a_lost_node_is_named() -> None:
 )
 def test_refusals(name: str, status: int) -> None:
     record, script = legacy_exchange(LEGACY / f"http/{name}.json")
-    with ReplayServer(routes(script)) as server, pytest.raises(Refused) as caught:
+    with ReplayServer(routes(script)) as server, pytest.raises(RequestRefused) as caught:
         LegacyClient(server.url).chat("llama-3.2-1b", "?")
     assert caught.value.status == status == record["status"]
     words = record.get("body_text") or record["body"]["detail"]

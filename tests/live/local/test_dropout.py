@@ -14,12 +14,12 @@ import typer
 from typer.testing import CliRunner
 
 from live.local.breaking import HELLO, answers
-from live.local.conversation import Patience, Reply
-from live.local.dropout import Dropped, Fault, run_dropout
+from live.local.conversation import LocalReply, Patience
+from live.local.dropout import Dropped, InjectedFault, run_dropout
 from live.local.frames import FrameReader
 from live.local.relay import Relay
 from live.local.shaping import DirectionSpec, LegSpec, LinkShape
-from live.recovery import PHASES, Recovery
+from live.recovery import PHASES, ObservedRecovery
 from sim.live_dropout_cmd import dropout as command
 from simulator.churn.spec import RecoverySpec
 from simulator.errors import LiveError, PlacementError
@@ -48,14 +48,14 @@ class TestForReal:
     pytestmark = needs_engine
 
     def test_kill_9(self, uninterrupted: Dropped, tmp_path: Path) -> None:
-        done = run_dropout(asked(), [Fault("d1", AT, "kill")], tmp_path / "kill.jsonl")
+        done = run_dropout(asked(), [InjectedFault("d1", AT, "kill")], tmp_path / "kill.jsonl")
         self._check(done, uninterrupted, "d1")
         assert (
             done.recoveries[0].phases_s()["detect"] < RecoverySpec().time_out_least
         )  # told by the closed connection
 
     def test_a_silent_hang(self, uninterrupted: Dropped, tmp_path: Path) -> None:
-        done = run_dropout(asked(), [Fault("d2", AT, "hang")], tmp_path / "hang.jsonl")
+        done = run_dropout(asked(), [InjectedFault("d2", AT, "hang")], tmp_path / "hang.jsonl")
         self._check(done, uninterrupted, "d2")
         phases_s, client = done.recoveries[0].phases_s(), RecoverySpec()
         assert client.time_out_least - 0.3 < phases_s["detect"] < client.time_out_least + 1
@@ -65,13 +65,13 @@ class TestForReal:
         """A batch of 32 tokens and more is rounded differently from single steps; steps are not."""
         longer = scenario(LAYERS, prompt_tokens=32, output_tokens=2 * TOKENS)
         plain = run_dropout(longer, (), tmp_path / "plain.jsonl")
-        done = run_dropout(longer, [Fault("d1", AT)], tmp_path / "exact.jsonl", exact=True)
+        done = run_dropout(longer, [InjectedFault("d1", AT)], tmp_path / "exact.jsonl", exact=True)
         assert done.tokens == plain.tokens
 
     def test_a_batch_gives_the_tokens_of_a_fresh_cluster_that_reads_the_same(self, tmp_path: Path) -> None:
         """Nothing is lost or doubled: the survivors say what they would say if they had always been alone."""
         longer = scenario(LAYERS, prompt_tokens=32, output_tokens=2 * TOKENS)
-        done = run_dropout(longer, [Fault("d3", AT)], tmp_path / "batch.jsonl")
+        done = run_dropout(longer, [InjectedFault("d3", AT)], tmp_path / "batch.jsonl")
         layers = list(done.recoveries[0].layers.values())
         fresh = scenario(layers, prompt_tokens=32, output_tokens=2 * TOKENS - AT)
         assert (
@@ -81,7 +81,7 @@ class TestForReal:
 
     def test_a_loss_during_a_recovery(self, tmp_path: Path) -> None:
         """One more server goes while the model loads: one recovery, gone through twice, and no token lost."""
-        faults = [Fault("d1", AT), Fault("d3", AT, later_s=0.25)]
+        faults = [InjectedFault("d1", AT), InjectedFault("d3", AT, later_s=0.25)]
         done = run_dropout(asked(), faults, tmp_path / "twice.jsonl")
         (recovery,) = done.recoveries
         assert set(recovery.devices) == {"d1", "d3"}
@@ -95,7 +95,9 @@ class TestForReal:
     def test_who_comes_back_is_taken_in_before_the_next_reply(self, tmp_path: Path) -> None:
         """A client at 40 % of its speed is worth relieving."""
         weak = scenario([2, 14], loads=["60 %", "0 %"], output_tokens=TOKENS)
-        done = run_dropout(weak, [Fault("d1", AT, back_after_s=0.1)], tmp_path / "back.jsonl", replies=2)
+        done = run_dropout(
+            weak, [InjectedFault("d1", AT, back_after_s=0.1)], tmp_path / "back.jsonl", replies=2
+        )
         lost, back = done.recoveries
         assert (lost.devices, lost.is_planned, lost.layers) == (("d1",), False, {"d0": 16})
         assert (back.devices, back.is_planned, back.layers) == (("d1",), True, {"d0": 2, "d1": 14})
@@ -109,7 +111,9 @@ class TestForReal:
 
     def test_who_would_not_help_stays_out(self, tmp_path: Path) -> None:
         """Four processes of one machine are no faster than three: the same rule as the simulator's."""
-        done = run_dropout(asked(), [Fault("d2", AT, back_after_s=0.1)], tmp_path / "out.jsonl", replies=2)
+        done = run_dropout(
+            asked(), [InjectedFault("d2", AT, back_after_s=0.1)], tmp_path / "out.jsonl", replies=2
+        )
         assert [recovery.is_planned for recovery in done.recoveries] == [False]
 
     @staticmethod
@@ -132,16 +136,16 @@ class TestForReal:
     @pytest.mark.parametrize(
         ("fault", "said"),
         [
-            (Fault("d0", AT), "d0 is the client"),
-            (Fault("d9", AT), "choose one of the servers d1, d2, d3"),
-            (Fault("d1", TOKENS), "token 32 is not inside the reply"),
+            (InjectedFault("d0", AT), "d0 is the client"),
+            (InjectedFault("d9", AT), "choose one of the servers d1, d2, d3"),
+            (InjectedFault("d1", TOKENS), "token 32 is not inside the reply"),
             (
-                Fault("d1", AT, "hang", back_after_s=1.0),
+                InjectedFault("d1", AT, "hang", back_after_s=1.0),
                 "only a device that is killed can go later or come back",
             ),
         ],
     )
-    def test_faults_that_nobody_can_make(self, fault: Fault, said: str, tmp_path: Path) -> None:
+    def test_faults_that_nobody_can_make(self, fault: InjectedFault, said: str, tmp_path: Path) -> None:
         with pytest.raises(LiveError, match=said):
             run_dropout(asked(), [fault], tmp_path / "none.jsonl")
         assert not (tmp_path / "none.jsonl").exists()
@@ -151,7 +155,7 @@ class TestForReal:
         small = full.devices["d0"].model_copy(update={"usable_memory": 350e6})
         tight = full.model_copy(update={"devices": {**full.devices, "d0": small}})
         with pytest.raises(PlacementError, match="d0 cannot hold the model"):
-            run_dropout(tight, [Fault("d1", AT)], tmp_path / "small.jsonl")
+            run_dropout(tight, [InjectedFault("d1", AT)], tmp_path / "small.jsonl")
         (outcome,) = read_measurement(tmp_path / "small.jsonl").of("result")
         assert (outcome["outcome"], outcome["tokens"]) == ("PlacementError", AT)
 
@@ -177,12 +181,12 @@ def test_patience_follows_the_observed_rate() -> None:
 
 
 def test_phases_fill_the_recovery() -> None:
-    recovery = Recovery(
+    recovery = ObservedRecovery(
         3, 10**9, ("d1",), marks=[(name, 10**9 * (2 + number)) for number, name in enumerate(PHASES)]
     )
     assert recovery.phases_s() == dict.fromkeys(PHASES, 1.0)
     assert recovery.seconds == len(PHASES)
-    again = Recovery(3, 0, marks=[("load", 10**9), ("release", 2 * 10**9), ("load", 5 * 10**9)])
+    again = ObservedRecovery(3, 0, marks=[("load", 10**9), ("release", 2 * 10**9), ("load", 5 * 10**9)])
     assert again.phases_s() == {"load": 4.0, "release": 1.0}
     assert not again.is_over
 
@@ -191,8 +195,11 @@ def test_rates_leave_the_recovery_out(tmp_path: Path) -> None:
     """Ten tokens/s before, five after, and a second in between that belongs to neither."""
     before = [k * 10**8 for k in range(5)]
     after = [before[-1] + 10**9 + k * 2 * 10**8 for k in range(5)]
-    reply = Reply(
-        10, tokens=list(range(10)), times_ns=before + after, recoveries=[Recovery(5, before[-1], ("d1",))]
+    reply = LocalReply(
+        10,
+        tokens=list(range(10)),
+        times_ns=before + after,
+        recoveries=[ObservedRecovery(5, before[-1], ("d1",))],
     )
     done = Dropped(tmp_path, (reply,))
     assert done.before == pytest.approx(10)

@@ -87,9 +87,11 @@ def test_what_the_local_cluster_cannot_do(changes: dict[str, object], message: s
 
 
 def test_a_model_that_is_not_the_one_described(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from live.local.weights import Recipe, write_f16
+    from live.local.weights import WeightsRecipe, write_f16
 
-    tiny = Recipe(layers=2, hidden=256, feed_forward=512, heads=4, kv_heads=2, vocabulary=300, context=256)
+    tiny = WeightsRecipe(
+        layers=2, hidden=256, feed_forward=512, heads=4, kv_heads=2, vocabulary=300, context=256
+    )
     write_f16(tiny, tmp_path / "x.gguf")
     monkeypatch.setattr(plans, "model_file", lambda name: tmp_path / "x.gguf")
     with pytest.raises(LiveError, match=r"model\.layers is 16 in the scenario and 2 in x\.gguf"):

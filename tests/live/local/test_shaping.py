@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from live.local.shaping import DRAWS, GAP_NS, Direction, DirectionSpec, DozeSpec, LegSpec, LinkShape, Port
+from live.local.shaping import (
+    DRAWS,
+    GAP_NS,
+    Direction,
+    DirectionSpec,
+    DozeSpec,
+    LegSpec,
+    LinkShape,
+    Transmitter,
+)
 from simulator.laws.law import Constant, Gamma, Law, Lognormal, Mixture, Part
 
 MS = 1_000_000
@@ -17,7 +26,7 @@ STALLING = Mixture(
 
 
 def direction(
-    *laws: Law, seconds_per_byte: float = 0.0, port: Port | None = None, doze: DozeSpec | None = None
+    *laws: Law, seconds_per_byte: float = 0.0, port: Transmitter | None = None, doze: DozeSpec | None = None
 ) -> Direction:
     spec = DirectionSpec(
         source="a",
@@ -26,7 +35,7 @@ def direction(
         seconds_per_byte=seconds_per_byte,
         doze=doze,
     )
-    return Direction(spec, port or Port(), spec.delays_ns(1), spec.wakes_ns(1))
+    return Direction(spec, port or Transmitter(), spec.delays_ns(1), spec.wakes_ns(1))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +76,7 @@ def test_rate_limit() -> None:
 
 
 def test_links_of_one_medium_wait_for_each_other() -> None:
-    air = Port()
+    air = Transmitter()
     one, other = (direction(Constant(value="1 ms"), seconds_per_byte=1e-6, port=air) for _ in range(2))
     assert one.arrive(5000, 0)[0] == 6 * MS
     assert other.arrive(5000, 0)[0] == 11 * MS, "the second message has to wait for 5 ms of airtime"

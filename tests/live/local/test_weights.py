@@ -9,12 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from live.local import weights
-from live.local.weights import Recipe, model_file, recipe, recipes, write_f16
+from live.local.weights import WeightsRecipe, model_file, recipe, recipes, write_f16
 from simulator import catalog
 from simulator.errors import CatalogError
 from tests.live.local.parts import needs_engine
 
-TINY = Recipe(layers=2, hidden=256, feed_forward=512, heads=4, kv_heads=2, vocabulary=300, context=256)
+TINY = WeightsRecipe(layers=2, hidden=256, feed_forward=512, heads=4, kv_heads=2, vocabulary=300, context=256)
 
 
 def test_a_model_has_the_shape_of_its_recipe(tmp_path: Path) -> None:
@@ -47,7 +47,9 @@ def test_an_unknown_recipe_names_the_known_ones() -> None:
 
 def test_heads_must_divide() -> None:
     with pytest.raises(ValidationError, match="multiple of heads"):
-        Recipe(layers=1, hidden=256, feed_forward=256, heads=3, kv_heads=1, vocabulary=300, context=256)
+        WeightsRecipe(
+            layers=1, hidden=256, feed_forward=256, heads=3, kv_heads=1, vocabulary=300, context=256
+        )
 
 
 class TestQuantised:
