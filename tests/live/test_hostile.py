@@ -26,6 +26,8 @@ from live.stream import sse_lines
 from tests.live.exo.fake import MODEL, rest
 from tests.live.replay import SSE_HEADERS, ReplayServer, Script, chunked, head, json_answer
 
+pytestmark = pytest.mark.timed
+
 LIMIT_S = 0.4
 TIMEOUTS = Timeouts(
     connect_s=LIMIT_S, answer_s=LIMIT_S, first_token_s=LIMIT_S, idle_s=LIMIT_S, look_again_s=0.05, patience=2

@@ -23,6 +23,8 @@ from simulator.scenario import Scenario
 from tests.live.exo.fake import MODEL, FakeExo, rest
 from tests.live.replay import DATA
 
+pytestmark = pytest.mark.timed
+
 QUICK = Timeouts(
     connect_s=1, answer_s=3, poll_s=0.01, appear_s=1, ready_s=3, idle_s=0.5, look_again_s=0.05, patience=1
 )
@@ -78,7 +80,8 @@ def test_a_whole_measurement(tmp_path: Path) -> None:
     assert [event["outcome"] for event in found.of("result")] == ["complete"] * 2
     assert result.runs_done == 2
     assert result.steady is not None
-    assert 250 < result.steady.median_tokens_per_s < 700  # one token every 2 ms
+    # one token every 2 ms: never faster, but a busy machine may be slower
+    assert 50 < result.steady.median_tokens_per_s < 700
     assert len(fake.posted) == len(fake.deleted) == 1
 
 

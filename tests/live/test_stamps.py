@@ -5,10 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+import pytest
+
 from live.exo.client import ExoClient, Timeouts
 from live.stream import StreamedReply, StreamRules, read_reply
 from simulator.churn.mean_gap import MeanGap
 from tests.live.exo.fake import MODEL, FakeExo, rest
+
+pytestmark = pytest.mark.timed
 
 
 def test_a_slow_reader_does_not_delay_the_times() -> None:

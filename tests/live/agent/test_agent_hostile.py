@@ -20,6 +20,8 @@ from live.agent.guard import Guard
 from live.agent.server import HANDSHAKES, Agent, Settings
 from live.agent.wire import MAGIC, ask
 
+pytestmark = pytest.mark.timed
+
 TOKEN = "correct horse battery"
 COUNT = 10_000
 

@@ -21,6 +21,8 @@ from simulator.errors import LiveError, MeasurementError, Unreachable
 from simulator.result.measurement import read_measurement
 from tests.live.agent.relay import Relay
 
+pytestmark = pytest.mark.timed
+
 TOKEN = "correct horse battery"
 DELAY_S = 0.04
 

@@ -21,6 +21,8 @@ from live.discover.legacy_udp import listen, open_socket, parse
 from live.discover.mdns import LIBP2P_SERVICE, browse, libp2p_peers, parse_dnsaddr, parse_texts
 from tests.live.discover.fakes import DATA
 
+pytestmark = pytest.mark.timed
+
 PEER = "12D3KooWE3AwZFT9zEWDUxhya62hmvEbRxYBWaosn7Kiqw5wsu73"
 RECORDED = [json.loads(line) for line in (DATA / "legacy_udp.jsonl").read_text(encoding="utf-8").splitlines()]
 
@@ -137,7 +139,7 @@ def test_three_agents_and_a_libp2p_peer_by_real_mdns_on_loopback():
         timer.start()
         begin_s = time.monotonic()
         seen = browse(1.5, ["127.0.0.1"])
-        assert time.monotonic() - begin_s < 6
+        assert time.monotonic() - begin_s < 20
         timer.join()
     agents = {found.name: found for found in seen.agents if found.name.startswith("device ")}
     assert {name: found.agent for name, found in agents.items()} == {

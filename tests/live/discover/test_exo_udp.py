@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from live.discover.blake3 import blake3_block
 from live.discover.exo_udp import Heard, Hello, WhatsUp, _receive, hello, namespace_of, parse, seek
 
+pytestmark = pytest.mark.timed
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -184,4 +186,4 @@ def test_real_multicast_in_a_network_of_its_own():
 def test_seek_ends_in_time_without_anybody():
     begin_s = time.monotonic()
     assert seek(0.3, [("::1", 9, 0, 0)]).answers == {}
-    assert 0.25 < time.monotonic() - begin_s < 1.0
+    assert 0.25 < time.monotonic() - begin_s < 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import socket
+import threading
 import time
 import tracemalloc
 
@@ -11,7 +12,7 @@ import pytest
 
 from live.discover.found import LEGACY, LIBP2P, ZENOH
 from live.discover.get import get
-from live.discover.hosts import probe, probe_all
+from live.discover.hosts import Probe, probe, probe_all
 from live.discover.look import read_host
 from live.discover.state import departed, nodes_of_network, one_way
 from live.exo.casing import snake
@@ -255,15 +256,15 @@ def test_a_state_may_be_anything(state):
         assert probe("127.0.0.1", port, quick).outcome == "exo"  # /node_id was right
 
 
-def test_many_hosts_are_asked_at_the_same_time():
-    with server(lambda c, p: time.sleep(0.6)) as port:
-        begin_s = time.monotonic()
-        results = probe_all(
-            [(f"127.0.0.{index}", port) for index in (1, 1)] + [("127.0.0.1", port)],
-            lambda host, port: probe(host, port, quick),
-        )
-    assert len(results) == 1  # asked once, however often it is named
-    assert time.monotonic() - begin_s < 2
+def test_many_hosts_are_asked_at_the_same_time_and_each_once():
+    together = threading.Barrier(3)
+
+    def probe(host, port):
+        together.wait(20)  # raises where they are asked one after the other
+        return Probe(host, port, "silent")
+
+    results = probe_all([("a", 1), ("b", 1), ("c", 1), ("a", 1)], probe)
+    assert [result.host for result in results] == ["a", "b", "c"]
 
 
 def test_clock_offset_is_the_date_minus_our_clock():
@@ -272,7 +273,9 @@ def test_clock_offset_is_the_date_minus_our_clock():
         connection.sendall(answer("x", extra=f"Date: {ahead}\r\n"))
 
     with server(handle) as port:
-        assert get("127.0.0.1", port, "/").clock_offset_s == pytest.approx(100, abs=0.6)
+        assert get("127.0.0.1", port, "/").clock_offset_s == pytest.approx(
+            100, abs=3
+        )  # whole seconds, and the time of the way
 
 
 def test_errors_belong_to_the_tree():

@@ -31,6 +31,8 @@ from live.url import base_urls
 from tests.live.exo.fake import MODEL, FakeExo, rest
 from tests.live.replay import DATA, ReplayServer, json_answer
 
+pytestmark = pytest.mark.timed
+
 QUICK = Timeouts(connect_s=1, answer_s=2, poll_s=0.01, appear_s=0.3, ready_s=2)
 A, B, C = (
     "c23be1351091c5fea37ee056335b39d0",

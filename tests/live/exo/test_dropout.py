@@ -13,6 +13,8 @@ from live.measure import MeasureOptions, measure_exo
 from simulator.result.measurement import read_measurement
 from tests.live.exo.losing import SPEED, LosingExo, quick, recording, scenario, undisturbed
 
+pytestmark = pytest.mark.timed
+
 WARM_UPS = 2
 
 

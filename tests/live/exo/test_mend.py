@@ -23,6 +23,8 @@ from tests.live.exo.fake import MODEL
 from tests.live.exo.losing import IDS, SPEED, LosingExo, quick, recording, scenario, undisturbed, words
 from tests.live.replay import ReplayServer, Request, Script, json_answer
 
+pytestmark = pytest.mark.timed
+
 WANTED = 40
 PROMPT = "Tell me of rings."
 ALL_PHASES = ["detect", "release", "decide", "start", "load", "warm up", "prefill", "resume"]

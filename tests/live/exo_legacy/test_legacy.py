@@ -26,6 +26,8 @@ from live.exo_legacy.client import LegacyClient
 from live.exo_legacy.dwell import DwellPoller, dwell_times_s
 from tests.live.replay import DATA, ReplayServer, Request, Script, json_answer, legacy_exchange
 
+pytestmark = pytest.mark.timed
+
 LEGACY = DATA / "exo_legacy"
 MODELS = json.loads((LEGACY / "http/models.json").read_text())["body"]
 TOPOLOGY = json.loads((LEGACY / "http/topology_idle_3nodes.json").read_text())["body"]

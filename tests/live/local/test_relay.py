@@ -17,6 +17,8 @@ from live.local.shaping import DirectionSpec, LegSpec, LinkShape
 from simulator.errors import LiveError
 from simulator.laws.law import Constant, Law, Lognormal
 
+pytestmark = pytest.mark.timed
+
 
 @pytest.fixture
 def relay() -> Iterator[Child]:

@@ -16,6 +16,8 @@ from live.local import cgroup
 from live.local.guard import alternate
 from tests.live.local.parts import is_running, until
 
+pytestmark = pytest.mark.timed
+
 SPIN = "import time, sys\nend = time.monotonic() + 1.0\nwhile time.monotonic() < end: pass\nprint(time.process_time())"
 
 
