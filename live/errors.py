@@ -10,6 +10,7 @@
       RequestRefused                it answers, and says no; carries the HTTP status
         NotOffered                  this version has no such endpoint (404 or 405)
       PlacementRefused              the engine cannot, or did not, place the model
+        NotReachedYet               two neighbours have not found each other; EXO probes its links every 10 s
       InstanceFailed                a runner failed, or the instance vanished before it was ready
       ClusterBusy                   somebody else uses the cluster
       StreamBroken                  a stream that ended before its end; carries the tokens that had arrived
@@ -45,6 +46,7 @@ __all__ = [
     "NotListening",
     "NotMended",
     "NotOffered",
+    "NotReachedYet",
     "NotStreamed",
     "PlacementRefused",
     "RequestRefused",
@@ -81,6 +83,10 @@ class NotOffered(RequestRefused):
 
 class PlacementRefused(LiveError):
     """The model cannot be placed as asked; the message is the engine's own where it gave one."""
+
+
+class NotReachedYet(PlacementRefused):
+    """Two neighbours of the ring have no address for each other; they may within seconds."""
 
 
 class InstanceFailed(LiveError):

@@ -20,6 +20,7 @@ import httpcore
 import httpx
 
 from live.errors import ApiChanged, LiveError, NotListening, NotOffered, RequestRefused, Unreachable
+from live.exo.words import is_missing_endpoint
 
 __all__ = ["Aborted", "Http", "Watch", "body_of", "parse_json", "translated"]
 
@@ -44,6 +45,7 @@ class Watch:
         self.on_deadline: Callable[[], float | None] | None = None
         self.read_ns = 0
         self.tail = b""
+        self.has_peer_closed = False
         self.extend(within_s)
 
     def extend(self, seconds: float) -> None:
@@ -81,6 +83,8 @@ class _WatchedStream(httpcore.NetworkStream):
                 continue
             self._watch.read_ns = time.monotonic_ns()
             self._watch.tail = (self._watch.tail + data)[-400:]
+            # a peer that hangs up and bytes that are no HTTP both become a ProtocolError; here they differ
+            self._watch.has_peer_closed = not data
             return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -247,8 +251,7 @@ class Http:
                 f"{where} redirects to {target!r}, which is not followed: give that address if right"
             )
         reason = _reason(raw)
-        missing = status == 405 or (status == 404 and reason in ("Not Found", "404: Not Found", ""))
-        kind = NotOffered if missing else RequestRefused
+        kind = NotOffered if is_missing_endpoint(status, reason) else RequestRefused
         raise kind(f"{where} answers {status}: {reason or response.reason_phrase}", status)
 
 

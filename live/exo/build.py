@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
-from live.errors import ApiChanged, PlacementRefused
+from live.errors import ApiChanged, NotReachedYet, PlacementRefused
 from live.exo.state import ClusterState, StateInstance
 
 __all__ = ["NodeLayers", "build_instance", "ring_address"]
@@ -34,8 +34,8 @@ def build_instance(
 ) -> dict[str, Any]:
     """The instance that puts `layers` on these nodes, in this ring order, ready for `POST /instance`.
 
-    Raises PlacementRefused when layers do not tile the model, a node is unknown or appears twice, or two
-    neighbours in the ring have no address for each other.
+    Raises PlacementRefused when layers do not tile the model, a node is unknown or appears twice, and
+    NotReachedYet when two neighbours in the ring have no address for each other.
     """
     n_layers = template.shards[0].n_layers
     _check(layers, n_layers, state)
@@ -102,11 +102,11 @@ def _row(rank: int, nodes: Sequence[str], state: ClusterState, port: int) -> lis
 def ring_address(state: ClusterState, source: str, sink: str) -> str:
     """The best address at which `source` reached `sink`, by EXO's preference of interfaces, IPv4 first.
 
-    Raises PlacementRefused when there is none.
+    Raises NotReachedYet when there is none.
     """
     found = state.addresses(source, sink)
     if not found:
-        raise PlacementRefused(
+        raise NotReachedYet(
             f"{state.name_of(source)} has not reached {state.name_of(sink)} yet, so they cannot be "
             "neighbours in the "
             "ring; wait half a minute after a start, check the network between them, or choose another order"

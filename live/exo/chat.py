@@ -23,6 +23,7 @@ from live.errors import (
     StreamStalled,
 )
 from live.exo.diagnose import Diagnosis
+from live.exo.words import is_server_timeout
 from live.http import Aborted, Http, Watch, body_of
 from live.stream import OnToken, StreamedReply, StreamRules, read_reply
 from simulator.churn.mean_gap import MeanGap
@@ -187,10 +188,9 @@ def _stream_errors(reply: StreamedReply, watch: Watch) -> Iterator[None]:
         cause: Exception = error
     except (httpcore.ProtocolError, httpx.ProtocolError) as error:
         cause = error
-        if b"HTTP/1.1 408" in watch.tail:
-            # Legacy EXO writes a second response head into the body and leaves the connection open.
+        if is_server_timeout(watch.tail):
             broken = ServerTimeout("the engine's own response time-out ended the request", reply)
-        elif "peer closed" in str(error) or "incomplete" in str(error):
+        elif watch.has_peer_closed:
             broken = StreamCutOff("the connection closed in the middle of the reply", reply)
         else:
             broken = StreamGarbled(f"the stream is no valid HTTP any more ({error})", reply)

@@ -17,6 +17,7 @@ from typing import Any
 from live.errors import (
     InstanceFailed,
     LiveError,
+    NotReachedYet,
     PlacementRefused,
     RequestRefused,
     StreamStalled,
@@ -277,7 +278,7 @@ class Moving:
         """
         bounds.waiting_for = str(error)
         now_s = time.monotonic()
-        if "has not reached" in str(error):  # EXO probes its links every 10 s
+        if isinstance(error, NotReachedYet):
             return
         self._refused_s = self._refused_s or now_s
         if now_s - self._refused_s > self.client.timeouts.appear_s:

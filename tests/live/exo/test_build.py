@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from live.errors import PlacementRefused
+from live.errors import NotReachedYet, PlacementRefused
 from live.exo.build import build_instance
 from live.exo.state import ClusterState, parse_instance, parse_state
 from tests.live.exo.fake import rest
@@ -177,5 +177,5 @@ def test_wrong_placements_never_reach_exo(layers: Any, message: str) -> None:
 def test_neighbours_without_a_way_are_refused() -> None:
     raw = idle()
     del raw["topology"]["connections"][A][B]
-    with pytest.raises(PlacementRefused, match="node-a has not reached node-b yet"):
+    with pytest.raises(NotReachedYet, match="node-a has not reached node-b yet"):
         built(raw, [(A, 0, 8), (B, 8, 16)])

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from live.errors import NotMended, StreamAborted, StreamGarbled
+from live.errors import NotMended, NotReachedYet, PlacementRefused, StreamAborted, StreamGarbled
+from live.exo.bounds import Bounds
 from live.exo.build import build_instance
 from live.exo.client import ExoClient
 from live.exo.match import device_names
@@ -329,6 +330,17 @@ def test_without_a_complete_scenario_exo_places(stack: ExitStack, monkeypatch: p
     check_reply(held, mended)
     assert len(asked) == 3
     assert layers_of(fake.posted[-1]) == {"node-a": 8, "node-b": 8}
+
+
+def test_a_refusal_is_told_by_its_type_and_not_by_its_words(stack: ExitStack) -> None:
+    """Links that EXO has not probed yet are waited for; whatever EXO itself refuses is not, whatever it says."""
+    held = hold(stack, LosingExo(record=undisturbed()))
+    moving, bounds = held.mender._moving, Bounds(2**63, 1.0, threading.Event())
+    moving._refused_s = 1e-9  # refused long ago
+    moving._note_refusal(NotReachedYet("no link yet"), bounds)
+    assert bounds.waiting_for == "no link yet"
+    with pytest.raises(PlacementError, match="has not reached the memory"):
+        moving._note_refusal(PlacementRefused("EXO: it has not reached the memory it needs"), bounds)
 
 
 def test_an_instance_of_others_is_left_to_exo(stack: ExitStack) -> None:
