@@ -11,12 +11,13 @@ from typing import Any
 
 import httpx
 
-from live.errors import ClusterBusy, LiveError, Unreachable
+from live.errors import ClusterBusy, LiveError, NotOffered, Unreachable
 from live.exo.client import ExoClient, Timeouts
 from live.exo.match import device_names, match_devices, match_model
 from live.exo.mend import Mender
 from live.exo.provenance import provenance_of
 from live.exo.state import ClusterState, StateInstance
+from live.exo_legacy.client import LegacyClient
 from live.recovery import ObservedRecovery
 from live.session import MeasurementSession
 from live.steady import SteadyState, steady_state
@@ -24,7 +25,7 @@ from simulator.placement.shard import Placement
 from simulator.result.measurement import Measurement, MeasurementWriter, read_measurement
 from simulator.scenario import Scenario
 
-__all__ = ["MeasureOptions", "MeasureResult", "connect", "measure_exo"]
+__all__ = ["MeasureOptions", "MeasureResult", "connect", "measure_exo", "require_new"]
 
 
 def _silent(_: str) -> None:
@@ -84,7 +85,19 @@ def connect(
             return client, client.state()
         except Unreachable as error:
             failures.append(str(error))
+        except NotOffered:
+            if LegacyClient(url, transport, timeouts).is_legacy():
+                raise LiveError(
+                    f"{url} is legacy EXO (0.0.x), which is measured otherwise: write exo-legacy:// for exo://"
+                ) from None
+            raise
     raise Unreachable("; ".join(failures))
+
+
+def require_new(out_path: str | Path) -> None:
+    """Raise LiveError for a file that is there already."""
+    if Path(out_path).exists():
+        raise LiveError(f"{out_path} exists; measurements are never overwritten, choose another name")
 
 
 def measure_exo(
@@ -105,8 +118,7 @@ def measure_exo(
     where devices are left that hold the model, else kept as far as it came.
     """
     chosen = options or MeasureOptions()
-    if Path(out_path).exists():
-        raise LiveError(f"{out_path} exists; measurements are never overwritten, choose another name")
+    require_new(out_path)
     client, state = connect(cluster_urls, transport, timeouts)
     with client:
         model_id = chosen.model_id or match_model(
@@ -210,7 +222,7 @@ def _place(
         nodes = scenario.placement.min_devices or len(scenario.devices)
         raw = client.placement(model_id, min_nodes=nodes).raw
     else:
-        node_of = match_devices([shard.device for shard in placement.shards], state, options.device_map)
+        node_of = match_devices([shard.device for shard in placement.shards], state.nodes, options.device_map)
         layers = [(node_of[shard.device], shard.start_layer, shard.end_layer) for shard in placement.shards]
         raw = client.instance_with(model_id, layers)
     instance = client.create_instance(raw)
@@ -231,7 +243,7 @@ def _names(state: ClusterState, scenario: Scenario, options: MeasureOptions) -> 
     names = device_names(state.nodes)
     for device in scenario.devices:
         try:
-            names[match_devices([device], state, options.device_map)[device]] = device
+            names[match_devices([device], state.nodes, options.device_map)[device]] = device
         except LiveError:
             continue
     return names

@@ -6,16 +6,16 @@ from urllib.parse import urlsplit
 
 from simulator.errors import LiveError
 
-__all__ = ["API_PORT", "base_urls"]
+__all__ = ["API_PORT", "base_urls", "is_legacy"]
 
 API_PORT = 52415  # EXO's default --api-port, both generations (exo-explore/exo, src/exo/main.py and docs)
-SCHEMES = {"exo": "http", "http": "http", "https": "https"}
+SCHEMES = {"exo": "http", "exo-legacy": "http", "http": "http", "https": "https"}
 
 
 def base_urls(cluster: str) -> tuple[str, ...]:
     """The base URL of each address in `cluster`, which holds one or several between commas.
 
-    `exo://` means http, a missing port 52415; only the first address needs a scheme.
+    `exo://` and `exo-legacy://` mean http, a missing port 52415; only the first address needs a scheme.
     Raises LiveError with the part that is no address.
 
     >>> base_urls("exo://10.0.0.7,macbook.local:8000")
@@ -24,6 +24,15 @@ def base_urls(cluster: str) -> tuple[str, ...]:
     parts = [part.strip() for part in cluster.split(",")]
     scheme = parts[0].partition("://")[0] if "://" in parts[0] else "exo"
     return tuple(_base_url(part if "://" in part else f"{scheme}://{part}") for part in parts)
+
+
+def is_legacy(cluster: str) -> bool:
+    """Whether the user says that the cluster is legacy EXO (0.0.x).
+
+    >>> is_legacy("exo-legacy://10.0.0.7"), is_legacy("exo://10.0.0.7")
+    (True, False)
+    """
+    return cluster.startswith("exo-legacy://")
 
 
 def _base_url(address: str) -> str:

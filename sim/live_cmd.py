@@ -25,7 +25,11 @@ app.command("agent")(live_net_cmd.agent)
 app.command("links")(live_net_cmd.links)
 
 Cluster = Annotated[
-    str, typer.Option("--cluster", help="local, exo://host:52415[,...] or llama-rpc://host:port,...")
+    str,
+    typer.Option(
+        "--cluster",
+        help="local, exo://host:52415[,...], exo-legacy://host:52415 or llama-rpc://host:port,...",
+    ),
 ]
 Pairs = Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be given several times.")]
 
@@ -61,7 +65,7 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Measure scenarios on a real cluster; every token is on disk as soon as it arrives."""
-    if cluster.startswith("exo://"):
+    if cluster.startswith(("exo://", "exo-legacy://")):
         from sim.live_exo_cmd import live_run, parse_pairs
 
         if len(scenarios) != 1:

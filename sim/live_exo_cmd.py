@@ -40,14 +40,16 @@ def live_run(
     reuse_instance: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Measure a scenario on an EXO cluster; the answer is fit for `--json` and `lines_of`.
+    """Measure a scenario on an EXO cluster of either generation; the answer can be printed as JSON.
 
     Raises SimulatorError; KeyboardInterrupt leaves the file with everything so far.
     """
+    from live.exo_legacy.measure import measure_legacy
     from live.measure import MeasureOptions, measure_exo
-    from live.url import base_urls
+    from live.url import base_urls, is_legacy
 
     scenario = load(scenario_path)
+    measure = measure_legacy if is_legacy(cluster) else measure_exo
     with ExitStack() as stack:
         transport = stack.enter_context(_recording(record)) if record else None
         tell, count = stack.enter_context(_progress(scenario, say))
@@ -60,7 +62,7 @@ def live_run(
             say=tell,
             on_token=count,
         )
-        result = measure_exo(scenario, base_urls(cluster), out, options, transport=transport)
+        result = measure(scenario, base_urls(cluster), out, options, transport=transport)
     steady = result.steady
     return {
         "file": str(result.path),
@@ -84,13 +86,20 @@ def live_scenario(
     from live.exo.match import match_model
     from live.exo.scenario import scenario_of
     from live.measure import connect
-    from live.url import base_urls
+    from live.url import base_urls, is_legacy
 
+    if is_legacy(cluster):
+        raise LiveError(
+            f"{cluster}: legacy EXO tells neither its model nor its links, so no scenario can be made of it; "
+            "write one with `engine: exo-legacy`, its devices named like the nodes, for `sim live run`"
+        )
     client, state = connect(base_urls(cluster))
     running = [one for one in state.instances.values() if model_id in (None, one.model_id)]
     if model_id is None and len(running) != 1:
         found = ", ".join(one.model_id for one in running) or "none"
-        raise LiveError(f"say --model ID: a scenario needs one model, and the instances running are: {found}")
+        raise LiveError(
+            f"say --model-id ID: a scenario needs one model, and the instances running are: {found}"
+        )
     instance = running[0] if running else None
     card: Mapping[str, Any] = (
         instance.card

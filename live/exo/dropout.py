@@ -126,7 +126,7 @@ def _check_cluster(
 ) -> None:
     """The device is there, and is not the only one that we could talk to."""
     client, state = connect(urls, transport, timeouts)
-    node_id = match_devices([device], state, options.device_map)[device]
+    node_id = match_devices([device], state.nodes, options.device_map)[device]
     if node_id == client.node_id() and len(urls) == 1:
         raise LiveError(
             f"{device} is the node at {client.base_url}, the only address given: without it nobody would be "

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from live.errors import LiveError
-from live.exo.state import ClusterState, StateNode
+from live.exo.state import StateNode
 from simulator.catalog.tables import normalise
 from simulator.errors import did_you_mean
 
@@ -36,20 +36,20 @@ def _plain(name: str) -> str:
 
 
 def match_devices(
-    devices: Sequence[str], state: ClusterState, given: Mapping[str, str] | None = None
+    devices: Sequence[str], nodes: Sequence[StateNode], given: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """The node id of each device of a scenario: as `given`
     (device -> name or id of a node), else by equal names.
 
     Raises LiveError that lists what is left over on both sides.
     """
-    names = device_names(state.nodes)
+    names = device_names(nodes)
     found = {}
     for device in devices:
         wanted = (given or {}).get(device, device)
         hits = [
             node.node_id
-            for node in state.nodes
+            for node in nodes
             if normalise(wanted) in (normalise(node.name), normalise(names[node.node_id]))
             or node.node_id == wanted
             or (len(wanted) >= 6 and node.node_id.startswith(wanted))
@@ -58,11 +58,11 @@ def match_devices(
             found[device] = hits[0]
     missing = [device for device in devices if device not in found]
     if missing or len(set(found.values())) < len(found):
-        nodes = ", ".join(f"{names[node.node_id]} ({node.node_id[:8]}, {node.chip})" for node in state.nodes)
+        there = ", ".join(f"{names[node.node_id]} ({node.node_id[:8]}, {node.chip})" for node in nodes)
         raise LiveError(
             f"no node of the cluster could be told for {', '.join(missing) or 'each device alone'}; nodes "
-            f"are {nodes}. "
-            "Name the devices of the scenario like the nodes, or say --map device=node"
+            f"are {there}. "
+            "Name the devices of the scenario like the nodes, or say --device device=node"
         )
     return found
 
@@ -87,7 +87,7 @@ def match_model(name: str, quantisation: str | None, cards: Sequence[Mapping[str
         return hits[0]
     near = did_you_mean(name, ids) or (f"; several fit: {', '.join(hits)}" if hits else "")
     raise LiveError(
-        f"no model {name!r} in {bits} among the {len(ids)} that the cluster knows{near}; say --model ID"
+        f"no model {name!r} in {bits} among the {len(ids)} that the cluster knows{near}; say --model-id ID"
     )
 
 

@@ -15,7 +15,7 @@ from simulator.files import dumps
 from simulator.result.measurement import DeviceProvenance, Provenance, ShardProvenance
 from simulator.scenario import Scenario
 
-__all__ = ["provenance_of", "trimmed"]
+__all__ = ["client_software", "provenance_of", "trimmed"]
 
 
 def provenance_of(
@@ -69,12 +69,13 @@ def provenance_of(
             "client_load_1min": _load(),
             **extra,
         },
-        software={
-            "httpx": version("httpx"),
-            "python": platform.python_version(),
-            "client_os": platform.platform(),
-        },
+        software=client_software(),
     )
+
+
+def client_software() -> dict[str, str]:
+    """What the measuring side runs."""
+    return {"httpx": version("httpx"), "python": platform.python_version(), "client_os": platform.platform()}
 
 
 def _device(

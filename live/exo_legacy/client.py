@@ -52,6 +52,10 @@ class LegacyTopology:
     """(from, to, description), as in 'WiFi (en0)'."""
     active_node_id: str | None
 
+    def node(self, node_id: str) -> LegacyNode:
+        """The node of that id; raises KeyError."""
+        return {node.node_id: node for node in self.nodes}[node_id]
+
 
 class LegacyClient:
     """A client for one node of a legacy cluster; thread-safe."""

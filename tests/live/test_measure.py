@@ -213,9 +213,9 @@ def test_wrong_names_are_refused_before_anything_is_placed(tmp_path: Path) -> No
 def test_names_of_devices_and_models() -> None:
     state = parse_state(rest("state_idle_3nodes"))
     ids = [node.node_id for node in state.nodes]
-    assert match_devices(["Node A", "x"], state, {"x": ids[1][:8]}) == {"Node A": ids[0], "x": ids[1]}
-    with pytest.raises(LiveError, match="--map"):
-        match_devices(["node-a", "again"], state, {"again": "node-a"})
+    assert match_devices(["Node A", "x"], state.nodes, {"x": ids[1][:8]}) == {"Node A": ids[0], "x": ids[1]}
+    with pytest.raises(LiveError, match="say --device device=node"):
+        match_devices(["node-a", "again"], state.nodes, {"again": "node-a"})
     assert list(device_names(state.nodes).values()) == ["node-a", "node-b", "node-c"]
     cards = rest("models")["data"]
     assert match_model("Llama-3.3-70B", "4bit", cards) == "mlx-community/Llama-3.3-70B-Instruct-4bit"

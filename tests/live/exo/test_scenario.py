@@ -130,6 +130,6 @@ def test_commands(tmp_path: Path) -> None:
 
 
 def test_pairs() -> None:
-    assert parse_pairs(["a=b", "c=d=e"], "--map") == {"a": "b", "c": "d=e"}
+    assert parse_pairs(["a=b", "c=d=e"], "--device") == {"a": "b", "c": "d=e"}
     with pytest.raises(LiveError, match="name=value"):
-        parse_pairs(["a"], "--map")
+        parse_pairs(["a"], "--device")
