@@ -27,13 +27,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from live.recovery import ObservedRecovery
+from live.reply import StreamedReply
 from simulator.errors import ApiChanged, LiveError, StreamBroken, Unreachable
-
-if TYPE_CHECKING:
-    from live.recovery import ObservedRecovery
-    from live.stream import StreamedReply
 
 __all__ = [
     "ApiChanged",

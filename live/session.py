@@ -13,7 +13,7 @@ from live.exo.mend import Mender
 from live.exo.state import StateInstance
 from live.prompts import PromptMaker
 from live.recovery import ObservedRecovery
-from live.stream import StreamedReply
+from live.reply import StreamedReply
 from simulator.result.measurement import MeasurementWriter
 from simulator.scenario import WorkloadSpec
 

@@ -10,77 +10,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from live.errors import StreamCutOff, StreamErrorEvent, StreamGarbled
 from live.exo.casing import snake
+from live.reply import StreamedReply, Token
 
-__all__ = ["StreamRules", "StreamedReply", "Token", "read_reply", "sse_lines"]
+__all__ = ["OnToken", "StreamRules", "read_reply", "sse_lines"]
 
 MAX_LINE_BYTES = 2**20  # a line of EXO with top_logprobs stays below 20 kB
 MAX_TEXT = 1000  # characters kept of one token
 SLACK_TOKENS = 64  # EXO stops at max_tokens; a reply far beyond is none of its
 
 OnToken = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token: `t_ns` after its request was sent (monotonic clock)."""
-
-    t_ns: int
-    text: str
-    is_thinking: bool = False
-    """Thinking text comes apart from the reply, and cannot be given back to the engine as such."""
-
-
-@dataclass(slots=True)
-class StreamedReply:
-    """A reply as far as it came."""
-
-    sent_ns: int = 0
-    """Monotonic clock when the request was sent."""
-    headers_ns: int | None = None
-    """After sending, as all times below."""
-    end_ns: int | None = None
-    tokens: list[Token] = field(default_factory=list)
-    finish_reason: str | None = None
-    done: bool = False
-    """True when `[DONE]` came."""
-    command_id: str | None = None
-    model: str | None = None
-    usage: dict[str, Any] = field(default_factory=dict)
-    stats: dict[str, Any] = field(default_factory=dict)
-    """EXO's own `generation_stats`, keys in snake_case."""
-    prefill: list[tuple[int, int, int]] = field(default_factory=list)
-    """(t_ns, processed, total) tokens of the prompt."""
-    keep_alives: int = 0
-    empty_events: int = 0
-
-    @property
-    def text(self) -> str:
-        """The reply's words."""
-        return "".join(token.text for token in self.tokens)
-
-    @property
-    def prompt_tokens(self) -> int | None:
-        """As the engine counted them, chat template included; None where it did not say."""
-        counted = self.usage.get("prompt_tokens", self.stats.get("prompt_tokens"))
-        return counted if isinstance(counted, int) else None
-
-    @property
-    def completion_tokens(self) -> int | None:
-        """As the engine counted them; None where it did not say."""
-        counted = self.usage.get("completion_tokens", self.stats.get("generation_tokens"))
-        return counted if isinstance(counted, int) else None
-
-    @property
-    def cached_tokens(self) -> int:
-        """Prompt tokens that the engine's prefix cache spared it."""
-        details = self.usage.get("prompt_tokens_details")
-        cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        return cached if isinstance(cached, int) else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpcore
 import httpx
@@ -25,11 +25,10 @@ from live.errors import (
 from live.exo.diagnose import Diagnosis
 from live.exo.words import is_server_timeout
 from live.http import Aborted, Http, Watch, body_of
-from live.stream import OnToken, StreamedReply, StreamRules, read_reply
+from live.reply import StreamedReply
+from live.stream import OnToken, StreamRules, read_reply
 from simulator.churn.mean_gap import MeanGap
-
-if TYPE_CHECKING:
-    from simulator.churn.spec import RecoverySpec
+from simulator.churn.spec import RecoverySpec
 
 __all__ = ["Timeouts", "stream_reply"]
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import httpx
 
@@ -27,10 +27,9 @@ from live.exo.diagnose import SILENT_S, Inquiry
 from live.exo.owned import Owned
 from live.exo.reader import ExoReader, Preview
 from live.exo.state import ClusterState, StateInstance, parse_instance
-from live.stream import OnToken, StreamedReply, StreamRules
-
-if TYPE_CHECKING:
-    from simulator.churn.spec import RecoverySpec
+from live.reply import StreamedReply
+from live.stream import OnToken, StreamRules
+from simulator.churn.spec import RecoverySpec
 
 __all__ = ["BenchReply", "ExoClient", "Preview", "Timeouts"]
 

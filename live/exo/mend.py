@@ -33,7 +33,8 @@ from live.exo.moving import MOST_ATTEMPTS, Moving
 from live.exo.state import ClusterState, StateInstance
 from live.http import Aborted
 from live.recovery import ObservedRecovery
-from live.stream import OnToken, StreamedReply, Token
+from live.reply import StreamedReply, Token
+from live.stream import OnToken
 from simulator.churn.spec import RecoverySpec
 from simulator.errors import SimulatorError
 from simulator.scenario import Scenario

@@ -17,7 +17,8 @@ from live.errors import ApiChanged, LiveError, ModelSubstituted, RequestRefused
 from live.exo.chat import Timeouts, stream_reply
 from live.exo.diagnose import Diagnosis
 from live.http import Http
-from live.stream import OnToken, StreamedReply, StreamRules
+from live.reply import StreamedReply
+from live.stream import OnToken, StreamRules
 from simulator.engine.legacy.placement import LegacyPartition, partition
 from simulator.errors import did_you_mean
 from simulator.units import SIZE

@@ -25,8 +25,8 @@ from live.exo_legacy.client import LegacyClient, LegacyNode, LegacyTopology
 from live.exo_legacy.dwell import DwellPoller, dwell_times_s
 from live.measure import MeasureOptions, MeasureResult, require_new
 from live.prompts import PromptMaker
+from live.reply import StreamedReply
 from live.steady import steady_state
-from live.stream import StreamedReply
 from simulator.complete import complete
 from simulator.files import dumps
 from simulator.placement.shard import Placement

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from live.exo.client import ExoClient, Timeouts
-from live.stream import StreamedReply, StreamRules, read_reply
+from live.reply import StreamedReply
+from live.stream import StreamRules, read_reply
 from simulator.churn.mean_gap import MeanGap
 from tests.live.exo.fake import MODEL, FakeExo, rest
 

@@ -12,8 +12,8 @@ import pytest
 
 from live.errors import MasterLost, NotStreamed, StreamBroken, StreamCutOff, StreamErrorEvent, StreamStalled
 from live.exo.client import ExoClient, Timeouts
+from live.reply import StreamedReply
 from live.steady import tokens_per_s
-from live.stream import StreamedReply
 from tests.live.replay import DATA, SSE_HEADERS, ReplayServer, Script, chunked, exo_stream, head, json_answer
 
 pytestmark = pytest.mark.timed
