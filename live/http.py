@@ -79,8 +79,10 @@ class _WatchedStream(httpcore.NetworkStream):
             wait_s = min(self._watch.left_s(), SLICE_S)
             try:
                 data = self._inner.read(max_bytes, wait_s)
+            # only this slice is over; `left_s` decides whether the exchange is
             except httpcore.ReadTimeout:
                 continue
+            # at the socket, before anything is parsed: this is the time that a token gets
             self._watch.read_ns = time.monotonic_ns()
             self._watch.tail = (self._watch.tail + data)[-400:]
             # a peer that hangs up and bytes that are no HTTP both become a ProtocolError; here they differ
@@ -118,6 +120,7 @@ class _Backend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
+        # the whole exchange has one deadline, of which connecting may take its own share at most
         wait_s = min(self._connect_s, self._watch.left_s())
         inner = httpcore.SyncBackend().connect_tcp(host, port, wait_s, local_address, socket_options)
         return _WatchedStream(inner, self._watch)
@@ -153,6 +156,7 @@ class _Transport(httpx.BaseTransport):
         watch = request.extensions["watch"]
         connection = httpcore.HTTPConnection(
             url.origin,
+            # neither proxies nor certificates of the environment: an address means what the user wrote
             ssl_context=httpx.create_ssl_context(trust_env=False) if url.scheme == b"https" else None,
             http1=True,
             http2=False,
@@ -165,6 +169,7 @@ class _Transport(httpx.BaseTransport):
         except BaseException:
             connection.close()
             raise
+        # the body is not read here: a stream hands on each packet as it comes
         return httpx.Response(response.status, headers=response.headers, stream=_Body(response, connection))
 
 
@@ -183,6 +188,8 @@ class Http:
             transport=transport or self.network(connect_s),
             follow_redirects=False,
             trust_env=False,
+            # no compression: a body of a few kB may unpack to gigabytes, and stamps would be those of the
+            # unpacking
             headers={"accept-encoding": "identity", "user-agent": "sim-live"},
             timeout=None,
         )
@@ -231,6 +238,7 @@ class Http:
         request = self.client.build_request(
             method, path, params=params, content=content, headers=headers, extensions={"watch": watch}
         )
+        # around the use of the answer too: a body breaks while it is read, long after the head came
         with translated(f"{self.base_url}{path}"):
             response = self.client.send(request, stream=True)
             try:
@@ -288,6 +296,7 @@ def body_of(response: httpx.Response, limit: int = MAX_BODY_BYTES) -> bytes:
 
 def parse_json(raw: bytes, where: str) -> Any:
     """`raw` as JSON; raises ApiChanged for anything else, and for what would blow up in memory."""
+    # counted before it is parsed: afterwards the memory is gone
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_JSON_PARTS:
         raise ApiChanged(f"{where} answers JSON with more than {MAX_JSON_PARTS} parts; no EXO does that")
     try:

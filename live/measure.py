@@ -124,6 +124,7 @@ def measure_exo(
         model_id = chosen.model_id or match_model(
             scenario.model.name, scenario.model.quantisation, client.models()
         )
+        # before anything is placed: an instance of ours would be in the way of the others too
         _refuse_busy(state, model_id, chosen)
         instance, ready_s = _place(client, state, scenario, model_id, chosen)
         mender = Mender(
@@ -142,7 +143,9 @@ def measure_exo(
             say=chosen.say,
             on_token=chosen.on_token,
         )
+        # before the header is written, which says to which endpoint the chats go
         session.warm_up()
+        # once more: a node may have left and come back under a new id while the model was loaded
         names = _names(client.state(), scenario, chosen)
         provenance = provenance_of(
             scenario,
@@ -162,8 +165,10 @@ def measure_exo(
         )
         with MeasurementWriter(out_path, provenance) as writer:
             session.run_all(writer)
+            # asked at the end, when whoever took a device away knows how that went
             for text in chosen.remarks():
                 writer.warn(text)
+    # from the file and not from memory: what is reported is what is on disk
     measurement = read_measurement(out_path)
     return MeasureResult(
         Path(out_path),
@@ -177,6 +182,7 @@ def measure_exo(
 
 def _undisturbed(measurement: Measurement) -> Measurement:
     """The runs in which nothing was lost."""
+    # mended runs are whole, but hold the time of a recovery
     lost = measurement.mended_runs
     return replace(
         measurement, events=tuple(event for event in measurement.events if event.get("run") not in lost)
@@ -219,6 +225,7 @@ def _place(
         return mine[0], 0.0
     placement = options.placement or _manual(scenario)
     if placement is None:
+        # EXO takes the fewest nodes that hold the model unless it is asked for more
         nodes = scenario.placement.min_devices or len(scenario.devices)
         raw = client.placement(model_id, min_nodes=nodes).raw
     else:

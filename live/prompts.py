@@ -34,6 +34,7 @@ class PromptMaker:
         """A fresh prompt and its number of words (default: what the target needs)."""
         count = self.words_for_target() if words is None else words
         chosen = [secrets.choice(WORDS) for _ in range(count)]
+        # first of all a word that nobody had before: engines keep what they have computed for a beginning
         return f"{secrets.token_hex(4)} {ASK}{' '.join(chosen)}", count
 
     def learn(self, words: int, prompt_tokens: int | None) -> None:
@@ -50,7 +51,9 @@ class PromptMaker:
         if not self._seen:
             return OVERHEAD_TOKENS, 1.0
         few, many = min(self._seen), max(self._seen)
+        # one point gives no slope: a token per word, as the words were chosen
         if few == many:
             return self._seen[few] - float(few), 1.0
+        # a cluster that counts oddly must not ask for a book
         per_word = max(0.2, (self._seen[many] - self._seen[few]) / (many - few))
         return self._seen[many] - per_word * many, per_word

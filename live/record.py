@@ -70,6 +70,7 @@ class ExchangeRecorder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
+            # "x": never over an older recording
             self._file = self.path.open("x", encoding="utf-8")
         except OSError as error:
             raise LiveError(f"{path}: cannot be recorded to ({error.strerror}); name a new file") from None
@@ -93,6 +94,7 @@ class ExchangeRecorder:
     def _line(self, event: dict[str, Any]) -> None:
         text = json.dumps(event, separators=(",", ":"), ensure_ascii=True) + "\n"
         with self._lock:
+            # a thread may still be reading when the file is closed; that is no error of the measurement
             if self._file.closed or self._written + len(text) > MAX_FILE_BYTES:
                 return
             self._written += len(text)

@@ -31,6 +31,7 @@ class ObservedRecovery:
     @property
     def is_over(self) -> bool:
         """Whether the next token has come."""
+        # the last phase is that the next token came, also where a phase had to be gone through again
         return bool(self.marks) and self.marks[-1][0] == PHASES[-1]
 
     @property
@@ -43,6 +44,7 @@ class ObservedRecovery:
         start_ns = self.fault_ns
         for phase, end_ns in self.marks:
             yield phase, start_ns, end_ns
+            # phases touch, so that their sum is the gap a reader of the text sees
             start_ns = end_ns
 
     def lines(self, sent_ns: int) -> Iterator[dict[str, Any]]:

@@ -65,6 +65,7 @@ class MeasurementSession:
         That endpoint bans the end of the text, so every reply
         has its full length; up to 1.0.71 it does not stream.
         """
+        # two lengths give the straight line from words to tokens; the second has the length of the runs
         for words in (FEW_WORDS, None):
             self._say("warming up")
             prompt, count = self.prompts.make(words)
@@ -76,6 +77,8 @@ class MeasurementSession:
         if self.bench:
             try:
                 return self._warm_reply(prompt)
+            # versions differ in what they offer, not in what they call themselves, so trying is the only
+            # way
             except (NotStreamed, NotOffered):
                 self.bench = False
         return self._warm_reply(prompt)
@@ -99,11 +102,13 @@ class MeasurementSession:
         started_ns, first = time.monotonic_ns(), self.instance.instance_id
         for run in range(self.work.runs):
             self._say(f"run {run + 1} of {self.work.runs}")
+            # before each run: somebody else may come at any time, and nobody can keep them out
             self._warn_of_others(writer, run)
             broken = self._run(writer, run, started_ns)
             self.runs_done += not broken
             if broken and not self._recovered(writer):
                 return
+            # the header names a placement; runs on another one belong into a file of their own
             if self.instance.instance_id != first and run + 1 < self.work.runs:
                 writer.warn(
                     f"stopped after run {run}: the layers lie elsewhere now ({self._layers()}), so further "
@@ -131,6 +136,7 @@ class MeasurementSession:
 
     def _run(self, writer: MeasurementWriter, run: int, started_ns: int) -> bool:
         """One run of all chats at once; True when a reply broke."""
+        # all chats leave together: one after the other, the first would have the cluster to itself
         barrier = threading.Barrier(self.work.concurrency)
         prompts = [self.prompts.make()[0] for _ in range(self.work.concurrency)]
         errors: list[BaseException] = []
@@ -143,6 +149,7 @@ class MeasurementSession:
                 self._one(writer, run, number, prompts[number], barrier, started_ns)
             except BaseException as error:  # handed to the main thread, which knows what to do
                 errors.append(error)
+                # the others must not wait for one that will not come
                 barrier.abort()
             finally:
                 over[number].set()
@@ -163,6 +170,7 @@ class MeasurementSession:
 
     def _stop(self, over: Sequence[threading.Event]) -> None:
         """Call off what still runs, and wait for it to write down how far it came."""
+        # an ordinary end needs no calling off, which would mark replies as aborted
         if not all(each.is_set() for each in over):
             self._abort.set()
             for each in over:
@@ -256,6 +264,7 @@ class MeasurementSession:
                 cached_tokens=reply.cached_tokens,
                 completion_tokens=reply.completion_tokens,
                 engine_stats=reply.stats,
+                # the end of the prompt is what matters; a long prompt has hundreds of pieces
                 prefill=reply.prefill[-3:],
             )
 
@@ -273,6 +282,7 @@ class MeasurementSession:
                 f"{len(reply.tokens)} tokens arrived, the engine counts {reply.completion_tokens}: it keeps "
                 "some to itself (thinking marks), so gaps hold more than one token"
             )
+        # a quarter is more than the chat template, which every prompt shares
         if reply.prompt_tokens and reply.cached_tokens > 0.25 * reply.prompt_tokens:
             texts.append(
                 f"{reply.cached_tokens} of {reply.prompt_tokens} prompt tokens came from the prefix cache: "

@@ -41,6 +41,7 @@ class SteadyState:
     @property
     def exo_bench_tokens_per_s(self) -> float:
         """What EXO-bench prints as gen_tps: the best request's rate times the concurrency."""
+        # the best and not the mean: so EXO-bench defines it, and only then can the two be compared
         return max(self.per_request) * self.concurrency
 
 

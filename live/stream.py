@@ -45,12 +45,14 @@ def sse_lines(chunks: Iterable[bytes], max_bytes: int = MAX_LINE_BYTES) -> Itera
     for chunk in chunks:
         rest += chunk
         if b"\n" in chunk:
+            # whole lines only: a packet ends anywhere, also inside a character
             *lines, last = rest.split(b"\n")
             for line in lines:
                 if len(line) > max_bytes:
                     raise ValueError(f"a line of {len(line)} bytes")
                 yield bytes(line.removesuffix(b"\r"))
             rest = last
+        # a line that never ends must not grow for ever
         if len(rest) > max_bytes:
             raise ValueError(f"a line of more than {max_bytes} bytes")
 
@@ -73,12 +75,14 @@ def read_reply(
     tell = on_progress or (lambda _: None)
     try:
         for line in sse_lines(chunks):
+            # what one line added tells what kind of progress it was
             before = len(reply.tokens), len(reply.prefill)
             _take_line(reply, line, now_ns() - reply.sent_ns)
             if len(reply.tokens) > before[0] and _is_filler(reply, rules):
                 reply.tokens.pop()
                 reply.empty_events += 1
             if len(reply.tokens) > before[0]:
+                # an engine that ignores max_tokens would fill the memory of whoever listens
                 if len(reply.tokens) > rules.max_tokens + SLACK_TOKENS:
                     raise ValueError(f"more than the {rules.max_tokens} tokens asked for")
                 tell("token")
@@ -88,6 +92,7 @@ def read_reply(
                 tell("prefill")
             if reply.finish_reason is not None:
                 tell("finish")
+            # [DONE] is the end, whether or not the connection closes: legacy EXO sends none and just closes
             if reply.done:
                 break
     except ValueError as error:
@@ -115,6 +120,7 @@ def _take_line(reply: StreamedReply, line: bytes, t_ns: int) -> None:
         _take_comment(reply, rest.strip(), t_ns)
     elif name == b"data":
         _take_data(reply, rest.strip(), t_ns)
+    # fields of the format that carry nothing for us; anything else is no such stream
     elif name not in (b"event", b"id", b"retry"):
         raise ValueError(f"a line that is no server-sent event: {line[:60]!r}")
 
@@ -156,6 +162,7 @@ def _take_data(reply: StreamedReply, data: bytes, t_ns: int) -> None:
 def _take_choice(reply: StreamedReply, choice: dict[str, Any], t_ns: int) -> None:
     """One token; an empty text counts too, as not every token completes a character."""
     delta = _mapping(choice.get("delta") or {})
+    # thinking text comes in a field of its own, and takes time like any other token
     text = delta.get("content") or delta.get("reasoning_content") or ""
     if not isinstance(text, str):
         raise ValueError(f"a token that is no text: {str(text)[:60]!r}")

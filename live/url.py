@@ -22,6 +22,7 @@ def base_urls(cluster: str) -> tuple[str, ...]:
     ('http://10.0.0.7:52415', 'http://macbook.local:8000')
     """
     parts = [part.strip() for part in cluster.split(",")]
+    # the first address speaks for the others: nobody repeats the scheme after each comma
     scheme = parts[0].partition("://")[0] if "://" in parts[0] else "exo"
     return tuple(_base_url(part if "://" in part else f"{scheme}://{part}") for part in parts)
 
@@ -45,6 +46,7 @@ def _base_url(address: str) -> str:
         raise LiveError(f"{address!r}: {url.scheme}:// is not known; write exo://host:{API_PORT}")
     if not host or any(not (part.isascii() and part.isprintable()) or part in ' "<>\\^`{|}' for part in host):
         raise LiveError(f"{address!r} names no host; write exo://host:{API_PORT}")
+    # they would end up in files and messages
     if url.username is not None or url.password is not None:
         raise LiveError(
             "an address must not hold a user name or password: EXO has none; write exo://host:port"

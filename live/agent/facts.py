@@ -98,6 +98,7 @@ class DeviceFacts:
         """Read what another agent sent; unknown keys are
         left out. Raises ValueError for what cannot be facts.
         """
+        # an agent of another version may know more than we do
         known = {key: value for key, value in values.items() if key in {item.name for item in fields(cls)}}
         try:
             if isinstance(known.get("wifi"), dict):
@@ -168,10 +169,12 @@ def link_kind_of(interface: str, *, wireless: bool = False, port: str = "") -> s
     """
     if not interface:
         return "unknown"
+    # first of all: whatever lies below it, a tunnel is what our packets meet
     if interface.startswith(VPN_NAMES):
         return "vpn"
     if wireless or port == "Wi-Fi" or interface.startswith(("wl", "swlan", "ap")):
         return "wifi"
+    # macOS joins Thunderbolt ports to a bridge and routes through that
     if "Thunderbolt" in port or interface.startswith(("thunderbolt", "tb", "bridge")):
         return "thunderbolt"
     if "iPhone" in port or interface.startswith(("usb", "rndis", "enx")):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 __all__ = ["Guard"]
 
+# enough for a person who starts commands; a link matrix is given its knocks back
 BURST = 20.0
 PER_S = 2.0
 SOURCES = 1024
@@ -52,6 +53,7 @@ class Guard:
     def _store(self, address: str, left: float) -> None:
         key = _source(address)
         self._left[key] = (left, self._clock())
+        # the source that was quiet for longest is forgotten first
         self._left.move_to_end(key)
         if len(self._left) > self._sources:
             self._left.popitem(last=False)

@@ -127,6 +127,7 @@ def _peers(addresses: Sequence[Address], token: str, links_warnings: list[str]) 
             continue
         taken = {peer.name for peer in found}
         clean = _printable(facts.name)[:60] or "unnamed"
+        # two phones of one model call themselves alike, and a file needs names that differ
         name = next(name for name in _names(clean) if name not in taken)
         found.append(Peer(address, name, facts))
     if len(found) < 2:
@@ -171,6 +172,7 @@ def measure_links(
             progress(f"{peer.name}: memory and disk")
             links.speeds[peer.name] = _speed(peer, token, plan.speed_seconds)
             file.write("speed", device=peer.name, **links.speeds[peer.name])
+        # both directions: a link may be slow in one only, as a phone that sends is
         for source, sink in permutations(links.peers, 2):
             try:
                 with ask(*source.address, _key(token)) as session:
@@ -224,6 +226,7 @@ def _measure_link(
                 for rtt_ns in batch:
                     file.write("link", **where, rtt_ns=rtt_ns)
 
+    # idle first: a full link needs time to drain
     trips(loaded=False)
     progress(f"{source.name} -> {sink.name}: rate")
     session.send({"op": "rate", **to_sink, "seconds": plan.rate_seconds})

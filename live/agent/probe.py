@@ -44,6 +44,7 @@ def round_trips(
         if time.monotonic() >= batch_end_s:
             yield batch
             batch, batch_end_s = [], time.monotonic() + BATCH_S
+        # after the trip: the pause belongs between messages, as in a decoding ring
         if interval_s > 0:
             time.sleep(interval_s)
     yield batch
@@ -87,6 +88,7 @@ def push(connection: socket.socket, seconds: float, stopped: Callable[[], bool] 
         while time.monotonic() < end_s and not stopped():
             connection.sendall(block)
             sent += len(block)
+        # the end of the stream tells the far side to count and to answer
         connection.shutdown(socket.SHUT_WR)
     except OSError as error:
         raise WireError(f"connection lost: {error}") from error

@@ -69,6 +69,7 @@ def channel_mhz(channel: int, band_ghz: float | None = None) -> float:
     """
     if band_ghz == 6:
         return 5950.0 + 5 * channel
+    # Japan only, and out of the grid
     if channel == 14:
         return 2484.0
     return 2407.0 + 5 * channel if channel < 14 and band_ghz != 5 else 5000.0 + 5 * channel
@@ -76,6 +77,7 @@ def channel_mhz(channel: int, band_ghz: float | None = None) -> float:
 
 def wifi_iw(text: str, interface: str = "") -> Wifi | None:
     """`iw dev IF link`."""
+    # "Not connected." otherwise, or nothing where the interface is no radio
     if "Connected to" not in text:
         return None
     return Wifi(
@@ -97,6 +99,7 @@ def wifi_nmcli(text: str, interface: str = "") -> Wifi | None:
 
     Its signal is a percentage: dBm = percent / 2 - 100, the usual rule of thumb, hence a rough figure.
     """
+    # terse output (-t) is the same in every language
     match = re.search(r"^\*:(\d+) MHz:([\d.]+) Mbit/s:(\d+)", text, re.MULTILINE)
     if not match:
         return None
@@ -130,6 +133,7 @@ def wifi_system_profiler(text: str, interface: str = "") -> Wifi | None:
     current network, not the neighbours that follow it.
     """
     _, found, current = text.partition("Current Network Information:")
+    # a neighbour's channel would be taken for our own
     current = current.partition("Other Local Wi-Fi Networks:")[0]
     channel = re.search(r"Channel: (\d+)(?: \((\d)(?:\.\d)?GHz)?", current)
     if not found or not channel:
@@ -170,6 +174,7 @@ def battery_termux(text: str) -> tuple[PowerState, float | None]:
     """`termux-battery-status`: power, and the battery's temperature (degrees Celsius)."""
     answer = _termux(text)
     plugged = answer.get("plugged")
+    # anything else is a kind of charger: AC, USB, wireless
     on_battery = plugged == "UNPLUGGED" if isinstance(plugged, str) else None
     return PowerState(on_battery, _float(answer.get("percentage"))), _float(answer.get("temperature"))
 
@@ -182,6 +187,7 @@ def battery_macos(text: str) -> PowerState:
 
 def saver_macos(text: str) -> bool | None:
     """`pmset -g`: low power mode."""
+    # older systems say lowpowermode, newer ones powermode
     value = _number(r"^\s*(?:lowpowermode|powermode)\s+(\d)", text)
     return None if value is None else value == 1
 

@@ -90,6 +90,7 @@ class Agent:
                 if self._closing.wait(0.05):
                     return
                 continue
+            # before a thread is started: a flood must cost next to nothing
             if not self._guard.admit(source[0]) or not self._handshakes.acquire(blocking=False):
                 connection.close()
                 continue
@@ -106,8 +107,10 @@ class Agent:
                 session = answer(connection, self._duties.token, self._seen)
             finally:
                 self._handshakes.release()
+            # whoever has the token may come as often as it likes
             self._guard.forgive(source)
             if not self._sessions.acquire(blocking=False):
+                # only now, to somebody with the token: strangers hear nothing at all
                 session.send({"error": f"busy: {SESSIONS} sessions are open"})
                 return
             self._open.add(connection)

@@ -26,6 +26,7 @@ def memory_copy(
     bandwidth = 2 * bytes copied / time; once with one thread, once with all (at most 8). It is a lower bound
     of what a GPU sees: CPU cores alone seldom reach the limit of the memory of an Apple chip.
     """
+    # at most eight: two blocks for each are enough to ask of a phone
     count = min(threads or os.cpu_count() or 1, 8)
     return {
         "one_thread_bytes_per_s": _copy_rate(1, seconds / 2, size_bytes),

@@ -114,7 +114,9 @@ class AgentConnection:
     def __init__(self, connection: socket.socket, key: bytes, *, asking: bool) -> None:
         self.connection = connection
         self._key = key
+        # the direction is part of the code: a message cannot be sent back to whoever made it
         self._out, self._in = (b"a", b"b") if asking else (b"b", b"a")
+        # an asker gets batches of samples, an agent only short questions
         self._limit_bytes = REPLY_LIMIT_BYTES if asking else REQUEST_LIMIT_BYTES
         self._sent = self._received = 0
 
@@ -129,6 +131,7 @@ class AgentConnection:
         """Wait up to `timeout_s` for the next message; raises WireError for silence, forgery and nonsense."""
         deadline_s = time.monotonic() + timeout_s
         (length,) = struct.unpack(">I", recv_exact(self.connection, 4, deadline_s))
+        # before a byte of it is taken: the length comes from whoever is at the other end
         if length > self._limit_bytes:
             raise WireError(f"a message of {length} bytes; at most {self._limit_bytes} are taken")
         payload = recv_exact(self.connection, length, deadline_s)
@@ -137,6 +140,7 @@ class AgentConnection:
             code, _mac(self._key, self._in, struct.pack(">Q", self._received), payload)
         ):
             raise WireError("a message that was changed on the way or replayed")
+        # counted only when it verified, so that a forged message does not shift the numbers
         self._received += 1
         try:
             message = json.loads(payload)
@@ -195,6 +199,7 @@ def answer(
     theirs, code = knock[len(MAGIC) : -MAC_BYTES], knock[-MAC_BYTES:]
     if not knock.startswith(MAGIC) or not hmac.compare_digest(code, _mac(token, b"knock", theirs)):
         raise WireError("a knock without the token")
+    # after the code, or strangers could fill the memory of knocks
     if not seen.first_time(theirs):
         raise WireError("a knock that was heard before")
     mine = secrets.token_bytes(NONCE_BYTES)
@@ -220,5 +225,6 @@ class NonceCache:
             return False
         self._nonces[nonce] = None
         if len(self._nonces) > self._size:
+            # the oldest goes: a dictionary keeps the order of insertion
             self._nonces.pop(next(iter(self._nonces)), None)
         return True

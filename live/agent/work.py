@@ -76,6 +76,7 @@ def _peer(request: dict[str, Any]) -> tuple[str, int]:
 
 @contextmanager
 def _alone(duties: Duties) -> Iterator[None]:
+    # refused and not queued: the asker would measure its own waiting
     if not duties.alone.acquire(blocking=False):
         raise OperationRefused("busy with another measurement; ask again when it is over")
     try:
@@ -155,6 +156,7 @@ def _load(duties: Duties, request: dict[str, Any], seconds: float) -> Iterator[N
     """Fill the link to the peer while the caller measures; what bufferbloat does to a token is to be seen."""
     over = threading.Event()
     with _open(duties, request, {"op": "sink", "seconds": seconds}) as peer:
+        # in a thread of its own, while round trips run over the same link
         worker = threading.Thread(
             target=_push_quietly, args=(peer, seconds + probe.ANSWER_S, over), daemon=True
         )

@@ -105,6 +105,7 @@ def parse(packet: bytes) -> Hello | WhatsUp | None:
     if packet[:4] == b"EXO\x00" and len(packet) == 20:
         return Hello(packet[4:12], packet[12:20])
     if packet[:4] == b"EXO\x01" and len(packet) == 30:
+        # zenoh writes the number backwards; EXO shows it without leading zeros
         number = int.from_bytes(packet[12:28], "little")
         return (
             WhatsUp(packet[4:12], f"{number:x}", int.from_bytes(packet[28:30], "little")) if number else None
@@ -167,6 +168,7 @@ def seek(
             for key, _ in ready.select(min(next_s, end_s) - now_s):
                 known = len(spaces)
                 _receive(key.fileobj, heard, spaces, nonces)  # type: ignore[arg-type]
+                # a namespace that was just heard is greeted at once, not a second later
                 next_s = next_s if len(spaces) == known else time.monotonic()
     return heard
 
@@ -181,6 +183,7 @@ def _greet(
     if len(nonces) > 64:
         nonces.clear()  # answers come within milliseconds
     for space in spaces:
+        # a fresh one each time: an answer to an older question may be of a node that has left
         nonce = secrets.token_bytes(8)
         nonces.add(nonce)
         for target in targets:

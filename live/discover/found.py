@@ -82,6 +82,7 @@ def merge(sightings: Iterable[FoundDevice]) -> tuple[FoundDevice, ...]:
 
 def _row_of(sighting: FoundDevice, rows: list[FoundDevice]) -> int | None:
     if sighting.node_id:
+        # an id decides alone: a device with two addresses is one, two devices behind one address are two
         same = [index for index, row in enumerate(rows) if row.node_id == sighting.node_id]
         return same[0] if same else None
     wanted = {_plain(address) for address in sighting.addresses}
@@ -98,6 +99,7 @@ def _plain(address: str) -> str:
 def _join(row: FoundDevice, more: FoundDevice) -> FoundDevice:
     """What `row` knows, completed by `more`."""
     better_link = SPECIFIC.get(more.link_kind, 1) > SPECIFIC.get(row.link_kind, 1)
+    # our agent runs beside EXO, and EXO is what the table is about
     program = row.generation if row.generation not in ("", AGENT) else more.generation or row.generation
     return replace(
         row,

@@ -59,6 +59,7 @@ def probe(host: str, port: int = API_PORT, get: Get = get) -> Probe:
     """Find out what runs at host:port. Never raises: the outcome tells."""
     try:
         reply = get(host, port, "/node_id")
+        # the one path that all of 1.x has and legacy has not
         node_id = _node_id(reply)
         if node_id:
             return _exo(host, port, node_id, reply, get)
@@ -154,5 +155,6 @@ def probe_all(
     unique = list(dict.fromkeys(hosts))
     if not unique:
         return ()
+    # a silent host takes its whole deadline, so they must not queue
     with ThreadPoolExecutor(max_workers=min(16, len(unique)), thread_name_prefix="probe") as pool:
         return tuple(pool.map(lambda host: probe(*host), unique))

@@ -23,6 +23,7 @@ MIB = 2.0**20
 
 def parse(packet: bytes, source: str) -> FoundDevice | None:
     """The node that sent `packet` from address `source`, or None for anything else."""
+    # one byte more was asked for than is allowed, so that a longer one shows
     if len(packet) > MAX_DATAGRAM_BYTES:
         return None
     try:

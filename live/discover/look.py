@@ -132,6 +132,7 @@ def discover(options: Options = Options(), sources: Sources = Sources()) -> Disc
         legacy = pool.submit(sources.legacy, options.seconds)
         announced = pool.submit(sources.announced, options.seconds)
         probed = pool.submit(sources.probe, [*named, *own])
+        # each source for itself: a port that is taken must not hide what the others saw
         heard = _result(multicast.result, Heard(), "EXO multicast", faults)
         none: tuple[FoundDevice, ...] = ()
         broadcast = _result(legacy.result, none, f"legacy broadcast (UDP {legacy_udp.PORT})", faults)
@@ -172,4 +173,5 @@ def _further(rows: Sequence[FoundDevice], asked: Sequence[Probe]) -> list[Host]:
             continue
         usable = [address for address in row.addresses if ":" not in address and is_local(address)]
         hosts.extend((address, API_PORT) for address in usable[:1] if address not in done)
+    # announcements are unsigned: a flood of them must not make us ask the whole network
     return list(dict.fromkeys(hosts))[:MAX_ASKED]

@@ -34,8 +34,8 @@ class Announced:
 def parse_dnsaddr(text: str) -> tuple[str, int, str] | None:
     """Address, port and peer id of one TXT string of libp2p's mDNS, or None.
 
-    >>>
-    parse_dnsaddr("dnsaddr=/ip4/10.0.0.5/tcp/4001/p2p/12D3KooWE3AwZFT9zEWDUxhya62hmvEbRxYBWaosn7Kiqw5wsu73")[:2]
+    >>> peer = "12D3KooWE3AwZFT9zEWDUxhya62hmvEbRxYBWaosn7Kiqw5wsu73"
+    >>> parse_dnsaddr(f"dnsaddr=/ip4/10.0.0.5/tcp/4001/p2p/{peer}")[:2]
     ('10.0.0.5', 4001)
     """
     match = DNSADDR.match(text)
@@ -45,6 +45,7 @@ def parse_dnsaddr(text: str) -> tuple[str, int, str] | None:
         address = ipaddress.ip_address(match[2])
     except ValueError:
         return None
+    # the text says 4 or 6 itself; where that is wrong, it was not libp2p that wrote it
     return (str(address), int(match[3]), match[4]) if address.version == int(match[1]) else None
 
 
@@ -99,6 +100,7 @@ class _Names:
 
     def remove_service(self, _: Any, kind: str, name: str) -> None:
         """A service said goodbye."""
+        # a device that said goodbye is not in the table, though it was there a second ago
         self.names[kind].discard(name)
 
 

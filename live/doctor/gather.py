@@ -124,6 +124,7 @@ def gather(
         except LiveError as error:
             silent.append((address, str(error)))
     targets = [probe.host for probe in discovery.probes if probe.found] + [address for address, _ in agents]
+    # IPv4 only, and not endless: each costs a look into the routing table
     targets += [address for found in discovery.found for address in found.addresses if ":" not in address][
         :32
     ]

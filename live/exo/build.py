@@ -40,6 +40,7 @@ def build_instance(
     n_layers = template.shards[0].n_layers
     _check(layers, n_layers, state)
     nodes = [node for node, _, _ in layers]
+    # fresh ids: those of the template may be in use, and EXO never forgets one
     runners = {node: str(uuid4()) for node in nodes}
     outer_tag, body = _sole(template.raw)
     assigned = body.get("shardAssignments", body.get("shard_assignments"))
@@ -76,6 +77,7 @@ def _hosts(
     body: Mapping[str, Any], nodes: Sequence[str], state: ClusterState, port: int, camel: bool
 ) -> dict[str, Any]:
     """Who reaches whom where: per node since 1.0.61, one list for all before."""
+    # the form of the template decides, not a version number
     if "hosts" in body:
         return {
             "hosts": [
@@ -114,6 +116,7 @@ def ring_address(state: ClusterState, source: str, sink: str) -> str:
 
     def rank(entry: tuple[str, str]) -> tuple[bool, int]:
         ip, kind = entry
+        # EXO listens on IPv4; an IPv6 address is better than none
         return ":" in ip, KINDS.index(kind) if kind in KINDS else len(KINDS)
 
     return min(found, key=rank)[0]

@@ -104,6 +104,7 @@ class _Supervisor:
             self.most_s = max(self.timeouts.patience * idle_s, self.allowed_s)
         elif kind == "finish":
             self.allowed_s = self.timeouts.finish_s
+            # after the last token nothing is missing: an open connection just ends by its own time
             self.watch.on_deadline = None
         self.watch.extend(self.allowed_s)
 
@@ -111,6 +112,7 @@ class _Supervisor:
         """Look into a silence: more seconds when the cluster seems well, else raise the error that fits."""
         silent_s = (time.monotonic_ns() - self.heard_ns) / 1e9
         found = self.why() if self.why else Diagnosis(False, False, "and nobody says why")
+        # a long prompt of somebody else looks like this, and must not break the reply
         if found.healthy and silent_s < self.most_s:
             # a state can have 161 kB (recorded), so looks become rarer as a silence grows
             return self.allowed_s if self.again_s is None else max(self.again_s, silent_s / 10)
@@ -174,6 +176,7 @@ class _Stamp:
             yield chunk
 
     def __call__(self) -> int:
+        # a replaced transport (tests, recordings) has no socket to watch
         return self._watch.read_ns or self._handed_ns
 
 

@@ -100,6 +100,7 @@ class ExoClient(ExoReader):
         try:
             self.http.json("POST", "/instance", within_s=self.timeouts.answer_s, body={"instance": raw})
         except RequestRefused as error:
+            # refused, so there is nothing of ours to delete
             self.owned.forget(instance.instance_id)
             raise PlacementRefused(f"EXO refuses the instance: {error}") from None
         self._wait_for(
@@ -117,8 +118,10 @@ class ExoClient(ExoReader):
         others place the same model at the same moment none is taken for ours.
         """
         self.placement(model_id, min_nodes=min_nodes, sharding=sharding, meta=meta)
+        # EXO does not say which instance it made: the one that was not there before is ours
         before = set(self.state().instances)
         body = {"model_id": model_id, "sharding": sharding, "instance_meta": meta, "min_nodes": min_nodes}
+        # an interrupt between asking and seeing it must not leave it behind
         self.owned.expect(model_id, before)
         self.http.json("POST", "/place_instance", within_s=self.timeouts.answer_s, body=body)
 
@@ -177,6 +180,7 @@ class ExoClient(ExoReader):
             now = _describe(state, found)
             if state.is_ready(found):
                 return state
+            # loading takes minutes with a look four times a second; only what changes is worth a line
             if now != shown and on_change:
                 on_change(now)
             shown = now
@@ -204,6 +208,7 @@ class ExoClient(ExoReader):
             )
         self.owned.delete(instance_id)
         deadline = time.monotonic() + self.timeouts.appear_s
+        # the answer to a deletion only says that the command was received
         while instance_id in self.state().instances and time.monotonic() < deadline:
             time.sleep(self.timeouts.poll_s)
 
@@ -233,6 +238,7 @@ class ExoClient(ExoReader):
         open (exo-explore/exo, utils_mlx.py: assistant prefilling). `client` says when to look into silences,
         default: `timeouts` alone. Raises a BrokenReply with the tokens so far when the stream ends early.
         """
+        # the state of a moment ago does: a look before each chat would cost it its first milliseconds
         before = self._last_state or self.state()
         turns = [{"role": "user", "content": prompt}]
         turns += [{"role": "assistant", "content": received}] if received else []
@@ -246,6 +252,7 @@ class ExoClient(ExoReader):
             key: value for key, value in (("temperature", temperature), ("seed", seed)) if value is not None
         }
         if bench:
+            # a prompt that was computed before would make the first token too early
             body["use_prefix_cache"] = False
         of_model = (one.instance_id for one in before.instances.values() if one.model_id == model_id)
         silent_s = client.probe + self.timeouts.report_s if client else SILENT_S

@@ -70,6 +70,7 @@ def compare(
 
     A node counts as lost once it has not reported for `silent_s`, or others have given up reaching it.
     """
+    # events are numbered by the master: a smaller number is another master, which began anew
     if now.event_index < before.event_index:
         return Diagnosis(
             False,
@@ -79,6 +80,7 @@ def compare(
             "and all instances are gone; place the model again",
         )
     instance = now.instances.get(instance_id or "") or (before.instances.get(instance_id or ""))
+    # nobody told which instance serves, so nothing can be said of it
     if instance is None:
         return None
     if instance.instance_id not in now.instances:
@@ -107,6 +109,7 @@ def _lost_nodes(
     now: ClusterState, before: ClusterState, instance: StateInstance, limit_s: float
 ) -> list[str]:
     """Nodes of the instance that left, went silent, or that others no longer reach."""
+    # reports are compared with each other and not with our clock, which may differ by minutes
     newest = max((node.last_seen for node in now.nodes if node.last_seen), default=None)
     lost = []
     for shard in instance.shards:
@@ -116,6 +119,7 @@ def _lost_nodes(
             continue
         silent_s = (newest - node.last_seen).total_seconds() if newest and node.last_seen else 0.0
         alive = {other.node_id for other in now.nodes}
+        # only who reached it before and lives now: a node that never did proves nothing
         unreached = (_sources(before, shard.node_id) - _sources(now, shard.node_id)) & alive
         if silent_s > limit_s:
             lost.append(f"{name} has been silent for {silent_s:.0f} s")

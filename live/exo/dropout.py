@@ -83,6 +83,7 @@ def exo_dropout(
     chosen = options or MeasureOptions()
     _check_cluster(cluster_urls, device, chosen, transport, timeouts)
     plug = _DeviceRemoval(device, at_token, command, say)
+    # one reply, for a device can be taken away once
     work = scenario.workload.model_copy(update={"runs": 1, "concurrency": 1})
     fault = {"device": device, "at_token": at_token, "how": command or "by hand, when asked"}
     done = measure_exo(
@@ -98,6 +99,7 @@ def exo_dropout(
     if done.failures:
         raise LiveError(f"{done.failures[0]}; what came is in {done.path}")
     found = read_measurement(out)
+    # nothing broke means that the figures show nothing, so it is an error and not a result
     if not done.recoveries:
         held = ", ".join(shard.device for shard in found.provenance.placement)
         raise LiveError(
@@ -127,6 +129,7 @@ def _check_cluster(
     """The device is there, and is not the only one that we could talk to."""
     client, state = connect(urls, transport, timeouts)
     node_id = match_devices([device], state.nodes, options.device_map)[device]
+    # whoever is asked about the loss must survive it
     if node_id == client.node_id() and len(urls) == 1:
         raise LiveError(
             f"{device} is the node at {client.base_url}, the only address given: without it nobody would be "
@@ -156,6 +159,7 @@ class _DeviceRemoval:
             self.say(f"take {self.device} away now: pull its plug, or stop EXO on it; watching the reply")
             return
         self.say(f"token {self.at_token}: {self.command}")
+        # in a thread: tokens that come while the command runs must be stamped in time
         self._thread = threading.Thread(target=self._run, args=(self.command,), daemon=True)
         self._thread.start()
 
@@ -164,6 +168,7 @@ class _DeviceRemoval:
         try:
             done = subprocess.run(
                 command,
+                # the line is the user's own, with their pipes and variables
                 shell=True,
                 capture_output=True,
                 text=True,

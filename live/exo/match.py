@@ -52,6 +52,7 @@ def match_devices(
             for node in nodes
             if normalise(wanted) in (normalise(node.name), normalise(names[node.node_id]))
             or node.node_id == wanted
+            # an id may be shortened, but not so far that it fits by chance
             or (len(wanted) >= 6 and node.node_id.startswith(wanted))
         ]
         if len(hits) == 1:

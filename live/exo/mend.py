@@ -72,6 +72,7 @@ class _Talk:
         # a part of a character, which no text can hold
         while self.reply.tokens and not self.reply.tokens[-1].text:
             self.reply.tokens.pop()
+        # a fresh one per request: what breaks now must not touch what has come
         self.part = StreamedReply()
         return self.reply.text
 
@@ -82,6 +83,7 @@ class _Talk:
             read = [t for t, processed, total in self.part.prefill if processed >= total]
             self.recoveries[-1].end("prefill", self.part.sent_ns + read[-1] if read else at_ns)
             self.recoveries[-1].end("resume", at_ns)
+        # tokens without text were given back to nobody, so the engine makes them again
         if number < self.heard:
             return
         self.heard = number + 1
@@ -170,6 +172,7 @@ class Mender:
     ) -> None:
         """Ask until the reply is whole."""
         while True:
+            # before asking: a break after this look is new, one before it may be mended already
             known = len(self._mended)
             try:
                 self._ask(talk, prompt, bench, temperature, off)
@@ -180,6 +183,7 @@ class Mender:
                 if not talk.recoveries or talk.recoveries[-1].is_over:
                     raise
                 cause = error
+            # all tokens are there: a lost last packet is no reason to move the model
             if len(talk.reply.tokens) >= talk.wanted and talk.reply.tokens[-1].text:
                 return  # only the stream's end was lost
             self._mend(talk, cause, known, off)
@@ -205,10 +209,12 @@ class Mender:
             )
         except BrokenReply as error:
             talk.join()
+            # the user wants all that came, not what the last request brought
             error.reply, error.tokens_received = talk.reply, talk.heard
             raise
         talk.join()
         if talk.recoveries:
+            # the engine counted the last part only
             talk.reply.usage, talk.reply.stats = {}, {}
 
     def _mend(self, talk: _Talk, cause: LiveError, known: int, off: threading.Event) -> None:
@@ -232,12 +238,14 @@ class Mender:
 
     def _once(self, recovery: ObservedRecovery, cause: LiveError, known: int, bounds: Bounds) -> None:
         """Mend, unless another chat has done so since this one asked."""
+        # several chats break together; the first one here mends for all
         if len(self._mended) == known:
             self._moving.recover(recovery, cause, bounds)
             self._mended.append(recovery)
             return
         other = self._mended[-1]
         noticed_ns = recovery.marks[-1][1]
+        # this chat waited for the recovery of another: the same loss, seen from here
         recovery.devices, recovery.layers = other.devices, dict(other.layers)
         for phase, end_ns in list(other.marks):
             if phase not in ("detect", "prefill", "resume") and end_ns > noticed_ns:

@@ -67,6 +67,7 @@ class Moving:
     def __post_init__(self) -> None:
         self.spec = self.scenario.recovery or RecoverySpec()
         self.quiet_s = self.spec.probe + self.client.timeouts.report_s
+        # what was normal: losses are told by comparing with it
         self.before = self.client.state()
         self.trouble = ""
         self._placer = Placer(self.scenario)
@@ -111,6 +112,7 @@ class Moving:
             except (Unreachable, RequestRefused) as error:
                 bounds.waiting_for = f"an answer ({error})"
             if self.urls:
+                # the node that we talk to may be the one that was lost
                 self._turn = (self._turn + 1) % len(self.urls)
                 self.client.turn_to(self.urls[self._turn])
             bounds.pause(self.client.timeouts.poll_s)
@@ -120,6 +122,7 @@ class Moving:
         EXO mends it, or nothing is broken but the one reply.
         """
         found = compare(self._look(bounds), self.before, self.instance.instance_id, self.quiet_s)
+        # EXO restarts runners on living nodes by itself, and never anything after the loss of one
         if found is not None and (found.is_node_lost or found.master_lost):
             return False
         state, alive = self._settle(Presence(self.quiet_s), bounds)
@@ -146,6 +149,7 @@ class Moving:
         """The state once it is clear who is there, and the nodes that are."""
         while True:
             state = self._look(bounds)
+            # a new master numbers from the beginning and knows nobody yet: wait for those we know
             if state.event_index < self.before.event_index:
                 presence.expected = self._nodes()
             presence.note(state)
@@ -181,6 +185,7 @@ class Moving:
             self.client.owned.forget(old)
         elif self._was_ours and now_s - self._deleted_s > self.client.timeouts.look_again_s:
             self._deleted_s = now_s
+            # a deletion that was accepted by a dying master is forgotten with it, so it is asked for again
             if not self.client.owned.has(old):
                 self.client.owned.add(old)
             try:
@@ -245,10 +250,12 @@ class Moving:
             return None
         if not isinstance(placed, Placed):
             raise PlacementError(placed.reason)
+        # another model than the scenario says: its layers would be cut at the wrong places
         return placed if placed.job.model.layers == self.instance.shards[0].n_layers else None
 
     def _template(self) -> StateInstance:
         """What to build the new instance like: the old one, unless we cannot build its kind."""
+        # other kinds carry addresses of their own form that we do not know how to write
         is_ring = self.instance.meta == "MlxRing" and self.instance.shards[0].sharding == "Pipeline"
         return self.instance if is_ring else self.client.template(self.instance.model_id)
 
@@ -280,6 +287,7 @@ class Moving:
         now_s = time.monotonic()
         if isinstance(error, NotReachedYet):
             return
+        # since the first refusal of this round
         self._refused_s = self._refused_s or now_s
         if now_s - self._refused_s > self.client.timeouts.appear_s:
             raise PlacementError(str(error))
@@ -299,6 +307,7 @@ class Moving:
             if found is None:
                 self.trouble = self.trouble or "the instance vanished"
                 return False
+            # the slowest runner counts: a ring runs when its last member does
             stage = min(_stage(runner.status) for _, runner in state.runners_of(found))
             while phases and stage >= _stage(phases[0][1]):
                 recovery.end(phases.pop(0)[0])

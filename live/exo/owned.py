@@ -30,6 +30,7 @@ class Owned:
 
     def add(self, instance_id: str) -> None:
         """This instance is ours."""
+        # when it was made: how long a 404 may still mean that it is on its way
         self._ids[instance_id] = time.monotonic()
 
     def forget(self, instance_id: str) -> None:
@@ -93,6 +94,7 @@ class Owned:
                 found = self._client.state().instances.values()
                 new = [one for one in found if one.instance_id not in before and one.model_id == model_id]
                 if new:
+                    # two new ones: one may belong to somebody else, and is left alone
                     if len(new) == 1:
                         self.add(new[0].instance_id)
                     return

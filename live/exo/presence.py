@@ -48,6 +48,7 @@ class Presence:
         now_s = time.monotonic()
         if not self._seen or state.event_index < self._index:  # the first one, or that of a new master
             self._began_s, self._moved_s, self._stood = now_s, None, False
+            # what the master before knew proves nothing of now
             self._seen.clear()
         elif state.event_index > self._index:
             if now_s - (self._moved_s or self._began_s) > self.quiet_s:
@@ -66,6 +67,7 @@ class Presence:
         tells no reports, all, as long as the state moves on.
         """
         now_s = time.monotonic()
+        # versions before reports existed
         if not any(node.last_seen for node in state.nodes):
             return state.nodes if self._moved_s is not None and now_s - self._moved_s <= self.quiet_s else ()
         seen = ((node, self._seen.get(node.node_id)) for node in state.nodes)

@@ -83,6 +83,7 @@ def _device(
 ) -> DeviceProvenance:
     if node is None:
         return DeviceProvenance(name=name, chip="unknown", os="unknown")
+    # as others reach it: a device with a cable and a radio uses one of the two
     kinds = {kind for source in state.nodes for _, kind in state.addresses(source.node_id, node.node_id)} - {
         "unknown"
     }
@@ -107,6 +108,7 @@ def trimmed(state: ClusterState) -> dict[str, Any]:
     """The state without what grows for ever and tells
     nothing: downloads, finished tasks, dead runners, cards.
     """
+    # runners and tasks of the dead stay for ever, and a model card has hundreds of lines
     dropped = {"downloads", "tasks", "runners", "instances", "custom_model_cards", "node_profiles"}
     kept = {key: value for key, value in state.raw.items() if key not in dropped}
     kept["instances"] = {

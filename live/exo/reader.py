@@ -81,6 +81,7 @@ class ExoReader:
             "traces": "/v1/traces",
             "feature_flags": "/v1/feature-flags",
         }
+        # by asking: EXO reports the same version number in releases that differ
         return tuple(name for name, path in probes.items() if self._offers(path))
 
     def _offers(self, path: str) -> bool:
@@ -124,6 +125,7 @@ class ExoReader:
         """The same from `/instance/previews`, for a version without `/instance/placement`."""
         reasons = []
         for preview in self.previews(model_id):
+            # previews list every way of placing; only the one asked for counts
             if preview.get("sharding") != sharding or preview.get("instance_meta") != meta:
                 continue
             if preview.get("error"):

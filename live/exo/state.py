@@ -174,13 +174,17 @@ def parse_state(raw: Any) -> ClusterState:
         raise ApiChanged(
             "/state holds no instances and topology: is this EXO 1.x? (legacy EXO has no /state)"
         )
+    # the one number that moves as long as there is a master
     index = state.get("last_event_applied_idx")
     return ClusterState(
         nodes=tuple(_nodes(state)),
         edges=tuple(_edges(_dict(state, "topology").get("connections"))),
         instances={
-            found.instance_id: found for found in map(parse_instance, _dict(raw, "instances").values())
+            # from the raw state: an instance is posted back in the very casing in which it came
+            found.instance_id: found
+            for found in map(parse_instance, _dict(raw, "instances").values())
         },
+        # dead runners stay in the state for ever; whoever asks goes by the shards of an instance
         runners={key: _runner(value) for key, value in _dict(state, "runners").items()},
         busy_tasks=tuple(_busy(_dict(state, "tasks"))),
         event_index=index if isinstance(index, int) else -1,
@@ -213,6 +217,7 @@ def parse_instance(raw: Any) -> StateInstance:
         instance_id=str(body["instance_id"]),
         model_id=str(assigned.get("model_id", "")),
         meta=meta.removesuffix("Instance"),
+        # a mapping has no order, and the ring has: by rank
         shards=tuple(sorted(shards, key=lambda shard: shard.rank)),
         card=next((card for shard in shards_of.values() if (card := _card(shard))), {}),
         raw=raw,
@@ -254,6 +259,7 @@ def _node(node_id: str, state: dict[str, Any], profile: dict[str, Any]) -> State
     def part(key: str) -> dict[str, Any]:
         return _dict(_dict(state, key), node_id)
 
+    # the newer mapping wins where a version in between has both
     who = {**profile, **part("node_identities")}
     memory = part("node_memory") or _dict(profile, "memory")
     network = part("node_network").get("interfaces", profile.get("network_interfaces"))

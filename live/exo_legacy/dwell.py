@@ -69,9 +69,11 @@ class DwellPoller:
                 self.failures += 1
             else:
                 self._note((asked_ns + time.monotonic_ns()) // 2, active)
+            # a late answer shifts the rhythm: questions must not pile up
             due = max(due + self._period_s, time.monotonic())
             self._stop.wait(due - time.monotonic())
 
     def _note(self, t_ns: int, active: str | None) -> None:
+        # changes only: two hours at 120 questions per second would be a million entries
         if not self.changes or self.changes[-1][1] != active:
             self.changes.append((t_ns, active))

@@ -42,9 +42,12 @@ def answers(endpoint: str, timeout_s: float) -> bool:
     deadline_s = time.monotonic() + timeout_s
     try:
         with socket.create_connection((host, int(port)), timeout=timeout_s) as probe:
+            # the port alone proves nothing: a relay listens for a server that is gone, and a stopped
+            # process accepts
             probe.sendall(HELLO)
             received = b""
             while len(received) < REPLY_HEADER_BYTES:
+                # what is left of the whole, not a fresh time-out per packet
                 probe.settimeout(max(0.001, deadline_s - time.monotonic()))
                 part = probe.recv(REPLY_HEADER_BYTES)
                 if not part:
@@ -89,6 +92,7 @@ class BreakableCluster(LocalCluster):
         server = self._servers[name]
         if mode == "hang":
             self._stand_still(name)
+        # before the blow: what follows is already the recovery
         at_ns = time.monotonic_ns()
         if mode == "kill":
             server.process.kill()
@@ -114,6 +118,7 @@ class BreakableCluster(LocalCluster):
         )
         self._servers[name] = server
         self.lost.discard(name)
+        # the client knows the relay's port, and the new server has another one of its own
         self._relay.ask("lead", "led", port=int(self.endpoint(name).rpartition(":")[2]), to=port)
         self._slow_again(device, server.pid)
 
@@ -127,6 +132,7 @@ class BreakableCluster(LocalCluster):
 
     def release(self) -> None:
         """End the client's process: closed connections make the servers give their memory back."""
+        # llama.cpp cannot take a server out of a running context, so the whole process goes
         self._client.end()
         if self._client in self._children:
             self._children.remove(self._client)
@@ -137,6 +143,7 @@ class BreakableCluster(LocalCluster):
         """
         client, *servers = [device.name for device in self.plan.devices]
         names = [name for name in servers if asked is None or name in asked]
+        # together: a device that hangs costs its whole time-out, and several must not add up
         with ThreadPoolExecutor(max_workers=len(names) + 1) as pool:
             found = list(pool.map(lambda name: answers(self.endpoint(name), timeout_s), names))
         return (client, *(name for name, there in zip(names, found, strict=True) if there))
@@ -197,4 +204,5 @@ class BreakableCluster(LocalCluster):
         for name in self.lost:
             if (server := self._servers.get(name)) is not None and not server.has_ended():
                 server.process.kill()
+        # only then the ordinary way, which waits for each to leave by itself
         super().stop()

@@ -95,6 +95,7 @@ def _places(controller: str) -> Iterator[Path]:
         if kind == "cgroup" and controller not in options:
             continue
         own = point / _own_path(controller if kind == "cgroup" else None).lstrip("/")
+        # from the inside out: the nearest place counts this process's limits as well
         for place in (own, *own.parents):
             if place == point or point in place.parents:
                 yield place
@@ -108,6 +109,7 @@ def _make(controller: str, name: str, files: tuple[str, str]) -> Path | None:
             folder.mkdir()
         except OSError:
             continue
+        # a folder may be made and yet hold none of the files, where the controller is not delegated
         if any(os.access(folder / file, os.W_OK) for file in files):
             return folder
         folder.rmdir()

@@ -97,6 +97,7 @@ class Lifeline:
         """
         for line in sys.stdin:
             handle(json.loads(line))
+        # not sys.exit, which would end this thread alone while the main one computes in C++
         os._exit(0)
 
     def obey_aside(self, handle: Callable[[Event], None]) -> None:
@@ -117,6 +118,8 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            # a Ctrl-C in the terminal goes to the whole group: the parent alone decides what stops, and in
+            # which order
             start_new_session=True,
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -132,6 +135,7 @@ class Child:
         with self.process.stdout as lines:
             for line in lines:
                 self._events.put(json.loads(line))
+        # the end of its output, whatever the reason: whoever waits must not wait for ever
         self._events.put(None)
 
     def command(self, do: str, **fields: Any) -> None:
@@ -164,6 +168,7 @@ class Child:
                     f"{self.last_words()}"
                 )
             try:
+                # in slices, so that `watch` notices another process that has died
                 event = self._events.get(timeout=min(0.2, left_s))
             except queue.Empty:
                 continue
@@ -217,5 +222,6 @@ class Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
         self.process.wait()
+        # a grandchild may still hold the pipe, so the wait has an end
         self._listener.join(GOODBYE_S)
         self._log.close()

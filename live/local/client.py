@@ -36,11 +36,14 @@ class Generator:
         self._llama: Any = library.llama()
         self._llama.llama_backend_init()
         devices = [library.rpc_device(endpoint) for endpoint in endpoints]
+        # kept for as long as the model lives: llama.cpp reads the array, which ends with a null pointer
         self._kept = (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
         params = self._llama.llama_model_default_params()
         params.devices = ctypes.cast(self._kept, ctypes.c_void_p)
         # the output head counts as one more layer, after the last one
         params.n_gpu_layers = sum(layers) + 1 if layers else 0
+        # llama.cpp hands out layers by these shares from the first to the last; the head lands on the last
+        # server
         counts = [*layers[:-1], layers[-1] + 1] if layers else []
         self._split = (ctypes.c_float * self._llama.llama_max_devices())(*counts)
         params.tensor_split = self._split
@@ -70,6 +73,7 @@ class Generator:
 
     def step(self, tokens: list[int]) -> int:
         """Read `tokens` and return the likeliest next one; raises LiveError when the engine refuses."""
+        # longer than one batch is refused by the engine, not split
         for start in range(0, len(tokens), BATCH_TOKENS):
             part = tokens[start : start + BATCH_TOKENS]
             array = (ctypes.c_int32 * len(part))(*part)
@@ -94,6 +98,7 @@ def _generate(lifeline: Lifeline, generator: Generator, command: Event) -> None:
     """
     generator.forget()
     tokens, received = prompt(command["prompt_tokens"], command["seed"]), command.get("received", [])
+    # stamped before the first step and told at once: the parent writes it before any token
     lifeline.tell("request", sent_ns=time.monotonic_ns(), busy_ns=time.process_time_ns())
     if command.get("exact"):  # in steps, as these tokens were made: a batch is rounded differently
         for token in received:
@@ -110,6 +115,7 @@ def _generate(lifeline: Lifeline, generator: Generator, command: Event) -> None:
 def main() -> None:
     """Obey until the parent goes; a failure is told and ends the process."""
     lifeline, commands, generator = Lifeline(), queue.SimpleQueue[Event](), None
+    # the main thread belongs to llama.cpp; a command must be taken while it computes
     lifeline.obey_aside(commands.put)
     try:
         while True:

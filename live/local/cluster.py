@@ -91,6 +91,7 @@ class LocalCluster:
         """Start a child and let the guard know of it."""
         child = Child(name, f"live.local.{module}", *arguments)
         self._children.append(child)
+        # before anything else is done with it: a kill -9 of ours between the two would leave it running
         self._keep(pids=[child.pid])
         return child
 
@@ -100,6 +101,7 @@ class LocalCluster:
 
     def _start(self) -> None:
         plan = self.plan
+        # the first to live and the last to go, so that it knows every other process
         self._guard = Child("guard", "live.local.guard")
         client = plan.devices[0]
         if not self.endpoints:
@@ -110,6 +112,7 @@ class LocalCluster:
             )
         else:
             self._require_servers()
+        # after the servers: it connects to all of them while it loads, and aborts where one is missing
         self._client = self._child(client.name, "client")
         self._limit()
         self._client.command(
@@ -121,9 +124,11 @@ class LocalCluster:
             context=plan.context_tokens,
         )
         self._client.wait_for("loaded", LOAD_S, self.watch)
+        # real devices have their own speed; a client alone may be throttled as well
         if self._servers or not plan.links:
             self._slow_down()
         if self._servers:
+            # only now: the weights would take hours over a slow link, and loading is not what is measured
             self._relay.ask("shape", "shaping", on=True)
 
     def _start_server(self, name: str, threads: int) -> int:
@@ -138,6 +143,7 @@ class LocalCluster:
             except LiveError:
                 if not tries_left:
                     raise
+                # out of the list, so that `stop` does not end it a second time
                 self._children.remove(server)
                 server.end()
                 continue
@@ -152,6 +158,7 @@ class LocalCluster:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
             except OSError:
                 if server.has_ended():
+                    # no port will open any more, so the reason it gave is worth more than a time-out
                     server.next_event(1.0)  # raises with the reason that it gave
                 time.sleep(0.02)
             else:
@@ -193,6 +200,7 @@ class LocalCluster:
                 continue
             groups = self._groups[device.name] = make_groups(device.name)
             self._keep(folders=[str(folder) for folder in groups.folders])
+            # before the model is loaded: memory that was taken earlier is not charged to the group
             groups.take(self._processes()[device.name].pid)
             if device.memory_cap_bytes is not None:
                 permitted = groups.limit_memory(device.memory_cap_bytes)
@@ -206,6 +214,8 @@ class LocalCluster:
             if device.share == 1:
                 continue
             groups = self._groups[device.name]
+            # a quota is spent in one burst and refilled per period; a stage shorter than the tick never
+            # meets it
             if device.stage_s >= QUOTA_FROM_S and groups.limit_cpu(device.share * device.threads):
                 self.throttled_by[device.name] = "cgroup quota"
             else:
@@ -288,18 +298,22 @@ class LocalCluster:
         for flight in flights:
             if flight["source"] == client:
                 asked[flight["sink"]] = flight
+            # the first flight back answers the request; further ones belong to the same reply
             elif (request := asked.pop(flight["source"], None)) is not None:
                 delivered_ns = request["last_ns"] + request["imposed_ns"] + request["late_ns"]
                 service_s[flight["source"]] += (flight["sent_ns"] - delivered_ns) / 1e9
                 arrived_ns = flight["last_ns"] + flight["imposed_ns"] + flight["late_ns"]
                 away_s += (arrived_ns - request["last_ns"]) / 1e9
+        # without flights (real devices) nobody was watched, and an empty answer says so
         return {client: wall_s - away_s, **service_s} if flights or not self.plan.links else {}
 
     def stop(self) -> None:
         """Stop everything; safe to call twice."""
+        # in the order opposite to the start: the client goes first, so that no server breaks under it
         for child in reversed(self._children):
             child.end()
         self._children.clear()
         if self._guard is not None:
+            # without it the guard takes the closed pipe for our death, and kills what it knows
             self._guard.command("farewell")
             self._guard.end()

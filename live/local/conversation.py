@@ -130,6 +130,7 @@ class Conversation:
             try:
                 event = self.cluster.next_event(patience.left_s(), self.callbacks.waiting)
             except LiveError as error:
+                # a relay that died is our own fault, and no loss of a device: it must not be mended
                 self.cluster.watch_relay()
                 self._notice(reply, patience, error)
                 return False
@@ -164,6 +165,7 @@ class Conversation:
             last_ns = reply.times_ns[-1] if reply.times_ns else reply.sent_ns
             open_one = ObservedRecovery(reply.count, known[0][1] if known else last_ns)
             reply.recoveries.append(open_one)
+        # broken again before a token came: the same recovery goes on, unless nothing explains it
         elif self._is_hopeless(open_one, bool(known)):
             raise error
         open_one.end("detect" if not open_one.marks else "prefill")
@@ -197,9 +199,11 @@ class Conversation:
                 self.tell(f"again: {error}")
                 continue
             break
+        # whoever has no layer any more was lost, also where nobody struck it on purpose
         gone = before - set(self.layers)
         recovery.devices = tuple(dict.fromkeys((*recovery.devices, *sorted(gone))))
         if not recovery.devices:
+            # all were there: the client was impatient, and would be so again at the same token
             patience.leniency *= 2
 
     def _restart(self, recovery: ObservedRecovery, names: tuple[str, ...] | None = None) -> None:
@@ -227,6 +231,7 @@ class Conversation:
         placed = self.placer.place(tuple(names))
         if not isinstance(placed, Placed):
             raise PlacementError(placed.reason)
+        # the embedding and the command loop live in the client; another first device cannot drive the chain
         if placed.devices[0] != client:
             raise PlacementError(
                 f"the survivors' ring begins at {placed.devices[0]}, but the client is {client}; set "
@@ -244,6 +249,7 @@ class Conversation:
         here = tuple(
             device.name for device in self.plan.devices if device.name in self.layers or device.name in back
         )
+        # a slow device that returns may cost more per token than the move saves
         if not back or not self._is_worth_it(here):
             return
         reply.sent_ns = time.monotonic_ns()
@@ -263,6 +269,7 @@ class Conversation:
         now, then = (self.placer.place(names) for names in (tuple(self.layers), here))
         if not isinstance(now, Placed) or not isinstance(then, Placed) or now.number == then.number:
             return False
+        # certain: without noise, as the client compares means
         times_s = [token_times_s(placed.job, 1, certain=True)[0, :, 0] for placed in (now, then)]
         slower_s, faster_s = (float(times[-1] - times[0]) for times in times_s)
         return faster_s <= WORTH * slower_s

@@ -32,6 +32,7 @@ def repeatability(visits: Sequence[Sequence[Run]]) -> dict[str, object]:
     """
     per_visit = [float(np.median(np.concatenate([gaps_s(run) for run in runs]))) for runs in visits if runs]
     per_run = [float(np.median(gaps_s(run))) for runs in visits for run in runs]
+    # visits lie further apart than the runs of one visit, so they show more of the drift
     spread = per_visit if len(per_visit) > 1 else per_run
     return {
         "visit_median_s": per_visit,
@@ -112,6 +113,7 @@ def _drift(runs: Sequence[Run]) -> float:
     if len(runs) < 2 or length < 1:
         return 0.0
     gaps = np.stack([gaps_s(run)[:length] for run in runs])
+    # each token against the same place in the other runs
     relative = (gaps / np.median(gaps, axis=0)).ravel()
     third = len(relative) // 3
     return float(np.median(relative[-third:]) / np.median(relative[:third]) - 1)

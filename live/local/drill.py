@@ -93,6 +93,7 @@ def drill(scenario: Scenario, kill: str | None = None, threads: int = 1) -> Dril
         first, later = (
             _prompt(cluster, chosen, placed, clock, name) for name in ("prefill", "prefill_again")
         )
+        # the second prompt of the same length pays for the physics; what is left is paid once per process
         extra = {server: first[server] - later[server] for server in loading}
         phases_s["load_fixed"] = phases_s["load"] - wire_s(placed) - _waits_s(placed, loading)
         phases_s["first_prompt_fixed"] = (
@@ -150,6 +151,7 @@ def _place(chosen: ClusterPlan, names: tuple[str, ...]) -> Placed:
 
 def _detect_s(cluster: BreakableCluster, chosen: ClusterPlan, name: str) -> float:
     """From kill -9 in the middle of a reply to the client's knowing."""
+    # longer than what is read, so that the kill falls into the middle of a reply
     cluster.ask_reply(chosen.scenario.workload.prompt_tokens, 10 * TOKENS, SEED, [])
     for _ in range(TOKENS):
         cluster.next_event(SILENCE_S)

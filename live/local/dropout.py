@@ -107,11 +107,13 @@ def run_dropout(
     uninterrupted reply. Raises LiveError for faults that the cluster cannot make, and
     PlacementError where the survivors cannot hold the model; what came until then is in the file.
     """
+    # before a model is made and ports are taken, which takes minutes
     library.require()
     chosen = plan(scenario, threads)
     _check(chosen, faults)
     with BreakableCluster(chosen) as cluster:
         workload = chosen.scenario.workload
+        # the first chat of a process allocates buffers; that must not count as slow tokens before the fault
         cluster.generate(workload.prompt_tokens, min(WARM_UP_TOKENS, workload.output_tokens), WARM_UP_SEED)
         facts = {"faults": [f"{fault.mode} {fault.device} at token {fault.at_token}" for fault in faults]}
         with MeasurementWriter(
@@ -160,6 +162,7 @@ class _FaultInjector:
             self.faults.remove(fault)
             if fault.later_s:  # a clock of its own: the client is busy mending by then
                 timer = threading.Timer(fault.later_s, self._strike, (fault,))
+                # a rehearsal that ends early must not wait for a blow that makes no sense any more
                 timer.daemon = True
                 timer.start()
             else:
@@ -172,6 +175,7 @@ class _FaultInjector:
 
     def known(self) -> list[tuple[str, int]]:
         """The losses since the last call."""
+        # handed over once: a second recovery must not be charged with the loss of the first
         found, self.struck = self.struck, []
         return found
 
@@ -225,6 +229,7 @@ class _Rehearsal:
         return tuple(made)
 
     def _asked(self, reply: LocalReply) -> None:
+        # the file's clock starts with its first request
         self._begin_ns = self._begin_ns or reply.sent_ns
         self.writer.write(
             "request",
@@ -243,6 +248,7 @@ class _Rehearsal:
             t_ns=reply.times_ns[-1] - reply.sent_ns,
             id=token,
         )
+        # faults belong to the first reply; later ones show what was mended
         if self._run == 0:
             self.plug.reached(reply.count)
         self.plug.tick()

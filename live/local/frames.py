@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["COMMANDS", "FrameReader"]
 
+# in the order of the enumeration rpc_cmd: a command is its position here
 COMMANDS = (
     "alloc_buffer",
     "get_alignment",
@@ -54,6 +55,7 @@ class FrameReader:
                 step = min(self._payload_left, end - at)
                 self._payload_left -= step
             else:
+                # a header may be cut by the end of a packet, so its bytes are collected
                 step = min(header_size - len(self._header), end - at)
                 self._header += data[at : at + step]
                 if len(self._header) == header_size:
@@ -65,6 +67,7 @@ class FrameReader:
         size = int.from_bytes(self._header[-8:], "little")
         command = self._header[0] if self.is_request else None
         self._header.clear()
+        # the payload is passed over and never kept: a set_tensor carries a whole layer
         self._payload_left = size
         if command is None:
             return REPLY, header_size + size

@@ -33,6 +33,7 @@ def alternate(pid: int, share: float, is_over: threading.Event) -> None:
     try:
         while not is_over.is_set():
             os.kill(pid, signal.SIGSTOP)
+            # against the beginning of the period and not the last wake-up, so that lateness does not add up
             time.sleep(max(0.0, begin_s + PERIOD_S * (1 - share) - time.monotonic()))
             os.kill(pid, signal.SIGCONT)
             begin_s += PERIOD_S
@@ -86,10 +87,13 @@ def main() -> None:
         elif command["do"] == "hold" and command["pid"] in slowed:
             slow, is_over = slowed.pop(command["pid"])
             is_over.set()
+            # until its thread is over, which might send one more SIGCONT to a process that is to hang
             slow.join()
         elif command["do"] == "farewell":
+            # a parent that says farewell has ended its children itself; their numbers may be reused by now
             pids = []
         print(json.dumps({"event": "noted"}), flush=True)
+    # each continues its process first: one that stands still would not die of a closed pipe
     for _, is_over in slowed.values():
         is_over.set()
     kill(pids)

@@ -37,6 +37,7 @@ def _library_file(stem: str) -> Path:
             f"the local cluster needs llama-cpp-python, which is not installed; {WAY_OUT}"
         )
     ending = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+    # Windows names its libraries without lib
     for name in (f"lib{stem}{ending}", f"{stem}{ending}"):
         if (folder / "lib" / name).exists():
             return folder / "lib" / name
@@ -74,6 +75,7 @@ def version() -> str:
 @cache
 def _rpc() -> ctypes.CDLL:
     library = ctypes.CDLL(str(_library_file("ggml-rpc")))
+    # types by hand: ctypes takes a result for a 32-bit integer, and half a pointer crashes
     library.ggml_backend_rpc_start_server.restype = None
     library.ggml_backend_rpc_start_server.argtypes = [
         ctypes.c_char_p,
@@ -101,6 +103,7 @@ def serve(endpoint: str, threads: int) -> None:
     """
     library = ctypes.CDLL(str(_library_file("ggml-cpu")))
     library.ggml_backend_cpu_reg.restype = ctypes.c_void_p
+    # the processor: a laptop with a GPU would otherwise offer that, and throttles would not hold it
     device = ctypes.c_void_p(_base().ggml_backend_reg_dev_get(library.ggml_backend_cpu_reg(), 0))
     devices = (ctypes.c_void_p * 1)(device)
     _rpc().ggml_backend_rpc_start_server(endpoint.encode(), None, threads, 1, devices)

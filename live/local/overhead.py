@@ -64,6 +64,7 @@ def relay_overhead_s(count: int = 200) -> Floats:
             through = relay.ask("link", "port", shape=shape.model_dump(mode="json"))["port"]
             relay.ask("shape", "shaping", on=True)
             direct_s = float(np.median(_round_trips_s(port, count)))
+            # there and back pass the relay once each
             return (_round_trips_s(through, count) - direct_s) / 2
         finally:
             relay.end()

@@ -116,6 +116,7 @@ def collect(
     """
     full, model, workload = plan.scenario, plan.prepared.job.model, plan.scenario.workload
     this = {"chip": chip(), "os": f"{platform.system()} {platform.release()}", "power_source": power_source()}
+    # what we are told of nobody: a real device says nothing of itself over RPC
     remote = {"chip": "unknown", "os": "unknown", "power_source": "unknown"}
     devices = tuple(
         DeviceProvenance(

@@ -27,6 +27,7 @@ class Reference:
             self._client.command(
                 "load",
                 model=str(model_file(MODEL)),
+                # no server and no link: only this machine's processor
                 endpoints=[],
                 layers=[],
                 threads=1,

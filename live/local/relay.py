@@ -102,6 +102,7 @@ class Relay:
         for listener, link in self.links.items():
             if listener.getsockname()[1] == port:
                 link.is_dark = True
+                # out of the loop but open: nothing is read, nothing is closed, as behind a wall
                 link.kept += [
                     self.lanes.pop(lane.source) for lane in list(self.lanes.values()) if lane.link is link
                 ]
@@ -117,6 +118,7 @@ class Relay:
         returns whether `extra` (a file descriptor) can be read.
         """
         wait_s = self._deliver()
+        # a full lane is not read, so TCP itself slows its sender down
         readers: list[Any] = [lane.source for lane in self.lanes.values() if lane.queued_bytes < QUEUE_BYTES]
         listeners = [listener for listener, link in self.links.items() if not link.is_dark]
         blocked = [lane.sink for lane in self.lanes.values() if lane.is_blocked]
@@ -146,6 +148,7 @@ class Relay:
             ahead_ns = next_ns - time.monotonic_ns()
             if ahead_ns > SPIN_NS:
                 return (ahead_ns - SPIN_NS) / 1e9
+            # awake until it is due: a sleep may end 50 us late, half of what a message may cost
             while time.monotonic_ns() < next_ns:
                 pass
 
@@ -167,6 +170,7 @@ class Relay:
                 return None
             lane.queued_bytes -= sent
             if sent < len(data):
+                # the socket took a part; the rest stays at the head, or the order of bytes would be lost
                 lane.queue[0] = (due_ns, data[sent:], flight)
                 continue
             lane.queue.popleft()
@@ -185,6 +189,8 @@ class Relay:
             near.close()
             return
         for end in (near, far):
+            # Nagle's algorithm would hold small messages back for an acknowledgement: delay that nobody
+            # asked for
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             end.setblocking(False)
         forth = RelayLane(near, far, link.forth, FrameReader(is_request=True), link)
@@ -208,6 +214,7 @@ class Relay:
         names = lane.frames.feed(view)
         if self.is_shaping:
             assert lane.opposite is not None
+            # bytes one way end the flight of the other way: what comes back next is another message
             lane.opposite.direction.close()
             due_ns, flight = lane.direction.arrive(len(data), now_ns)
             flight.messages += [name for name, _ in names]
@@ -216,6 +223,7 @@ class Relay:
 
     def _close(self, lane: RelayLane) -> None:
         """Close both ends: TCP tells client and server, each of which knows what to do."""
+        # both, as a device that is gone is gone for its client as well
         for end in (lane.source, lane.sink):
             self.lanes.pop(end, None)
             end.close()
@@ -228,6 +236,7 @@ def main() -> None:
     # a collection takes longer than the overhead that we allow ourselves; nothing here makes cycles
     gc.disable()
     pending = b""
+    # commands come on the same pipe whose end means that the parent is gone
     os.set_blocking(0, False)
     while True:
         if not relay.turn(0):

@@ -67,12 +67,14 @@ def measure(
     library.require()
     plans = [plan(scenario, threads) for scenario in scenarios]
     with ExitStack() as stack:
+        # loaded once, outside all clusters: what it takes tells of the machine, not of a configuration
         reference = stack.enter_context(Reference())
         sessions = []
         for chosen in plans:
             session = _LocalSession(chosen, _file(out, chosen), rounds, tuple(endpoints), progress, reference)
             sessions.append(stack.enter_context(session))
         for number in range(rounds):
+            # there and back, so that a drift of the machine falls on all configurations alike
             for session in sessions if number % 2 == 0 else reversed(sessions):
                 session.visit(number)
     return [session.path for session in sessions]
@@ -112,8 +114,10 @@ class _LocalSession:
 
     def visit(self, number: int) -> None:
         """Start the cluster, warm it up, measure this visit's share of the runs, stop it."""
+        # before the cluster starts, so that nothing else runs beside it
         self.reference_s.append(self.reference.seconds_per_token())
         self.visits.append([])
+        # runs of this visit; after a loss the cluster is started anew for those that remain
         left = list(self._runs_of(number))
         while left:
             with BreakableCluster(self.plan, self.endpoints) as cluster:
@@ -137,6 +141,7 @@ class _LocalSession:
                 workload.prompt_tokens, min(WARM_UP_TOKENS, workload.output_tokens), WARM_UP_SEED
             )
         )
+        # the header needs what the throttles achieve, which only a warm-up shows
         self._open(cluster).write(
             "reference", visit=number, at_ns=self._now_ns(), seconds_per_token=self.reference_s[-1]
         )
@@ -204,11 +209,13 @@ class _LocalSession:
             writer.write(
                 "result", run=run, chat=0, outcome=type(error).__name__, tokens=reply.count, detail=str(error)
             )
+            # the same kind, so that the exit code stays; the file is named, for it holds what came
             raise type(error)(
                 f"{error}\nrun {run + 1} broke after {reply.count} tokens; they and all before are in "
                 f"{self.path}"
             ) from error
         writer.write("result", run=run, chat=0, outcome="complete", tokens=reply.count)
+        # mended, so whole, but no steady state: neither its rate nor its load may teach anything
         if reply.recoveries:
             return None
         done = cluster.end_watch(before, reply.sent_ns, tuple(reply.times_ns), reply.busy_ns)
@@ -245,6 +252,7 @@ class _LocalSession:
         its CPU time over the time in which it had work.
         """
         for device in self.plan.devices:
+            # of the time with work, as a device that waits for others is not slow
             service_s = run.service_s.get(device.name, 0.0) * device.threads
             if service_s > 0 and device.name in run.busy_s:
                 self.achieved.setdefault(device.name, []).append(run.busy_s[device.name] / service_s)
@@ -289,6 +297,7 @@ class _LocalSession:
     def _conclude(self) -> None:
         """Repeatability and doubts, then the end of the file."""
         writer = self._needed()
+        # every run lost a device: repeatability of nothing would be a figure
         if not any(self.visits):
             writer.close()
             return

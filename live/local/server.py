@@ -42,6 +42,7 @@ def exposure(host: str, port: int) -> str:
 def check_port(host: str, port: int) -> None:
     """Raise LiveError, with the way out, when nothing can listen there."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # as the engine binds: a connection that has just closed keeps the port for a minute otherwise
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -65,6 +66,7 @@ def serve(host: str, port: int, threads: int) -> None:
     library.require()
     check_port(host, port)
     library.serve(f"{host}:{port}", threads)
+    # it serves for ever, so coming back is a failure
     raise LiveError(f"llama.cpp stopped serving at {host}:{port}; what it said stands above")
 
 

@@ -59,6 +59,7 @@ class DirectionSpec(Spec):
 
     def delays_ns(self, seed: int) -> list[int]:
         """`DRAWS` delays (ns), one per flight: the sum of the legs' draws."""
+        # drawn before the cluster starts: the relay has no time to draw when a byte arrives
         total = [0.0] * DRAWS
         for number, leg in enumerate(self.legs):
             name = f"relay/{self.source}/{self.sink}/{number}"
@@ -150,11 +151,13 @@ class Direction:
     def arrive(self, size: int, now_ns: int) -> tuple[int, Flight]:
         """When `size` bytes that arrived at `now_ns` are due (ns), and the flight that they belong to."""
         flight = self._open
+        # one delay per message and not per packet: a burst of one tensor meets the air once
         if flight is None or now_ns - flight.last_ns > GAP_NS:
             flight = self._open = Flight(now_ns, self._next_delay_ns(now_ns))
             self.flights.append(flight)
         begin_ns = max(now_ns, self.port.free_ns)
         self.port.free_ns = begin_ns + round(size * self.spec.seconds_per_byte * NS)
+        # never before what was sent earlier: TCP delivers in order, whatever the draws say
         self._last_due_ns = max(self.port.free_ns + flight.delay_ns, self._last_due_ns)
         flight.last_ns, flight.due_ns = now_ns, self._last_due_ns
         flight.size_bytes += size
@@ -164,6 +167,7 @@ class Direction:
         index = self._drawn % DRAWS
         self._drawn += 1
         delay_ns = self.delays_ns[index]
+        # silence since the last delivery, as the radio counts it, not since the last arrival here
         if self.spec.doze is not None and now_ns - self._last_due_ns > self.spec.doze.awake_s * NS:
             delay_ns += self.wakes_ns[index]
         return delay_ns

@@ -52,6 +52,7 @@ def split_s(measurement: Measurement) -> tuple[dict[str, float], dict[str, float
     client = measurement.provenance.placement[0].device
     devices_s, hops_s, delivered_ns = dict.fromkeys((client,), 0.0), dict[str, float](), dict[str, float]()
     for event in measurement.of("hop"):
+        # prompt and first token are another story; the table is about tokens after it
         if event["sent_ns"] < start_ns.get(event["run"], float("inf")):
             continue
         held_ns, source, sink = event["imposed_ns"] + event["late_ns"], event["source"], event["sink"]
@@ -63,6 +64,7 @@ def split_s(measurement: Measurement) -> tuple[dict[str, float], dict[str, float
                 devices_s.get(source, 0.0) + (event["sent_ns"] - delivered_ns.pop(source)) / 1e9
             )
     wall_s = sum(float(seconds[-1] - seconds[0]) for seconds in times.values())
+    # the client is what is left, with everything that nobody else was seen doing
     devices_s[client] = wall_s - sum(devices_s.values()) - sum(hops_s.values())
     tokens = sum(len(seconds) - 1 for seconds in times.values())
     if not hops_s and len(measurement.provenance.placement) > 1:

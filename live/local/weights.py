@@ -116,6 +116,7 @@ def _draw(name: str, size: tuple[int, ...], seed: int) -> NDArray[Any]:
     """Normal weights with variance 1 / columns, so that activations keep their scale; norms are 1."""
     if len(size) == 1:
         return np.ones(size, dtype=np.float32)
+    # a stream per tensor: another number of layers leaves the weights of the others as they are
     key = int.from_bytes(sha256(name.encode()).digest()[:8], "little")
     drawn = np.random.Generator(np.random.PCG64((seed, key))).standard_normal(size, dtype=np.float32)
     return (drawn / np.float32(size[1]) ** np.float32(0.5)).astype(np.float16)
@@ -192,7 +193,9 @@ def model_file(
             "recipe": shape.model_dump(),
             "llama_cpp_python": library.version(),
         }
+        # before the file gets its name, for a file without its record is made again
         record.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        # whole or not at all: two commands may make the same model at once
         fresh.replace(file)
     finally:
         raw.unlink(missing_ok=True)
