@@ -159,7 +159,7 @@ class LegacyClient:
         Hanging up would not stop the cluster, so replies are read to their end. Raises a BrokenReply with the
         tokens so far when the stream ends early, and ModelSubstituted when another model answered.
         """
-        # to compare with: the stream never says why it stopped, the topology does (recorded: 12 to 20 s later)
+        # to compare with: the stream never says why it stopped, the topology does (12 to 20 s later)
         before = self.topology()
         # asked first, because an unknown model is answered by another one with status 200
         known = self.models()
