@@ -19,7 +19,7 @@ from typing import Any
 from live.agent import readings
 from live.agent.readings import PowerState, Wifi
 
-__all__ = ["DeviceFacts", "SystemReader", "collect", "link_kind_of", "own_addresses", "platform_name"]
+__all__ = ["AgentFacts", "SystemReader", "collect", "link_kind_of", "own_addresses", "platform_name"]
 
 AIRPORT = "/System/Library/PrivateFrameworks/Apple80211.framework/Versions/Current/Resources/airport"
 TOOL_TIMEOUT_S = 8.0  # system_profiler takes several seconds on a cold start
@@ -67,7 +67,7 @@ def _list(folder: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceFacts:
+class AgentFacts:
     """One device; bytes, bits/s, degrees Celsius, seconds since 1970 by its own clock."""
 
     name: str
@@ -94,7 +94,7 @@ class DeviceFacts:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DeviceFacts:
+    def from_dict(cls, values: dict[str, Any]) -> AgentFacts:
         """Read what another agent sent; unknown keys are
         left out. Raises ValueError for what cannot be facts.
         """
@@ -128,10 +128,10 @@ def platform_name() -> str:
 
 def collect(
     reader: SystemReader | None = None, kind: str | None = None, name: str | None = None
-) -> DeviceFacts:
+) -> AgentFacts:
     """Everything that can be read here without special rights; takes up to some seconds on macOS."""
     source = reader or SystemReader(_run, _read, _list)
-    found = DeviceFacts(
+    found = AgentFacts(
         name=name or platform.node() or "unnamed",
         platform=kind or platform_name(),
         system=f"{platform.system()} {platform.release()}",
@@ -184,7 +184,7 @@ def link_kind_of(interface: str, *, wireless: bool = False, port: str = "") -> s
     return "ethernet" if port or interface.startswith(("eth", "en")) else "unknown"
 
 
-def _linux(source: SystemReader, found: DeviceFacts) -> DeviceFacts:
+def _linux(source: SystemReader, found: AgentFacts) -> AgentFacts:
     interface = readings.default_interface_linux(source.read("/proc/net/route"))
     entries = source.list(f"/sys/class/net/{interface}") if interface else ()
     kind = link_kind_of(interface, wireless=bool({"wireless", "phy80211"} & set(entries)))
@@ -242,7 +242,7 @@ def _hottest(source: SystemReader) -> float | None:
     return max((value for value in values if 0 < value < 130), default=None)
 
 
-def _macos(source: SystemReader, found: DeviceFacts) -> DeviceFacts:
+def _macos(source: SystemReader, found: AgentFacts) -> AgentFacts:
     route = re.search(r"interface: (\S+)", source.run("route", "-n", "get", "default"))
     interface = route[1] if route else ""
     ports = readings.hardware_ports_macos(source.run("networksetup", "-listallhardwareports"))
@@ -269,7 +269,7 @@ def _macos_wifi(source: SystemReader, interface: str) -> Wifi:
     )
 
 
-def _android(source: SystemReader, found: DeviceFacts) -> DeviceFacts:
+def _android(source: SystemReader, found: AgentFacts) -> AgentFacts:
     """Termux: `/proc` where Android still shows it, else the tools of the Termux:API app."""
     total, free = readings.meminfo(source.read("/proc/meminfo"))
     chip = source.run("getprop", "ro.soc.model").strip() or source.run("getprop", "ro.board.platform").strip()

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
 
-from live.agent.facts import DeviceFacts
+from live.agent.facts import AgentFacts
 from live.agent.probe import MAX_SIZE_BYTES, WARM_UP
 from live.agent.wire import VERSION, AgentConnection, WireError, ask, check_token
 from simulator.errors import LiveError, Unreachable
@@ -59,7 +59,7 @@ class Peer:
 
     address: Address
     name: str
-    facts: DeviceFacts
+    facts: AgentFacts
 
 
 @dataclass(slots=True)
@@ -97,13 +97,13 @@ def _key(token: str) -> bytes:
         ) from error
 
 
-def ask_facts(address: Address, token: str) -> DeviceFacts:
+def ask_facts(address: Address, token: str) -> AgentFacts:
     """The facts of one agent; raises Unreachable with the way out."""
     where = f"{address[0]}:{address[1]}"
     try:
         with ask(*address, _key(token)) as session:
             session.send({"op": "facts"})
-            return DeviceFacts.from_dict(session.receive(ANSWER_S).get("facts") or {})
+            return AgentFacts.from_dict(session.receive(ANSWER_S).get("facts") or {})
     except WireError as error:
         raise Unreachable(
             f"no agent at {where}: {error}; start `sim live agent --listen ADDRESS` there with the same "

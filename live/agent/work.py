@@ -3,7 +3,7 @@
 ==========  ====================================================  ==========================================
 operation   asks                                                  answers
 ==========  ====================================================  ==========================================
-`facts`     -                                                     one message: `DeviceFacts` and the
+`facts`     -                                                     one message: `AgentFacts` and the
                                                                   agent's version
 `memory`    `seconds`                                             copy bandwidth, see `speed.memory_copy`
 `disk`      `seconds`                                             read rate of the file named on the command

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from live.agent.facts import DeviceFacts
+from live.agent.facts import AgentFacts
 from live.agent.links import ask_facts, read_address
 from live.agent.wire import DEFAULT_PORT
 from live.discover.found import FoundDevice, clean
@@ -29,7 +29,7 @@ def _asked(row: FoundDevice, token: str) -> FoundDevice:
         return replace(row, notes=(*row.notes, clean(str(error), 200)))
 
 
-def _completed(row: FoundDevice, facts: DeviceFacts) -> FoundDevice:
+def _completed(row: FoundDevice, facts: AgentFacts) -> FoundDevice:
     """What EXO said stays; of the chip EXO knows nothing on Linux, and of the link neither."""
     return replace(
         row,

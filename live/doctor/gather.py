@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from live.agent.facts import DeviceFacts, collect
+from live.agent.facts import AgentFacts, collect
 from live.agent.links import Address, ask_facts
 from live.agent.wire import WireError, check_token
 from live.discover import Discovery, Options, discover
@@ -36,7 +36,7 @@ class Surroundings:
     """Everything that the checks may look at; `facts` begins with this machine."""
 
     discovery: Discovery
-    facts: tuple[DeviceFacts, ...]
+    facts: tuple[AgentFacts, ...]
     named: tuple[tuple[str, int], ...] = ()
     agents: tuple[Address, ...] = ()
     silent_agents: tuple[tuple[Address, str], ...] = ()
@@ -54,7 +54,7 @@ class Surroundings:
         return () if self.unasked else tuple(address for address in self.agents if address not in silent)
 
 
-def route_interface(address: str, facts: DeviceFacts) -> str:
+def route_interface(address: str, facts: AgentFacts) -> str:
     """The own interface that packets to `address` leave by,
     empty where that cannot be told; sends nothing.
     """
@@ -110,12 +110,12 @@ def gather(
     token: str = "",
     model: str = "",
     look: Callable[[Options], Discovery] = discover,
-    own: Callable[[], DeviceFacts] = collect,
+    own: Callable[[], AgentFacts] = collect,
 ) -> Surroundings:
     """Look around; agents that do not answer become a finding, not an error."""
     discovery = look(options)
     here = own()
-    facts: list[DeviceFacts] = [here]
+    facts: list[AgentFacts] = [here]
     silent: list[tuple[Address, str]] = []
     unasked = _token_fault(token) if agents else ""
     for address in () if unasked else agents:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 
-from live.agent.facts import DeviceFacts, link_kind_of
+from live.agent.facts import AgentFacts, link_kind_of
 from live.discover.found import LEGACY, LIBP2P, ZENOH
 from live.doctor.finding import DoctorFinding, problem, unknown, warning
 from live.doctor.gather import Surroundings
@@ -34,7 +34,7 @@ HEARD_BY = {"EXO multicast", "libp2p mDNS", "legacy broadcast"}
 Network = ipaddress.IPv4Network
 
 
-def _own_networks(facts: DeviceFacts) -> list[Network]:
+def _own_networks(facts: AgentFacts) -> list[Network]:
     """IPv4 networks that a device is directly in, without loopback and single addresses."""
     found = []
     for _, address, prefix in facts.addresses:

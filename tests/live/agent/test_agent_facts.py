@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from live.agent import readings
-from live.agent.facts import DeviceFacts, SystemReader, collect, link_kind_of
+from live.agent.facts import AgentFacts, SystemReader, collect, link_kind_of
 from live.agent.readings import PowerState, Wifi
 from tests.live.agent import tool_samples as sample
 
@@ -130,7 +130,7 @@ def test_this_very_machine():
     assert facts.memory_free_bytes
     assert facts.memory_total_bytes > facts.memory_free_bytes
     assert any(address == "127.0.0.1" for _, address, _ in facts.addresses)
-    assert DeviceFacts.from_dict(json.loads(json.dumps(facts.as_dict()))) == facts
+    assert AgentFacts.from_dict(json.loads(json.dumps(facts.as_dict()))) == facts
 
 
 @pytest.mark.parametrize(
@@ -208,4 +208,4 @@ def test_any_text_is_read_without_an_error(read, text):
 )
 def test_facts_that_are_none(values):
     with pytest.raises(ValueError, match="no facts"):
-        DeviceFacts.from_dict(values)
+        AgentFacts.from_dict(values)

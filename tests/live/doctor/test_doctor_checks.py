@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from live.agent.facts import DeviceFacts
+from live.agent.facts import AgentFacts
 from live.agent.readings import PowerState, Wifi
 from live.discover import Discovery, FoundDevice
 from live.discover.exo_udp import Heard
@@ -19,7 +19,7 @@ from live.doctor import CHECKS, DoctorFinding, Surroundings, cluster, device, ex
 from live.doctor.gather import Need
 from live.doctor.run import as_json, render
 
-HERE = DeviceFacts(
+HERE = AgentFacts(
     "here",
     "linux",
     addresses=(("lo", "127.0.0.1", 8), ("eth0", "192.168.1.2", 24)),

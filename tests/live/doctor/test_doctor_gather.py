@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from live.agent.facts import DeviceFacts
+from live.agent.facts import AgentFacts
 from live.agent.server import Agent, Settings
 from live.discover import Options
 from live.discover.exo_udp import Heard
@@ -22,7 +22,7 @@ from simulator.errors import LiveError
 from tests.live.discover.fakes import head_pages, legacy_pages, pages, server
 
 TOKEN = "correct horse battery"
-HERE = DeviceFacts("here", "linux", addresses=(("lo", "127.0.0.1", 8),))
+HERE = AgentFacts("here", "linux", addresses=(("lo", "127.0.0.1", 8),))
 QUIET = Sources(
     lambda seconds, namespaces: Heard(),
     lambda seconds: (),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from live.agent.facts import DeviceFacts
+from live.agent.facts import AgentFacts
 from live.agent.readings import PowerState
 from live.discover import Discovery, FoundDevice
 from live.discover.found import AGENT
@@ -14,7 +14,7 @@ from live.discover.mdns import Announced
 from live.doctor import CHECKS, Surroundings, examine, exit_code
 from tests.live.doctor.test_doctor_checks import HERE, NEED, node, probe, seen, with_wifi
 
-NOTHING = Surroundings(Discovery(()), (DeviceFacts("here", "linux"),))
+NOTHING = Surroundings(Discovery(()), (AgentFacts("here", "linux"),))
 
 
 def well():
