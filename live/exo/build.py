@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from live.errors import ApiChanged, NotReachedYet, PlacementRefused
+from live.exo.casing import camel_case
 from live.exo.state import ClusterState, StateInstance
 
 __all__ = ["NodeLayers", "build_instance", "ring_address"]
@@ -163,7 +164,4 @@ def _sole(raw: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 def _key(name: str, camel: bool) -> str:
     """`name` in the casing of the template."""
-    if not camel:
-        return name
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
+    return camel_case(name) if camel else name

@@ -1,11 +1,11 @@
-"""EXO says `inBytes` in one answer and `in_bytes` in another: one function makes both the same."""
+"""EXO says `inBytes` in one answer and `in_bytes` in another: one place knows both casings."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-__all__ = ["snake"]
+__all__ = ["camel_case", "snake"]
 
 # A camelCase word. Ids (hex, UUIDs with dashes, libp2p's
 # "12D3..."), model names and tags ("RunnerReady") are not one.
@@ -28,6 +28,16 @@ def snake(value: Any, levels: int = MOST_LEVELS) -> Any:
     if isinstance(value, list) and levels:
         return [snake(inner, levels - 1) for inner in value]
     return value
+
+
+def camel_case(name: str) -> str:
+    """A snake_case name as EXO writes it.
+
+    >>> camel_case("shard_assignments")
+    'shardAssignments'
+    """
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
 
 
 def _snake_key(key: str) -> str:
