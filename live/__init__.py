@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from live.local.run import run_scenario
-    from live.measure import Measured, MeasureOptions, measure_exo
+    from live.measure import MeasureOptions, MeasureResult, measure_exo
 
-__all__ = ["MeasureOptions", "Measured", "measure_exo", "run_scenario"]
+__all__ = ["MeasureOptions", "MeasureResult", "measure_exo", "run_scenario"]
 
-_HOMES = {"live.local.run": ("run_scenario",), "live.measure": ("MeasureOptions", "Measured", "measure_exo")}
+_HOMES = {
+    "live.local.run": ("run_scenario",),
+    "live.measure": ("MeasureOptions", "MeasureResult", "measure_exo"),
+}
 
 if not TYPE_CHECKING:  # as in `simulator`: a name is imported when first asked for
 
