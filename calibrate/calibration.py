@@ -14,7 +14,7 @@ from calibrate.fit import Fit, fit
 from calibrate.noise import Noise, fit_noise
 from calibrate.prefill import fit_prefill
 from calibrate.samples import Sample, sample
-from simulator.errors import CalibrationError, MeasurementError
+from simulator.errors import MeasurementError
 from simulator.files import dump, load
 from simulator.result.estimate import rounded
 from simulator.result.measurement import read_measurement
@@ -107,7 +107,7 @@ def calibrate(paths: Sequence[Path], *, draws: int = 500, seed: int = 1) -> Cali
     """Fit the Measurements of these files; files that hold
     nothing usable are left out and named in the warnings.
 
-    Raises CalibrationError where nothing is left, or where the measurements do not belong together.
+    Raises MeasurementError where nothing is left, CalibrationError where they do not belong together.
     """
     samples: list[Sample] = []
     warnings: list[str] = []
@@ -121,7 +121,7 @@ def calibrate(paths: Sequence[Path], *, draws: int = 500, seed: int = 1) -> Cali
         except MeasurementError as error:
             warnings.append(f"left out: {error}")
     if not samples:
-        raise CalibrationError("\n".join(["no usable measurement:", *warnings]))
+        raise MeasurementError("\n".join(["no usable measurement:", *warnings]))
     return calibrate_samples(samples, draws=draws, seed=seed, warnings=warnings)
 
 
@@ -231,10 +231,11 @@ def load_calibration(path: Path) -> Calibration:
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
-    """Write a calibration file, whole or not at all."""
+    """Write a calibration file, whole or not at all; a bootstrap draw takes one line, not one per number."""
     names = ", ".join(source.name for source in calibration.sources)
     dump(
         calibration,
         path,
         header=f"Calibration of {calibration.engine} from {names}. Made by `sim calibrate`.",
+        rows=True,
     )

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from calibrate.validate import LedgerPrediction, Validation
 from simulator.errors import CalibrationError
+from simulator.files import read_lines
 from simulator.result.estimate import rounded
 from simulator.spec import Spec
 
@@ -27,6 +28,9 @@ def append(path: Path, *entries: LedgerPrediction | Validation) -> None:
     """Append entries; each line is complete on disk before this returns."""
     if path.is_dir():
         raise CalibrationError(f"{path} is a folder; give the ledger's file")
+    if path.suffix == ".gz":
+        # a line is safe on disk at once, which a compressed stream cannot promise before its end
+        raise CalibrationError(f"{path}: a packed ledger is only read; unpack it (gunzip), then append to it")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         for entry in entries:
@@ -52,7 +56,7 @@ def _entries(path: Path, kind: str) -> Iterable[dict[str, object]]:
     if not path.is_file():
         raise CalibrationError(f"{path}: no ledger there; `sim predict --ledger` starts one")
     models: dict[str, type[Spec]] = {"prediction": LedgerPrediction, "validation": Validation}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         try:
             entry = json.loads(line)
             found = entry.pop("type")

@@ -13,6 +13,7 @@ from calibrate.ledger import append
 from calibrate.samples import Sample, sample
 from calibrate.validate import Kind, LedgerPrediction, Validation, predict_sessions, validate
 from simulator.errors import CalibrationError
+from simulator.files import pack
 from simulator.prepare import prepare
 from simulator.result.measurement import read_measurement
 from simulator.scenario import Scenario
@@ -133,19 +134,20 @@ def circle(
 ) -> Circle:
     """Measure, calibrate, predict, measure what was predicted, validate; each step's files stay in `folder`.
 
-    `measure` takes scenarios and a folder and returns one file per scenario. Each prediction is in the ledger
-    before its scenario is measured; the training scenarios are measured again among the held-out ones, so
-    that drift shows as a `repeat`, and a held-out scenario that only repeats a training one is left out.
-    Raises what measuring and calibrating raise; what was done until then is kept.
+    `measure` takes scenarios and a folder and returns one file per scenario, which is packed (`.jsonl.gz`)
+    once it is read. Each prediction is in the ledger before its scenario is measured; the training scenarios
+    are measured again among the held-out ones, so that drift shows as a `repeat`, and a held-out scenario
+    that only repeats a training one is left out. Raises what measuring and calibrating raise; what was done
+    until then is kept.
     """
-    first = [sample(read_measurement(path)) for path in measure(training, folder / "training")]
+    first = _kept(measure(training, folder / "training"))
     calibration = calibrate_samples(first, draws=draws)
     save_calibration(calibration, folder / "calibration.yaml")
     trained = [one.scenario for one in first]
     asked = [*(one for one in held_out if kind_of(one, trained) != "repeat"), *training]
     predictions = _predict(calibration, folder / "calibration.yaml", first, asked)
     append(folder / "ledger.jsonl", *predictions)
-    second = [sample(read_measurement(path)) for path in measure(asked, folder / "held_out")]
+    second = _kept(measure(asked, folder / "held_out"))
     outcomes = []
     for prediction, one in zip(predictions, second, strict=True):
         outcomes.append(validate(prediction, one))
@@ -163,6 +165,11 @@ def circle(
         tuple(row for row in outcomes if row.kind == "repeat"),
         again,
     )
+
+
+def _kept(files: Sequence[Path]) -> list[Sample]:
+    """Finished measurements as samples; the files are packed: a study keeps tens of thousands of lines."""
+    return [sample(read_measurement(pack(path))) for path in files]
 
 
 def _predict(

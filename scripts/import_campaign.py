@@ -1,4 +1,4 @@
-"""Turn the recorded EXO campaign into Measurement files, one per recording and part.
+"""Turn the recorded EXO campaign into packed Measurement files, one per recording and part.
 
 Usage: python scripts/import_campaign.py RECORDINGS_FOLDER OUTPUT_FOLDER
 
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from simulator.files import pack, packed
 from simulator.result.measurement import DeviceProvenance, MeasurementWriter, Provenance, ShardProvenance
 from simulator.scenario import Scenario
 
@@ -31,7 +32,10 @@ def main(source: Path, target: Path) -> None:
         lines = [json.loads(line) for line in path.read_text().splitlines() if line]
         for part in dict.fromkeys(request["label"] for request in lines[0]["requests"]):
             name = path.stem if part in ("main", "concurrency4") else f"{path.stem}_{part}"
-            write_part(name, part, lines[0], lines[1:], target / f"{name}.jsonl")
+            out = target / f"{name}.jsonl"
+            packed(out).unlink(missing_ok=True)
+            write_part(name, part, lines[0], lines[1:], out)
+            pack(out)
 
 
 def write_part(name: str, part: str, header: dict[str, Any], tokens: list[dict[str, Any]], out: Path) -> None:

@@ -34,8 +34,8 @@ from live.recovery import PHASES
 from simulator.churn.estimate import Dropout, predict_dropout
 from simulator.churn.picture import rate_at, recovery_table, save
 from simulator.churn.placing import survivors
-from simulator.files import load
-from simulator.result.measurement import read_measurement
+from simulator.files import load, pack
+from simulator.result.measurement import Measurement, read_measurement
 from simulator.scenario import PlacementSpec, Scenario
 
 TOP = Path(__file__).resolve().parent.parent / "results" / "dropout"
@@ -70,7 +70,7 @@ def calibrate_all() -> None:
     files = measure(
         [split(layers, name) for name, layers in cases()["train"][SERIES].items()], out, _say, rounds=2
     )
-    save_calibration(calibrate(files), FOLDER / "calibration.yaml")
+    save_calibration(calibrate([pack(file) for file in files]), FOLDER / "calibration.yaml")
 
 
 def drills() -> None:
@@ -221,6 +221,8 @@ def measure_all() -> None:
                 lines.write(json.dumps(_measured(name, done, plain[_weak(name)])) + "\n")
                 lines.flush()
                 _say(f"{name}: {done.recoveries[0].seconds:.2f} s")
+    for file in out.glob("*.jsonl"):
+        pack(file)
 
 
 def verify() -> None:
@@ -238,9 +240,10 @@ def verify() -> None:
                 next(line for line in _lines("measured") if line["case"] == name),
                 _ids(f"uninterrupted{_weak(name)}"),
             )
-            files = sorted((FOLDER / "measured").glob(f"{name}_[0-9].jsonl"))
+            files = sorted((FOLDER / "measured").glob(f"{name}_[0-9].jsonl.gz"))
             same = all(
-                _is_right(path.stem, asked(name), one["layers"], plain, fresh, Path(folder)) for path in files
+                _is_right(path.name.partition(".")[0], asked(name), one["layers"], plain, fresh, Path(folder))
+                for path in files
             )
             exact = run_dropout(
                 asked(name),
@@ -281,17 +284,18 @@ def _fresh(full: Scenario, layers: dict[str, int], received: tuple[int, ...], pa
     return run_dropout(alone.model_copy(update={"workload": workload}), (), path, received=received).tokens
 
 
+def _of(name: str) -> Measurement:
+    """The measurement of one case and turn."""
+    return read_measurement(FOLDER / "measured" / f"{name}.jsonl.gz")
+
+
 def _ids(name: str) -> tuple[int, ...]:
-    return tuple(
-        event["id"]
-        for event in read_measurement(FOLDER / "measured" / f"{name}.jsonl").of("token")
-        if event["run"] == 0
-    )
+    return tuple(event["id"] for event in _of(name).of("token") if event["run"] == 0)
 
 
 def _losses(name: str) -> list[int]:
     """How many tokens the reply had at each loss."""
-    found = read_measurement(FOLDER / "measured" / f"{name}.jsonl")
+    found = _of(name)
     times = [event["t_ns"] for event in found.of("token") if event["run"] == 0]
     return [
         sum(t <= event["end_ns"] for t in times)
@@ -457,7 +461,7 @@ def _line(name: str) -> list[tuple[float, float]]:
     """The measured rate around the fault."""
     import numpy as np
 
-    found = read_measurement(FOLDER / "measured" / f"{name}_1.jsonl")
+    found = _of(f"{name}_1")
     times_s = found.token_times_s()[0, 0].tolist()
     fault_s = next(event["start_ns"] for event in found.of("phase")) / 1e9
     token = sum(time_s <= fault_s for time_s in times_s)

@@ -25,7 +25,7 @@ SEEDS = (1, 2, 3, 4, 5)
 
 def main() -> None:
     """Run all splits and write the report."""
-    measurements = [read_measurement(path) for path in sorted((FOLDER / "measurements").glob("*.jsonl"))]
+    measurements = [read_measurement(path) for path in sorted((FOLDER / "measurements").glob("*.jsonl.gz"))]
     # the others only time the first token
     measurements = [m for m in measurements if m.provenance.output_tokens > 8]
     samples = [sample(measurement) for measurement in measurements]

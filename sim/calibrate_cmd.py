@@ -42,7 +42,9 @@ validate_app = typer.Typer(
 
 
 def calibrate(
-    measurements: Annotated[list[Path], typer.Argument(help="Measurement files of `sim live run`.")],
+    measurements: Annotated[
+        list[Path], typer.Argument(help="Measurement files of `sim live run`, packed (.gz) or not.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", help="The calibration to write.")] = Path(
         "calibration.yaml"
     ),

@@ -20,7 +20,7 @@ Ranking = tuple[Kind, "Route", tuple["LawFit", ...]]
 
 
 def delays(
-    measurements: Annotated[list[Path], typer.Argument(help="Measurement files (JSON Lines).")],
+    measurements: Annotated[list[Path], typer.Argument(help="Measurement files (.jsonl, .jsonl.gz).")],
     link: Annotated[str, typer.Option("--link", help="only this direction, as SOURCE:SINK")] = "",
     law: Annotated[
         list[str] | None, typer.Option("--law", help="only these candidate laws (one-way delays)")

@@ -9,7 +9,7 @@
       PlacementError          layers that fit nowhere
         ExoRefusal            what EXO itself refuses, with its own words (simulator.placement)
       CalibrationError        measurements that cannot be fitted
-      MeasurementError        a measurement file that cannot be read or believed
+      MeasurementError        a file of measurements or outcomes that cannot be read or believed
       LiveError               a real cluster that does not do what was asked
         Unreachable           nothing answers at that address
         ApiChanged            it answers, but not in a form that we know
@@ -107,7 +107,7 @@ class CalibrationError(SimulatorError):
 
 
 class MeasurementError(SimulatorError):
-    """A measurement file that cannot be read or believed."""
+    """A file of measurements or outcomes that cannot be read or believed."""
 
     exit_code = 2
 

@@ -1,7 +1,21 @@
-"""Spec files in and out: YAML with line numbers, all faults at once, atomic writing, a schema for editors."""
+"""Files in and out: specs as YAML with line numbers and all faults at once, a schema for editors;
+records as JSON Lines, packed or not; atomic writing.
+"""
 
+from simulator.files.lines import pack, packed, read_lines
 from simulator.files.read import load, loads
 from simulator.files.schema import schema
 from simulator.files.write import dump, dumps, write_bytes_atomically, write_text_atomically
 
-__all__ = ["dump", "dumps", "load", "loads", "schema", "write_bytes_atomically", "write_text_atomically"]
+__all__ = [
+    "dump",
+    "dumps",
+    "load",
+    "loads",
+    "pack",
+    "packed",
+    "read_lines",
+    "schema",
+    "write_bytes_atomically",
+    "write_text_atomically",
+]

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from simulator.errors import Fault, ScenarioError, SimulatorError
 from simulator.files.read import loads
+from simulator.files.text import MAX_BYTES
 from simulator.files.tree import FLOAT
 
 __all__ = ["dump", "dumps", "write_bytes_atomically", "write_text_atomically"]
@@ -35,16 +36,29 @@ _Dumper.add_representer(str, _Dumper.text)
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
 
 
-def dumps(instance: BaseModel, header: str = "") -> str:
+class _RowDumper(_Dumper):
+    """Writes a list of numbers on one line."""
+
+    def row(self, values: list[object]) -> yaml.SequenceNode:
+        """A list, in brackets where it holds numbers only."""
+        flow = bool(values) and all(isinstance(value, int | float) for value in values)
+        return self.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=flow)
+
+
+_RowDumper.add_representer(list, _RowDumper.row)
+
+
+def dumps(instance: BaseModel, header: str = "", *, rows: bool = False) -> str:
     """YAML text that `loads` reads back to an equal object, keys as declared, quantities in their base unit.
 
-    `header` becomes comment lines at the top. Raises ScenarioError if the object is one that no file can
-    describe, for example after `model_copy` with a value out of range.
+    `header` becomes comment lines at the top; with `rows` a list of numbers takes one line. Raises
+    ScenarioError if the object is one that no file can describe, for example after `model_copy` with a value
+    out of range.
     """
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
     # Empty values are left out where that means the same, which is nearly always: None is mostly the default.
     for exclude_none in (True, False):
-        text = comment + _yaml(instance, exclude_none=exclude_none)
+        text = comment + _yaml(instance, exclude_none=exclude_none, rows=rows)
         with contextlib.suppress(ScenarioError):
             if loads(text, type(instance)) == instance:
                 return text
@@ -53,17 +67,18 @@ def dumps(instance: BaseModel, header: str = "") -> str:
     raise ScenarioError(name, [Fault("", "the object differs from what a file can say of it")])
 
 
-def _yaml(instance: BaseModel, *, exclude_none: bool) -> str:
+def _yaml(instance: BaseModel, *, exclude_none: bool, rows: bool) -> str:
     # By way of JSON, so that only plain values are left; its floats are the shortest that read back exactly.
     text = instance.model_dump_json(round_trip=True, by_alias=True, warnings=False, exclude_none=exclude_none)
-    return yaml.dump(json.loads(text), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    dumper, width = (_RowDumper, MAX_BYTES) if rows else (_Dumper, 120)
+    return yaml.dump(json.loads(text), Dumper=dumper, sort_keys=False, allow_unicode=True, width=width)
 
 
-def dump(instance: BaseModel, path: str | Path, header: str = "") -> None:
-    """Write `dumps(instance, header)` to `path` atomically;
+def dump(instance: BaseModel, path: str | Path, header: str = "", *, rows: bool = False) -> None:
+    """Write `dumps` of the same arguments to `path` atomically;
     raises as `dumps` and `write_bytes_atomically` do.
     """
-    write_text_atomically(path, dumps(instance, header))
+    write_text_atomically(path, dumps(instance, header, rows=rows))
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:

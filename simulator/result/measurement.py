@@ -1,7 +1,8 @@
 """Measurement: what a real cluster did, with everything that is needed to believe it.
 
-A JSON Lines file, appended as things happen, so that an interrupted run keeps what it had. Line 1 is the
-header (`Provenance`), each further line an event with a `type`:
+A JSON Lines file, appended as things happen, so that an interrupted run keeps what it had; once it is kept
+for good it may be packed (`.jsonl.gz`). Line 1 is the header (`Provenance`), each further line an event with
+a `type`:
 
 ==========  ==========================================================================================
 type        fields
@@ -43,6 +44,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from simulator.errors import MeasurementError
+from simulator.files.lines import packed, read_lines
 from simulator.laws.law import Floats
 from simulator.spec import Spec
 
@@ -122,6 +124,7 @@ class Measurement:
     complete: bool
     """False when the run was interrupted or the file cut off."""
     sha256: str
+    """Of the content, not of its packing: what ledgers and calibrations know it by."""
     path: str = ""
 
     def of(self, kind: str) -> Iterator[dict[str, Any]]:
@@ -157,10 +160,11 @@ class MeasurementWriter:
     def __init__(self, path: str | Path, provenance: Provenance) -> None:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            raise MeasurementError(
-                f"{self.path} exists; measurements are never overwritten, choose another name"
-            )
+        for taken in (self.path, packed(self.path)):
+            if taken.exists():
+                raise MeasurementError(
+                    f"{taken} exists; measurements are never overwritten, choose another name"
+                )
         self._file: TextIO = self.path.open("x", encoding="utf-8")
         self._line({"type": "header", **provenance.model_dump(mode="json")})
 
@@ -193,20 +197,19 @@ class MeasurementWriter:
 
 
 def read_measurement(path: str | Path) -> Measurement:
-    """Read a Measurement; a last line that was cut off is dropped, anything else broken is refused.
+    """Read a Measurement, packed or not; a last line that
+    was cut off is dropped, anything else broken is refused.
 
     Raises MeasurementError with the line at fault.
     """
-    file = Path(path)
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise MeasurementError(
-            f"{file}: cannot be read: {error.strerror}; give the path of a measurement"
-        ) from error
-    lines = raw.split(b"\n")
-    cut_off = lines.pop() != b""  # the writer ends each line, so a rest without an end was cut off
-    events = [_event(file, number, line) for number, line in enumerate(lines, 1)]
+    file, digest = Path(path), sha256()
+    events: list[dict[str, Any]] = []
+    cut_off = True
+    for number, line in enumerate(read_lines(file), 1):
+        digest.update(line)
+        cut_off = not line.endswith(b"\n")  # the writer ends each line
+        if not cut_off:
+            events.append(_event(file, number, line))
     if not events or events[0].get("type") != "header":
         raise MeasurementError(f"{file}:1: no header; a measurement starts with a line of type 'header'")
     try:
@@ -217,7 +220,7 @@ def read_measurement(path: str | Path) -> Measurement:
         where = ".".join(str(part) for part in first["loc"])
         raise MeasurementError(f"{file}:1: header: {where}: {first['msg']}") from error
     ended = not cut_off and events[-1]["type"] == "end" and events[-1].get("outcome") == "complete"
-    return Measurement(provenance, tuple(events[1:]), ended, sha256(raw).hexdigest(), str(file))
+    return Measurement(provenance, tuple(events[1:]), ended, digest.hexdigest(), str(file))
 
 
 def _event(file: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -217,6 +217,8 @@ def test_a_circle_writes_predictions_before_it_measures(tmp_path: Path) -> None:
     assert [row.kind for row in made.repeats] == ["repeat", "repeat"]
     assert [row.measurement for row in made.interleaved.validations] == ["B_a4b20"]
     assert len(predictions(tmp_path / "ledger.jsonl")) == len(validations(tmp_path / "ledger.jsonl")) == 3
+    kept = sorted(path.name for path in (tmp_path / "held_out").iterdir())
+    assert kept == ["A_a24.jsonl.gz", "B_a12b12.jsonl.gz", "B_a4b20.jsonl.gz"]
 
 
 @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ def test_broken_measurements_are_refused_or_used_as_far_as_they_go(tmp_path: Pat
         return
     with pytest.raises(MeasurementError, match=message):
         sample(read_measurement(path))
-    with pytest.raises(CalibrationError, match="no usable measurement"):
+    with pytest.raises(MeasurementError, match="no usable measurement"):
         calibrate([path])
 
 
