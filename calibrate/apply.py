@@ -6,12 +6,22 @@ The result is an ordinary Scenario, complete and self-sufficient: the simulator 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import hypot
 
 import numpy as np
 
 from calibrate.calibration import Calibration
+from calibrate.parameters import (
+    BATCH_COST,
+    CONTENTIONS,
+    CONTEXT_COST,
+    HOP_OVERHEAD,
+    STEP_OVERHEAD,
+    kind_of_parameter,
+    layer_time,
+)
 from simulator.complete import complete
 from simulator.errors import CalibrationError
 from simulator.result.estimate import rounded
@@ -67,8 +77,8 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
                 "devices": devices,
                 "engine": full.engine.model_copy(
                     update={
-                        "step_overhead": _point(calibration, "step_overhead_s", full.engine.step_overhead),
-                        "hop_overhead": _point(calibration, "hop_overhead_s", full.engine.hop_overhead),
+                        "step_overhead": _point(calibration, STEP_OVERHEAD, full.engine.step_overhead),
+                        "hop_overhead": _point(calibration, HOP_OVERHEAD, full.engine.hop_overhead),
                         "overhead_spread": 0.0,
                         "label": "calibrated",
                     }
@@ -89,12 +99,12 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
 
 def _source(calibration: Calibration, name: str, device: DeviceSpec) -> str | None:
     """The calibrated device that stands for this one: of the same name, else of the same kind."""
-    if calibration.value(f"layer_s/{name}") is not None:
+    if calibration.value(layer_time(name)) is not None:
         return name
     alike = (
         other
         for other, kind in calibration.kinds.items()
-        if kind != "unknown" and kind == device.kind and calibration.value(f"layer_s/{other}") is not None
+        if kind != "unknown" and kind == device.kind and calibration.value(layer_time(other)) is not None
     )
     return next(alike, None)
 
@@ -118,11 +128,11 @@ def _calibrated(calibration: Calibration, device: DeviceSpec, source: str) -> De
     assert device.speed is not None
     speed = device.speed.model_copy(
         update={
-            "decode_bandwidth": calibration.layer_bytes / _point(calibration, f"layer_s/{source}"),
+            "decode_bandwidth": calibration.layer_bytes / _point(calibration, layer_time(source)),
             "prefill_flops": calibration.prefill_flops,
             "layer_overhead": 0.0,
-            "context_cost": calibration.value("context_cost") or device.speed.context_cost,
-            "batch_cost": calibration.value("batch_cost") or device.speed.batch_cost,
+            "context_cost": calibration.value(CONTEXT_COST) or device.speed.context_cost,
+            "batch_cost": calibration.value(BATCH_COST) or device.speed.batch_cost,
             "decode_spread": 0.0,  # the posterior's draws say it
             "prefill_spread": calibration.prefill_log_sd,
             "label": "calibrated",
@@ -140,9 +150,7 @@ def _shared_host(calibration: Calibration, scenario: Scenario) -> SharedHostSpec
 
 def _contention(calibration: Calibration) -> str | None:
     """What this engine's cost of sharing a machine is called, None where it was not fitted."""
-    return next(
-        (name for name in ("contention", "contention/polling") if calibration.value(name) is not None), None
-    )
+    return next((name for name in CONTENTIONS if calibration.value(name) is not None), None)
 
 
 def _own_noise(calibration: Calibration) -> NoiseSpec:
@@ -152,9 +160,9 @@ def _own_noise(calibration: Calibration) -> NoiseSpec:
 def _scaled(calibration: Calibration, device: DeviceSpec) -> DeviceSpec:
     """A device that was not measured: the catalogue times what the engine made of the measured ones."""
     ratios = [
-        np.log(_point(calibration, f"layer_s/{name}") / catalogue_s)
+        np.log(_point(calibration, layer_time(name)) / catalogue_s)
         for name, catalogue_s in calibration.catalogue_layer_s.items()
-        if calibration.value(f"layer_s/{name}") is not None
+        if calibration.value(layer_time(name)) is not None
     ]
     assert device.speed is not None
     if not ratios:
@@ -165,7 +173,7 @@ def _scaled(calibration: Calibration, device: DeviceSpec) -> DeviceSpec:
         update={
             "decode_bandwidth": device.speed.decode_bandwidth / slower,
             "layer_overhead": device.speed.layer_overhead * slower,
-            "batch_cost": calibration.value("batch_cost") or device.speed.batch_cost,
+            "batch_cost": calibration.value(BATCH_COST) or device.speed.batch_cost,
             "decode_spread": min(2.0, hypot(device.speed.decode_spread, spread)),
         }
     )
@@ -178,18 +186,22 @@ def _posterior(calibration: Calibration, scenario: Scenario) -> PosteriorSpec:
     for name, device in scenario.devices.items():
         source = _source(calibration, name, device)
         if source is not None:
-            columns[f"world/{name}/decode"] = _factors(calibration, f"layer_s/{source}")
-    for part in ("step", "hop"):
-        if calibration.value(f"{part}_overhead_s") is not None:
-            columns[f"world/engine/{part}"] = _factors(calibration, f"{part}_overhead_s")
-    for name in ("context_cost", "batch_cost"):
-        if calibration.value(name):
-            columns[f"world/{name.removesuffix('_cost')}"] = _factors(calibration, name)
-    shared = _contention(calibration)
-    if scenario.shared_host is not None and shared is not None:
-        columns["world/contention"] = _factors(calibration, shared)
+            fitted = layer_time(source)
+            columns[kind_of_parameter(fitted).factor(name)] = _factors(calibration, fitted)
+    for shared in _shared(calibration, scenario):
+        columns[kind_of_parameter(shared).factor("")] = _factors(calibration, shared)
     kept = np.column_stack(list(columns.values()))[:MOST_DRAWS]
     return PosteriorSpec(names=tuple(columns), draws=tuple(tuple(map(rounded, row)) for row in kept.tolist()))
+
+
+def _shared(calibration: Calibration, scenario: Scenario) -> Iterator[str]:
+    """Parameters that all devices share and that the scenario takes from the calibration."""
+    yield from (name for name in (STEP_OVERHEAD, HOP_OVERHEAD) if calibration.value(name) is not None)
+    # a cost fitted to be zero leaves the device's own in place (`_calibrated`), and draws are factors of that
+    yield from (name for name in (CONTEXT_COST, BATCH_COST) if calibration.value(name))
+    contention = _contention(calibration)
+    if scenario.shared_host is not None and contention is not None:
+        yield contention
 
 
 def _factors(calibration: Calibration, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -205,7 +217,7 @@ def _extrapolations(calibration: Calibration, scenario: Scenario) -> list[str]:
     found = []
     if end > 2 * high:
         found.append(f"extrapolation: contexts up to {end} tokens, measured were {low:.0f} to {high:.0f}")
-    batches = next((parameter.n for parameter in calibration.parameters if parameter.name == "batch_cost"), 0)
+    batches = next((parameter.n for parameter in calibration.parameters if parameter.name == BATCH_COST), 0)
     if scenario.workload.concurrency > 1 and batches == 0:
         found.append(
             "extrapolation: several chats at once, none were measured; the cost of a batch is a guess"

@@ -12,6 +12,7 @@ import numpy as np
 
 from calibrate.fit import Fit, fit
 from calibrate.noise import Noise, fit_noise
+from calibrate.parameters import kind_of_parameter
 from calibrate.prefill import fit_prefill
 from calibrate.samples import Sample, sample
 from simulator.errors import MeasurementError
@@ -187,7 +188,7 @@ def _parameters(samples: Sequence[Sample], fitted: Fit) -> tuple[Parameter, ...]
     return tuple(
         Parameter(
             name=name,
-            unit=unit_of(name),
+            unit=kind_of_parameter(name).unit,
             value=rounded(fitted.values[name]),
             p05=rounded(float(low[i])),
             p95=rounded(float(high[i])),
@@ -195,12 +196,6 @@ def _parameters(samples: Sequence[Sample], fitted: Fit) -> tuple[Parameter, ...]
         )
         for i, name in enumerate(fitted.names)
     )
-
-
-def unit_of(name: str) -> Literal["s", "1"]:
-    """The base unit of a parameter, told by its name."""
-    kind = name.split("/")[0]
-    return "s" if kind.endswith("_s") else "1"
 
 
 def _doubts(samples: Sequence[Sample], fitted: Fit, noise: Noise) -> list[str]:

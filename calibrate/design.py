@@ -8,13 +8,14 @@ the best (Nemhauser, Wolsey and Fisher 1978).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
-from calibrate.forward import TYPICAL, design, gap_s, job_of, parameter_names
+from calibrate.forward import design, gap_s, job_of, parameter_names
+from calibrate.parameters import device_of, kind_of_parameter
 from calibrate.prior import USUAL_ERROR, prior
 from simulator.engine.base import engine
 from simulator.errors import CalibrationError, PlacementError
@@ -93,19 +94,20 @@ def _information(candidates: Sequence[Scenario], names: Sequence[str]) -> tuple[
         for device in job.cluster.devices
     }
     usual_s = OVERHEAD_SHARE * float(np.median([gap_s(job, {}) for job in jobs]))
-    values = {
-        name: speeds[name.split("/")[1]]
-        if name.startswith("layer_s/")
-        else usual_s
-        if name.endswith("_s")
-        else TYPICAL[name.split("/")[0]]
-        for name in names
-    }
+    values = {name: _usual(name, speeds, usual_s) for name in names}
     model = design(jobs, names, values)
     size = np.array([values[name] for name in names])
     beliefs = prior(names, candidates).rows(size, float(np.median(model.base)))[0] * size
     unknown = np.eye(len(names)) * (USUAL_ERROR / UNKNOWN) ** 2
     return np.asarray(model.matrix * size / model.base[:, None]), beliefs.T @ beliefs + unknown
+
+
+def _usual(name: str, layer_s: Mapping[str, float], overhead_s: float) -> float:
+    """What a parameter may be before it is measured, by the catalogue's seconds per layer of each device."""
+    device, kind = device_of(name), kind_of_parameter(name)
+    if device is not None:
+        return layer_s[device]
+    return overhead_s if kind.unit == "s" else kind.size
 
 
 def _candidates(scenario: Scenario, seed: int) -> Iterator[Scenario]:

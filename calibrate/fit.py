@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from calibrate.forward import Design, design, job_of, parameter_names
+from calibrate.parameters import kind_of_parameter
 from calibrate.prior import USUAL_ERROR, Prior, prior
 from calibrate.samples import Sample
 from simulator.errors import CalibrationError
@@ -122,8 +123,9 @@ def _start(names: Sequence[str], jobs: Sequence[Job], samples: Sequence[Sample])
         sample.median_s / sum(shard.layers for shard in job.shards)
         for sample, job in zip(samples, jobs, strict=True)
     ]
-    guess = {"layer_s": float(np.min(per_layer)), "context_cost": 1.0, "batch_cost": 0.1, "contention": 0.05}
-    return {name: guess.get(name.split("/")[0], 0.1 * float(np.min(per_layer))) for name in names}
+    kinds = {name: kind_of_parameter(name) for name in names}
+    fastest_s = float(np.min(per_layer))
+    return {name: kind.start * (fastest_s if kind.unit == "s" else 1.0) for name, kind in kinds.items()}
 
 
 def _solve(

@@ -13,8 +13,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from calibrate.parameters import (
+    BATCH_COST,
+    CONTENTIONS,
+    CONTEXT_COST,
+    HOP_OVERHEAD,
+    STEP_OVERHEAD,
+    contention_of,
+    device_of,
+    kind_of_parameter,
+    layer_time,
+)
 from simulator.cluster.cluster import Device
-from simulator.engine.base import engine
 from simulator.laws.law import Constant, Floats
 from simulator.prepare import prepare
 from simulator.run.evaluate import token_times_s
@@ -30,14 +40,6 @@ ROWS = 64
 """Replications behind one gap where delays are random: the median of 384 gaps."""
 STEP = 1e-3
 """Relative step of the differences; the flow is piecewise linear, so its size hardly matters."""
-TYPICAL = {
-    "layer_s": 1e-3,
-    "step_overhead_s": 1e-3,
-    "hop_overhead_s": 1e-3,
-    "context_cost": 1.0,
-    "contention": 0.1,
-    "batch_cost": 0.1,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +57,12 @@ def parameter_names(scenarios: Sequence[Scenario]) -> tuple[str, ...]:
     jobs = [prepare(scenario).job for scenario in scenarios]
     holding = dict.fromkeys(shard.device for job in jobs for shard in job.shards if shard.layers)
     # what no measurement bears on stays in, with its prior spread: a prediction that needs it must be wide
-    shared = ["step_overhead_s", "context_cost", "batch_cost"]
+    shared = [STEP_OVERHEAD, CONTEXT_COST, BATCH_COST]
     if any(len(job.ring) > 1 for job in jobs):
-        shared.insert(1, "hop_overhead_s")
+        shared.insert(1, HOP_OVERHEAD)
         if any(scenario.shared_host is not None for scenario in scenarios):
-            # two beliefs about what waiting costs, see `prior.PRIOR`
-            polls = engine(scenarios[0].engine.name).waits_by_polling
-            shared.append("contention/polling" if polls else "contention")
-    return tuple(f"layer_s/{device}" for device in holding) + tuple(shared)
+            shared.append(contention_of(scenarios[0].engine.name))
+    return tuple(map(layer_time, holding)) + tuple(shared)
 
 
 def job_of(scenario: Scenario, context: float) -> Job:
@@ -82,15 +82,15 @@ def with_values(job: Job, values: Values) -> Job:
     devices = tuple(_device(device, job, values) for device in job.cluster.devices)
     costs = replace(
         job.engine,
-        step_overhead_s=values.get("step_overhead_s", job.engine.step_overhead_s),
-        hop_overhead_s=values.get("hop_overhead_s", job.engine.hop_overhead_s),
+        step_overhead_s=values.get(STEP_OVERHEAD, job.engine.step_overhead_s),
+        hop_overhead_s=values.get(HOP_OVERHEAD, job.engine.hop_overhead_s),
     )
     return replace(job, cluster=replace(job.cluster, devices=devices), engine=costs)
 
 
 def _device(device: Device, job: Job, values: Values) -> Device:
     changes: dict[str, float] = {}
-    layer_s = values.get(f"layer_s/{device.name}")
+    layer_s = values.get(layer_time(device.name))
     if layer_s is not None:
         # a device is described by the rate at which it reads
         # weights, so that other models scale by their bytes
@@ -98,8 +98,8 @@ def _device(device: Device, job: Job, values: Values) -> Device:
             "decode_bandwidth": job.model.layer_bytes_read() / max(layer_s, 1e-9),
             "layer_overhead": 0.0,
         }
-    changes |= {key: values[key] for key in ("context_cost", "batch_cost") if key in values}
-    share = values.get("contention", values.get("contention/polling"))
+    changes |= {key: values[key] for key in (CONTEXT_COST, BATCH_COST) if key in values}
+    share = next((values[name] for name in CONTENTIONS if name in values), None)
     contention = device.contention if share is None else share * (len(job.ring) - 1)
     return replace(device, speed=device.speed.model_copy(update=changes), contention=contention)
 
@@ -126,18 +126,10 @@ def design(jobs: Sequence[Job], names: Sequence[str], at: Values) -> Design:
     base = np.array([gap_s(job, at) for job in jobs])
     matrix = np.empty((len(jobs), len(names)))
     for column, name in enumerate(names):
-        step = STEP * max(at[name], TYPICAL[name.split("/")[0]])
+        kind, device = kind_of_parameter(name), device_of(name) or ""
+        step = STEP * max(at[name], kind.size)
         moved = {**at, name: at[name] + step}
         for row, job in enumerate(jobs):
-            matrix[row, column] = (gap_s(job, moved) - base[row]) / step if _touches(job, name) else 0.0
+            # a column of zeros need not be simulated
+            matrix[row, column] = (gap_s(job, moved) - base[row]) / step if kind.matters(job, device) else 0.0
     return Design(tuple(names), np.array([at[name] for name in names]), base, matrix)
-
-
-def _touches(job: Job, name: str) -> bool:
-    """Whether a parameter can matter to a job at all; saves evaluations."""
-    kind, _, device = name.partition("/")
-    if kind == "layer_s":
-        return any(shard.device == device and shard.layers for shard in job.shards)
-    if kind in ("hop_overhead_s", "contention"):
-        return len(job.ring) > 1
-    return kind != "batch_cost" or job.workload.concurrency > 1

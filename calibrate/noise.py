@@ -17,6 +17,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from calibrate.fit import Fit, usual_session_sigma
+from calibrate.parameters import layer_time
 from calibrate.samples import RunSample, Sample
 from simulator.laws.law import Floats
 from simulator.prepare import prepare
@@ -102,7 +103,7 @@ def _stage_square_sum(sample: Sample, fitted: Fit) -> float:
     """`sum_i (stage_i / gap)**2`: how much of the devices' own noise survives the sum over stages."""
     job = prepare(sample.scenario).job
     stages = np.array(
-        [shard.layers * fitted.values.get(f"layer_s/{shard.device}", 0.0) for shard in job.shards]
+        [shard.layers * fitted.values.get(layer_time(shard.device), 0.0) for shard in job.shards]
     )
     total = float(stages.sum())
     return float(np.sum((stages / total) ** 2)) if total > 0 else 1.0

@@ -1,9 +1,8 @@
 """What is believed before any measurement, in the one place
 that the fit and the design of measurements share.
 
-Devices of one kind are alike, shared parameters are where `PRIOR` has them, and
-overheads are a part of a token's time. Each belief is a row of least squares that weighs
-as much as one run that errs by `USUAL_ERROR`; all give way to data.
+Devices of one kind are alike, and what all share is where the table of `parameters` has it. Each belief is a
+row of least squares that weighs as much as one run that errs by `USUAL_ERROR`; all give way to data.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from calibrate.parameters import CONTEXT_COST, PARAMETERS, device_of, kind_of_parameter
 from simulator.laws.law import Floats
 from simulator.scenario import Scenario
 
@@ -21,22 +21,6 @@ __all__ = ["USUAL_ERROR", "Prior", "prior"]
 POOLING_LOG_SD = 0.05
 """How much two machines of one kind usually differ (natural logarithm): the same chip in the same model, at
 the same settings. Assumed; it matters only where placements do not separate them.
-"""
-PRIOR = {
-    "context_cost": (1.5, 3.0),
-    "batch_cost": (0.2, 0.3),
-    "contention": (0.0, 0.05),
-    "contention/polling": (0.1, 0.05),
-}
-"""Mean and standard deviation before any data: the catalogue's graphics processors read KV bytes at 1.45 to
-1.8 times the cost of weight bytes; a batch is nearly free on a graphics processor and up to linear on a
-processor; an EXO rank that waits for its turn on a shared machine was seen (by its CPU time, not by token
-times) to take 10 to 15 % of a core for polling, while a llama.cpp server that waits sleeps.
-"""
-OVERHEADS = ("step_overhead_s", "hop_overhead_s")
-OVERHEAD_SHARE = 0.3
-"""Overheads are zero give or take this share of a token's time, before any data: so time that placements do
-not separate goes to the layers, which read gigabytes, and not to an overhead that would make them free.
 """
 USUAL_ERROR = 0.1
 """Relative error of one run against a good model: what
@@ -52,7 +36,7 @@ class Prior:
     pooled: tuple[tuple[int, ...], ...]
     """Columns of devices that are alike: of one catalogue kind, or all played by one machine."""
     beliefs: dict[str, tuple[float, float]]
-    """Mean and standard deviation of shared parameters."""
+    """Mean and standard deviation of shared parameters, in the units of `ParameterKind.belief`."""
 
     def rows(self, values: Floats, gap_s: float) -> tuple[Floats, Floats]:
         """(rows, wanted): beliefs about parameters whose values
@@ -68,8 +52,9 @@ class Prior:
                 extra.append(row / (mean * POOLING_LOG_SD) * USUAL_ERROR)
                 wanted.append(0.0)
         for column, name in enumerate(self.names):
-            if name in self.beliefs or name in OVERHEADS:
-                mean, sd = self.beliefs.get(name, (0.0, OVERHEAD_SHARE * gap_s))
+            if name in self.beliefs:
+                unit = gap_s if kind_of_parameter(name).unit == "s" else 1.0
+                mean, sd = (unit * value for value in self.beliefs[name])
                 row = np.zeros(len(values))
                 row[column] = USUAL_ERROR / sd
                 extra.append(row)
@@ -86,24 +71,22 @@ def prior(names: Sequence[str], scenarios: Sequence[Scenario]) -> Prior:
             alike[name] = device.kind or host
     groups: dict[str, list[int]] = {}
     for column, name in enumerate(names):
-        if name.startswith("layer_s/"):
-            groups.setdefault(alike[name.removeprefix("layer_s/")], []).append(column)
+        owner = device_of(name)
+        if owner is not None:
+            groups.setdefault(alike[owner], []).append(column)
     said = [
         device.speed.context_cost
         for scenario in scenarios
         for device in scenario.devices.values()
         if device.speed
     ]
-    return Prior(
-        tuple(names),
-        tuple(tuple(group) for group in groups.values() if len(group) > 1),
-        PRIOR | {"context_cost": _context_cost(float(np.mean(said)) if said else 0.0)},
-    )
+    beliefs = {kind.name: kind.belief for kind in PARAMETERS.values() if kind.belief is not None}
+    beliefs[CONTEXT_COST] = _context_cost(float(np.mean(said)) if said else 0.0, *beliefs[CONTEXT_COST])
+    return Prior(tuple(names), tuple(tuple(group) for group in groups.values() if len(group) > 1), beliefs)
 
 
-def _context_cost(said: float) -> tuple[float, float]:
+def _context_cost(said: float, mean: float, sd: float) -> tuple[float, float]:
     """A scenario that says more than usual of what reading a
     context costs is believed, give or take as much again.
     """
-    mean, sd = PRIOR["context_cost"]
     return (said, max(sd, said)) if said > mean else (mean, sd)

@@ -9,6 +9,7 @@ import numpy as np
 
 from calibrate.apply import apply
 from calibrate.calibration import calibrate_samples
+from calibrate.parameters import BATCH_COST, CONTEXT_COST, HOP_OVERHEAD, STEP_OVERHEAD, layer_time
 from calibrate.samples import RunSample, Sample
 from calibrate.validate import predict_sessions, validate
 from simulator.laws.law import Floats
@@ -19,13 +20,13 @@ from simulator.scenario import Scenario
 __all__ = ["PLACEMENTS", "TRUTH", "Trial", "report", "synthetic", "trials"]
 
 TRUTH = {
-    "layer_s/a": 2.5e-3,
-    "layer_s/b": 5.0e-3,
-    "layer_s/c": 1.2e-3,
-    "step_overhead_s": 8e-3,
-    "hop_overhead_s": 4e-3,
-    "context_cost": 1.4,
-    "batch_cost": 0.2,
+    layer_time("a"): 2.5e-3,
+    layer_time("b"): 5.0e-3,
+    layer_time("c"): 1.2e-3,
+    STEP_OVERHEAD: 8e-3,
+    HOP_OVERHEAD: 4e-3,
+    CONTEXT_COST: 1.4,
+    BATCH_COST: 0.2,
 }
 """What the synthetic cluster is made of: a middling, a slow and a fast device."""
 REPLICATIONS = 100
@@ -61,15 +62,15 @@ def _scenario(placement: dict[str, object], seed: int) -> Scenario:
     hidden, layer_bytes = 1024, 20e6
 
     def device(name: str) -> dict[str, object]:
-        rate = layer_bytes / TRUTH[f"layer_s/{name}"]
+        rate = layer_bytes / TRUTH[layer_time(name)]
         return {
             "memory": "64 GB",
             "kind": None,
             "speed": {
                 "decode_bandwidth": f"{rate} B/s",
                 "prefill_flops": "1 TFLOPS",
-                "context_cost": TRUTH["context_cost"],
-                "batch_cost": TRUTH["batch_cost"],
+                "context_cost": TRUTH[CONTEXT_COST],
+                "batch_cost": TRUTH[BATCH_COST],
             },
             "link": {"delay": {"law": "lognormal", "median": "1 ms", "sigma": 0.5}, "rate": "100 MB/s"},
         }
@@ -88,8 +89,8 @@ def _scenario(placement: dict[str, object], seed: int) -> Scenario:
             },
             "engine": {
                 "name": "exo",
-                "step_overhead": f"{TRUTH['step_overhead_s']} s",
-                "hop_overhead": f"{TRUTH['hop_overhead_s']} s",
+                "step_overhead": f"{TRUTH[STEP_OVERHEAD]} s",
+                "hop_overhead": f"{TRUTH[HOP_OVERHEAD]} s",
                 "overhead_spread": 0.0,
                 "memory_overhead": "0 B",
             },

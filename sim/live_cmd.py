@@ -121,6 +121,7 @@ def design(
 ) -> None:
     """Propose the placements whose measurement tells most; `sim live run` measures them."""
     from calibrate.design import propose
+    from calibrate.parameters import device_of
     from simulator.files import dump
 
     asked = load_scenario(scenario)
@@ -137,12 +138,9 @@ def design(
         )
         split = "/".join(f"{device}{layers}" for device, layers in proposal.layers.items())
         weakest = max(
-            proposal.relative_sd.items(), key=lambda item: item[1] if item[0].startswith("layer_s/") else 0.0
+            proposal.relative_sd.items(), key=lambda item: item[1] if device_of(item[0]) is not None else 0.0
         )
-        print(
-            f"{path}  {split}  (least known device then: {weakest[0].removeprefix('layer_s/')} +- "
-            f"{weakest[1]:.0%})"
-        )
+        print(f"{path}  {split}  (least known device then: {device_of(weakest[0])} +- {weakest[1]:.0%})")
     print(f"next: sim live run {out}/*.yaml --cluster ...; then: sim calibrate *.jsonl")
 
 

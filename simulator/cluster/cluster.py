@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeVar
 
+from simulator.laws.factors import cable, link_factor
 from simulator.laws.law import Law
 from simulator.scenario import Label, NoiseSpec, SpeedSpec
 
@@ -147,26 +148,26 @@ class Cluster:
         return Leg(
             name=f"link/{device}/{side}",
             law=link.delay,
-            scale_name=f"world/{device}/delay",
+            scale_name=link_factor(device, "delay"),
             scale_log_sd=link.delay_log_sd,
             stretch=1 / free,
             extra_s=link.vpn_delay_s,
-            rate_name=f"world/{device}/rate",
+            rate_name=link_factor(device, "rate"),
             rate_bytes_per_s=link.rate_bytes_per_s * free,
             rate_log_sd=link.rate_log_sd,
         )
 
 
 def _wire_leg(wire: Wire, end: str, side: str) -> Leg:
-    cable = "--".join(sorted(wire.ends))
+    name = cable(wire.ends)
     return Leg(
-        name=f"wire/{cable}/{end}/{side}",
+        name=f"wire/{name}/{end}/{side}",
         law=wire.delay,
-        scale_name=f"world/{cable}/delay",
+        scale_name=link_factor(name, "delay"),
         scale_log_sd=wire.delay_log_sd,
         stretch=1.0,
         extra_s=0.0,
-        rate_name=f"world/{cable}/rate",
+        rate_name=link_factor(name, "rate"),
         rate_bytes_per_s=wire.rate_bytes_per_s,
         rate_log_sd=wire.rate_log_sd,
     )

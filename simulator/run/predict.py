@@ -11,6 +11,7 @@ import numpy as np
 from simulator.churn.facts import with_heat
 from simulator.churn.heat import settled_slow_down
 from simulator.churn.spec import HeatSpec
+from simulator.laws.factors import device_factor
 from simulator.laws.law import Floats
 from simulator.prepare import Prepared, prepare
 from simulator.result.bottleneck import Bottleneck, bottleneck
@@ -178,7 +179,7 @@ def _stages(prepared: Prepared) -> tuple[Estimate, ...]:
     return tuple(
         estimate(
             decode_s(device, job.model, shard.layers, context)
-            * draws.world(f"world/{device.name}/decode", device.speed.decode_spread),
+            * draws.world(device_factor(device.name, "decode"), device.speed.decode_spread),
             device.speed.label,
         )
         for device, shard in zip(job.ring, job.shards, strict=True)

@@ -14,6 +14,15 @@ from typing import Literal
 import numpy as np
 
 from simulator.cluster.cluster import Device, Leg, Path
+from simulator.laws.factors import (
+    BATCH,
+    COMMON,
+    CONTENTION,
+    CONTEXT,
+    device_factor,
+    engine_factor,
+    session_factor,
+)
 from simulator.laws.law import Constant, Floats
 from simulator.laws.streams import Streams
 from simulator.model.model import Model
@@ -74,7 +83,7 @@ class Draws:
         head in this world, shape (rows,); part as in `noise`.
         """
         log_sd = device.speed.prefill_spread if part == "prefill" else device.speed.decode_spread
-        return self.world(f"world/{device.name}/{'prefill' if part == 'prefill' else 'decode'}", log_sd)
+        return self.world(device_factor(device.name, "prefill" if part == "prefill" else "decode"), log_sd)
 
     def decode_s(
         self, device: Device, model: Model, layers: int, context: Floats, batch: int = 1, fixed_s: float = 0.0
@@ -86,19 +95,19 @@ class Draws:
         base = decode_s(device, model, layers, context, batch) + fixed_s
         # one factor for layers, head and disk: they share what the catalogue has wrong about the device
         total = np.multiply.outer(base, self.speed_factor(device, "decode"))
-        if self._is_open("world/context"):
+        if self._is_open(CONTEXT):
             bare = decode_s(device, model, layers, np.zeros_like(context), batch) + fixed_s
             total += np.multiply.outer(
-                base - bare, self.speed_factor(device, "decode") * (self.world("world/context", 0) - 1)
+                base - bare, self.speed_factor(device, "decode") * (self.world(CONTEXT, 0) - 1)
             )
         return total * self.batch_factor(device, batch)
 
     def batch_factor(self, device: Device, batch: int) -> Floats | float:
         """How much more, or less, a batch costs in this world than `speed.batch_cost` says, shape (rows,)."""
-        if batch == 1 or not self._is_open("world/batch"):
+        if batch == 1 or not self._is_open(BATCH):
             return 1.0
         extra = device.speed.batch_cost * (batch - 1)
-        return np.asarray((1 + extra * self.world("world/batch", 0)) / (1 + extra))
+        return np.asarray((1 + extra * self.world(BATCH, 0)) / (1 + extra))
 
     def _is_open(self, name: str) -> bool:
         return self.job.posterior is not None and name in self.job.posterior.names
@@ -110,21 +119,21 @@ class Draws:
         `part` names the stream: `prefill`, `decode`, or `decode<chat>` where chats are drawn one by one.
         """
         own = self._noise(device.name, device.noise, part, n)
-        if device.contention and self._is_open("world/contention"):
-            crowd = device.contention * self.world("world/contention", 0)
+        if device.contention and self._is_open(CONTENTION):
+            crowd = device.contention * self.world(CONTENTION, 0)
             # a ratio, because `cost.crowding` has the calibration's best value in it already
             own = own * ((1 + crowd) / (1 + device.contention))
         if device.background_load:
-            own = own * self.world(f"world/{device.name}/load", LOAD_LOG_SD)
+            own = own * self.world(device_factor(device.name, "load"), LOAD_LOG_SD)
         if device.name == self.stretched[0]:
             own = own * self.stretched[1]
         common = self.job.common_noise
         if common.sigma == common.run_sigma == common.session_sigma == 0:
             return own
-        return own * self._noise("common", common, part, n)
+        return own * self._noise(COMMON, common, part, n)
 
     def _noise(self, name: str, law: NoiseSpec, part: str, n: int) -> Floats:
-        factor = self.world(f"session/{name}", law.session_sigma)
+        factor = self.world(session_factor(name), law.session_sigma)
         if law.run_sigma and not self.certain:
             factor = factor * self._streams.factors(f"run/{name}", law.run_sigma)
         if law.sigma == 0 or self.certain:
@@ -134,7 +143,7 @@ class Draws:
 
     def overhead(self, part: Literal["step", "hop"]) -> Floats:
         """The world's factor of the engine's own overhead per step or per message, shape (rows,)."""
-        return self.world(f"world/engine/{part}", self.job.engine.overhead_log_sd)
+        return self.world(engine_factor(part), self.job.engine.overhead_log_sd)
 
     def delay_s(self, path: Path, slot: str, n: int, crowd: Floats | float = 1.0) -> Floats:
         """Delay (s) of the `n` messages of one slot on a path, beyond transmission, shape (n, rows).

@@ -18,6 +18,7 @@ from math import exp
 import numpy as np
 
 from simulator.cluster.cluster import Cluster, Device, Path
+from simulator.laws.factors import device_factor, engine_factor, session_factor
 from simulator.laws.law import Floats
 from simulator.model.model import Model
 from simulator.placement.request import PlacementRequest
@@ -75,7 +76,7 @@ class MeanCosts:
         / 2)` of its own noise and of the common one.
         """
         mean = exp((device.noise.sigma**2 + self.common_noise.sigma**2) / 2)
-        return mean * self.world(f"session/{device.name}") * self.world("session/common")
+        return mean * self.world(session_factor(device.name)) * self.world(session_factor())
 
     def per_device(self, seconds: Callable[[Device], float], part: str = "decode") -> Floats:
         """Seconds of the same work on each device, with its
@@ -85,14 +86,14 @@ class MeanCosts:
             [
                 seconds(device)
                 * self.noise(device)
-                * (self.world(f"world/{device.name}/{part}") if part else 1.0)
+                * (self.world(device_factor(device.name, part)) if part else 1.0)
                 for device in self.devices
             ]
         )
 
     def host_s(self, device: Device, *, step: bool = True) -> float:
         """The device's own fixed time per token and, with `step`, that of the engine."""
-        engine_s = self.engine.step_overhead_s * self.world("world/engine/step") if step else 0.0
+        engine_s = self.engine.step_overhead_s * self.world(engine_factor("step")) if step else 0.0
         return (device.speed.stage_overhead + engine_s) * crowding(device, self.batch)
 
     def per_pair(self, seconds: Callable[[int, int], float]) -> Floats:
@@ -111,7 +112,7 @@ class MeanCosts:
         """
         path = self._path(a, b)
         crowd = 1 + self.devices[a].speed.batch_cost * (self.batch - 1)
-        engine_s = crowd * self.engine.hop_overhead_s * self.world("world/engine/hop")
+        engine_s = crowd * self.engine.hop_overhead_s * self.world(engine_factor("hop"))
         delay_s = sum(
             leg.law.mean_s * leg.stretch * self.world(leg.scale_name) + leg.extra_s for leg in path.legs
         )

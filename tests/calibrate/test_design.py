@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from calibrate.design import propose
-from calibrate.forward import TYPICAL, design, job_of, parameter_names
+from calibrate.forward import design, job_of, parameter_names
+from calibrate.parameters import device_of, kind_of_parameter
 from calibrate.samples import sample
 from calibrate.study import plainest
 from simulator.errors import CalibrationError
@@ -47,7 +48,7 @@ def test_greedy_beats_the_same_number_of_placements_at_random(scenario: Scenario
     chosen = [proposal.scenario for proposal in propose(scenario, 5)]
     everything = [proposal.scenario for proposal in propose(scenario, 40)]
     names = parameter_names(chosen)
-    values = {name: 2.5e-3 if name.startswith("layer_s") else TYPICAL[name.split("/")[0]] for name in names}
+    values = {name: 2.5e-3 if device_of(name) else kind_of_parameter(name).size for name in names}
 
     def information(scenarios: list[Scenario]) -> float:
         model = design([job_of(one, 100) for one in scenarios], names, values)

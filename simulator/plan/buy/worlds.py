@@ -15,6 +15,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from simulator.laws.factors import device_factor, engine_factor
 from simulator.laws.law import Floats
 from simulator.laws.streams import Streams
 from simulator.runtime.job import Job
@@ -64,11 +65,11 @@ def _spreads(job: Job) -> Iterator[tuple[str, float]]:
     """World factors of devices, links and engine, with the
     standard deviation of their logarithms (see `Draws`).
     """
-    for part in ("step", "hop"):
-        yield f"world/engine/{part}", job.engine.overhead_log_sd
+    yield engine_factor("step"), job.engine.overhead_log_sd
+    yield engine_factor("hop"), job.engine.overhead_log_sd
     for device in job.ring:
-        yield f"world/{device.name}/decode", device.speed.decode_spread
-        yield f"world/{device.name}/prefill", device.speed.prefill_spread
+        yield device_factor(device.name, "decode"), device.speed.decode_spread
+        yield device_factor(device.name, "prefill"), device.speed.prefill_spread
     for a, b in combinations(job.placement.devices, 2):
         for leg in job.cluster.path(a, b).legs:
             yield leg.scale_name, leg.scale_log_sd

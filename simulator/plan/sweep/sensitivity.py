@@ -18,6 +18,7 @@ import numpy as np
 from simulator.cluster.cluster import Device, Wire
 from simulator.engine.base import engine
 from simulator.errors import Fault, ScenarioError
+from simulator.laws.factors import how_to_measure, in_words, is_rate
 from simulator.laws.law import Constant, Floats, Law
 from simulator.prepare import prepare
 from simulator.result.estimate import rounded
@@ -146,7 +147,7 @@ def sensitivity(
     rows = [
         Influence(
             input=factor.name,
-            what=_what(factor.name, job),
+            what=in_words(factor.name, job.engine.name),
             factor_p05=rounded(factor.interval[0]),
             factor_p95=rounded(factor.interval[1]),
             at_p05=rounded(float(low)),
@@ -265,7 +266,7 @@ def _better(
     """
     design = np.repeat(middle[:, None], len(found), axis=1)
     for place, factor in enumerate(found):
-        design[place, place] *= TWICE if factor.name.endswith("/rate") else 1 / TWICE
+        design[place, place] *= TWICE if is_rate(factor.name) else 1 / TWICE
     after = evaluate(design)
     gains = after / base - 1 if metric == "tokens_per_s" else 1 - after / base
     return np.where(np.abs(gains) > NEGLIGIBLE, gains, 0.0)
@@ -288,45 +289,12 @@ def _total_order(found: Sequence[Factor], evaluate: Evaluate, points: int, seed:
     return np.where(indices > NEGLIGIBLE, indices, 0.0)
 
 
-KINDS = {
-    "decode": "decode time on {}",
-    "prefill": "prompt time on {}",
-    "session": "luck of the session on {}",
-    "delay": "delay of {}",
-    "rate": "throughput of {}",
-}
-
-
-def _what(name: str, job: Job) -> str:
-    """A factor in words; factors of speed multiply times, so a large one is slow."""
-    parts = name.split("/")
-    if parts[:2] == ["world", "engine"]:
-        return f"{job.engine.name}'s own work per {'token' if parts[-1] == 'step' else 'message'}"
-    if parts[0] == "session":
-        return KINDS["session"].format(parts[-1])
-    if len(parts) == 3 and parts[-1] in KINDS:
-        link = f"the cable {parts[1]}" if "--" in parts[1] else f"{parts[1]}'s link"
-        return KINDS[parts[-1]].format(link if parts[-1] in ("delay", "rate") else parts[1])
-    return f"cost of a {parts[-1]}"
-
-
-HOW = {
-    "decode": "run the model on it alone, or on two splits, and calibrate",
-    "prefill": "time a long prompt on it",
-    "delay": "probe that link",
-    "rate": "probe that link",
-    "step": "calibrate the engine on two splits",
-    "hop": "calibrate the engine on two splits",
-}
-
-
 def _measure(rows: Sequence[Influence]) -> str:
     """What to measure next: the input that holds most of the variance."""
     worst = max(rows, key=lambda row: row.total_order)
-    how = HOW.get(worst.input.rsplit("/", 1)[-1], "calibrate it")
     return (
         f"measure next: {worst.what}, which takes part in {min(1.0, worst.total_order):.0%} of the "
-        f"variance; {how}"
+        f"variance; {how_to_measure(worst.input)}"
     )
 
 
