@@ -23,8 +23,8 @@ from simulator.spec import Spec
 
 __all__ = [
     "Calibration",
+    "FittedParameter",
     "NoiseValues",
-    "Parameter",
     "Source",
     "calibrate",
     "calibrate_samples",
@@ -48,7 +48,7 @@ class Source(Spec):
     """What the fitted model says of it."""
 
 
-class Parameter(Spec):
+class FittedParameter(Spec):
     """A fitted value in its base unit, with its 90 %
     interval and the number of measurements that bear on it.
     """
@@ -83,7 +83,7 @@ class Calibration(Spec):
     """Catalogue kind of each calibrated device, 'unknown' where the scenario named none."""
     catalogue_layer_s: dict[str, float]
     """What the catalogue would have said for each calibrated device that it knows."""
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[FittedParameter, ...]
     noise: NoiseValues
     prefill_flops: float
     prefill_log_sd: float
@@ -182,11 +182,11 @@ def catalogue_layer_s(samples: Sequence[Sample]) -> dict[str, float]:
     return found
 
 
-def _parameters(samples: Sequence[Sample], fitted: Fit) -> tuple[Parameter, ...]:
+def _parameters(samples: Sequence[Sample], fitted: Fit) -> tuple[FittedParameter, ...]:
     low, high = np.quantile(fitted.draws, [0.05, 0.95], axis=0)
     touched = np.count_nonzero(fitted.design.matrix, axis=0)
     return tuple(
-        Parameter(
+        FittedParameter(
             name=name,
             unit=kind_of_parameter(name).unit,
             value=rounded(fitted.values[name]),

@@ -13,15 +13,13 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from calibrate.validate import LedgerPrediction, Validation
+from calibrate.validation import ERRORS, LEVELS, LedgerPrediction, Validation
 from simulator.errors import CalibrationError
 from simulator.files import read_lines
 from simulator.result.estimate import rounded
 from simulator.spec import Spec
 
-__all__ = ["DEFAULT", "append", "by", "predictions", "summary", "validations"]
-
-DEFAULT = Path("results/ledger.jsonl")
+__all__ = ["append", "by", "predictions", "summary", "validations"]
 
 
 def append(path: Path, *entries: LedgerPrediction | Validation) -> None:
@@ -73,24 +71,18 @@ def _entries(path: Path, kind: str) -> Iterable[dict[str, object]]:
 
 def summary(rows: Sequence[Validation]) -> dict[str, float]:
     """Errors and coverage of a set of outcomes."""
-
-    def spread(of: Callable[[Validation], float]) -> tuple[float, float]:
-        errors = np.abs([of(row) for row in rows])
-        return rounded(float(np.median(errors))), rounded(float(np.quantile(errors, 0.9)))
-
-    median, median_p90 = spread(lambda row: row.median_error)
+    errors = {name: np.abs([getattr(row, name) for row in rows]) for name in ERRORS}
+    medians = {name: rounded(float(np.median(error))) for name, error in errors.items()}
     return {
         "n": len(rows),
-        "median_error": median,
-        "median_error_p90": median_p90,
-        "worst": rounded(float(max(abs(row.median_error) for row in rows))),
-        "tokens_per_s_error": spread(lambda row: row.tokens_per_s_error)[0],
-        "p90_error": spread(lambda row: row.p90_error)[0],
-        "p99_error": spread(lambda row: row.p99_error)[0],
-        "first_token_error": spread(lambda row: row.first_token_error)[0],
-        "coverage_50": rounded(float(np.mean([row.in_50 for row in rows]))),
-        "coverage_80": rounded(float(np.mean([row.in_80 for row in rows]))),
-        "coverage_90": rounded(float(np.mean([row.in_90 for row in rows]))),
+        "median_error": medians.pop("median_error"),
+        "median_error_p90": rounded(float(np.quantile(errors["median_error"], 0.9))),
+        "worst": rounded(float(errors["median_error"].max())),
+        **medians,
+        **{
+            f"coverage_{level}": rounded(float(np.mean([row.holds(level) for row in rows])))
+            for level in LEVELS
+        },
         "repeatability": rounded(float(np.median([row.repeatability for row in rows]))),
     }
 

@@ -151,24 +151,27 @@ def write_published(rows: Sequence[PublishedRow], folder: Path) -> None:
         folder / "README.md", report(rows) + "\n![predicted against measured](predicted_measured.svg)\n"
     )
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["target", "measured_s", "predicted_s", "p05_s", "p95_s", "error", "in_90"])
-    writer.writerows(
-        [
-            row.target,
-            rounded(row.measured_s),
-            row.predicted_s.median,
-            row.predicted_s.p05,
-            row.predicted_s.p95,
-            rounded(row.error),
-            row.inside,
-        ]
-        for row in rows
-    )
+    records = [_record(row) for row in rows]
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
     write_text_atomically(folder / "predictions.csv", text.getvalue())
     spec = _chart(rows).to_dict()
     write_text_atomically(folder / "predicted_measured.svg", vlc.vegalite_to_svg(spec))
     write_bytes_atomically(folder / "predicted_measured.png", vlc.vegalite_to_png(spec, scale=2))
+
+
+def _record(row: PublishedRow) -> dict[str, object]:
+    """One line of the CSV file, columns by name."""
+    return {
+        "target": row.target,
+        "measured_s": rounded(row.measured_s),
+        "predicted_s": row.predicted_s.median,
+        "p05_s": row.predicted_s.p05,
+        "p95_s": row.predicted_s.p95,
+        "error": rounded(row.error),
+        "in_90": row.inside,
+    }
 
 
 def _chart(rows: Sequence[PublishedRow]) -> Any:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from calibrate.calibration import Calibration
 from calibrate.ledger import by, summary
-from calibrate.validate import Validation
+from calibrate.validation import LEVELS, Validation
 from simulator.files import write_bytes_atomically, write_text_atomically
 
 if TYPE_CHECKING:
@@ -46,22 +46,29 @@ def summary_line(rows: Sequence[Validation]) -> str:
     )
 
 
+COLUMNS: tuple[tuple[str, str, Callable[[Validation], str]], ...] = (
+    ("scenario", "---", lambda row: row.measurement),
+    ("kind", "---", lambda row: row.kind),
+    ("measured ms", "---:", lambda row: f"{row.median_gap_s * 1e3:.1f}"),
+    ("predicted ms", "---:", lambda row: f"{row.predicted_median_gap_s * 1e3:.1f}"),
+    ("error", "---:", lambda row: f"{row.median_error:+.1%}"),
+    ("p90", "---:", lambda row: f"{row.p90_error:+.0%}"),
+    ("p99", "---:", lambda row: f"{row.p99_error:+.0%}"),
+    ("first token", "---:", lambda row: f"{row.first_token_error:+.0%}"),
+    ("KS", "---:", lambda row: f"{row.ks_distance:.2f}"),
+    ("in 90 %", "---", lambda row: "yes" if row.in_90 else "**no**"),
+    ("runs differ by", "---:", lambda row: f"{row.repeatability:.1%}"),
+)
+"""Title, alignment and text of each column of `validation_table`."""
+
+
 def validation_table(rows: Sequence[Validation]) -> list[str]:
     """One Markdown line per outcome."""
-    lines = [
-        "| scenario | kind | measured ms | predicted ms | error | p90 | p99 | first token | KS | in 90 % | "
-        "runs differ by |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---|---:|",
+    return [
+        f"| {' | '.join(title for title, _, _ in COLUMNS)} |",
+        f"|{'|'.join(alignment for _, alignment, _ in COLUMNS)}|",
+        *(f"| {' | '.join(text(row) for _, _, text in COLUMNS)} |" for row in rows),
     ]
-    lines += [
-        f"| {row.measurement} | {row.kind} | {row.median_gap_s * 1e3:.1f} | "
-        f"{row.predicted_median_gap_s * 1e3:.1f} | "
-        f"{row.median_error:+.1%} | {row.p90_error:+.0%} | {row.p99_error:+.0%} | "
-        f"{row.first_token_error:+.0%} | "
-        f"{row.ks_distance:.2f} | {'yes' if row.in_90 else '**no**'} | {row.repeatability:.1%} |"
-        for row in rows
-    ]
-    return lines
 
 
 def calibration_table(calibration: Calibration) -> list[str]:
@@ -210,10 +217,10 @@ def _coverage(rows: Sequence[Validation]) -> Any:
     levels = [
         {
             "stated": level,
-            "held": float(np.mean([getattr(row, f"in_{level}") for row in rows])),
+            "held": float(np.mean([row.holds(level) for row in rows])),
             "sd": float(np.sqrt(level / 100 * (1 - level / 100) / len(rows))),
         }
-        for level in (50, 80, 90)
+        for level in LEVELS
     ]
     for level in levels:
         level["stated"] /= 100

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from calibrate.apply import apply
+from calibrate.applied import apply
 from calibrate.calibration import Calibration, calibrate_samples, save_calibration
 from calibrate.ledger import append
 from calibrate.samples import Sample, sample
-from calibrate.validate import Kind, LedgerPrediction, Validation, predict_sessions, validate
+from calibrate.validation import Kind, LedgerPrediction, Validation, predict_sessions, validate
 from simulator.errors import CalibrationError
 from simulator.files import pack
 from simulator.prepare import prepare
 from simulator.result.measurement import read_measurement
 from simulator.scenario import Scenario
 
-__all__ = ["Circle", "Split", "circle", "kind_of", "plainest", "run_split", "stratified"]
+__all__ = ["Circle", "StudySplit", "circle", "kind_of", "plainest", "run_split", "stratified"]
 
 Measure = Callable[[Sequence[Scenario], Path], Sequence[Path]]
 REPLICATIONS = 200
@@ -26,7 +26,7 @@ COMMON = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class StudySplit:
     """Which measurements trained, and how the others were predicted."""
 
     name: str
@@ -35,7 +35,9 @@ class Split:
     validations: tuple[Validation, ...]
 
 
-def run_split(name: str, samples: Sequence[Sample], training: Collection[str], *, draws: int = 300) -> Split:
+def run_split(
+    name: str, samples: Sequence[Sample], training: Collection[str], *, draws: int = 300
+) -> StudySplit:
     """Calibrate on the samples named in `training`, predict every other one; raises CalibrationError."""
     trained = [one for one in samples if one.name in training]
     calibration = calibrate_samples(trained, draws=draws)
@@ -48,7 +50,7 @@ def run_split(name: str, samples: Sequence[Sample], training: Collection[str], *
         scenario = apply(calibration, one.scenario.model_copy(update={"replications": REPLICATIONS})).scenario
         prediction = predict_sessions(scenario, kind=kind, trained_on=hashes)
         outcomes.append(validate(prediction, one))
-    return Split(name, tuple(sorted(training)), calibration, tuple(outcomes))
+    return StudySplit(name, tuple(sorted(training)), calibration, tuple(outcomes))
 
 
 def kind_of(scenario: Scenario, trained: Sequence[Scenario]) -> Kind:
@@ -120,7 +122,7 @@ class Circle:
     """Of the held-out scenarios, each predicted before it was measured."""
     repeats: tuple[Validation, ...]
     """Of the training scenarios, measured again among the held-out ones: what time alone changed."""
-    interleaved: Split
+    interleaved: StudySplit
     """The held-out scenarios again, from a calibration on those repeats, which saw the same hour."""
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibrate.apply import apply
+from calibrate.applied import apply
 from calibrate.calibration import calibrate_samples
 from calibrate.parameters import BATCH_COST, CONTEXT_COST, HOP_OVERHEAD, STEP_OVERHEAD, layer_time
 from calibrate.samples import RunSample, Sample
-from calibrate.validate import predict_sessions, validate
+from calibrate.validation import predict_sessions, validate
 from simulator.laws.law import Floats
 from simulator.prepare import prepare
 from simulator.run.evaluate import token_times_s

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from calibrate.apply import apply
+from calibrate.applied import apply
 from calibrate.calibration import calibrate, load_calibration, save_calibration
 from live.local.drill import Drill, drill
 from live.local.dropout import Dropped, InjectedFault, run_dropout

@@ -16,7 +16,7 @@ from calibrate.calibration import save_calibration
 from calibrate.ledger import append, summary
 from calibrate.report import calibration_table, validation_table, write_report
 from calibrate.samples import Sample, sample
-from calibrate.study import Split, run_split, stratified
+from calibrate.study import StudySplit, run_split, stratified
 from simulator.result.measurement import read_measurement
 
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "exo"
@@ -48,7 +48,7 @@ def main() -> None:
     write(splits, samples)
 
 
-def write(splits: list[Split], samples: list[Sample]) -> None:
+def write(splits: list[StudySplit], samples: list[Sample]) -> None:
     """The report, the ledger of these splits, and the calibration of the first one."""
     rows = [row for split in splits for row in split.validations]
     ledger = FOLDER / "ledger.jsonl"

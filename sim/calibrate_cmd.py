@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario
 
 if TYPE_CHECKING:
-    from calibrate.validate import LedgerPrediction
+    from calibrate.validation import LedgerPrediction
 
 __all__ = ["calibrate", "ledger", "predict", "validate_app"]
 
@@ -89,7 +89,7 @@ def predict(
 ) -> None:
     """Write down a prediction that is to be held against a measurement."""
     from calibrate.ledger import append
-    from calibrate.validate import KINDS, predict_sessions
+    from calibrate.validation import KINDS, predict_sessions
     from simulator.files import write_text_atomically
 
     if kind not in KINDS:
@@ -99,7 +99,7 @@ def predict(
     if calibration is not None:
         from hashlib import sha256
 
-        from calibrate.apply import apply
+        from calibrate.applied import apply
         from calibrate.calibration import load_calibration
 
         loaded = load_calibration(calibration)
@@ -145,7 +145,7 @@ def pair(
     """Append how a prediction fared to the ledger."""
     from calibrate.ledger import append
     from calibrate.samples import sample
-    from calibrate.validate import validate
+    from calibrate.validation import validate
     from simulator.result.measurement import read_measurement
 
     outcome = validate(_prediction(prediction), sample(read_measurement(measurement)))
@@ -162,7 +162,7 @@ def pair(
 def _prediction(path: Path) -> LedgerPrediction:
     from pydantic import ValidationError
 
-    from calibrate.validate import LedgerPrediction
+    from calibrate.validation import LedgerPrediction
     from simulator.errors import CalibrationError
 
     try:

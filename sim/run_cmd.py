@@ -45,7 +45,7 @@ def run(
     asked = load_scenario(scenario, seed, replications)
     doubts: tuple[str, ...] = ()
     if calibration is not None:
-        from calibrate.apply import apply
+        from calibrate.applied import apply
         from calibrate.calibration import load_calibration
 
         applied = apply(load_calibration(calibration), asked)

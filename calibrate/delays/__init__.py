@@ -6,7 +6,7 @@ takes one, `table` prints the ranking, `hop_delays_s` and `link_rtts_s` read the
 
 from calibrate.delays.assess import choose
 from calibrate.delays.fit import CANDIDATES, fit_laws
-from calibrate.delays.law_fit import LawFit, Parameter
+from calibrate.delays.law_fit import LawFit, LawParameter
 from calibrate.delays.read import Route, hop_delays_s, link_rtts_s
 from calibrate.delays.round_trip import fit_round_trips, law_from_rtt
 from calibrate.delays.text import table
@@ -14,7 +14,7 @@ from calibrate.delays.text import table
 __all__ = [
     "CANDIDATES",
     "LawFit",
-    "Parameter",
+    "LawParameter",
     "Route",
     "choose",
     "fit_laws",

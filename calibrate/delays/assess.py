@@ -9,8 +9,8 @@ from math import log
 import numpy as np
 
 from calibrate.delays.density import tail_verdict
-from calibrate.delays.law_fit import LawFit, Parameter
-from calibrate.delays.sample import Sample
+from calibrate.delays.law_fit import LawFit, LawParameter
+from calibrate.delays.sample import DelaySample
 from calibrate.delays.stderr import parameters_of
 from simulator.laws import Law
 from simulator.units import format_seconds
@@ -39,7 +39,7 @@ class Fitted:
     doubts: tuple[str, ...] = ()
 
 
-def assess(fitted: Fitted, sample: Sample, notes: tuple[str, ...]) -> LawFit:
+def assess(fitted: Fitted, sample: DelaySample, notes: tuple[str, ...]) -> LawFit:
     """The LawFit of one law: `AIC = 2 p - 2 ln L`, `BIC = p
     ln n - 2 ln L`; `notes` hold for the whole sample.
     """
@@ -60,7 +60,7 @@ def assess(fitted: Fitted, sample: Sample, notes: tuple[str, ...]) -> LawFit:
         name=fitted.name,
         law=fitted.law,
         parameters=tuple(
-            Parameter(name=key, value=at, stderr=fitted.errors.get(key)) for key, at in values.items()
+            LawParameter(name=key, value=at, stderr=fitted.errors.get(key)) for key, at in values.items()
         ),
         n=sample.n,
         n_effective=n_effective,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from calibrate.delays.density import log_density
-from calibrate.delays.sample import Sample
+from calibrate.delays.sample import DelaySample
 from simulator.laws import Constant, Empirical, Exponential, Gamma, Law, Lognormal, Weibull
 from simulator.laws.law import Floats
 
@@ -109,7 +109,7 @@ def weibull(y: Floats) -> Weibull:
     return Weibull(scale=seconds(largest * np.exp(shape * logs).mean() ** (1 / shape)), shape=shape)
 
 
-def shifted(family: Family, sample: Sample) -> Simple:
+def shifted(family: Family, sample: DelaySample) -> Simple:
     """The family with the shift of highest profile likelihood between 0 and `min - sample.closest_shift_s`.
 
     An exponential's likelihood only grows with the shift, so it takes the bound.

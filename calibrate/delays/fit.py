@@ -11,14 +11,14 @@ from calibrate.delays import density, families
 from calibrate.delays.assess import Fitted, assess, best_first
 from calibrate.delays.law_fit import LawFit
 from calibrate.delays.mixture import lognormal_mixture
-from calibrate.delays.sample import Sample, take
+from calibrate.delays.sample import DelaySample, take
 from calibrate.delays.stderr import Evidence, uncertainty
 from simulator.errors import CalibrationError, did_you_mean
 from simulator.laws import Constant, Empirical, Law
 
 __all__ = ["CANDIDATES", "fit_laws"]
 
-FITTERS: dict[str, tuple[int, Callable[[Sample], Law]]] = {
+FITTERS: dict[str, tuple[int, Callable[[DelaySample], Law]]] = {
     "constant": (1, lambda sample: families.constant(sample.x)),
     "lognormal": (2, lambda sample: families.lognormal(sample.x)),
     "gamma": (2, lambda sample: families.gamma(sample.x)),
@@ -78,7 +78,7 @@ def _known(candidates: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(candidates)) if candidates else CANDIDATES
 
 
-def _possible(name: str, sample: Sample) -> bool:
+def _possible(name: str, sample: DelaySample) -> bool:
     """Whether there are samples enough for the parameters."""
     if name == "constant":
         return True
@@ -86,7 +86,7 @@ def _possible(name: str, sample: Sample) -> bool:
     return sample.distinct > max(1, free) and sample.n > 2 * free
 
 
-def _fit(name: str, sample: Sample, notes: tuple[str, ...]) -> LawFit:
+def _fit(name: str, sample: DelaySample, notes: tuple[str, ...]) -> LawFit:
     """One candidate with everything that the ranking shows."""
     free, fitter = FITTERS[name]
     law = fitter(sample)
@@ -109,7 +109,7 @@ def _fit(name: str, sample: Sample, notes: tuple[str, ...]) -> LawFit:
     )
 
 
-def _log_likelihood(law: Law, sample: Sample) -> float | None:
+def _log_likelihood(law: Law, sample: DelaySample) -> float | None:
     """Sum of log densities; 0 for a constant that every sample equals, None where there is no density."""
     if isinstance(law, Constant):
         return 0.0 if sample.distinct == 1 else None
@@ -119,7 +119,7 @@ def _log_likelihood(law: Law, sample: Sample) -> float | None:
     return total if np.isfinite(total) else None
 
 
-def _evidence(sample: Sample) -> Evidence:
+def _evidence(sample: DelaySample) -> Evidence:
     """What the samples say about a law of themselves."""
     return Evidence(
         scores=lambda law: density.log_density(law, sample.x),

@@ -7,12 +7,12 @@ from typing import Literal
 from simulator.laws import Law
 from simulator.spec import Spec
 
-__all__ = ["LawFit", "Parameter", "Tail"]
+__all__ = ["LawFit", "LawParameter", "Tail"]
 
 Tail = Literal["ok", "too light", "too heavy", "unknown"]
 
 
-class Parameter(Spec):
+class LawParameter(Spec):
     """A parameter under the name that the law gives it
     (times in s); `stderr` is None where it sits at a bound.
     """
@@ -32,7 +32,7 @@ class LawFit(Spec):
 
     name: str
     law: Law
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[LawParameter, ...]
     n: int
     """Samples that were fitted."""
     n_effective: float
@@ -54,7 +54,7 @@ class LawFit(Spec):
     """Whether the samples contradict the law's 99th percentile by more than 20 % and more than chance."""
     warnings: tuple[str, ...]
 
-    def parameter(self, name: str) -> Parameter:
+    def parameter(self, name: str) -> LawParameter:
         """The parameter of that name; KeyError for a name that the law lacks."""
         found = {each.name: each for each in self.parameters}
         return found[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from calibrate.delays.families import SIGMA, seconds
-from calibrate.delays.sample import Sample
+from calibrate.delays.sample import DelaySample
 from simulator.laws import Lognormal, Mixture, Part
 from simulator.laws.law import Floats
 
@@ -23,7 +23,7 @@ State = tuple[Floats, Floats, Floats]
 """Weights, means and variances of the logarithms, shape (2,) each."""
 
 
-def lognormal_mixture(sample: Sample) -> Mixture:
+def lognormal_mixture(sample: DelaySample) -> Mixture:
     """`w LN(median_1, sigma_1) + (1 - w) LN(median_2, sigma_2)`
     of highest penalised likelihood, faster part first.
 

@@ -16,7 +16,7 @@ from calibrate.delays.assess import Fitted, assess, best_first, choose
 from calibrate.delays.convolution import Grid, search
 from calibrate.delays.law_fit import LawFit
 from calibrate.delays.mixture import lognormal_mixture
-from calibrate.delays.sample import Sample, take
+from calibrate.delays.sample import DelaySample, take
 from calibrate.delays.stderr import Evidence, uncertainty
 from simulator.errors import CalibrationError
 from simulator.laws import Constant, Gamma, Law, Lognormal, Mixture, Part, Weibull
@@ -67,7 +67,7 @@ def fit_round_trips(
         return best_first([assess(_fit(name, sample, grid), sample, notes) for name in candidates or SIMPLE])
 
 
-def _constant(sample: Sample) -> Fitted:
+def _constant(sample: DelaySample) -> Fitted:
     """Half of the mean round trip."""
     twice = families.constant(sample.x)
     return Fitted(
@@ -83,7 +83,7 @@ def _constant(sample: Sample) -> Fitted:
     )
 
 
-def _fit(name: str, sample: Sample, grid: Grid) -> Fitted:
+def _fit(name: str, sample: DelaySample, grid: Grid) -> Fitted:
     """One family, searched from its fit to half round trips."""
     most_shift_s = float(sample.x[0]) / 2
     law = search(_start(name, sample), grid, most_shift_s)
@@ -107,14 +107,14 @@ def _fit(name: str, sample: Sample, grid: Grid) -> Fitted:
     )
 
 
-def _start(name: str, sample: Sample) -> Law:
+def _start(name: str, sample: DelaySample) -> Law:
     """A law near the answer: the fit to half round trips, made wider.
 
     `Var((X1 + X2) / 2) = Var(X) / 2`, so a crossing spreads sqrt(2) times as far as half a round trip.
     """
     half = sample.x / 2
     if name == "lognormal mixture":
-        return _unstalled(lognormal_mixture(Sample(half, 0.0, 1.0, sample.resolution_s / 2, ())))
+        return _unstalled(lognormal_mixture(DelaySample(half, 0.0, 1.0, sample.resolution_s / 2, ())))
     shift_s = float(half[0]) / 2 if name.startswith("shifted") else 0.0
     law = SIMPLE[name.removeprefix("shifted ")](half - shift_s)
     return _wider(law).model_copy(update={"shift": shift_s})

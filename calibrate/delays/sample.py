@@ -14,7 +14,7 @@ from simulator.errors import CalibrationError
 from simulator.laws.law import Floats
 from simulator.units import format_seconds
 
-__all__ = ["FITTED_AT_MOST", "SHORTEST_S", "Sample", "take"]
+__all__ = ["FITTED_AT_MOST", "SHORTEST_S", "DelaySample", "take"]
 
 SHORTEST_S = 1e-9
 """Measurement files count nanoseconds, so nothing shorter can have been measured."""
@@ -33,7 +33,7 @@ DRIFT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class DelaySample:
     """Checked delays: `x` sorted (s), and what is known about them."""
 
     x: Floats
@@ -67,7 +67,7 @@ class Sample:
         return max(self.resolution_s / 2, (float(np.median(self.x)) - float(self.x[0])) / self.n)
 
 
-def take(samples_s: Iterable[float] | ArrayLike) -> Sample:
+def take(samples_s: Iterable[float] | ArrayLike) -> DelaySample:
     """Check delays (s, in the order in which they were measured), thin them out and look for doubts.
 
     Raises CalibrationError for an empty sample, and for a
@@ -81,7 +81,7 @@ def take(samples_s: Iterable[float] | ArrayLike) -> Sample:
     share = _effective_share(ordered, notes)
     kept = _thinned(ordered, notes)
     p99_s = float(np.quantile(ordered, 0.99))
-    return Sample(np.sort(kept), p99_s, share, resolution_s, tuple(notes))
+    return DelaySample(np.sort(kept), p99_s, share, resolution_s, tuple(notes))
 
 
 def _numbers(samples_s: Iterable[float] | ArrayLike) -> Floats:

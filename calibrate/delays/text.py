@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from calibrate.delays.law_fit import LawFit, Parameter
+from calibrate.delays.law_fit import LawFit, LawParameter
 from simulator.units import format_seconds
 
 __all__ = ["parameters_text", "table"]
@@ -45,7 +45,7 @@ def parameters_text(fit: LawFit) -> str:
     return ", ".join(_parameter(each) for each in fit.parameters)
 
 
-def _parameter(each: Parameter) -> str:
+def _parameter(each: LawParameter) -> str:
     is_time = each.name.split("_")[0] in TIMES
     value = format_seconds(each.value) if is_time else f"{each.value:.3g}"
     if each.stderr is None:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from calibrate.apply import apply
+from calibrate.applied import apply
 from calibrate.calibration import Calibration, calibrate, load_calibration, save_calibration
 from calibrate.ledger import append, predictions, summary, validations
 from calibrate.report import markdown, write_report
 from calibrate.samples import sample
 from calibrate.study import circle, kind_of, run_split, stratified
-from calibrate.validate import predict_sessions, validate
+from calibrate.validation import predict_sessions, validate
 from simulator.errors import CalibrationError, MeasurementError
 from simulator.prepare import prepare
 from simulator.result.measurement import MeasurementWriter, read_measurement

@@ -12,7 +12,7 @@ import pytest
 from calibrate.calibration import calibrate, load_calibration, save_calibration
 from calibrate.ledger import append, validations
 from calibrate.samples import sample
-from calibrate.validate import predict_sessions, validate
+from calibrate.validation import predict_sessions, validate
 from sim.main import main
 from simulator.errors import CalibrationError, MeasurementError
 from simulator.files import pack, read_lines

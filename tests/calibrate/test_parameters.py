@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from calibrate.apply import apply
+from calibrate.applied import apply
 from calibrate.calibration import Calibration, calibrate_samples
 from calibrate.forward import gap_s, job_of, parameter_names
 from calibrate.parameters import (

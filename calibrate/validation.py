@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -19,22 +19,14 @@ from simulator.scenario import Scenario
 from simulator.spec import Spec
 from simulator.version import VERSION
 
-__all__ = ["KINDS", "LedgerPrediction", "Validation", "predict_sessions", "validate"]
+__all__ = ["ERRORS", "KINDS", "LEVELS", "LedgerPrediction", "Validation", "predict_sessions", "validate"]
 
+LEVELS = (50, 80, 90)
+"""Intervals (%) that a prediction states and a validation judges."""
 QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-"""Ends of the 90, 80 and 50 % intervals, and the median."""
-KINDS = (
-    "repeat",
-    "new split",
-    "new order",
-    "slower device",
-    "new link",
-    "new device",
-    "long context",
-    "several chats",
-    "dropout",
-    "unknown",
-)
+"""Ends of those intervals, outermost first, about the median."""
+MEDIAN = len(LEVELS)
+"""Its place among the quantiles."""
 Kind = Literal[
     "repeat",
     "new split",
@@ -47,6 +39,7 @@ Kind = Literal[
     "dropout",
     "unknown",
 ]
+KINDS: tuple[str, ...] = get_args(Kind)
 CURVE = 99
 """Points of the predicted gap distribution that a prediction keeps."""
 
@@ -108,6 +101,14 @@ class Validation(Spec):
     """The 90 % interval of the median gap; None in older entries, whose predictions hold it."""
     repeatability: float
     """Standard deviation of the logarithm of this measurement's run medians: no model can beat that."""
+
+    def holds(self, level: int) -> bool:
+        """Whether the interval of that level held the measured median gap."""
+        return bool(getattr(self, f"in_{level}"))
+
+
+ERRORS = tuple(name for name in Validation.model_fields if name.endswith("_error"))
+"""The fields that are relative errors: what summaries are made of."""
 
 
 def predict_sessions(
@@ -184,7 +185,7 @@ def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
         )
     _check_same(prediction, sample)
     gaps = sample.gaps_s
-    measured, predicted = sample.median_s, prediction.median_gap_s[3]
+    measured, predicted = sample.median_s, prediction.median_gap_s[MEDIAN]
     p90, p99 = np.quantile(gaps, [0.9, 0.99])
     # the mean gap over a run is what tokens/s is the inverse of
     rate = float(np.mean([1 / np.mean(run.gaps_s) for run in sample.runs]))
@@ -206,15 +207,15 @@ def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
         predicted_median_gap_s=predicted,
         predicted_90_s=(prediction.median_gap_s[0], prediction.median_gap_s[-1]),
         median_error=rounded(predicted / measured - 1),
-        tokens_per_s_error=rounded(prediction.tokens_per_s[3] / rate - 1),
-        p90_error=rounded(prediction.p90_gap_s[3] / float(p90) - 1),
-        p99_error=rounded(prediction.p99_gap_s[3] / float(p99) - 1),
-        first_token_error=rounded(prediction.first_token_s[3] / first - 1),
+        tokens_per_s_error=rounded(prediction.tokens_per_s[MEDIAN] / rate - 1),
+        p90_error=rounded(prediction.p90_gap_s[MEDIAN] / float(p90) - 1),
+        p99_error=rounded(prediction.p99_gap_s[MEDIAN] / float(p99) - 1),
+        first_token_error=rounded(prediction.first_token_s[MEDIAN] / first - 1),
         ks_distance=rounded(_ks(gaps, curve)),
         wasserstein_s=rounded(_wasserstein_s(gaps, curve)),
-        in_50=_inside(prediction.median_gap_s, measured, 2, 4),
-        in_80=_inside(prediction.median_gap_s, measured, 1, 5),
-        in_90=_inside(prediction.median_gap_s, measured, 0, 6),
+        in_50=_inside(prediction.median_gap_s, measured, 50),
+        in_80=_inside(prediction.median_gap_s, measured, 80),
+        in_90=_inside(prediction.median_gap_s, measured, 90),
         repeatability=rounded(float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0),
     )
 
@@ -231,8 +232,9 @@ def _check_same(prediction: LedgerPrediction, sample: Sample) -> None:
         )
 
 
-def _inside(quantiles: tuple[float, ...], value: float, low: int, high: int) -> bool:
-    return quantiles[low] <= value <= quantiles[high]
+def _inside(quantiles: tuple[float, ...], value: float, level: int) -> bool:
+    outside = MEDIAN - 1 - LEVELS.index(level)
+    return quantiles[outside] <= value <= quantiles[-1 - outside]
 
 
 def _ks(gaps: Floats, curve: Floats) -> float:
