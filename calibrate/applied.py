@@ -79,6 +79,7 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
                     update={
                         "step_overhead": _point(calibration, STEP_OVERHEAD, full.engine.step_overhead),
                         "hop_overhead": _point(calibration, HOP_OVERHEAD, full.engine.hop_overhead),
+                        # what was fitted has its draws; a spread on top would count the same doubt twice
                         "overhead_spread": 0.0,
                         "label": "calibrated",
                     }
@@ -104,6 +105,7 @@ def _source(calibration: Calibration, name: str, device: DeviceSpec) -> str | No
     alike = (
         other
         for other, kind in calibration.kinds.items()
+        # two devices without a kind are not alike: nothing is known of either
         if kind != "unknown" and kind == device.kind and calibration.value(layer_time(other)) is not None
     )
     return next(alike, None)
@@ -116,6 +118,7 @@ def _point(calibration: Calibration, name: str, fallback: float | None = 0.0) ->
         return fallback or 0.0
     if value > 0:
         return value
+    # draws become factors of the point, and any factor of zero is zero, though they say that it may be more
     return float(np.mean(_column(calibration, name)))
 
 
@@ -130,6 +133,7 @@ def _calibrated(calibration: Calibration, device: DeviceSpec, source: str) -> De
         update={
             "decode_bandwidth": calibration.layer_bytes / _point(calibration, layer_time(source)),
             "prefill_flops": calibration.prefill_flops,
+            # the fitted time per layer holds it already (see `forward`)
             "layer_overhead": 0.0,
             "context_cost": calibration.value(CONTEXT_COST) or device.speed.context_cost,
             "batch_cost": calibration.value(BATCH_COST) or device.speed.batch_cost,
@@ -159,6 +163,7 @@ def _own_noise(calibration: Calibration) -> NoiseSpec:
 
 def _scaled(calibration: Calibration, device: DeviceSpec) -> DeviceSpec:
     """A device that was not measured: the catalogue times what the engine made of the measured ones."""
+    # logarithms: twice as slow and twice as fast are equally far from the catalogue
     ratios = [
         np.log(_point(calibration, layer_time(name)) / catalogue_s)
         for name, catalogue_s in calibration.catalogue_layer_s.items()
@@ -174,6 +179,7 @@ def _scaled(calibration: Calibration, device: DeviceSpec) -> DeviceSpec:
             "decode_bandwidth": device.speed.decode_bandwidth / slower,
             "layer_overhead": device.speed.layer_overhead * slower,
             "batch_cost": calibration.value(BATCH_COST) or device.speed.batch_cost,
+            # independent doubts: the catalogue's about the chip, and how evenly the engine meets it
             "decode_spread": min(2.0, hypot(device.speed.decode_spread, spread)),
         }
     )
@@ -190,6 +196,7 @@ def _posterior(calibration: Calibration, scenario: Scenario) -> PosteriorSpec:
             columns[kind_of_parameter(fitted).factor(name)] = _factors(calibration, fitted)
     for shared in _shared(calibration, scenario):
         columns[kind_of_parameter(shared).factor("")] = _factors(calibration, shared)
+    # whole rows: parameters that trade against each other in the fit must do so in the prediction
     kept = np.column_stack(list(columns.values()))[:MOST_DRAWS]
     return PosteriorSpec(names=tuple(columns), draws=tuple(tuple(map(rounded, row)) for row in kept.tolist()))
 
@@ -207,6 +214,7 @@ def _shared(calibration: Calibration, scenario: Scenario) -> Iterator[str]:
 def _factors(calibration: Calibration, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     point = _point(calibration, name)
     draws = _column(calibration, name)
+    # a factor is positive by definition, a drawn overhead may be zero
     return np.maximum(draws / point, 1e-6) if point > 0 else np.ones_like(draws)
 
 
@@ -215,6 +223,7 @@ def _extrapolations(calibration: Calibration, scenario: Scenario) -> list[str]:
     low, high = calibration.context_range
     end = scenario.workload.prompt_tokens + scenario.workload.output_tokens
     found = []
+    # the cost of a context is linear in its length (`cost.decode_s`), so that some way beyond is safe
     if end > 2 * high:
         found.append(f"extrapolation: contexts up to {end} tokens, measured were {low:.0f} to {high:.0f}")
     batches = next((parameter.n for parameter in calibration.parameters if parameter.name == BATCH_COST), 0)
@@ -223,6 +232,7 @@ def _extrapolations(calibration: Calibration, scenario: Scenario) -> list[str]:
             "extrapolation: several chats at once, none were measured; the cost of a batch is a guess"
         )
     layer_bytes = scenario.model.layer_bytes or calibration.layer_bytes
+    # bytes scale, what an engine does once per layer does not: beyond a factor of two that shows
     if not 0.5 < layer_bytes / calibration.layer_bytes < 2:
         found.append(
             f"extrapolation: layers of {layer_bytes / 1e6:.0f} MB, measured were "

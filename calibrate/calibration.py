@@ -119,6 +119,7 @@ def calibrate(paths: Sequence[Path], *, draws: int = 500, seed: int = 1) -> Cali
                 warnings.append(f"left out: {path} is the same measurement as one before it")
             else:
                 samples.append(one)
+        # one bad file of twenty must not cost the other nineteen, but it must be told
         except MeasurementError as error:
             warnings.append(f"left out: {error}")
     if not samples:
@@ -135,6 +136,7 @@ def calibrate_samples(
     prefill_flops, prefill_log_sd = fit_prefill(samples, fitted)
     first = samples[0].scenario
     contexts = [run.context for one in samples for run in one.runs]
+    # of a device that changes between measurements the last description counts
     devices = {name: spec for one in samples for name, spec in one.scenario.devices.items()}
     return Calibration(
         engine=first.engine.name,
@@ -175,6 +177,7 @@ def catalogue_layer_s(samples: Sequence[Sample]) -> dict[str, float]:
         for name, spec in one.scenario.devices.items():
             if name in found or spec.kind is None:
                 continue
+            # as the catalogue has it: without the speed that the scenario gives and without other work
             plain = spec.model_copy(update={"speed": None, "background_load": 0.0})
             scenario = one.scenario.model_copy(update={"devices": {**one.scenario.devices, name: plain}})
             job = prepare(complete(scenario)).job
@@ -184,6 +187,7 @@ def catalogue_layer_s(samples: Sequence[Sample]) -> dict[str, float]:
 
 def _parameters(samples: Sequence[Sample], fitted: Fit) -> tuple[FittedParameter, ...]:
     low, high = np.quantile(fitted.draws, [0.05, 0.95], axis=0)
+    # a derivative of zero means that no measurement would have noticed
     touched = np.count_nonzero(fitted.design.matrix, axis=0)
     return tuple(
         FittedParameter(
@@ -215,6 +219,7 @@ def _doubts(samples: Sequence[Sample], fitted: Fit, noise: Noise) -> list[str]:
     doubts += [
         f"{one.name}: the fit is {error:+.0%} off"
         for one, error in zip(samples, fitted.error, strict=True)
+        # as much as the worst prediction may be off by the project's own aim
         if abs(error) > 0.15
     ]
     return doubts + list(noise.warnings)

@@ -27,7 +27,7 @@ from simulator.scenario import PlacementSpec, Scenario
 __all__ = ["Proposal", "propose"]
 
 CANDIDATES = 60
-"""Placements looked at; more of them are too alike to matter."""
+"""Splits looked at, each with one prompt or two; more of them are too alike to matter."""
 OVERHEAD_SHARE = 0.05
 """An overhead is looked for down to this share of a token's time."""
 UNKNOWN = 1.0
@@ -63,6 +63,7 @@ def propose(scenario: Scenario, runs: int, *, seed: int = 1) -> tuple[Proposal, 
     proposals: list[Proposal] = []
     free = set(range(len(candidates)))
     for _ in range(min(runs, len(candidates))):
+        # of equals the first: `max` over a set has no order of its own
         best = max(free, key=lambda i: (np.linalg.slogdet(information + np.outer(rows[i], rows[i]))[1], -i))
         free.remove(best)
         information = information + np.outer(rows[best], rows[best])
@@ -93,10 +94,12 @@ def _information(candidates: Sequence[Scenario], names: Sequence[str]) -> tuple[
         for job in jobs
         for device in job.cluster.devices
     }
+    # with the catalogue's speeds: nothing is fitted yet
     usual_s = OVERHEAD_SHARE * float(np.median([gap_s(job, {}) for job in jobs]))
     values = {name: _usual(name, speeds, usual_s) for name in names}
     model = design(jobs, names, values)
     size = np.array([values[name] for name in names])
+    # in units of each parameter's size, as the rows are
     beliefs = prior(names, candidates).rows(size, float(np.median(model.base)))[0] * size
     unknown = np.eye(len(names)) * (USUAL_ERROR / UNKNOWN) ** 2
     return np.asarray(model.matrix * size / model.base[:, None]), beliefs.T @ beliefs + unknown
@@ -118,6 +121,7 @@ def _candidates(scenario: Scenario, seed: int) -> Iterator[Scenario]:
         )
         yield placed
         longer = placed.workload.model_copy(update={"prompt_tokens": LONG_PROMPT_TOKENS})
+        # a prompt that is long already would be measured twice for nothing
         if longer.prompt_tokens > 2 * placed.workload.prompt_tokens:
             yield from _fitting(placed.model_copy(update={"workload": longer}))
 
@@ -144,9 +148,12 @@ def _splits(scenario: Scenario, seed: int) -> Iterator[dict[str, int]]:
     ]
     for attempt in range(8 * CANDIDATES if subsets else 0):
         subset = subsets[attempt % len(subsets)]
+        # each subset once with even shares; then random ones, which tell devices apart
         first = attempt < len(subsets)
         order = list(subset) if first else generator.permutation(subset).tolist()
+        # the sort is stable: the client goes first, the others keep their order
         order.sort(key=lambda name: name != client)
+        # 1.5: uneven splits are frequent, those with next to nothing on a device are not
         shares = np.ones(len(order)) if first else generator.dirichlet(np.full(len(order), 1.5))
         layers = apportion(total, shares.tolist(), [most[name] for name in order])
         key = tuple(zip(order, layers, strict=True))

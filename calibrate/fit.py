@@ -75,13 +75,16 @@ def fit(samples: Sequence[Sample], *, draws: int = 500, seed: int = 1) -> Fit:
     jobs = [
         job_of(sample.scenario, float(np.mean([run.context for run in sample.runs]))) for sample in samples
     ]
+    # one row per run, so that a session with more runs weighs more and its runs can differ
     rows = np.concatenate([np.full(len(sample.runs), index) for index, sample in enumerate(samples)])
     measured = np.array([run.median_s for sample in samples for run in sample.runs])
     beliefs = prior(names, [sample.scenario for sample in samples])
     values = _start(names, jobs, samples)
+    # Gauss and Newton: the model is linear between the points where one rank begins to wait for another
     for _ in range(ROUNDS):
         model = design(jobs, names, values)
         solved = _solve(model, rows, measured, beliefs)
+        # relative; from a bound of 0, relative to a nanosecond or a billionth of a share
         moved = np.max(np.abs(solved - model.at) / np.maximum(model.at, 1e-9))
         values = dict(zip(names, solved.tolist(), strict=True))
         if moved < 1e-3:
@@ -111,6 +114,7 @@ def _check(samples: Sequence[Sample]) -> None:
             f"the measurements come from engines {', '.join(sorted(engines))}; calibrate each alone"
         )
     models = {sample.scenario.model.layer_bytes for sample in samples}
+    # layers of other bytes have another time each, and one name cannot hold both
     if len(models) > 1:
         raise CalibrationError(
             "the measurements come from models with different layers; calibrate each alone"
@@ -141,20 +145,26 @@ def _solve(
     what no measurement bears on keeps its whole spread.
     """
     matrix = model.matrix[rows] / measured[:, None]
+    # `gap = base + matrix (values - at)`, solved for the values
     goal = (measured - model.base[rows] + model.matrix[rows] @ model.at) / measured
     weights = np.ones(len(goal))
-    # columns in units of their own effect, else lsq_linear's tolerances mean nothing
+    # columns in units of their own effect: nnls takes in one column after the other by the size of its
+    # gradient (Lawson and Hanson 1974), which in seconds may be a thousand times that of a share
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-12)
     solved, moved = model.at, None
     for _ in range(REWEIGHTINGS):
+        # inside the loop: how strongly devices of a kind are pulled together goes by their mean, which moves
         extra, wanted = beliefs.rows(solved, float(np.median(measured)))
         if generator is not None:
+            # drawn once for a whole solution: a belief that changed from step to step would never settle
             moved = generator.normal(0, USUAL_ERROR, len(wanted)) if moved is None else moved
             wanted = wanted + moved
         stacked = np.vstack([matrix * weights[:, None], extra]) / scale
         before, solved = solved, nnls(stacked, np.concatenate([goal * weights, wanted]))[0] / scale
         errors = np.abs(goal - matrix @ solved)
+        # 0.6745 turns a median absolute deviation into a standard deviation, of a normal law
         spread = max(SMALLEST_SCALE, float(np.median(errors)) / 0.6745)
+        # a root, because rows are squared
         weights = np.sqrt(np.minimum(1.0, HUBER * spread / np.maximum(errors, 1e-12)))
         if np.allclose(before, solved, rtol=1e-4, atol=1e-9):
             break
@@ -171,6 +181,7 @@ def _bootstrap(
     that tells two parameters apart (as resampling whole sessions would) asks another question.
     """
     generator = np.random.default_rng(np.random.SeedSequence((seed, 0xCA1)))
+    # about the fit and not about the measured medians: else each session's error would be counted twice
     fitted = np.maximum(model.base[rows], 1e-9)
     logs = np.log(measured / fitted)
     session = np.array([logs[rows == group].mean() for group in np.unique(rows)])
@@ -209,6 +220,7 @@ def _session_sd(session: Floats, parameters: float, usual: float) -> float:
     """Log sd of sessions about the fit, with its degrees of
     freedom; the belief counts as much as one session.
     """
+    # with no degree of freedom left, residuals are small because the fit is flexible: they say nothing
     freedom = max(0.0, len(session) - parameters)
     known = float(np.sum(session**2)) if freedom > 0 else 0.0
     return float(np.sqrt((known + usual**2) / (freedom + 1)))
@@ -233,6 +245,7 @@ def _left_out(model: Design, rows: Floats, measured: Floats, beliefs: Prior, med
     errors = np.empty(len(medians))
     for index in range(len(medians)):
         others = rows != index
+        # the design of the whole fit is kept: a new linearisation for each would cost ROUNDS times as much
         values = _solve(model, rows[others], measured[others], beliefs)
         predicted = model.base[index] + model.matrix[index] @ (values - model.at)
         errors[index] = np.log(medians[index] / max(predicted, 1e-9))
@@ -241,6 +254,7 @@ def _left_out(model: Design, rows: Floats, measured: Floats, beliefs: Prior, med
 
 def _separation(model: Design, medians: Floats) -> tuple[float, tuple[tuple[str, ...], ...]]:
     """Condition number, and the parameters of each direction in which the data say (next to) nothing."""
+    # what no placement touches is known to be unknown, and would make every condition number infinite
     seen = [i for i, column in enumerate(model.matrix.T) if np.any(column)]
     names = [model.names[i] for i in seen]
     matrix = model.matrix[:, seen] / medians[:, None]
@@ -248,6 +262,7 @@ def _separation(model: Design, medians: Floats) -> tuple[float, tuple[tuple[str,
     _, singular, directions = np.linalg.svd(matrix / scale, full_matrices=True)
     full = np.zeros(len(names))
     full[: len(singular)] = singular
+    # Belsley, Kuh and Welsch (1980) call a condition index above 30 strong dependence: 1 / 30 is 0.03
     weak = [directions[i] for i in range(len(full)) if full[i] < 0.03 * full[0]]
     groups = tuple(
         tuple(name for name, part in zip(names, direction, strict=True) if abs(part) > 0.3)

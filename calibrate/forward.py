@@ -69,10 +69,13 @@ def job_of(scenario: Scenario, context: float) -> Job:
     """The scenario's job, short, at a context length of `context` tokens, its radios awake."""
     job = prepare(scenario).job
     workload = job.workload.model_copy(
+        # half of the tokens before the context, half behind it, so that the mean context is the measured one
         update={"prompt_tokens": max(3, round(context) - TOKENS // 2), "output_tokens": TOKENS, "runs": 1}
     )
     devices = tuple(
-        replace(device, link=replace(device.link, power_save=None)) for device in job.cluster.devices
+        # a radio dozes or not by what came before, which has no derivative; SimPy alone follows it
+        replace(device, link=replace(device.link, power_save=None))
+        for device in job.cluster.devices
     )
     return replace(job, cluster=replace(job.cluster, devices=devices), workload=workload, posterior=None)
 
@@ -96,6 +99,7 @@ def _device(device: Device, job: Job, values: Values) -> Device:
         # weights, so that other models scale by their bytes
         changes |= {
             "decode_bandwidth": job.model.layer_bytes_read() / max(layer_s, 1e-9),
+            # fixed time per layer cannot be told from bytes per layer on one model; it is part of the rate
             "layer_overhead": 0.0,
         }
     changes |= {key: values[key] for key in (CONTEXT_COST, BATCH_COST) if key in values}
@@ -113,6 +117,7 @@ def gap_s(job: Job, values: Values) -> float:
     """
     rows = ROWS if _has_random_delays(job) else 1
     times_s = token_times_s(with_values(job, values), rows, certain=True)[0]
+    # without the first gap: what follows a prompt is no steady state yet
     return float(np.median(np.diff(times_s[1:], axis=0)))
 
 
@@ -123,6 +128,7 @@ def _has_random_delays(job: Job) -> bool:
 
 def design(jobs: Sequence[Job], names: Sequence[str], at: Values) -> Design:
     """The linear model of all jobs' gaps around `at`."""
+    # forward differences: central ones take twice the simulations, and between kinks nothing is curved
     base = np.array([gap_s(job, at) for job in jobs])
     matrix = np.empty((len(jobs), len(names)))
     for column, name in enumerate(names):

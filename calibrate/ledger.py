@@ -37,6 +37,7 @@ def append(path: Path, *entries: LedgerPrediction | Validation) -> None:
                 json.dumps({"type": kind, **entry.model_dump(mode="json")}, separators=(",", ":")) + "\n"
             )
         file.flush()
+        # a prediction that a power cut takes away could be made again after the measurement
         os.fsync(file.fileno())
 
 
@@ -58,6 +59,7 @@ def _entries(path: Path, kind: str) -> Iterable[dict[str, object]]:
         try:
             entry = json.loads(line)
             found = entry.pop("type")
+            # every line is checked, also of the kind that was not asked for: a ledger is whole or it is not
             models[found].model_validate(entry)
         except (ValueError, KeyError, AttributeError, ValidationError) as error:
             first = str(error).splitlines()[0]

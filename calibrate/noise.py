@@ -50,11 +50,15 @@ class Noise:
 def fit_noise(samples: Sequence[Sample], fitted: Fit) -> Noise:
     """The noise of all samples together, given the fit."""
     warnings: list[str] = []
+    # run by run: pooled over runs the drift between them would pass for noise
     fast = np.array([np.mean([_log_variance(run) for run in sample.runs]) for sample in samples])
     jitter = np.array([_delay_variance(sample) / sample.median_s**2 for sample in samples])
     weights = np.array([len(sample.gaps_s) for sample in samples], dtype=float)
     own, common = _split(
-        np.maximum(fast - jitter, 0), np.array([_stage_square_sum(s, fitted) for s in samples]), weights
+        # what the links bring is in the scenario already and must not be counted again as a device's noise
+        np.maximum(fast - jitter, 0),
+        np.array([_stage_square_sum(s, fitted) for s in samples]),
+        weights,
     )
     correlation = float(
         np.average([np.mean([_lag_one(run) for run in s.runs]) for s in samples], weights=weights)
@@ -62,6 +66,7 @@ def fit_noise(samples: Sequence[Sample], fitted: Fit) -> Noise:
     return Noise(
         own_sigma=own,
         common_sigma=common,
+        # at 1 a walk never returns; gaps between arrivals that only jitter correlate by -0.5
         correlation=min(0.95, max(-0.5, correlation)),
         run_sigma=_run_sigma(samples, warnings),
         session_sigma=_session_sigma(samples, fitted, warnings),
@@ -77,6 +82,7 @@ def _log_variance(run: RunSample) -> float:
     next gap nearly zero, which is the path to the client and no noise of the cluster.
     """
     logs = np.log(np.quantile(run.gaps_s, UPPER) / run.median_s)
+    # a line through the origin: the median is the law's own scale
     return float(np.dot(logs, UPPER_Z) / np.dot(UPPER_Z, UPPER_Z)) ** 2
 
 
@@ -116,6 +122,7 @@ def _split(variance: Floats, square_sum: Floats, weights: Floats) -> tuple[float
     """
     if np.ptp(square_sum) < DISTINCT:
         return float(np.sqrt(np.average(variance / square_sum, weights=weights))), 0.0
+    # a variance from n gaps is known to sqrt(2 / n) of itself, so in least squares it weighs n
     root = np.sqrt(weights)
     matrix = np.column_stack([np.ones_like(square_sum), square_sum]) * root[:, None]
     common2, own2 = nnls(matrix, variance * root)[0]
@@ -131,6 +138,7 @@ def _run_sigma(samples: Sequence[Sample], warnings: list[str]) -> float:
         logs = np.log([run.median_s for run in sample.runs])
         # the median of n gaps with log sd s scatters by 1.25 s / sqrt(n)
         chance = np.mean([1.57 * _log_variance(run) / len(run.gaps_s) for run in sample.runs])
+        # never below zero: runs that agree better than chance are luck
         squares += max(0.0, float(np.var(logs, ddof=1)) - float(chance)) * (len(logs) - 1)
         freedom += len(logs) - 1
     if freedom < FEWEST_RUNS:
@@ -151,6 +159,8 @@ def _session_sigma(samples: Sequence[Sample], fitted: Fit, warnings: list[str]) 
         return usual
     missed = float(np.median(np.abs(errors))) / 0.6745
     moved = (fitted.draws - fitted.design.at) @ fitted.design.matrix.T / fitted.predicted_s
+    # how far the fitted parameters alone may move a prediction
     known = float(np.median(np.std(moved, axis=0)))
+    # not less than half of what was missed: the two are estimated from the same few sessions
     own = max(missed**2 - known**2, (missed / 2) ** 2)
     return float(np.sqrt((len(errors) * own + usual**2) / (len(errors) + 1)))

@@ -70,6 +70,7 @@ PARAMETERS = {
             size=1e-3,
             belief=None,
             path="devices.{}.speed.decode_bandwidth",
+            # the fit sees decode times alone; prompts have a rate and a spread of their own (`prefill`)
             factor=lambda device: device_factor(device, "decode"),
             matters=lambda job, device: any(s.device == device and s.layers for s in job.shards),
         ),

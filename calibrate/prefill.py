@@ -20,6 +20,7 @@ SLOWEST, FASTEST = 1e9, 1e15
 """flop/s between which any device of today lies."""
 HALVINGS = 30
 TOKENS = 2
+"""Tokens of the reply that are simulated; the time of the first one alone is used."""
 
 
 def fit_prefill(samples: Sequence[Sample], fitted: Fit) -> tuple[float, float]:
@@ -29,6 +30,7 @@ def fit_prefill(samples: Sequence[Sample], fitted: Fit) -> tuple[float, float]:
     is zero; the prediction falls with the rate, so bisection finds it.
     """
     jobs = [_short(prepare(sample.scenario).job, sample, fitted) for sample in samples]
+    # medians: a first request that also loads a cache must not decide
     measured = np.log([np.median([run.first_token_s for run in sample.runs]) for sample in samples])
 
     def errors(flops: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -36,12 +38,13 @@ def fit_prefill(samples: Sequence[Sample], fitted: Fit) -> tuple[float, float]:
 
     low, high = SLOWEST, FASTEST
     for _ in range(HALVINGS):
+        # the geometric middle, for there are six decades to halve
         middle = float(np.sqrt(low * high))
+        # a reply that came later than predicted is one of a slower device
         low, high = (low, middle) if np.median(errors(middle)) > 0 else (middle, high)
     rate = float(np.sqrt(low * high))
-    # measured above predicted even at a slower rate means
-    # that the rate must fall: keep the side that was tested
     residual = errors(rate)
+    # no narrower than 5 %: a handful of first tokens may agree by luck
     return rate, float(max(0.05, np.median(np.abs(residual)) / 0.6745))
 
 

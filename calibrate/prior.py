@@ -44,9 +44,11 @@ class Prior:
         """
         extra, wanted = [], []
         for group in self.pooled:
+            # in units of the group's own mean, so that 5 % is 5 % of a phone and of a graphics card
             mean = max(float(np.mean(values[list(group)])), 1e-9)
             for column in group:
                 row = np.zeros(len(values))
+                # to the mean of the others and itself: one row each, of which all but one are independent
                 row[list(group)] -= 1 / len(group)
                 row[column] += 1
                 extra.append(row / (mean * POOLING_LOG_SD) * USUAL_ERROR)
@@ -67,6 +69,7 @@ def prior(names: Sequence[str], scenarios: Sequence[Scenario]) -> Prior:
     alike: dict[str, str] = {}
     for scenario in scenarios:
         for name, device in scenario.devices.items():
+            # devices that one machine plays share its cores and memory whatever they are called
             host = "one machine" if scenario.shared_host is not None else f"only {name}"
             alike[name] = device.kind or host
     groups: dict[str, list[int]] = {}

@@ -80,6 +80,7 @@ def _row(path: Path, targets: dict[str, dict[str, str]]) -> PublishedRow:
     target, measured_s, _ = EXTRA_TARGETS.get(path.stem, (path.stem, None, ""))
     facts = targets[target]
     times_s = token_times_s(prepare(scenario).job, scenario.replications * scenario.workload.runs)
+    # from the first to the last token: published rates leave the prompt out
     per_token_s = (times_s[0, -1] - times_s[0, 0]) / (times_s.shape[1] - 1)
     return PublishedRow(
         target=path.stem,

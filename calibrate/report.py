@@ -75,6 +75,7 @@ def calibration_table(calibration: Calibration) -> list[str]:
     """The fitted parameters, one Markdown line each, and the noise."""
     lines = ["| parameter | value | 90 % interval | measurements |", "|---|---:|---|---:|"]
     for parameter in calibration.parameters:
+        # by unit, not by size: a column of one unit can be read down
         scale, unit = (1e3, " ms") if parameter.unit == "s" else (1.0, "")
         lines.append(
             f"| {parameter.name} | {parameter.value * scale:.3g}{unit} | [{parameter.p05 * scale:.3g}, "
@@ -136,6 +137,7 @@ def charts(rows: Sequence[Validation]) -> dict[str, Any]:
         max(max(point["measured"], point["high"]) for point in points) * 1.05,
     ]
     data = alt.InlineData(values=points)
+    # one scale for both axes, or the dashed line would not be the diagonal
     scale = alt.Scale(domain=ends, type="log", nice=False)
     line = (
         alt.Chart(alt.InlineData(values=[{"x": e} for e in ends]))
@@ -218,6 +220,7 @@ def _coverage(rows: Sequence[Validation]) -> Any:
         {
             "stated": level,
             "held": float(np.mean([row.holds(level) for row in rows])),
+            # binomial: how far an honest interval's share strays with so few outcomes
             "sd": float(np.sqrt(level / 100 * (1 - level / 100) / len(rows))),
         }
         for level in LEVELS
@@ -225,6 +228,7 @@ def _coverage(rows: Sequence[Validation]) -> Any:
     for level in levels:
         level["stated"] /= 100
         level |= {
+            # 1.64 standard deviations each side hold 90 %
             "low": level["stated"] - 1.64 * level["sd"],
             "high": min(1.0, level["stated"] + 1.64 * level["sd"]),
         }
@@ -310,6 +314,7 @@ def _html(title: str, text: str, svgs: dict[str, str]) -> str:
     """The report as one page that needs nothing else."""
     from markdown_it import MarkdownIt
 
+    # pictures are put into the page itself, so that one file can be mailed
     body = MarkdownIt("commonmark").enable("table").render(text)
     for name, svg in svgs.items():
         start = body.find(f'<img src="{name}.svg"')

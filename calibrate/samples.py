@@ -79,6 +79,7 @@ def sample(measurement: Measurement) -> Sample:
     if not measurement.complete:
         warnings.append("the measurement was interrupted; its complete part is used")
     offsets = {(e["run"], e.get("chat", 0)): e for e in measurement.of("request")}
+    # a run that was mended decoded on two placements, and its gaps are of neither
     runs, mended = [], measurement.mended_runs
     warnings += [f"run {run}: a device was lost in it; left out" for run in sorted(mended)]
     for run in sorted({key[0] for key in times} - mended):
@@ -105,6 +106,7 @@ def _check_placement(measurement: Measurement, scenario: Scenario) -> None:
     """The header's placement must be the scenario's, where that one names layers."""
     held = {shard.device: shard.end_layer - shard.start_layer for shard in measurement.provenance.placement}
     asked = scenario.placement.layers
+    # devices that hold nothing may be named or not
     if asked is not None and {d: n for d, n in asked.items() if n} != {d: n for d, n in held.items() if n}:
         raise MeasurementError(
             f"{measurement.path or measurement.provenance.name}: was placed as {held}, but its scenario "
@@ -118,6 +120,7 @@ def _run(
     doubts: list[str] = []
     absolute = {}
     for chat, times_s in chats.items():
+        # tokens of one chat cannot overtake each other: the clock was set in between
         if len(times_s) < 2 or np.any(times_s <= 0) or np.any(np.diff(times_s) < 0):
             doubts.append(
                 f"chat {chat}: "
@@ -129,9 +132,11 @@ def _run(
                 + "; left out"
             )
             continue
+        # tokens count from their own request, chats of one run begin at different times
         absolute[chat] = times_s + requests[chat].get("sent_ns", 0) / 1e9
     if not absolute:
         return None, doubts
+    # while all decode: before and after, the batch is smaller than the scenario says
     begin, end = max(t[0] for t in absolute.values()), min(t[-1] for t in absolute.values())
     gaps = [np.diff(t[(t >= begin) & (t <= end)]) for t in absolute.values()]
     pooled = np.concatenate(gaps)
@@ -146,6 +151,7 @@ def _run(
 
 def _doubts(gaps: Sequence[Floats]) -> list[str]:
     """Drift within a run."""
+    # ten gaps in a third: fewer have medians that differ by chance alone
     thirds = [g for g in gaps if len(g) >= 30]
     if not thirds:
         return []

@@ -23,6 +23,7 @@ __all__ = ["Circle", "StudySplit", "circle", "kind_of", "plainest", "run_split",
 Measure = Callable[[Sequence[Scenario], Path], Sequence[Path]]
 REPLICATIONS = 200
 COMMON = 0.2
+"""A device that fewer scenarios share is what a study is about, not what it is calibrated on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,18 @@ def kind_of(scenario: Scenario, trained: Sequence[Scenario]) -> Kind:
         return "new device"
     if mine.chats > 1:
         return "several chats"
+    # the same factor as the warning of `applied`
     if mine.context > 2 * max(traits.context for traits in known):
         return "long context"
     if not set(mine.links) <= {link for traits in known for link in traits.links}:
         return "new link"
     if not set(mine.loads) <= {load for traits in known for load in traits.loads} | {
-        (name, 0.0) for name in mine.devices
+        # a device at its full speed is no new one, even if only throttled ones trained
+        (name, 0.0)
+        for name in mine.devices
     }:
         return "slower device"
+    # the same devices with the same shares, dealt out otherwise
     if (sorted(mine.devices), sorted(mine.layers)) in [(sorted(t.devices), sorted(t.layers)) for t in known]:
         return "new order"
     return "new split"
@@ -148,6 +153,7 @@ def circle(
     trained = [one.scenario for one in first]
     asked = [*(one for one in held_out if kind_of(one, trained) != "repeat"), *training]
     predictions = _predict(calibration, folder / "calibration.yaml", first, asked)
+    # on disk before the first of them is measured: that is what makes the study blind
     append(folder / "ledger.jsonl", *predictions)
     second = _kept(measure(asked, folder / "held_out"))
     outcomes = []
@@ -215,6 +221,7 @@ def stratified(samples: Sequence[Sample], groups: Sequence[str], seed: int) -> t
     """Names of about half of each group, never more than half of all, drawn from a named stream."""
     import numpy as np
 
+    # a stream of its own, so that a lot says nothing of the bootstrap's draws
     generator = np.random.default_rng(np.random.SeedSequence((seed, 0x5713)))
     chosen: list[str] = []
     for group in dict.fromkeys(groups):
@@ -222,4 +229,5 @@ def stratified(samples: Sequence[Sample], groups: Sequence[str], seed: int) -> t
         half, odd = divmod(len(members), 2)
         take = half + int(odd and generator.random() < 0.5)
         chosen += generator.permutation(members)[:take].tolist()
+    # odd groups round by lot, so the sum may be one or two over half
     return tuple(chosen[: len(samples) // 2])

@@ -62,6 +62,7 @@ def _scenario(placement: dict[str, object], seed: int) -> Scenario:
     hidden, layer_bytes = 1024, 20e6
 
     def device(name: str) -> dict[str, object]:
+        # the simulator knows rates, the fit seconds per layer
         rate = layer_bytes / TRUTH[layer_time(name)]
         return {
             "memory": "64 GB",
@@ -112,6 +113,7 @@ def synthetic(seed: int, placements: Sequence[dict[str, object]] = PLACEMENTS) -
     """One session of every placement, simulated with noise."""
     samples = []
     for number, placement in enumerate(placements, 0 if placements is PLACEMENTS else len(PLACEMENTS)):
+        # a seed of its own for each: sessions must not share their noise
         scenario = _scenario(placement, 1000 * seed + number)
         times_s = token_times_s(prepare(scenario).job, scenario.workload.runs)[0]
         context = scenario.workload.prompt_tokens + scenario.workload.output_tokens / 2
@@ -153,6 +155,7 @@ def _trial(seed: int, draws: int) -> Trial:
     samples = synthetic(seed)
     calibration = calibrate_samples(samples, draws=draws, seed=seed)
     outcomes = []
+    # from the same truth with noise of its own, so even a perfect fit misses by a session's spread
     for one in synthetic(seed, HELD_OUT):
         scenario = one.scenario.model_copy(update={"replications": REPLICATIONS, "seed": seed})
         outcomes.append(validate(predict_sessions(apply(calibration, scenario).scenario), one))

@@ -126,8 +126,10 @@ def predict_sessions(
     times_s = token_times_s(job, replications * runs)
     gaps = _by_session(np.diff(times_s, axis=1), replications, runs)
     spans = times_s[:, -1] - times_s[:, 0]
+    # rows are replications times runs, a session being all runs of one replication
     rate = ((times_s.shape[1] - 1) / spans).mean(axis=0).reshape(replications, runs).mean(axis=1)
     first = times_s[:, 0].mean(axis=0).reshape(replications, runs).mean(axis=1)
+    # of a session's pooled gaps, as `samples` pools what was measured
     medians, p90, p99 = np.quantile(gaps, [0.5, 0.9, 0.99], axis=1)
     return LedgerPrediction(
         name=scenario.name,
@@ -178,6 +180,7 @@ def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
     Raises CalibrationError where the Measurement trained the
     prediction's calibration, or measured something else.
     """
+    # by content: a copy under another name is no new measurement
     if sample.sha256 in prediction.trained_on:
         raise CalibrationError(
             f"{sample.name} trained the calibration behind prediction {prediction.name}; it cannot "
@@ -191,6 +194,7 @@ def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
     rate = float(np.mean([1 / np.mean(run.gaps_s) for run in sample.runs]))
     first = float(np.median([run.first_token_s for run in sample.runs]))
     curve = np.asarray(prediction.gap_curve_s)
+    # logarithms, as all of the noise law: a share of the gap, whatever its size
     logs = np.log([run.median_s for run in sample.runs])
     return Validation(
         name=prediction.name,
@@ -245,6 +249,7 @@ def _ks(gaps: Floats, curve: Floats) -> float:
     predicted = np.interp(x, curve, np.arange(1, CURVE + 1) / 100, left=0.0, right=1.0)
     n = len(x)
     return float(
+        # both sides of each step of the measured distribution function
         np.max(np.maximum(np.abs(predicted - np.arange(n) / n), np.abs(predicted - np.arange(1, n + 1) / n)))
     )
 

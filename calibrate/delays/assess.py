@@ -50,6 +50,7 @@ def assess(fitted: Fitted, sample: DelaySample, notes: tuple[str, ...]) -> LawFi
     doubts = fitted.doubts
     if tail in ("too light", "too heavy"):
         doubts += (f"tail {tail}: {beyond:.1%} of samples beyond its p99 of {format_seconds(fitted.p99_s)}",)
+    # equal samples have no tail to doubt
     if n_effective * 0.01 < ENOUGH_BEYOND and sample.distinct > 1:
         doubts += (f"too few samples for p99: {n_effective:.0f} of {ENOUGH_BEYOND * 100} independent ones",)
     deviance = None if fitted.log_likelihood is None else -2 * fitted.log_likelihood
@@ -107,5 +108,6 @@ def choose(fits: Iterable[LawFit]) -> LawFit:
     pool = holding or likely
     if not pool:
         return ranked[0]
+    # a BIC that cannot tell them apart gives no ground for more parameters
     same = [fit for fit in pool if (fit.bic or 0.0) - (pool[0].bic or 0.0) <= SAME_BIC]
     return min(same, key=lambda fit: len(fit.parameters))

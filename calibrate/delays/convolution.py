@@ -54,7 +54,9 @@ class Grid:
         `sum_j m_j m_(i-j)`, m the law's own bin masses.
         """
         edges = np.maximum((np.arange(BINS + 1) - 0.5) * self.width_s, 0.0)
+        # masses, not densities at the middle: a pole at the shift has a finite mass
         one = np.diff(density.cumulative(law, edges))
+        # twice the bins of room, so that what leaves the grid does not come back at its start
         return np.maximum(np.fft.irfft(np.fft.rfft(one, 2 * BINS) ** 2)[:BINS], 0.0)
 
     def log_density(self, law: Law) -> Floats:
@@ -94,6 +96,7 @@ def search(start: Law, grid: Grid, most_shift_s: float) -> Law:
         return -grid.log_likelihood(law_at(point))
 
     first = np.array([_to_line(values[name], limits[name]) for name in names])
+    # 0.3 of a logarithm is a third more of a time or shape: about as much as the start is wrong by
     simplex = np.vstack([first, first + 0.3 * np.eye(first.size)])
     options: Any = {"initial_simplex": simplex, "maxiter": MOST_STEPS, "xatol": 1e-4, "fatol": 1e-3}
     found = minimize(cost, first, method="Nelder-Mead", options=options)

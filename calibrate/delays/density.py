@@ -49,6 +49,7 @@ def cumulative(law: Law, x: Floats) -> Floats:
     if isinstance(law, Constant):
         return np.asarray(x >= law.value, dtype=np.float64)
     if isinstance(law, Empirical):
+        # linear between samples, as the law draws
         known = np.sort(np.asarray(law.samples))
         return np.interp(x, known, np.linspace(0, 1, known.size), left=0.0)
     family, arguments = _in_scipy(law)

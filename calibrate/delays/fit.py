@@ -69,6 +69,7 @@ def fit_laws(
 
 def _known(candidates: Sequence[str] | None) -> tuple[str, ...]:
     """The names asked for, each once."""
+    # a single name is a sequence of letters too
     if isinstance(candidates, str):
         candidates = (candidates,)
     for name in candidates or ():
@@ -83,6 +84,7 @@ def _possible(name: str, sample: DelaySample) -> bool:
     if name == "constant":
         return True
     free = FITTERS[name][0]
+    # a law may meet as many different values as it has parameters, and its likelihood means nothing then
     return sample.distinct > max(1, free) and sample.n > 2 * free
 
 

@@ -33,10 +33,12 @@ def lognormal_mixture(sample: DelaySample) -> Mixture:
     is narrower than the rounding of the clock, `resolution / sqrt(12)`.
     """
     z = np.log(sample.x)
+    # the likelihood has several hills, and a climb ends on the one it began at
     tried = [_climb(z, _start(z, share), sample.resolution_s, TRIAL_STEPS) for share in STARTS]
     best = max(tried, key=lambda each: each[1])
     (weights, means, variances), _ = _climb(z, best[0], sample.resolution_s, MOST_STEPS)
     fast, slow = np.argsort(means, kind="stable")
+    # at least one sample in each part, or its law would say nothing
     weight = float(np.clip(weights[fast], 1 / z.size, 1 - 1 / z.size))
     sigmas = np.clip(np.sqrt(variances), *SIGMA)
     parts = [
@@ -48,6 +50,7 @@ def lognormal_mixture(sample: DelaySample) -> Mixture:
 
 def _start(z: Floats, share: float) -> State:
     """Sorted logarithms cut in two."""
+    # a part needs a sample to have a mean
     cut = min(max(1, round(share * z.size)), z.size - 1)
     low, high = z[:cut], z[cut:]
     floor = max(float(z.var()) * 1e-2, SIGMA[0] ** 2)
@@ -72,6 +75,7 @@ def _climb(z: Floats, state: State, resolution_s: float, steps: int) -> tuple[St
         if gained < GAINED_ENOUGH:
             break
         share = np.exp(terms - total)
+        # a part that lost all its samples must not divide by zero
         mass = np.maximum(share.sum(axis=1), 1e-9)
         means = share @ z / mass
         squares = (share * (z - means[:, None]) ** 2).sum(axis=1)

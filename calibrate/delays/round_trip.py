@@ -58,6 +58,7 @@ def fit_round_trips(
             raise CalibrationError(f"'{name}' is no candidate for round trips; choose from {known}")
     sample = take(rtt_s)
     notes = ("round trips: both crossings taken as independent and alike", *sample.notes)
+    # a mixture has 5 parameters, and `fit_laws` asks for more than twice as many samples
     if sample.n <= 10 or sample.distinct <= 5:
         return best_first([assess(_constant(sample), sample, notes)])
     grid = Grid.of(sample.x)
@@ -87,12 +88,14 @@ def _fit(name: str, sample: DelaySample, grid: Grid) -> Fitted:
     """One family, searched from its fit to half round trips."""
     most_shift_s = float(sample.x[0]) / 2
     law = search(_start(name, sample), grid, most_shift_s)
+    # a shift cannot be known better than the bin that it lies in; half, for one crossing of two
     closest_s = max(sample.closest_shift_s, grid.width_s) / 2
     errors, doubts = uncertainty(
         name, law, Evidence(grid.log_density, grid.counts, most_shift_s, closest_s, sample.effective_share)
     )
     reached = grid.reached(law)
     bins = np.arange(reached.size)
+    # rounding in the transform may leave the range of a probability
     at_samples = np.clip(np.interp(sample.x / grid.width_s, bins, reached), 0, 1)
     return Fitted(
         name=name,
@@ -125,6 +128,7 @@ def _wider(law: families.Simple) -> families.Simple:
     if isinstance(law, Lognormal):
         return law.model_copy(update={"sigma": min(law.sigma * 2**0.5, families.SIGMA[1])})
     if isinstance(law, Gamma):
+        # a gamma's relative variance is 1 / shape
         return law.model_copy(update={"shape": max(law.shape / 2, families.GAMMA_SHAPE[0])})
     if isinstance(law, Weibull):
         return law.model_copy(update={"shape": max(law.shape / 2**0.5, families.WEIBULL_SHAPE[0])})
@@ -140,6 +144,7 @@ def _unstalled(half: Mixture) -> Mixture:
     fast, slow = (part.of for part in half.parts)
     assert isinstance(fast, Lognormal)
     assert isinstance(slow, Lognormal)
+    # a start only: the search moves every value of it
     free = half.parts[0].weight ** 0.5
     stalled = _wider(slow).model_copy(update={"median": 2 * slow.median - fast.median})
     return Mixture(parts=(Part(weight=free, of=_wider(fast)), Part(weight=1 - free, of=stalled)))

@@ -45,6 +45,7 @@ def with_parameter(law: Law, name: str, value: float) -> Law:
             for part, w in zip(law.parts, (value, 1 - value), strict=True)
         ]
     else:
+        # the number is that of `parameters_of`, from 1
         inner, number = name.rsplit("_", 1)
         parts = list(law.parts)
         old = parts[int(number) - 1]
@@ -119,6 +120,7 @@ def standard_errors(law: Law, free: tuple[str, ...], evidence: Evidence) -> dict
     if not np.all(np.isfinite(information)):
         return dict.fromkeys(free)
     eigenvalues = np.linalg.eigvalsh(information)
+    # a parameter and its twin move the likelihood alike: their sum is known, neither of them is
     if eigenvalues[0] <= SEPARABLE * eigenvalues[-1]:
         return dict.fromkeys(free)
     spread = np.sqrt(np.diag(np.linalg.inv(information)))

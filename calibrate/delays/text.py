@@ -25,6 +25,7 @@ def table(fits: Sequence[LawFit]) -> str:
     """
     if not fits:
         return "no laws fitted"
+    # what holds for every law is a doubt about the samples
     common = [doubt for doubt in fits[0].warnings if all(doubt in fit.warnings for fit in fits)]
     least_aic = min((fit.aic for fit in fits if fit.aic is not None), default=None)
     rows = [HEADS, *(_row(rank, fit, least_aic, common) for rank, fit in enumerate(fits, 1))]
