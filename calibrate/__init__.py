@@ -3,18 +3,18 @@
 What a notebook needs; each name is imported when it is first asked for, because fitting needs scipy, which
 takes half a second to load::
 
-    import calibrate
+    import calibrate, simulator
 
     fitted = calibrate.calibrate([Path("measured/a.jsonl"), Path("measured/b.jsonl.gz")])
     said = calibrate.predict_sessions(calibrate.apply(fitted, scenario).scenario)
-    outcome = calibrate.validate(said, calibrate.sample(calibrate.read_measurement("measured/mine.jsonl")))
+    outcome = calibrate.validate(said, calibrate.sample(simulator.read_measurement("measured/mine.jsonl")))
     rows = calibrate.validations(Path("results/ledger.jsonl"))
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from calibrate.applied import Applied, apply
@@ -22,13 +22,11 @@ if TYPE_CHECKING:
     from calibrate.ledger import append, predictions, summary, validations
     from calibrate.samples import Sample, sample
     from calibrate.validation import LedgerPrediction, Validation, predict_sessions, validate
-    from simulator.result.measurement import Measurement, read_measurement
 
 __all__ = [
     "Applied",
     "Calibration",
     "LedgerPrediction",
-    "Measurement",
     "Sample",
     "Validation",
     "append",
@@ -37,7 +35,6 @@ __all__ = [
     "load_calibration",
     "predict_sessions",
     "predictions",
-    "read_measurement",
     "sample",
     "save_calibration",
     "summary",
@@ -45,22 +42,22 @@ __all__ = [
     "validations",
 ]
 
-_MODULES = {
+_HOMES = {
     "calibrate.applied": ("Applied", "apply"),
     "calibrate.calibration": ("Calibration", "calibrate", "load_calibration", "save_calibration"),
     "calibrate.ledger": ("append", "predictions", "summary", "validations"),
     "calibrate.samples": ("Sample", "sample"),
     "calibrate.validation": ("LedgerPrediction", "Validation", "predict_sessions", "validate"),
-    "simulator.result.measurement": ("Measurement", "read_measurement"),
 }
 
 
-def __getattr__(name: str) -> Any:
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # type checkers would take every name for one that is here
 
+    def __getattr__(name: str) -> object:
+        for module, names in _HOMES.items():
+            if name in names:
+                return getattr(import_module(module), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-def __dir__() -> list[str]:
-    return __all__
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
