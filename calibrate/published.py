@@ -143,9 +143,8 @@ def write_published(rows: Sequence[PublishedRow], folder: Path) -> None:
     """`README.md`, `predictions.csv` and the chart as SVG and PNG."""
     import io
 
-    import vl_convert as vlc
-
-    from simulator.files import write_bytes_atomically, write_text_atomically
+    from simulator.files import write_text_atomically
+    from simulator.result.drawing import save_pictures
 
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomically(
@@ -157,9 +156,7 @@ def write_published(rows: Sequence[PublishedRow], folder: Path) -> None:
     writer.writeheader()
     writer.writerows(records)
     write_text_atomically(folder / "predictions.csv", text.getvalue())
-    spec = _chart(rows).to_dict()
-    write_text_atomically(folder / "predicted_measured.svg", vlc.vegalite_to_svg(spec))
-    write_bytes_atomically(folder / "predicted_measured.png", vlc.vegalite_to_png(spec, scale=2))
+    save_pictures({"predicted_measured": _chart(rows).to_dict()}, folder)
 
 
 def _record(row: PublishedRow) -> dict[str, object]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import numpy as np
 from calibrate.calibration import Calibration
 from calibrate.ledger import by, summary
 from calibrate.validation import LEVELS, Validation
-from simulator.files import write_bytes_atomically, write_text_atomically
+from simulator.files import write_text_atomically
 
 if TYPE_CHECKING:
     from calibrate.study import Circle
@@ -27,6 +28,11 @@ __all__ = [
     "write_circle",
     "write_report",
 ]
+
+STYLE = (
+    "body{font:15px sans-serif;max-width:70em;margin:2em auto}table{border-collapse:collapse}"
+    "td,th{padding:.2em .6em;border-bottom:1px solid #ddd;text-align:right}td:first-child{text-align:left}"
+)
 
 
 def summary_line(rows: Sequence[Validation]) -> str:
@@ -259,18 +265,12 @@ def write_report(
     details: Sequence[str] = (),
 ) -> None:
     """`report.md`, `report.html` and the charts as SVG and PNG."""
-    import vl_convert as vlc
+    from simulator.result.drawing import save_pictures
 
-    folder.mkdir(parents=True, exist_ok=True)
-    svgs = {}
-    for name, chart in charts(rows).items():
-        spec = chart.to_dict()
-        svgs[name] = vlc.vegalite_to_svg(spec)
-        write_text_atomically(folder / f"{name}.svg", svgs[name])
-        write_bytes_atomically(folder / f"{name}.png", vlc.vegalite_to_png(spec, scale=2))
+    pictures = save_pictures({name: chart.to_dict() for name, chart in charts(rows).items()}, folder)
     text = markdown(title, introduction, rows, details)
     write_text_atomically(folder / "report.md", text)
-    write_text_atomically(folder / "report.html", _html(title, text, svgs))
+    write_text_atomically(folder / "report.html", _html(title, text, pictures))
 
 
 def write_circle(made: Circle, folder: Path, title: str, how: str) -> None:
@@ -310,19 +310,17 @@ def write_circle(made: Circle, folder: Path, title: str, how: str) -> None:
     write_report(folder, title, introduction, made.validations, details)
 
 
-def _html(title: str, text: str, svgs: dict[str, str]) -> str:
+def _html(title: str, text: str, pictures: Sequence[Path]) -> str:
     """The report as one page that needs nothing else."""
     from markdown_it import MarkdownIt
 
+    from simulator.result.drawing import html_page
+
+    # names of measurements come from files that others wrote: HTML in them is text
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     # pictures are put into the page itself, so that one file can be mailed
-    body = MarkdownIt("commonmark").enable("table").render(text)
-    for name, svg in svgs.items():
-        start = body.find(f'<img src="{name}.svg"')
-        end = body.find(">", start) + 1
-        body = body[:start] + svg + body[end:] if start >= 0 else body
-    style = (
-        "body{font:15px sans-serif;max-width:70em;margin:2em auto}table{border-collapse:collapse}"
-        "td,th{padding:.2em .6em;border-bottom:1px solid "
-        "#ddd;text-align:right}td:first-child{text-align:left}"
-    )
-    return f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style>{body}"
+    for svg in (path for path in pictures if path.suffix == ".svg"):
+        body = re.sub(
+            f'<img src="{svg.name}"[^>]*>', lambda _, svg=svg: svg.read_text(encoding="utf-8"), body
+        )
+    return html_page(title, body, style=STYLE)

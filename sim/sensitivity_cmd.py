@@ -51,15 +51,15 @@ def _metric(name: str) -> Literal["tokens_per_s", "first_token_s"]:
 
 
 def _write(result: Sensitivity, text: str, folder: Path, with_chart: bool) -> None:
-    from simulator.files import write_bytes_atomically, write_text_atomically
+    from simulator.files import write_text_atomically
 
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomically(folder / "sensitivity.json", text + "\n")
     if with_chart:
-        from simulator.plan.sweep.sensitivity_chart import tornado_files
+        from simulator.plan.sweep.sensitivity_chart import tornado
+        from simulator.result.drawing import save_pictures
 
-        for name, content in tornado_files(result).items():
-            write_bytes_atomically(folder / name, content)
+        save_pictures({"tornado": tornado(result).to_dict()}, folder)
 
 
 def _print(result: Sensitivity, folder: Path) -> None:

@@ -74,7 +74,8 @@ def _finish(planned: Sweep, folder: Path, charts: bool) -> list[Row]:
 
     rows = table_rows(planned, folder)
     if charts:
-        from simulator.plan.sweep.charts import chart_files, sweep_charts
+        from simulator.plan.sweep.charts import sweep_charts
+        from simulator.result.drawing import chart_files
 
         specs = sweep_charts(planned, rows)
         text = planned.scenario.question or "; ".join(axis.path for axis in planned.axes)
@@ -153,7 +154,8 @@ def load(
     folder = out or Path("results") / f"{asked.name}-load"
     if charts and not (as_json and out is None):
         from simulator.files import write_bytes_atomically
-        from simulator.plan.sweep.charts import chart_files, crossover_chart, load_chart
+        from simulator.plan.sweep.charts import crossover_chart, load_chart
+        from simulator.result.drawing import chart_files
 
         specs = {"crossover": crossover_chart(found)} | (
             {"goodput": load_chart(points, bound)} if len(points) > 1 else {}

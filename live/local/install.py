@@ -17,8 +17,8 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
-from live.local.folders import cache_folder
 from simulator.errors import EngineUnavailable, SimulatorError
+from simulator.files.cache import cache_folder
 
 __all__ = ["VERSION", "build", "cached_wheel", "install", "main"]
 

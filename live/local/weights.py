@@ -24,8 +24,8 @@ from pydantic import Field, model_validator
 
 from live.local import library
 from live.local.children import module_command, module_environment
-from live.local.folders import cache_folder
 from simulator.errors import CatalogError, EngineUnavailable, did_you_mean
+from simulator.files.cache import cache_folder
 from simulator.spec import Spec
 
 __all__ = ["WeightsRecipe", "model_file", "recipe", "recipes", "write_f16"]

@@ -13,6 +13,7 @@ import numpy as np
 
 from simulator.churn.trace import ChurnTrace, ReplyTrace
 from simulator.laws.law import Floats
+from simulator.result.drawing import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, save_pictures
 from simulator.result.estimate import rounded
 from simulator.result.table import ChartTable
 
@@ -27,15 +28,15 @@ POINTS = 300
 TITLE_WIDTH = 76  # characters over the picture
 SMOOTH_TOKENS = 8  # each rate is the mean over so many tokens around it
 COLOURS = {
-    "detect": "#E69F00",
+    "detect": ORANGE,
     "decide": "#F0E442",
-    "wait": "#CC79A7",
+    "wait": PINK,
     "release": "#999999",
-    "start": "#009E73",
-    "load": "#0072B2",
-    "warm up": "#56B4E9",
-    "prefill": "#D55E00",
-    "resume": "#000000",
+    "start": GREEN,
+    "load": BLUE,
+    "warm up": SKY,
+    "prefill": RED,
+    "resume": BLACK,
 }
 
 
@@ -167,16 +168,14 @@ def draw(table: ChartTable) -> alt.LayerChart:
             .encode(x=alt.X("start:Q"), x2="end:Q", color=colour, tooltip=["phase:N", "start:Q", "end:Q"])
         )
     y = alt.Y("low:Q", title="tokens/s", scale=alt.Scale(zero=True))
-    layers.append(band.mark_area(color="#56B4E9", opacity=0.35).encode(x=x, y=y, y2="high:Q"))
+    layers.append(band.mark_area(color=SKY, opacity=0.35).encode(x=x, y=y, y2="high:Q"))
     layers.append(
-        band.mark_line(color="#0072B2", strokeWidth=2.5).encode(
-            x=x, y="median:Q", tooltip=["t:Q", "median:Q"]
-        )
+        band.mark_line(color=BLUE, strokeWidth=2.5).encode(x=x, y="median:Q", tooltip=["t:Q", "median:Q"])
     )
     if table.rows["measured"]:
         layers.append(
             alt.Chart(alt.InlineData(values=table.rows["measured"]))
-            .mark_line(color="black", strokeWidth=1.5, interpolate="step-after")
+            .mark_line(color=BLACK, strokeWidth=1.5, interpolate="step-after")
             .encode(x=x, y="rate:Q")
         )
     chart = cast("alt.LayerChart", alt.layer(*layers))
@@ -190,13 +189,4 @@ def draw(table: ChartTable) -> alt.LayerChart:
 
 def save(table: ChartTable, folder: Path, name: str) -> list[Path]:
     """Write `name.svg` and `name.png` to `folder`; the paths."""
-    import vl_convert
-
-    from simulator.result.charts import CONFIG
-
-    svg = vl_convert.vegalite_to_svg({**draw(table).to_dict(), "config": CONFIG})
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-    paths[0].write_text(svg, encoding="utf-8")
-    paths[1].write_bytes(vl_convert.svg_to_png(svg, scale=2.0))
-    return paths
+    return save_pictures({name: draw(table).to_dict()}, folder)

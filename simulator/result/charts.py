@@ -1,49 +1,31 @@
-"""The charts: table in, chart out. Only this file and its page import Altair.
+"""The charts of a prediction: table in, chart out.
 
-Colours are those of Okabe and Ito, which people with any kind of colour blindness can tell apart
-(https://jfly.uni-koeln.de/color/); shapes or labels say the same a second time. Bars start at zero.
+What a colour says, a shape or a label says a second time. Bars start at zero.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import cast
 
 import altair as alt
 
+from simulator.result import drawing
+from simulator.result.drawing import BLACK, BLUE, GREEN, GREY, ORANGE, PALETTE, PINK, RED, SKY
 from simulator.result.table import ChartTable, Rows
 
-__all__ = ["CONFIG", "bench_chart", "inter_token_chart", "memory_chart", "slowest_chart", "where_chart"]
+__all__ = [
+    "DRAW",
+    "bench_chart",
+    "chart_files",
+    "inter_token_chart",
+    "memory_chart",
+    "slowest_chart",
+    "where_chart",
+]
 
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-SKY, RED, GREY, BLACK = "#56B4E9", "#D55E00", "#8C8C8C", "#000000"
-PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY)  # the last is for what is left over
 SHAPES = ("circle", "triangle-up", "square", "diamond", "cross", "triangle-down", "stroke")
-
 WIDTH, HEIGHT, BAR_HEIGHT = 620, 300, 26
-
-CONFIG: dict[str, Any] = {
-    "background": "white",
-    "font": "sans-serif",
-    "view": {"stroke": None},
-    "axis": {
-        "labelFontSize": 12,
-        "titleFontSize": 13,
-        "titleFontWeight": "normal",
-        "gridColor": "#E4E4E4",
-        "labelLimit": 220,
-        "titlePadding": 8,
-        "tickCount": 8,
-    },
-    "legend": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 300},
-    "title": {
-        "anchor": "start",
-        "fontSize": 15,
-        "subtitleFontSize": 12,
-        "subtitleColor": "#555555",
-        "offset": 12,
-        "frame": "group",
-    },
-}
 
 
 def bench_chart(table: ChartTable) -> alt.LayerChart:
@@ -199,4 +181,20 @@ def _finish(table: ChartTable, height: int, *layers: alt.Chart) -> alt.LayerChar
     chart = cast(alt.LayerChart, alt.layer(*layers))
     return chart.properties(
         width=WIDTH, height=height, title=title, description=" ".join(table.title + table.subtitle)
+    )
+
+
+DRAW = {
+    "bench": bench_chart,
+    "slowest_stage": slowest_chart,
+    "where_time_goes": where_chart,
+    "inter_token_time": inter_token_chart,
+    "memory": memory_chart,
+}
+
+
+def chart_files(tables: Mapping[str, ChartTable], title: str, text: str) -> dict[str, bytes]:
+    """The page and pictures of `drawing.chart_files`; raises KeyError for a table whose name is no chart."""
+    return drawing.chart_files(
+        {name: DRAW[name](table).to_dict() for name, table in tables.items()}, title, text
     )

@@ -72,7 +72,7 @@ def folder_files(prediction: Prediction, *, with_charts: bool, with_perfetto: bo
 
         files["perfetto.json"] = perfetto_json(prediction.replay, _ring(prediction)).encode()
     if with_charts:
-        from simulator.result.charts_page import chart_files
+        from simulator.result.charts import chart_files
 
         files |= chart_files(prediction_tables(prediction), scenario.name, scenario.question)
     return files

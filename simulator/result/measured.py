@@ -78,7 +78,7 @@ def measured_summary(measurement: Measurement) -> Measured:
 
 def write_charts(measured: Measured, folder: Path) -> None:
     """The charts that need token times alone: tokens/s over runs, and the inter-token time distribution."""
-    from simulator.result.charts_page import chart_files
+    from simulator.result.charts import chart_files
     from simulator.result.folder import replace_files
     from simulator.result.table import bench_table, inter_token_table
 

@@ -11,7 +11,7 @@ import pytest
 from calibrate.applied import apply
 from calibrate.calibration import Calibration, calibrate, load_calibration, save_calibration
 from calibrate.ledger import append, predictions, summary, validations
-from calibrate.report import markdown, write_report
+from calibrate.report import markdown, validation_table, write_report
 from calibrate.samples import sample
 from calibrate.study import circle, kind_of, run_split, stratified
 from calibrate.validation import predict_sessions, validate
@@ -169,6 +169,21 @@ def test_a_report_is_written_whole_with_its_pictures(tmp_path: Path) -> None:
     names = {path.name for path in tmp_path.iterdir()}
     assert {"report.md", "report.html", "coverage.svg", "coverage.png", "predicted_measured.svg"} <= names
     assert "<svg" in (tmp_path / "report.html").read_text()
+
+
+def test_a_report_shows_html_in_names_as_text(tmp_path: Path) -> None:
+    """Names of measurements come from files that others wrote; the page may run and fetch nothing of theirs."""
+    split = run_split(
+        "half", [sample(read_measurement(path)) for path in sorted(DATA.glob("*.jsonl"))], TRAINING, draws=40
+    )
+    evil = "<script>alert(1)</script>"
+    named = [row.model_copy(update={"measurement": evil}) for row in split.validations]
+    write_report(tmp_path, evil, [], named, validation_table(named))
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "default-src 'none'" in page
+    assert page.count("<svg") == 3
 
 
 def test_kinds_say_what_is_new() -> None:

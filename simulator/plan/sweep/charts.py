@@ -1,22 +1,20 @@
-"""Charts of sweeps and loads: Vega-Lite specs from tables, and one page that needs no network."""
+"""Charts of sweeps and loads: Vega-Lite specs from tables."""
 
 from __future__ import annotations
 
-import html
-import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from simulator.plan.sweep.points import Axis, Value, number
-from simulator.result import charts, charts_page
+from simulator.result import drawing
+from simulator.result.drawing import Spec
 
 if TYPE_CHECKING:
     from simulator.plan.load.arrivals import Bound, Crossover, LoadPoint
     from simulator.plan.sweep.sweep import Row, Sweep
 
-__all__ = ["chart_files", "crossover_chart", "load_chart", "sweep_charts"]
+__all__ = ["crossover_chart", "load_chart", "sweep_charts"]
 
-Spec = dict[str, Any]
 SHOWN = ("tokens_per_s", "total_tokens_per_s", "first_token_s", "goodput_per_hour")
 TITLES = {
     "tokens_per_s": "tokens/s of one chat",
@@ -101,7 +99,7 @@ def _over(axes: Sequence[Axis], data: Sequence[Row], name: str, is_grid: bool) -
             "field": "x1",
             "type": "nominal" if few else "quantitative",
             "title": _title(axes[1]),
-            "scale": {"range": list(charts.PALETTE)} if few else {"scheme": "viridis"},
+            "scale": {"range": list(drawing.PALETTE)} if few else {"scheme": "viridis"},
             "legend": {"symbolOpacity": 1},
         }
         encoding["detail"] = [{"field": f"x{k}"} for k in range(1, len(axes))]
@@ -138,15 +136,15 @@ def load_chart(points: Sequence[LoadPoint], bound: Bound) -> Spec:
     asked += f", then {bound.tokens_per_s:g} tokens/s" if bound.tokens_per_s else ""
     layers: list[Spec] = [
         {
-            "mark": {"type": "area", "opacity": 0.3, "color": charts.SKY},
+            "mark": {"type": "area", "opacity": 0.3, "color": drawing.SKY},
             "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
         },
         {
-            "mark": {"type": "line", "strokeDash": [4, 3], "color": charts.BLACK},
+            "mark": {"type": "line", "strokeDash": [4, 3], "color": drawing.BLACK},
             "encoding": {"x": x, "y": {**y, "field": "x"}},
         },
         {
-            "mark": {"type": "line", "point": True, "color": charts.BLUE, "strokeWidth": 3},
+            "mark": {"type": "line", "point": True, "color": drawing.BLUE, "strokeWidth": 3},
             "encoding": {"x": x, "y": y, "tooltip": [x, y, {"field": "met", "title": "share met"}]},
         },
     ]
@@ -190,7 +188,7 @@ def crossover_chart(found: Crossover) -> Spec:
         "type": "nominal",
         "title": None,
         "legend": {"orient": "top"},
-        "scale": {"domain": order, "range": [charts.BLUE, charts.ORANGE, charts.RED]},
+        "scale": {"domain": order, "range": [drawing.BLUE, drawing.ORANGE, drawing.RED]},
     }
     dash = {
         "field": "what",
@@ -200,7 +198,7 @@ def crossover_chart(found: Crossover) -> Spec:
     }
     layers: list[Spec] = [
         {
-            "mark": {"type": "area", "opacity": 0.25, "color": charts.SKY},
+            "mark": {"type": "area", "opacity": 0.25, "color": drawing.SKY},
             "transform": [{"filter": "isValid(datum.low)"}],
             "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
         },
@@ -225,7 +223,6 @@ def crossover_chart(found: Crossover) -> Spec:
 def _spec(title: str, subtitle: str, data: Sequence[Row], layers: Sequence[Spec]) -> Spec:
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
-        "config": charts.CONFIG,
         "width": WIDTH,
         "height": HEIGHT,
         "title": {"text": title, "subtitle": subtitle},
@@ -233,27 +230,3 @@ def _spec(title: str, subtitle: str, data: Sequence[Row], layers: Sequence[Spec]
         "data": {"values": list(data)},
         "layer": list(layers),
     }
-
-
-def chart_files(specs: Mapping[str, Spec], title: str, text: str) -> dict[str, bytes]:
-    """`charts.html` with all charts, and an SVG and a PNG of each below `charts/`."""
-    import vl_convert
-
-    # only "<" could end a script element
-    plain = json.dumps(specs, separators=(",", ":")).replace("<", "\\u003c")
-    figures = "\n".join(f'<figure id="{name}"></figure>' for name in specs)
-    page = charts_page.PAGE.format(
-        policy=charts_page.POLICY,
-        style=charts_page.STYLE,
-        specs=plain,
-        figures=figures,
-        title=html.escape(title),
-        bundle=vl_convert.javascript_bundle(),  # type: ignore[call-arg]  # its stub lacks the default
-        text=html.escape(text),
-    )
-    files = {"charts.html": page.encode()}
-    for name, spec in specs.items():
-        svg = vl_convert.vegalite_to_svg(spec)
-        files[f"charts/{name}.svg"] = svg.encode()
-        files[f"charts/{name}.png"] = vl_convert.svg_to_png(svg, scale=charts_page.PNG_SCALE)
-    return files

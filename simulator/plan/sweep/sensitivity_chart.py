@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any, cast
 
 import altair as alt
-import vl_convert
 
 from simulator.plan.sweep.sensitivity import Influence, Sensitivity
-from simulator.result.charts import BLUE, CONFIG, ORANGE
+from simulator.result.drawing import BLACK, BLUE, ORANGE
 
-__all__ = ["tornado", "tornado_files"]
+__all__ = ["tornado"]
 
 MOST_BARS = 12
 BAR_HEIGHT, WIDTH = 26, 600
-PNG_SCALE = 2.0
 UNITS = {"tokens_per_s": "tokens/s", "first_token_s": "first token (s)"}
 
 
@@ -48,11 +46,7 @@ def tornado(result: Sensitivity) -> alt.LayerChart:
         .mark_text(align="left", dx=6, fontSize=12)
         .encode(x=alt.X("right:Q", scale=x), y=y, text="text:N")
     )
-    rule = (
-        alt.Chart(alt.InlineData(values=[{"base": result.base}]))
-        .mark_rule(color="#000000")
-        .encode(x="base:Q")
-    )
+    rule = alt.Chart(alt.InlineData(values=[{"base": result.base}])).mark_rule(color=BLACK).encode(x="base:Q")
     title = alt.TitleParams(
         text=f"{result.scenario}: what moves {unit}",
         subtitle=[
@@ -84,10 +78,3 @@ def _halves(row: Influence, base: float) -> list[dict[str, Any]]:
 def _label(row: Influence) -> dict[str, Any]:
     share = f"{row.total_order:.0%}" if row.total_order >= 0.01 else "< 1%"
     return {"what": row.what, "right": max(row.at_p05, row.at_p95), "text": share}
-
-
-def tornado_files(result: Sensitivity) -> dict[str, bytes]:
-    """The chart as `tornado.svg` and `tornado.png`."""
-    spec = {**tornado(result).to_dict(), "config": CONFIG}
-    svg: str = vl_convert.vegalite_to_svg(spec)
-    return {"tornado.svg": svg.encode(), "tornado.png": vl_convert.svg_to_png(svg, scale=PNG_SCALE)}

@@ -8,7 +8,7 @@ import pytest
 
 from simulator.placement.memory import MemoryUse
 from simulator.result import charts, table
-from simulator.result.charts_page import DRAW, chart_files
+from simulator.result.charts import DRAW, chart_files
 from simulator.result.critical import PathShare, TokenPath, token_paths
 from simulator.result.folder import prediction_tables
 from simulator.runtime.record import Span

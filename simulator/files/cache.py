@@ -1,4 +1,4 @@
-"""Where big things that can be made again are kept: built wheels and models with random weights."""
+"""Where big things that can be made again are kept: wheels, models of random weights, scripts of pages."""
 
 from __future__ import annotations
 
