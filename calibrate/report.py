@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -320,7 +319,7 @@ def _html(title: str, text: str, pictures: Sequence[Path]) -> str:
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(text)
     # pictures are put into the page itself, so that one file can be mailed
     for svg in (path for path in pictures if path.suffix == ".svg"):
-        body = re.sub(
-            f'<img src="{svg.name}"[^>]*>', lambda _, svg=svg: svg.read_text(encoding="utf-8"), body
-        )
+        before, image, rest = body.partition(f'<img src="{svg.name}"')
+        if image:
+            body = before + svg.read_text(encoding="utf-8") + rest.partition(">")[2]
     return html_page(title, body, style=STYLE)

@@ -4,7 +4,6 @@ from measurements to laws, and from predictions to a record.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sim.json_output import Json, print_json
 from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario
 
 if TYPE_CHECKING:
@@ -50,9 +50,7 @@ def calibrate(
     ),
     draws: Annotated[int, typer.Option(min=20, max=2000, help="Bootstrap draws.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the calibration as one JSON document.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Fit device speeds, overheads and noise to measured token times."""
     from calibrate.calibration import calibrate as fit_all
@@ -63,7 +61,7 @@ def calibrate(
     calibration = fit_all(measurements, draws=draws, seed=seed)
     save_calibration(calibration, out)
     if as_json:
-        print(json.dumps(calibration.model_dump(mode="json"), indent=2))
+        print_json(calibration.model_dump(mode="json"))
         return
     print("\n".join(calibration_table(calibration)))
     for warning in calibration.warnings:
@@ -260,7 +258,7 @@ def study(
 def ledger(
     ledger_file: LedgerFile = DEFAULT_LEDGER,
     out: Annotated[Path | None, typer.Option(help="Folder for a report with charts.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show every prediction that was put to the test, hits and misses."""
     from calibrate.ledger import by, predictions, summary, validations
@@ -281,15 +279,12 @@ def ledger(
         for kind, group in by(ones, lambda row: row.kind).items()
     }
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "all": summary(new),
-                    "groups": {name: summary(group) for name, group in groups.items()},
-                    "rows": [row.model_dump(mode="json") for row in rows],
-                },
-                indent=2,
-            )
+        print_json(
+            {
+                "all": summary(new),
+                "groups": {name: summary(group) for name, group in groups.items()},
+                "rows": [row.model_dump(mode="json") for row in rows],
+            }
         )
     else:
         print("\n".join(validation_table(rows)))

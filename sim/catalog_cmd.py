@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from sim.json_output import Json, print_json
+
 if TYPE_CHECKING:
     from simulator.catalog import DeviceFacts, ModelFacts, NetworkFacts, PlatformFacts, Shape, VpnFacts
     from simulator.catalog.llm import Bits
@@ -22,7 +24,6 @@ app = typer.Typer(
 Search = Annotated[
     str, typer.Option("--search", "-s", help="only entries whose name, alias, chip or kind contains TEXT")
 ]
-Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
 
 NONE = "-"
 ASSUMED = "~"  # printed before a figure that nobody published
@@ -196,9 +197,7 @@ def _show(
     """Print the entries that match as a table, or as one JSON document."""
     found = [entry for entry in entries if search.lower() in " ".join(words(entry)).lower()]
     if as_json:
-        import json
-
-        typer.echo(json.dumps([_as_json(entry) for entry in found], indent=2))
+        print_json([_as_json(entry) for entry in found])
         return
     if not found:
         typer.echo(

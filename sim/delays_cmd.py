@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sim.json_output import Json, print_json
+
 if TYPE_CHECKING:
     from calibrate.delays import LawFit, Route
     from simulator.laws.law import Floats
@@ -25,7 +27,7 @@ def delays(
     law: Annotated[
         list[str] | None, typer.Option("--law", help="only these candidate laws (one-way delays)")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on standard output")] = False,
+    as_json: Json = False,
 ) -> None:
     """Fit delay laws to measured hops (one way) and links (round trips), best first.
 
@@ -35,7 +37,7 @@ def delays(
 
     rankings = _rankings([read_measurement(path) for path in measurements], link, law)
     if as_json:
-        print(json.dumps([_document(*ranking) for ranking in rankings], indent=2))
+        print_json([_document(*ranking) for ranking in rankings])
         return
     for ranking in rankings:
         _print(*ranking)

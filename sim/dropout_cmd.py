@@ -4,13 +4,13 @@ what an evening of comings and goings looks like.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.run_cmd import Json, Replications, ScenarioFile, Seed, load_scenario
+from sim.json_output import Json, json_text, print_json
+from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario
 
 if TYPE_CHECKING:
     from simulator.churn.estimate import Dropout
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from simulator.scenario import Scenario
 
 __all__ = ["dropout", "evening"]
-
-JsonOnly = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
 def dropout(
@@ -40,7 +38,7 @@ def dropout(
     away: Annotated[str, typer.Option(help="For the comparison: how long the device stays away.")] = "10 min",
     as_json: Json = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results; default results/dropout-<scenario>.")
+        Path | None, typer.Option(help="Default results/dropout-<scenario>; with --json none.")
     ] = None,
     seed: Seed = None,
     replications: Replications = None,
@@ -59,7 +57,7 @@ def dropout(
     compared = options(predicted, losses, ModelSpec(name=smaller) if smaller else None)
     document = predicted.document() | {"options": [option.model_dump() for option in compared]}
     if as_json:
-        print(json.dumps(document, indent=2))
+        print_json(document)
     folder = out or Path("results") / f"dropout-{predicted.scenario.name}"
     if out is not None or not as_json:
         _write(predicted, document, folder, charts=charts)
@@ -73,7 +71,7 @@ def evening(
     requests_per_hour: Annotated[
         float, typer.Option(min=0.1, max=1000, help="At random: a Poisson process.")
     ] = 12.0,
-    as_json: JsonOnly = False,
+    as_json: Json = False,
     seed: Seed = None,
     replications: Annotated[int, typer.Option(min=1, max=1000, help="Evenings.")] = 5,
 ) -> None:
@@ -84,7 +82,7 @@ def evening(
     outcome = predict_evening(load_scenario(scenario, seed), Evening(hours, requests_per_hour), replications)
     document = outcome.document()
     if as_json:
-        print(json.dumps(document, indent=2))
+        print_json(document)
         return
     print(f"{document['scenario']}  {document['question']}")
     print(f"{hours:g} h, {requests_per_hour:g} requests/h, {replications} evenings; median [5 %, 95 %]")
@@ -138,7 +136,7 @@ def _write(predicted: Dropout, document: dict[str, Any], folder: Path, *, charts
         ) from None
     scenario = predicted.scenario
     write_text_atomically(folder / "scenario.yaml", dumps(scenario, scenario.question or scenario.name))
-    write_text_atomically(folder / "dropout.json", json.dumps(document, indent=2) + "\n")
+    write_text_atomically(folder / "dropout.json", json_text(document))
     if charts and predicted.recovery_s is not None:
         save(recovery_table(predicted), folder, "recovery")
 

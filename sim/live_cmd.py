@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sim import live_dropout_cmd, live_local_cmd, live_net_cmd
+from sim.json_output import Json, print_json
 from sim.run_cmd import ScenarioFile, load_scenario
 
 __all__ = ["app", "design", "run", "scenario", "summary"]
@@ -62,7 +62,7 @@ def run(
     reuse_instance: Annotated[
         bool, typer.Option(help="Measure the instance that is already there (EXO).")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure scenarios on a real cluster; every token is on disk as soon as it arrives."""
     if cluster.startswith(("exo://", "exo-legacy://")):
@@ -84,7 +84,7 @@ def run(
             reuse_instance=reuse_instance,
             say=_say,
         )
-        print(json.dumps(document, indent=2))
+        print_json(document)
         return
     live_local_cmd.run(scenarios, out, rounds, cluster, as_json=as_json)
 
@@ -108,7 +108,7 @@ def scenario(
     """Write the running EXO cluster as a scenario, ready for `sim run`."""
     from sim.live_exo_cmd import live_scenario
 
-    print(json.dumps(live_scenario(cluster, out, model_id=model_id, name=name), indent=2))
+    print_json(live_scenario(cluster, out, model_id=model_id, name=name))
 
 
 @app.command("design")
@@ -147,7 +147,7 @@ def design(
 def summary(
     measurement: Annotated[Path, typer.Argument(help="A measurement file of `sim live run`.")],
     out: Annotated[Path | None, typer.Option(help="Folder for charts.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Summarise a measurement with the same code as a prediction."""
     from sim.report import interval_s
@@ -158,7 +158,7 @@ def summary(
     if out is not None:
         write_charts(found, out)
     if as_json:
-        print(json.dumps(found.document(), indent=2))
+        print_json(found.document())
         return
     print(
         f"{found.name}: {found.summary.tokens_per_s.text('tokens/s')} (median [5 %, 95 %] over {found.runs} "

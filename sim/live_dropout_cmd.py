@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sim.json_output import Json, print_json
 from sim.run_cmd import ScenarioFile, load_scenario
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def dropout(
     exact: Annotated[
         bool, typer.Option(help="Read received tokens one by one, for the very same reply.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Take devices away in the middle of a reply; the client goes on without them and loses no token."""
     from live.local.dropout import run_dropout
@@ -137,7 +137,7 @@ def _mode(text: str) -> Mode:
 
 def _tell(done: Dropped | ExoDropped, faults: list[InjectedFault], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(_document(done, faults), indent=2))
+        print_json(_document(done, faults))
     else:
         _print(done)
 

@@ -4,19 +4,19 @@ machine; build it, give it a model, measure scenarios.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from sim.json_output import Json, print_json
+
 __all__ = ["app", "endpoints_of", "install", "model", "overhead", "run", "serve", "table"]
 
 app = typer.Typer(
     no_args_is_help=True, help="A real cluster on one machine: throttled devices, shaped links."
 )
-Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="threads of each device")]
 RPC_SCHEME = "llama-rpc://"
 
@@ -59,7 +59,7 @@ def model(
         "activation_bytes": f"{4 * facts.hidden} B",
     }
     if as_json:
-        sys.stdout.write(json.dumps({"file": str(file), "model": numbers}) + "\n")
+        print_json({"file": str(file), "model": numbers})
         return
     _say(f"{file} ({file.stat().st_size / 1e6:.0f} MB)")
     sys.stdout.write("model:\n" + "".join(f"  {key}: {value}\n" for key, value in numbers.items()))
@@ -88,7 +88,7 @@ def run(
     visits = rounds or (2 if len(scenarios) > 1 else 1)
     files = measure(scenarios, out, _say, rounds=visits, threads=threads, endpoints=endpoints_of(cluster))
     if as_json:
-        sys.stdout.write(json.dumps({"measurements": [str(file) for file in files]}) + "\n")
+        print_json({"measurements": [str(file) for file in files]})
     else:
         sys.stdout.write("".join(f"{file}\n" for file in files))
 
@@ -125,7 +125,7 @@ def overhead(
         for name, share in (("median", 0.5), ("p90", 0.9), ("p99", 0.99))
     }
     if as_json:
-        sys.stdout.write(json.dumps({"relay_overhead_s": found, "messages": count}) + "\n")
+        print_json({"relay_overhead_s": found, "messages": count})
     else:
         sys.stdout.write(
             ", ".join(f"{name} {value * 1e6:.0f} us" for name, value in found.items()) + " per message\n"
@@ -142,7 +142,10 @@ def table(
     from simulator.result.measurement import read_measurement
 
     rows = [row(read_measurement(file)) for file in measurements]
-    sys.stdout.write(json.dumps(rows) + "\n" if as_json else markdown(rows))
+    if as_json:
+        print_json(rows)
+    else:
+        sys.stdout.write(markdown(rows))
 
 
 def endpoints_of(cluster: str) -> tuple[str, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from sim.json_output import Json, print_json
 
 __all__ = ["agent", "discover", "doctor", "links"]
 
@@ -18,7 +19,6 @@ Hosts = Annotated[
     list[str] | None, typer.Option("--host", help="host or host:port of an EXO node; may be repeated")
 ]
 Seconds = Annotated[float, typer.Option("--seconds", min=0.1, max=600, help="how long to listen")]
-Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
 Namespace = Annotated[
     list[str] | None, typer.Option("--namespace", help="EXO's namespace, if it is not the default")
 ]
@@ -50,7 +50,7 @@ def discover(
     # An empty table needs its causes too, but only a number that was expected makes it a failure.
     advice = complaints or table.nothing(discovery, options.hosts)
     if as_json:
-        _print_json(table.as_json(discovery, advice))
+        print_json(table.as_json(discovery, advice))
     else:
         _print(table.render(discovery, advice))
     if complaints:
@@ -77,7 +77,7 @@ def doctor(
     seen = gather(_options(host, seconds, namespace, "", token), _addresses(agents), token, model)
     findings = examine(seen)
     if as_json:
-        _print_json(findings_json(findings))
+        print_json(findings_json(findings))
     else:
         _print(render(findings))
     raise typer.Exit(exit_code(findings, strict=strict))
@@ -149,7 +149,7 @@ def links(
     target = out or Path(f"links-{datetime.now().astimezone():%Y%m%dT%H%M%S}.jsonl")
     found = measure_links(_addresses(agents) or _announced(), token, plan, target, _progress)
     if as_json:
-        _print_json({**matrix.as_json(found), "file": str(target)})
+        print_json({**matrix.as_json(found), "file": str(target)})
     else:
         _print(matrix.render(found))
         sys.stdout.write(f"samples in {target}\n")
@@ -193,7 +193,3 @@ def _print(renderable: Any) -> None:
     # A pipe has no width: nothing is to be cut off there.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     console.print(renderable)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.run_cmd import Json, Replications, ScenarioFile, Seed, load_scenario, progress_bar
+from sim.json_output import Json, print_json
+from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario, progress_bar
 
 if TYPE_CHECKING:
     from simulator.plan.place.search import Option, PlacementAnswer
@@ -43,7 +44,7 @@ def place(
     if out is not None:
         _write(asked, answer, out)
     if as_json:
-        print(json.dumps(_document(answer), indent=2))
+        print_json(_document(answer))
     else:
         _print(answer, out)
 

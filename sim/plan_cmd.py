@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.run_cmd import Json, Replications, ScenarioFile, Seed, load_scenario, progress_bar
+from sim.json_output import Json, json_text, print_json
+from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario, progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["cost", "plan"]
 
-JsonOnly = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Prices = Annotated[
     Path | None, typer.Option(help="YAML file with your own prices, watts and exchange rates.")
 ]
@@ -74,7 +73,7 @@ def plan(
     if out is not None:
         _write(found, out)
     if as_json:
-        print(json.dumps(found.plan.model_dump(), indent=2))
+        print_json(found.plan.model_dump())
     else:
         _print_plan(found.plan, out)
 
@@ -89,7 +88,7 @@ def cost(
     ] = None,
     own: Annotated[str | None, typer.Option(help="Devices that are paid already and count nothing.")] = None,
     prices: Prices = None,
-    as_json: JsonOnly = False,
+    as_json: Json = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the README's section.")] = False,
     seed: Seed = None,
     replications: Replications = None,
@@ -117,7 +116,7 @@ def cost(
         for one in loaded
     ]
     if as_json:
-        print(json.dumps([one.model_dump() for one in costs], indent=2))
+        print_json([one.model_dump() for one in costs])
     elif as_markdown:
         print(markdown(costs), end="")
     else:
@@ -155,7 +154,7 @@ def _write(found: Planned, folder: Path) -> None:
     from simulator.files import dump, write_text_atomically
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / "plan.json", json.dumps(found.plan.model_dump(), indent=2) + "\n")
+    write_text_atomically(folder / "plan.json", json_text(found.plan.model_dump()))
     for made in found.scenarios:
         dump(made, folder / f"{made.name}.yaml")
 

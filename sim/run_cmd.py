@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from sim.json_output import Json, print_json
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -20,17 +21,13 @@ Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Replaces t
 Replications = Annotated[
     int | None, typer.Option(min=1, max=100_000, help="Replaces the scenario's replications.")
 ]
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print one JSON document and nothing else; write files only with --out."),
-]
 
 
 def run(
     scenario: ScenarioFile,
     as_json: Json = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results; default results/<scenario>.")
+        Path | None, typer.Option(help="Folder for results; default results/<scenario>, with --json none.")
     ] = None,
     seed: Seed = None,
     replications: Replications = None,
@@ -53,7 +50,7 @@ def run(
     with progress_bar(quiet=as_json) as progress:
         prediction = predict(asked, evaluator=_evaluator(evaluator), progress=progress, doubts=doubts)
     if as_json:
-        print(json.dumps(prediction.document(), indent=2))
+        print_json(prediction.document())
         if out is None:
             return
     folder = out or Path("results") / prediction.scenario.name
@@ -83,7 +80,7 @@ def compare(
     with progress_bar(quiet=as_json):
         comparison = compare_scenarios([load_scenario(path, seed, replications) for path in scenarios])
     if as_json:
-        print(json.dumps(comparison.model_dump(), indent=2))
+        print_json(comparison.model_dump())
         return
     from sim.report import print_comparison
 
@@ -95,7 +92,7 @@ def schema() -> None:
     from simulator.files import schema as schema_of
     from simulator.scenario import Scenario
 
-    print(json.dumps(schema_of(Scenario), indent=2))
+    print_json(schema_of(Scenario))
 
 
 def init(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sim.run_cmd import Json, ScenarioFile, Seed, load_scenario
+from sim.json_output import Json, json_text, print_json
+from sim.run_cmd import ScenarioFile, Seed, load_scenario
 
 if TYPE_CHECKING:
     from simulator.plan.sweep.sensitivity import Sensitivity
@@ -24,7 +24,7 @@ def sensitivity(
     points: Annotated[int, typer.Option(help="Base sample of the Sobol design, a power of 2.")] = 512,
     as_json: Json = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the results; default results/<scenario>_sensitivity.")
+        Path | None, typer.Option(help="Default results/<scenario>_sensitivity; with --json none.")
     ] = None,
     seed: Seed = None,
     charts: Annotated[bool, typer.Option(help="Draw the tornado chart.")] = True,
@@ -33,13 +33,13 @@ def sensitivity(
     from simulator.plan.sweep.sensitivity import sensitivity as find
 
     result = find(load_scenario(scenario, seed), _metric(metric), points)
-    text = json.dumps(result.model_dump(), indent=2)
+    document = result.model_dump()
     if as_json:
-        print(text)
+        print_json(document)
         if out is None:
             return
     folder = out or Path("results") / f"{result.scenario}_sensitivity"
-    _write(result, text, folder, charts)
+    _write(result, json_text(document), folder, charts)
     if not as_json:
         _print(result, folder)
 
@@ -54,7 +54,7 @@ def _write(result: Sensitivity, text: str, folder: Path, with_chart: bool) -> No
     from simulator.files import write_text_atomically
 
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / "sensitivity.json", text + "\n")
+    write_text_atomically(folder / "sensitivity.json", text)
     if with_chart:
         from simulator.plan.sweep.sensitivity_chart import tornado
         from simulator.result.drawing import save_pictures

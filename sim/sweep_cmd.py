@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sim.run_cmd import Json, Replications, ScenarioFile, Seed, load_scenario, progress_bar
+from sim.json_output import Json, print_json
+from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario, progress_bar
 
 if TYPE_CHECKING:
     from simulator.plan.load.arrivals import Crossover, LoadPoint
@@ -62,7 +62,7 @@ def sweep(
         run_sweep(planned, folder, executor, workers=workers, progress=progress)
     rows = _finish(planned, folder, charts)
     if as_json:
-        print(json.dumps({"folder": str(folder), "points": len(planned.points), "rows": rows}, indent=2))
+        print_json({"folder": str(folder), "points": len(planned.points), "rows": rows})
     else:
         _print_sweep(planned, rows, folder)
 
@@ -133,7 +133,8 @@ def load(
         int, typer.Option(min=2, max=256, help="Chats at once up to which the crossover is drawn.")
     ] = 16,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the charts; default results/<scenario>-load.")
+        Path | None,
+        typer.Option(help="Folder for charts; default results/<scenario>-load, with --json none."),
     ] = None,
     charts: Charts = True,
     as_json: Json = False,
@@ -164,15 +165,12 @@ def load(
         for name, data in chart_files(specs, asked.name, asked.question).items():
             write_bytes_atomically(folder / name, data)
     if as_json:
-        print(
-            json.dumps(
-                {
-                    "bound": bound.model_dump(),
-                    "load": [point.model_dump() for point in points],
-                    "crossover": found.model_dump(),
-                },
-                indent=2,
-            )
+        print_json(
+            {
+                "bound": bound.model_dump(),
+                "load": [point.model_dump() for point in points],
+                "crossover": found.model_dump(),
+            }
         )
     else:
         _print_load(points, found)

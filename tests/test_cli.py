@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import typer
 
-from sim.main import main
+from sim.main import app, main
 
 ROOT = Path(__file__).parents[1]
 KEYS = {
@@ -91,6 +93,19 @@ def test_run_prints_one_document_with_the_promised_keys(sim: Any, tmp_path: Path
     assert {"change", "tokens_per_s", "difference", "probability_better"} == set(document["what_if"][0])
     assert (document["scenario"], document["seed"], document["replications"]) == ("small", 1, 10)
     assert {path.name for path in tmp_path.iterdir()} == {"small.yaml"}, "--json writes no file"
+
+
+def test_json_is_one_option_everywhere() -> None:
+    found = [option for option in options_of(typer.main.get_command(app)) if "--json" in option.opts]
+    assert len(found) > 20
+    assert len({option.help for option in found}) == 1
+
+
+def options_of(command: Any) -> Iterator[Any]:
+    """The options of a command and of all below it."""
+    yield from command.params
+    for below in getattr(command, "commands", {}).values():
+        yield from options_of(below)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_options_count(sim: Any) -> None:

@@ -142,7 +142,8 @@ def _vega() -> str:
     """
     file: Path | None = None
     with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: nobody knows the home folder
-        file = cache_folder("vega") / f"{vl_convert.__version__}.js"
+        version = vl_convert.__version__  # type: ignore[attr-defined]  # its stub lacks this too
+        file = cache_folder("vega") / f"{version}.js"
         digest, _, script = file.read_bytes().partition(b"\n")
         if sha256(script).hexdigest().encode() == digest:
             return script.decode()
