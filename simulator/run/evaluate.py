@@ -25,6 +25,8 @@ CHUNK_TOKENS = 100_000
 """Tokens evaluated at once: large enough to hide NumPy's
 call overhead, small enough for the processor's cache.
 """
+ROWS_PER_BLOCK = 32
+"""Rows whose random numbers are drawn together for SimPy, which goes through them one by one."""
 
 
 def token_times_s(
@@ -49,14 +51,15 @@ def token_times_s(
         raise ScenarioError("scenario", [Fault("workload.arrivals", reason)])
     flow = engine(job.engine.name)
     fast = evaluator == "recursion" or (evaluator == "auto" and flow.is_recursion_exact(job))
-    # SimPy runs row by row anyhow
-    step = max(1, CHUNK_TOKENS // (job.workload.output_tokens * len(flow.chats(job)))) if fast else 1
+    tokens = job.workload.output_tokens * len(flow.chats(job))
+    step = max(1, min(CHUNK_TOKENS // tokens, rows if fast else ROWS_PER_BLOCK))
     parts = []
     for first in range(0, rows, step):
         draws = Draws(job, first, min(step, rows - first), certain)
-        parts.append(flow.token_times_s(job, draws) if fast else _by_simpy(job, draws))
-        if progress is not None:
-            progress(first + draws.rows)
+        for part in [draws] if fast else draws.each_row():
+            parts.append(flow.token_times_s(job, part) if fast else _by_simpy(job, part))
+            if progress is not None:
+                progress(part.first + part.rows)
     return np.concatenate(parts, axis=2)
 
 

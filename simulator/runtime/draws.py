@@ -7,9 +7,9 @@ replications times runs: row `i` is run `i % runs` of world `i // runs`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from simulator.laws.factors import (
     session_factor,
 )
 from simulator.laws.law import Constant, Floats
-from simulator.laws.streams import Streams
+from simulator.laws.streams import Room, Streams
 from simulator.model.model import Model
 from simulator.runtime.cost import decode_s
 from simulator.runtime.job import Job
@@ -32,6 +32,7 @@ from simulator.scenario import NoiseSpec
 
 __all__ = ["Draws"]
 
+Made = TypeVar("Made")
 WAKES_PER_BLOCK = 1024
 LOAD_LOG_SD = 0.1
 """How far what other work leaves of a device is from what was said of it (natural logarithm). Eight devices
@@ -51,7 +52,27 @@ class Draws:
     """True: the catalogue is taken at its word and nothing is noisy; only delays are drawn."""
     stretched: tuple[str, float] = ("", 1.0)
     """A device, or `source -> sink`, and what multiplies all of its time: that tells its share."""
+    block: Draws | None = None
+    """Draws of more rows, of which these are one."""
     _worlds: dict[str, Floats] = field(default_factory=dict, repr=False, compare=False)
+    _rooms: dict[int, Room] = field(default_factory=dict, repr=False, compare=False)
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def each_row(self) -> Iterator[Draws]:
+        """These rows one by one, for SimPy."""
+        for at in range(self.rows):
+            yield Draws(self.job, self.first + at, 1, self.certain, self.stretched, self)
+
+    def shared(self, make: Callable[[Job, Draws], Made]) -> tuple[Made, int]:
+        """`make(job, draws)` for all rows of the block, made once, and this row's place in it.
+
+        To set up a random stream takes longer than to draw what one reply needs of it. So who goes through
+        rows one by one computes all durations of a block at once, and takes a column for each row.
+        """
+        block = self.block or self
+        if make not in block._made:
+            block._made[make] = make(block.job, block)
+        return block._made[make], self.first - block.first
 
     @property
     def _streams(self) -> Streams:
@@ -64,6 +85,9 @@ class Draws:
         return self._worlds[name]
 
     def _draw_world(self, name: str, log_sd: float) -> Floats:
+        if self.block is not None:
+            at = self.first - self.block.first
+            return self.block.world(name, log_sd)[at : at + self.rows]
         posterior = self.job.posterior
         known = posterior is not None and name in posterior.names
         if self.certain or (log_sd == 0 and not known):
@@ -100,7 +124,8 @@ class Draws:
             total += np.multiply.outer(
                 base - bare, self.speed_factor(device, "decode") * (self.world(CONTEXT, 0) - 1)
             )
-        return total * self.batch_factor(device, batch)
+        total *= self.batch_factor(device, batch)
+        return total
 
     def batch_factor(self, device: Device, batch: int) -> Floats | float:
         """How much more, or less, a batch costs in this world than `speed.batch_cost` says, shape (rows,)."""
@@ -139,23 +164,30 @@ class Draws:
         if law.sigma == 0 or self.certain:
             return np.broadcast_to(factor, (n, self.rows))
         walk = autoregression(self._streams.normals(f"noise/{name}/{part}", n), law.correlation)
-        return np.exp(law.sigma * walk) * factor
+        walk *= law.sigma
+        np.exp(walk, out=walk)
+        walk *= factor
+        return walk
 
     def overhead(self, part: Literal["step", "hop"]) -> Floats:
         """The world's factor of the engine's own overhead per step or per message, shape (rows,)."""
         return self.world(engine_factor(part), self.job.engine.overhead_log_sd)
 
-    def delay_s(self, path: Path, slot: str, n: int, crowd: Floats | float = 1.0) -> Floats:
+    def delay_s(
+        self, path: Path, slot: str, n: int, crowd: Floats | float = 1.0, out: Floats | None = None
+    ) -> Floats:
         """Delay (s) of the `n` messages of one slot on a path, beyond transmission, shape (n, rows).
 
         `crowd`, of shape (n, 1), multiplies the engine's own work for a message: that of a batch costs more.
+        `out` is where to put them.
         """
-        total = self._leg_delay_s(path.legs[0], slot, n)
-        total += crowd * (self.job.engine.hop_overhead_s * self.overhead("hop"))
+        out = np.empty((n, self.rows)) if out is None else out
+        own_s = crowd * (self.job.engine.hop_overhead_s * self.overhead("hop"))
+        np.add(self._leg_delay_s(path.legs[0], slot, n), own_s, out=out)
         for leg in path.legs[1:]:
-            total += self._leg_delay_s(leg, slot, n)
-        total *= self._stretch(path)
-        return total
+            np.add(out, self._leg_delay_s(leg, slot, n), out=out)
+        out *= self._stretch(path)
+        return out
 
     def wake_s(self, device: Device) -> Iterator[float]:
         """Wake-up delays (s) of a dozing radio, one after the other, for row 0."""
@@ -169,10 +201,13 @@ class Draws:
             block += 1
 
     def _leg_delay_s(self, leg: Leg, slot: str, n: int) -> Floats:
+        """Shape (n, rows), or (rows,) where nothing is drawn; gone with the next call."""
         scale = leg.stretch * self.world(leg.scale_name, leg.scale_log_sd)
         if isinstance(leg.law, Constant):
-            return np.tile(leg.law.value * scale + leg.extra_s, (n, 1))
-        delay_s = self._streams.draws(f"{leg.name}/{slot}", leg.law, n)
+            return np.asarray(leg.law.value * scale + leg.extra_s)
+        if n not in self._rooms:
+            self._rooms[n] = Room.of(n, self.rows)
+        delay_s = self._streams.draws(f"{leg.name}/{slot}", leg.law, n, self._rooms[n])
         # in place: these arrays are the largest of an evaluation
         delay_s *= scale
         if leg.extra_s:
@@ -205,7 +240,8 @@ def autoregression(white: Floats, correlation: float) -> Floats:
         return white
     x = np.empty(white.shape)
     x[0] = white[0]
-    innovation = np.sqrt(1 - correlation**2)
+    np.multiply(white[1:], np.sqrt(1 - correlation**2), out=x[1:])
+    kept = np.empty(white.shape[1:])
     for k in range(1, len(white)):
-        x[k] = correlation * x[k - 1] + innovation * white[k]
+        x[k] += np.multiply(x[k - 1], correlation, out=kept)
     return x

@@ -9,6 +9,7 @@ from typing import Any
 import simpy
 
 from simulator.engine.exo.ring import NOTICE_BYTES, ExoRing
+from simulator.laws.law import Floats
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.network import Network
@@ -21,29 +22,34 @@ Steps = Generator[simpy.Event, Any, int]
 
 @dataclass
 class RingProcesses:
-    """The ring as SimPy processes, one per rank, for row 0 of the draws."""
+    """The ring as SimPy processes, one per rank, for the row of the draws."""
 
     env: simpy.Environment
     ring: ExoRing
+    """Of this row, or of a block of rows."""
+    draws: Draws
     recorder: Recorder
+    row: int = 0
+    """The row's place in the ring's arrays."""
 
     def __post_init__(self) -> None:
         ring = self.ring
-        workload, steps = ring.job.workload, len(ring.waves) * ring.steps
         # the chunks of a long prompt follow each other through
         # the ring, so their messages may want the air together
-        network = Network(self.env, ring.draws, self.recorder, flows=max(1, len(ring.chunks)))
+        network = Network(self.env, self.draws, self.recorder, flows=max(1, len(ring.chunks)))
         self.names = [device.name for device in ring.job.ring]
         self.right = [network.hop(*ends) for ends in ring.neighbours("forward")]
         self.left = [network.hop(*ends) for ends in ring.neighbours("gather")]
-        self.delay_s = {slot: ring.rounds_s(slot, steps)[..., 0].tolist() for slot in ("notice", "gather")}
-        self.delay_s["barrier"] = ring.rounds_s("barrier", workload.concurrency)[..., 0].tolist()
-        self.forward_s = ring.delay_s("forward", steps)[..., 0].tolist()
-        self.prompt_s = ring.delay_s("prompt", workload.concurrency * len(ring.chunks))[..., 0].tolist()
-        self.stage_s, self.head_s = ring.stage_s[..., 0].tolist(), ring.head_s[..., 0].tolist()
-        self.prefill_s = ring.prefill_s[..., 0].tolist()
+        self.delay_s = {slot: self.of_row(rounds_s) for slot, rounds_s in ring.all_rounds_s.items()}
+        self.forward_s, self.prompt_s = self.of_row(ring.forward_s), self.of_row(ring.prompt_s)
+        self.stage_s, self.head_s = self.of_row(ring.stage_s), self.of_row(ring.head_s)
+        self.prefill_s = self.of_row(ring.prefill_s)
         for rank in range(ring.size):
             self.env.process(self.rank(rank))
+
+    def of_row(self, durations_s: Floats) -> Any:
+        """The row's own, as nested lists of floats: SimPy takes them one by one, where arrays are slow."""
+        return durations_s[..., self.row].tolist()
 
     def rank(self, rank: int) -> Generator[simpy.Event, Any, None]:
         """A rank's life: admit requests, read their prompts, then step by step make tokens."""
@@ -52,10 +58,7 @@ class RingProcesses:
             for _ in range(batch):
                 cause = yield from self.gather(rank, "barrier", request, NOTICE_BYTES, -1, cause)
                 for c, tokens in enumerate(ring.chunks):
-                    size, delay = (
-                        tokens * ring.job.model.activation_bytes,
-                        self.prompt_s[request * len(ring.chunks) + c],
-                    )
+                    size, delay = (tokens * ring.job.model.activation_bytes, self.prompt_s[request][c])
                     cause = yield from self.stage(rank, self.prefill_s[request][c], delay, size, -1, cause)
                 request += 1
             size = batch * ring.job.model.activation_bytes
@@ -83,10 +86,10 @@ class RingProcesses:
 
     def gather(self, rank: int, slot: str, index: int, size: float, step: int, cause: int) -> Steps:
         """W - 1 rounds: send to the left, wait for the right; what came early is no cause of what follows."""
-        left, right = self.left[rank], self.left[(rank + 1) % self.ring.size]
+        send, receive = self.left[rank].send, self.left[(rank + 1) % self.ring.size].receive
         for delay_s in self.delay_s[slot][index]:
-            left.send(size, delay_s[rank], cause, step)
-            arrival = right.receive()
+            send(size, delay_s[rank], cause, step)
+            arrival = receive()
             if not arrival.processed:
                 cause = yield arrival
         return cause
@@ -99,5 +102,6 @@ class RingProcesses:
 
 
 def start(env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder) -> RingProcesses:
-    """Start the ring for row 0."""
-    return RingProcesses(env, ExoRing(job, draws), recorder)
+    """Start the ring for the row of the draws."""
+    ring, row = draws.shared(ExoRing)
+    return RingProcesses(env, ring, draws, recorder, row)

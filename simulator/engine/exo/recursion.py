@@ -24,42 +24,43 @@ class _Recursion:
 
     def __post_init__(self) -> None:
         shape = (self.ring.size, self.ring.draws.rows)
-        self.t, self.port, self._depart = np.zeros(shape), np.zeros(shape), np.empty(shape)
+        self.t, self.port, self.arrive = np.zeros(shape), np.zeros(shape), np.empty(shape)
+        # some sixty operations on small arrays make a step, so views are cut once and nothing is allocated
+        self.all_but_last, self.last = self.t[:-1], self.t[-1]
+        self.from_others, self.from_first = self.arrive[1:], self.arrive[0]
+        self.ranks = list(zip(self.t[1:], self.t[:-1], self.port[:-1], strict=True))
         self.right = self.ring.seconds_per_byte("forward")
         self.left = self.ring.seconds_per_byte("gather")
 
     def gather(self, delay_s: Floats, transmit_s: Floats) -> None:
         """Rounds in which rank r waits for what rank r + 1 had when the round began."""
+        t, port, arrive = self.t, self.port, self.arrive
         for delay in delay_s:
-            np.maximum(self.t, self.port, out=self.port)
-            self.port += transmit_s
-            arrive = np.add(self.port, delay, out=self._depart)
-            np.maximum(self.t[:-1], arrive[1:], out=self.t[:-1])
-            np.maximum(self.t[-1], arrive[0], out=self.t[-1])
+            np.maximum(t, port, out=port)
+            np.add(port, transmit_s, out=port)
+            np.add(port, delay, out=arrive)
+            np.maximum(self.all_but_last, self.from_others, out=self.all_but_last)
+            np.maximum(self.last, self.from_first, out=self.last)
 
     def forward(self, stage_s: Floats, delay_s: Floats, transmit_s: Floats) -> None:
         """One pass through the stages; rank r sends to r + 1 and goes on at once."""
-        t, port = self.t, self.port
-        t[0] += stage_s[0]
-        for r in range(1, self.ring.size):
-            np.maximum(t[r - 1], port[r - 1], out=port[r - 1])
-            port[r - 1] += transmit_s[r - 1]
-            np.maximum(t[r], port[r - 1] + delay_s[r - 1], out=t[r])
-            t[r] += stage_s[r]
+        arrive_s = self.from_first
+        self.t[0] += stage_s[0]
+        for (t, t_before, port), stage, delay, transmit in zip(
+            self.ranks, stage_s[1:], delay_s, transmit_s, strict=False
+        ):
+            np.maximum(t_before, port, out=port)
+            np.add(port, transmit, out=port)
+            np.add(port, delay, out=arrive_s)
+            np.maximum(t, arrive_s, out=t)
+            np.add(t, stage, out=t)
 
     def token_times_s(self) -> Floats:
         """Time of each token after the request, shape (waves, output tokens, rows)."""
         ring, workload = self.ring, self.ring.job.workload
-        steps, count, requests = ring.steps, len(ring.chunks), workload.concurrency
-        notice, gathered = (
-            ring.rounds_s("notice", len(ring.waves) * steps),
-            ring.rounds_s("gather", len(ring.waves) * steps),
-        )
-        forward, barrier = (
-            ring.delay_s("forward", len(ring.waves) * steps),
-            ring.rounds_s("barrier", requests),
-        )
-        prompt = ring.delay_s("prompt", requests * count).reshape(requests, count, ring.size, ring.draws.rows)
+        steps, forward, prompt = ring.steps, ring.forward_s, ring.prompt_s
+        notice, gathered, barrier = (ring.all_rounds_s[slot] for slot in ("notice", "gather", "barrier"))
+        stage_s, head_s, prefill_s = ring.stage_s, ring.head_s, ring.prefill_s
         out = np.empty((len(ring.waves), workload.output_tokens, ring.draws.rows))
         request = k = 0
         for wave, batch in enumerate(ring.waves):
@@ -67,15 +68,15 @@ class _Recursion:
                 self.gather(barrier[request], NOTICE_BYTES * self.left)
                 for c, tokens in enumerate(ring.chunks):
                     size = tokens * ring.job.model.activation_bytes
-                    self.forward(ring.prefill_s[request, c], prompt[request, c], size * self.right)
+                    self.forward(prefill_s[request, c], prompt[request, c], size * self.right)
                 request += 1
             small, hidden = NOTICE_BYTES * self.left, batch * ring.job.model.activation_bytes
             right, left = hidden * self.right, hidden * self.left
             for step in range(steps):
                 self.gather(notice[k], small)
-                self.forward(ring.stage_s[k], forward[k], right)
+                self.forward(stage_s[k], forward[k], right)
                 self.gather(gathered[k], left)
-                self.t += ring.head_s[k]
+                self.t += head_s[k]
                 if step >= ring.prompt_steps:
                     out[wave, step - ring.prompt_steps] = self.t[0]
                 k += 1

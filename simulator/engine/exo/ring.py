@@ -23,6 +23,7 @@ MAX_BATCH = FACTS.chats_at_once or 1
 CHUNKED_FROM_TOKENS = FACTS.prompt_chunk_tokens or 1
 # the last two prompt tokens go through as decode steps; the second one makes the first token
 SINGLE_STEPS = 2
+RIGHTWARD = ("forward", "prompt")  # prompt and hidden state go right, all-gathers go left
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class ExoRing:
     def stage_s(self) -> Floats:
         """Each rank's layers, shape (waves * steps, ranks, rows)."""
         context = self.job.workload.prompt_tokens - self.prompt_steps + np.arange(self.steps, dtype=float)
-        columns = []
+        stage_s = np.empty((len(self.waves) * self.steps, self.size, self.draws.rows))
         for rank, (device, layers) in enumerate(zip(self.job.ring, self._layers, strict=True)):
             base = [
                 self.draws.decode_s(
@@ -74,8 +75,8 @@ class ExoRing:
                 )
                 for batch in self.waves
             ]
-            columns.append(np.concatenate(base) * self._noise[rank])
-        return np.stack(columns, axis=1)
+            np.multiply(np.concatenate(base), self._noise[rank], out=stage_s[:, rank])
+        return stage_s
 
     @cached_property
     def head_s(self) -> Floats:
@@ -118,19 +119,39 @@ class ExoRing:
     def _noise(self) -> list[Floats]:
         return [self.draws.noise(device, "decode", len(self.waves) * self.steps) for device in self.job.ring]
 
+    @cached_property
+    def all_rounds_s(self) -> dict[str, Floats]:
+        """Delays of the all-gathers of each slot, see `rounds_s`; barriers by request, the others by step."""
+        steps = len(self.waves) * self.steps
+        counts = {"notice": steps, "gather": steps, "barrier": self.job.workload.concurrency}
+        return {slot: self.rounds_s(slot, n) for slot, n in counts.items()}
+
+    @cached_property
+    def forward_s(self) -> Floats:
+        """Delays of the hidden states, shape (waves * steps, ranks, rows)."""
+        return self.delay_s("forward", len(self.waves) * self.steps)
+
+    @cached_property
+    def prompt_s(self) -> Floats:
+        """Delays of the prompts' chunks, shape (requests, chunks, ranks, rows)."""
+        shape = (self.job.workload.concurrency, len(self.chunks), self.size, self.draws.rows)
+        return self.delay_s("prompt", shape[0] * shape[1]).reshape(shape)
+
     def delay_s(self, slot: str, n: int) -> Floats:
         """Delays of the messages of one slot, of each rank to its neighbour, shape (n, ranks, rows)."""
-        out = np.empty((n, self.size, self.draws.rows))
-        self._fill_delay_s(out, slot)
+        out = np.zeros((n, self.size, self.draws.rows))
+        # what goes right ends at the last rank, which sends nothing: its column is not drawn
+        self._fill_delay_s(out[:, : self.size - 1] if slot in RIGHTWARD else out, slot)
         return out
 
     def _fill_delay_s(self, out: Floats, slot: str, stream: str | None = None) -> None:
         # messages of decode steps belong to the batch, those before a prompt and of it to one request
         batches = 1 if slot in ("barrier", "prompt") else np.repeat(self.waves, self.steps)[:, None]
-        for rank, ends in enumerate(self.neighbours(slot)):
+        for rank, ends in enumerate(self.neighbours(slot)[: out.shape[1]]):
             cost = self.job.ring[rank].speed.batch_cost
             crowd = 1 + cost * (batches - 1) if cost else 1.0
-            out[:, rank] = self.draws.delay_s(self.job.cluster.path(*ends), stream or slot, len(out), crowd)
+            path = self.job.cluster.path(*ends)
+            self.draws.delay_s(path, stream or slot, len(out), crowd, out=out[:, rank])
 
     def seconds_per_byte(self, slot: str) -> Floats:
         """Of the connection that carries a slot's messages, shape (ranks, rows)."""
@@ -146,7 +167,7 @@ class ExoRing:
         return out
 
     def neighbours(self, slot: str) -> list[tuple[str, str]]:
-        """Source and sink for each rank: prompt and hidden state go right, all-gathers go left."""
-        turn = 1 if slot in ("forward", "prompt") else -1
+        """Source and sink of a slot's messages, for each rank."""
+        turn = 1 if slot in RIGHTWARD else -1
         names = [device.name for device in self.job.ring]
         return [(name, names[(rank + turn) % self.size]) for rank, name in enumerate(names)]

@@ -54,11 +54,8 @@ class Serving(RingProcesses):
         self.plans: list[_Plan] = []
         # the ring lays out its draws by request, so it must know of all of them
         every = job.workload.model_copy(update={"concurrency": len(arrivals_s)})
-        super().__init__(
-            env,
-            ExoRing(replace(job, workload=every), replace(draws, job=replace(job, workload=every))),
-            recorder,
-        )
+        draws = Draws(replace(job, workload=every), draws.first, 1, draws.certain)
+        super().__init__(env, ExoRing(draws.job, draws), draws, recorder)
 
     def __post_init__(self) -> None:
         """Draw as many steps as there would be if no two chats ever met."""

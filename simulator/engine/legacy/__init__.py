@@ -15,7 +15,7 @@ from simulator.engine.base import Engine
 from simulator.engine.facts import read_facts, read_recovery
 from simulator.engine.legacy.mean import mean_costs
 from simulator.engine.legacy.placement import RULE
-from simulator.engine.legacy.processes import serve, start
+from simulator.engine.legacy.processes import start
 from simulator.engine.legacy.recursion import chats, is_recursion_exact, token_times_s
 
 __all__ = ["ENGINE"]
@@ -33,6 +33,6 @@ ENGINE = Engine(
     own_rules={"exo-legacy": RULE},
     mean_costs=mean_costs,
     recovery=read_recovery(FOLDER),
-    serve=serve,
+    serve=start,
     decodes_in_step=False,
 )

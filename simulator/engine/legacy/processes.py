@@ -14,16 +14,20 @@ from simulator.runtime.job import Job
 from simulator.runtime.network import Network
 from simulator.runtime.record import Recorder
 
-__all__ = ["ChatProcesses", "serve", "start"]
+__all__ = ["ChatProcesses", "start"]
 
 
 @dataclass
 class ChatProcesses:
-    """One SimPy process per chat, for row 0 of the draws; devices and air are queues."""
+    """One SimPy process per chat, for the row of the draws; devices and air are queues."""
 
     env: simpy.Environment
     ring: LegacyRing
+    """Of this row, or of a block of rows."""
+    draws: Draws
     recorder: Recorder
+    row: int
+    """The row's place in the ring's arrays."""
     arrivals_s: Sequence[float] | None = None
     """When each chat comes; None: as many as the workload's concurrency, all at once."""
 
@@ -31,9 +35,9 @@ class ChatProcesses:
         ring, at_once = self.ring, self.ring.job.workload.concurrency
         self.arrivals_s = [0.0] * at_once if self.arrivals_s is None else self.arrivals_s
         self.admitted, chats = simpy.Resource(self.env, at_once), len(self.arrivals_s)
-        self.stages = [simpy.Resource(self.env) for _ in ring.names]
-        self.network = Network(self.env, ring.draws, self.recorder, flows=chats)
-        self.result_per_byte = float(ring.seconds_per_byte(ring.size - 1)[0])
+        self.free_s = [0.0] * ring.size
+        self.network = Network(self.env, self.draws, self.recorder, flows=chats)
+        self.result_per_byte = float(ring.seconds_per_byte(ring.size - 1)[self.row])
         self.heard_s = [0.0] * chats
         for chat, arrival_s in enumerate(self.arrivals_s):
             self.env.process(self.admit(chat, arrival_s))
@@ -49,27 +53,26 @@ class ChatProcesses:
     def chat(self, chat: int) -> Generator[simpy.Event, Any, None]:
         """A chat's story: each token goes once round the ring."""
         ring, cause = self.ring, -1
-        stage_s = ring.stage_s(chat)[..., 0].tolist()
-        delay_s = [ring.delay_s(chat, rank)[:, 0].tolist() for rank in range(ring.size)]
-        result_s = ring.result_delay_s(chat)[:, 0].tolist()
+        stage_s, delay_s, result_s = (times_s[..., self.row].tolist() for times_s in ring.durations_s(chat))
         hops = [self.network.hop(*ring.ends(rank)) for rank in range(ring.size)]
+        sizes = [[ring.message_bytes(rank, token) for token in (0, 1)] for rank in range(ring.size)]
         for token in range(ring.tokens):
             for rank in range(ring.size):
                 cause = yield from self.work(rank, stage_s[token][rank], token, cause)
                 if rank == ring.size - 1:
                     self.broadcast(chat, token, result_s[token], cause)
                 if ring.size > 1:
-                    hops[rank].send(ring.message_bytes(rank, token), delay_s[rank][token], cause, token)
+                    hops[rank].send(sizes[rank][token > 0], delay_s[rank][token], cause, token)
                     cause = yield hops[rank].receive()
 
     def work(self, rank: int, duration_s: float, token: int, cause: int) -> Generator[simpy.Event, Any, int]:
         """Wait for the device, then keep it busy."""
         name, asked_s = self.ring.names[rank], self.env.now
-        with self.stages[rank].request() as turn:
-            yield turn
-            cause = self.recorder.span("queue", name, token, asked_s, self.env.now, cause)
-            start_s = self.env.now
-            yield self.env.timeout(duration_s)
+        # first come, first served: when the device will be free is known already, so nobody has to tell
+        start_s = max(asked_s, self.free_s[rank])
+        self.free_s[rank] = start_s + duration_s
+        yield self.env.timeout(self.free_s[rank] - asked_s)
+        cause = self.recorder.span("queue", name, token, asked_s, start_s, cause)
         return self.recorder.span(
             "compute" if token else "prefill", name, token, start_s, self.env.now, cause
         )
@@ -86,13 +89,13 @@ class ChatProcesses:
         self.recorder.token(chat, token, arrive_s, span)
 
 
-def start(env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder) -> ChatProcesses:
-    """Start all chats of row 0 at once."""
-    return ChatProcesses(env, LegacyRing(job, draws), recorder)
-
-
-def serve(
-    env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder, arrivals_s: Sequence[float]
+def start(
+    env: simpy.Environment,
+    job: Job,
+    draws: Draws,
+    recorder: Recorder,
+    arrivals_s: Sequence[float] | None = None,
 ) -> ChatProcesses:
-    """Start the chats of row 0 as they arrive."""
-    return ChatProcesses(env, LegacyRing(job, draws), recorder, arrivals_s)
+    """Start the chats of the row of the draws: as they arrive, or all at once."""
+    ring, row = draws.shared(LegacyRing)
+    return ChatProcesses(env, ring, draws, recorder, row, arrivals_s)

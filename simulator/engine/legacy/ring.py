@@ -63,6 +63,17 @@ class LegacyRing:
             columns.append((work + host) * self.draws.noise(device, f"decode{chat or ''}", self.tokens))
         return np.stack(columns, axis=1)
 
+    def durations_s(self, chat: int) -> tuple[Floats, Floats, Floats]:
+        """`stage_s`, `delay_s` of all ranks, (ranks, tokens, rows), and `result_delay_s`; kept, for SimPy."""
+        if chat not in self._kept:
+            delays_s = np.stack([self.delay_s(chat, rank) for rank in range(self.size)])
+            self._kept[chat] = self.stage_s(chat), delays_s, self.result_delay_s(chat)
+        return self._kept[chat]
+
+    @cached_property
+    def _kept(self) -> dict[int, tuple[Floats, Floats, Floats]]:
+        return {}
+
     def ends(self, rank: int) -> tuple[str, str]:
         """Source and sink of the hop that rank `rank` sends over; the last rank closes the ring."""
         return self.names[rank], self.names[(rank + 1) % self.size]

@@ -8,7 +8,7 @@ from typing import Any
 
 import simpy
 
-from simulator.engine.llama.star import DECODE_SLOTS, PROMPT_SLOTS, READ_BYTES, LlamaStar
+from simulator.engine.llama.star import READ_BYTES, LlamaStar
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.network import Hop, Network
@@ -21,24 +21,27 @@ Steps = Generator[simpy.Event, Any, int]
 
 @dataclass
 class StarProcesses:
-    """The star as SimPy processes, one for the client and one per server, for row 0 of the draws."""
+    """The star as SimPy processes, one for the client and one per server, for the row of the draws."""
 
     env: simpy.Environment
     star: LlamaStar
+    """Of this row, or of a block of rows."""
+    draws: Draws
     recorder: Recorder
+    row: int
+    """The row's place in the star's arrays."""
 
     def __post_init__(self) -> None:
         star, servers = self.star, range(1, self.star.servers + 1)
-        network = Network(self.env, star.draws, self.recorder, flows=2 if star.overlaps else 1)
+        network = Network(self.env, self.draws, self.recorder, flows=2 if star.overlaps else 1)
         self.forth = {server: network.hop(*star.ends(server, is_reply=False)) for server in servers}
         self.back = {server: network.hop(*star.ends(server, is_reply=True)) for server in servers}
-        counts = dict.fromkeys(PROMPT_SLOTS, len(star.chunks)) | dict.fromkeys(DECODE_SLOTS, star.steps)
-        self.delay_s = {
-            (server, slot): star.delay_s(server, slot, n)[:, 0].tolist()
-            for server in servers
-            for slot, n in counts.items()
-        }
-        self.prefill_s, self.decode_s = star.prefill_s[..., 0].tolist(), star.decode_s[..., 0].tolist()
+        self.names = [device.name for device in star.job.ring]
+        # as lists: SimPy takes durations one by one, where arrays are slow
+        self.delay_s = {key: delay_s[:, self.row].tolist() for key, delay_s in star.all_delays_s.items()}
+        self.prefill_s, self.decode_s = (
+            durations_s[..., self.row].tolist() for durations_s in (star.prefill_s, star.decode_s)
+        )
         for server in servers:
             self.env.process(self.server(server))
         self.env.process(self.client())
@@ -53,7 +56,7 @@ class StarProcesses:
         if star.servers:
             cause = yield self.back[star.servers].receive()
         self.recorder.token(0, 0, self.env.now, cause)
-        sizes = {server: star.decode_request_bytes(server).tolist() for server in self.forth}
+        sizes = star.decode_sizes_bytes
         for k in range(star.steps):
             cause = yield from self.work(0, self.decode_s[k][0], k, cause)
             for server, forth in self.forth.items():
@@ -99,10 +102,11 @@ class StarProcesses:
                 back.send(
                     star.reply_bytes(server, tokens), self.delay_s[server, "reply-rest"][c], cause, c - count
                 )
+        size, delay_s = star.reply_bytes(server, star.batch), self.delay_s[server, "reply"]
         for k in range(star.steps):
             cause = yield from self.take(forth, cause)
             cause = yield from self.work(server, self.decode_s[k][server], k, cause)
-            back.send(star.reply_bytes(server, star.batch), self.delay_s[server, "reply"][k], cause, k)
+            back.send(size, delay_s[k], cause, k)
 
     def take(self, hop: Hop, busy: int) -> Steps:
         """The next message; one that had to wait for the server
@@ -116,10 +120,11 @@ class StarProcesses:
         """Keep a device busy."""
         start_s = self.env.now
         yield self.env.timeout(duration_s)
-        kind, where = "prefill" if step < 0 else "compute", self.star.job.ring[rank].name
-        return self.recorder.span(kind, where, step, start_s, self.env.now, cause)
+        kind = "prefill" if step < 0 else "compute"
+        return self.recorder.span(kind, self.names[rank], step, start_s, self.env.now, cause)
 
 
 def start(env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder) -> StarProcesses:
-    """Start client and servers for row 0."""
-    return StarProcesses(env, LlamaStar(job, draws), recorder)
+    """Start client and servers for the row of the draws."""
+    star, row = draws.shared(LlamaStar)
+    return StarProcesses(env, star, draws, recorder, row)

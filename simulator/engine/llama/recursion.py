@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.engine.llama.star import PROMPT_SLOTS, READ_BYTES, LlamaStar
+from simulator.engine.llama.star import READ_BYTES, LlamaStar
 from simulator.laws.law import Floats
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
@@ -41,11 +41,7 @@ def _prompt_end_s(star: LlamaStar) -> Floats:
     servers, uplink = range(1, star.servers + 1), _Port()
     forth = {server: _Lane(uplink, star.seconds_per_byte(server, is_reply=False)) for server in servers}
     back = {server: _Lane(_Port(), star.seconds_per_byte(server, is_reply=True)) for server in servers}
-    delay = {
-        (server, slot): star.delay_s(server, slot, len(star.chunks))
-        for server in servers
-        for slot in PROMPT_SLOTS
-    }
+    delay = star.all_delays_s
     client = free = np.zeros(star.draws.rows)  # `free`: when the last server has done its chunk
     for c, tokens in enumerate(star.chunks):
         client = client + star.prefill_s[c, 0]
@@ -80,7 +76,7 @@ def token_times_s(job: Job, draws: Draws) -> Floats:
     star = LlamaStar(job, draws)
     step_s = np.sum(star.decode_s, axis=1)
     for server in range(1, star.servers + 1):
-        step_s += star.delay_s(server, "request", star.steps) + star.delay_s(server, "reply", star.steps)
+        step_s += star.all_delays_s[server, "request"] + star.all_delays_s[server, "reply"]
         step_s += star.decode_request_bytes(server)[:, None] * star.seconds_per_byte(server, is_reply=False)
         step_s += star.reply_bytes(server, star.batch) * star.seconds_per_byte(server, is_reply=True)
     first_s = _prompt_end_s(star)

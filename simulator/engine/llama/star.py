@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from simulator.engine.facts import read_facts
 from simulator.laws.law import Floats
@@ -45,7 +46,7 @@ class LlamaStar:
     job: Job
     draws: Draws
 
-    @property
+    @cached_property
     def servers(self) -> int:
         """Devices beside the client."""
         return len(self.job.ring) - 1
@@ -75,7 +76,7 @@ class LlamaStar:
         """Whether the boundary before this server (from 1) takes two tensors and a second round trip."""
         return server > 1 and self._client_computes and tokens >= TWO_TENSORS_FROM
 
-    @property
+    @cached_property
     def _client_computes(self) -> bool:
         return self.job.shards[0].layers > 0
 
@@ -127,20 +128,20 @@ class LlamaStar:
         host = (device.speed.stage_overhead + overhead) * crowding(device, self.batch)
         return np.asarray((work + host) * self.draws.noise(device, part, n))
 
-    def request_bytes(self, server: int, tokens: int, cached: float, has_new_graph: bool) -> float:
-        """A request on the wire: inputs, their headers, the
-        graph or the word to reuse it, and the read at its end.
+    def request_bytes(self, server: int, tokens: int, cached: ArrayLike, has_new_graph: ArrayLike) -> Floats:
+        """Requests on the wire, shape of `cached`: inputs, their headers, the
+        graph or the word to reuse it, and the read at the end.
         """
         first, last = server == 1, server == self.servers
         states = 2 if (first and self._client_computes) or self.carries_two(server, tokens) else 1
-        attended = CACHE_STEP_TOKENS * np.ceil(cached / CACHE_STEP_TOKENS)
+        attended = CACHE_STEP_TOKENS * np.ceil(np.asarray(cached) / CACHE_STEP_TOKENS)
         # position 4 bytes, places in the key and value caches 8 each, a row of the mask in half precision
         inputs = (
             tokens * (states * self.job.model.activation_bytes + 4 + 8 + 8 + 2 * attended)
             + 4 * self.batch * last
         )
         size = inputs + (4 + states + last) * SET_TENSOR_BYTES + READ_BYTES
-        return float(size + (self._graph_bytes(server) if has_new_graph else RECOMPUTE_BYTES))
+        return np.asarray(size + np.where(has_new_graph, self._graph_bytes(server), RECOMPUTE_BYTES))
 
     def early_bytes(self, tokens: int) -> float:
         """The normed state, which goes to the next server while the residual one is still being fetched."""
@@ -165,19 +166,28 @@ class LlamaStar:
     def prompt_request_bytes(self, server: int, chunk: int) -> float:
         """The request of one prompt chunk; every chunk brings its graph."""
         done = sum(self.chunks[: chunk + 1])
-        return self.request_bytes(server, self.chunks[chunk], done, has_new_graph=True)
+        return float(self.request_bytes(server, self.chunks[chunk], done, has_new_graph=True))
 
     def decode_request_bytes(self, server: int) -> Floats:
         """The request of each decode step, shape (steps,)."""
         cached = (self.cached + 1) * self.batch
         buckets = np.ceil(cached / CACHE_STEP_TOKENS)
         is_new = np.concatenate([[True], buckets[1:] > buckets[:-1]])[: self.steps]
-        return np.array(
-            [
-                self.request_bytes(server, self.batch, held, bool(new))
-                for held, new in zip(cached, is_new, strict=True)
-            ]
-        )
+        return self.request_bytes(server, self.batch, cached, is_new)
+
+    @cached_property
+    def decode_sizes_bytes(self) -> dict[int, list[float]]:
+        """`decode_request_bytes` of each server."""
+        return {server: self.decode_request_bytes(server).tolist() for server in range(1, self.servers + 1)}
+
+    @cached_property
+    def all_delays_s(self) -> dict[tuple[int, str], Floats]:
+        """Delays of all messages by server and slot, each of shape (messages, rows)."""
+        counts = dict.fromkeys(PROMPT_SLOTS, len(self.chunks)) | dict.fromkeys(DECODE_SLOTS, self.steps)
+        servers = range(1, self.servers + 1)
+        return {
+            (server, slot): self.delay_s(server, slot, n) for server in servers for slot, n in counts.items()
+        }
 
     def ends(self, server: int, is_reply: bool) -> tuple[str, str]:
         """Source and sink of a message between the client and a server."""

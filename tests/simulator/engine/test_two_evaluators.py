@@ -46,6 +46,16 @@ def test_llama_rpc(a_job: Job) -> None:
     assert_equal_evaluators(a_job, rows=2)
 
 
+@pytest.mark.parametrize("engine_name", ["exo", "exo-legacy", "llama-rpc"])
+def test_rows_that_are_drawn_together_are_those_drawn_alone(engine_name: str) -> None:
+    law = Lognormal(median="3 ms", sigma=1.0)
+    devices = [device(f"d{i}", link=link(law, rate=1e6, shared=True)) for i in range(3)]
+    a_job = job(devices, engine_name, output_tokens=6, concurrency=2)
+    together = token_times_s(a_job, 5, "simpy")
+    for row in range(5):
+        np.testing.assert_array_equal(together[:, :, row], by_simpy(a_job, row))
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
 def test_exo_with_a_chunked_prompt_on_cables(ranks: int) -> None:
     devices = [device(f"d{i}", link=link(WIFI, rate=1e8)) for i in range(ranks)]

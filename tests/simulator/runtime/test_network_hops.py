@@ -23,7 +23,7 @@ def arrivals_s(hop: Hop, messages: list[tuple[float, float, float]], asked_s: fl
 
     def source() -> Iterator[simpy.Event]:
         for at_s, size, delay_s in messages:
-            yield env.timeout(at_s - env.now)
+            yield env.timeout(max(0.0, at_s - env.now))  # sums of times are rounded
             hop.send(size, delay_s, -1, 0)
 
     def sink() -> Iterator[simpy.Event]:
@@ -64,7 +64,7 @@ def test_what_came_early_waits_for_its_receiver() -> None:
 def test_order_is_kept_and_no_message_is_faster_than_its_path(messages: list, shared: bool) -> None:
     messages.sort()
     env = simpy.Environment()
-    hop = Hop(env, "a", "b", Port(), 0.3, Recorder(), simpy.Resource(env) if shared else None)
+    hop = Hop(env, "a", "b", Port(), 0.3, Recorder(), Port() if shared else None)
     found = arrivals_s(hop, messages)
     assert found == sorted(found)
     for (sent_s, size, delay_s), arrived_s in zip(messages, found, strict=True):
