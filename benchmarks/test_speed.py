@@ -30,6 +30,7 @@ from simulator.scenario import Scenario
 
 ROOT = Path(__file__).parents[1]
 PAIRS = 15
+ROWS = 16  # that SimPy goes through; their random numbers are drawn together
 Report = Callable[[str, str, str], None]
 
 
@@ -122,7 +123,7 @@ def test_simpy_evaluator(name: str, benchmark: Callable[..., object], report: Re
     tokens, ranks = job.workload.output_tokens, len(job.ring)
 
     def ours() -> None:
-        simulate(job, simpy.Environment())
+        token_times_s(job, ROWS, "simpy")
 
     benchmark(ours)
     label = f"{name}, SimPy, {env.events / tokens:.0f} events per token, CPU over that of"
@@ -130,16 +131,14 @@ def test_simpy_evaluator(name: str, benchmark: Callable[..., object], report: Re
         (False, "bare timeouts of fixed length"),
         (True, "bare timeouts, one lognormal draw each"),
     ):
-        found = ratio(ours, lambda draw=draw: bare_timeouts(env.events, ranks, draw=draw))
+        found = ratio(ours, lambda draw=draw: bare_timeouts(ROWS * env.events, ranks, draw=draw))
         report(f"{label} {what}", f"{found:.2f}", "at most 2")
     if name == "exo":
-        found = ratio(ours, lambda: bare_ring(job))
+        found = ratio(ours, lambda: [bare_ring(job) for _ in range(ROWS)])
         report(f"{label} the same ring of Stores and message processes", f"{found:.2f}", "at most 2")
-        report(
-            "exo, SimPy, tokens per CPU second",
-            f"{tokens / statistics.median(cpu_s(ours) for _ in range(PAIRS)):,.0f}",
-            "",
-        )
+    # a ratio per event praises whoever makes many events; this one does not
+    per_s = ROWS * tokens / statistics.median(cpu_s(ours) for _ in range(PAIRS))
+    report(f"{name}, SimPy, tokens per CPU second", f"{per_s:,.0f}", "")
 
 
 @pytest.mark.parametrize("name", ["exo", "exo-legacy"])
@@ -151,23 +150,27 @@ def test_recursion(name: str, benchmark: Callable[..., object], report: Report) 
 
     benchmark.pedantic(all_rows, rounds=5, warmup_rounds=1)
     spent_s = statistics.median(cpu_s(all_rows) for _ in range(7))
-    report(f"{name}, recursion, tokens per CPU second", f"{256_000 / spent_s:,.0f}", "at least 1,000,000")
+    report(f"{name}, recursion, tokens per CPU second", f"{256_000 / spent_s:,.0f}", "at least 2,000,000")
 
 
-def command(*args: str) -> tuple[float, float]:
-    """Wall seconds and peak resident MB of a run of the command line."""
+def command(*args: str) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak resident MB of a run of the command line."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "sim.main", *args], cwd=ROOT, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
-    return time.perf_counter() - start, usage.ru_maxrss * 1024 / 1e6
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
 
 
 @pytest.mark.parametrize(
     ("args", "seconds", "megabytes"),
-    [(("run", "scenarios/five_devices.yaml", "--json"), 3.0, 400), (("--help",), 0.5, None)],
-    ids=["run", "help"],
+    [
+        (("run", "scenarios/five_devices.yaml", "--json"), 3.0, 400),
+        (("run", "scenarios/five_devices.yaml", "--out", "charts"), 2.0, 400),
+        (("--help",), 0.5, None),
+    ],
+    ids=["run", "charts", "help"],
 )
 def test_command(
     args: tuple[str, ...],
@@ -175,10 +178,14 @@ def test_command(
     megabytes: float | None,
     benchmark: Callable[..., object],
     report: Report,
+    tmp_path: Path,
 ) -> None:
-    figures: list[tuple[float, float]] = []
-    benchmark.pedantic(lambda: figures.append(command(*args)), rounds=5, warmup_rounds=1)
-    wall_s, peak_mb = (statistics.median(column) for column in zip(*figures, strict=True))
-    report(f"sim {' '.join(args)}, wall", f"{wall_s:.2f} s", f"under {seconds} s")
+    asked = [str(tmp_path / arg) if arg == "charts" else arg for arg in args]
+    figures: list[tuple[float, float, float]] = []
+    # the first run bundles the script of the charts' page, which later ones find in the cache
+    benchmark.pedantic(lambda: figures.append(command(*asked)), rounds=5, warmup_rounds=1)
+    wall_s, spent_s, peak_mb = (statistics.median(column) for column in zip(*figures[1:], strict=True))
+    report(f"sim {' '.join(args)}, wall", f"{wall_s:.2f} s", "")
+    report(f"sim {' '.join(args)}, CPU", f"{spent_s:.2f} s", f"under {seconds} s")
     if megabytes:
         report(f"sim {' '.join(args)}, peak memory", f"{peak_mb:.0f} MB", f"under {megabytes} MB")
