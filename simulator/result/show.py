@@ -27,13 +27,13 @@ def chart(prediction: Prediction, name: str = "where_time_goes") -> alt.LayerCha
     >>> simulator.chart(prediction, "memory").width
     620
     """
-    from simulator.result import charts
-    from simulator.result.charts_page import DRAW
+    from simulator.result.charts import DRAW
+    from simulator.result.drawing import CONFIG
     from simulator.result.folder import prediction_tables
 
     if name not in CHART_NAMES:
         raise SimulatorError(
             f"there is no chart {name!r}{did_you_mean(name, CHART_NAMES)}; there are {', '.join(CHART_NAMES)}"
         )
-    drawn: alt.LayerChart = DRAW[name](prediction_tables(prediction)[name]).configure(**charts.CONFIG)
+    drawn: alt.LayerChart = DRAW[name](prediction_tables(prediction)[name]).configure(**CONFIG)
     return drawn

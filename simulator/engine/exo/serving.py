@@ -54,7 +54,7 @@ class Serving(RingProcesses):
         self.plans: list[_Plan] = []
         # the ring lays out its draws by request, so it must know of all of them
         every = job.workload.model_copy(update={"concurrency": len(arrivals_s)})
-        draws = Draws(replace(job, workload=every), draws.first, 1, draws.certain)
+        draws = Draws(replace(job, workload=every), draws.first, 1, draws.certain, draws.stretched)
         super().__init__(env, ExoRing(draws.job, draws), draws, recorder)
 
     def __post_init__(self) -> None:
