@@ -90,7 +90,7 @@ def _information(candidates: Sequence[Scenario], names: Sequence[str]) -> tuple[
         for candidate in candidates
     ]
     speeds = {
-        device.name: job.model.layer_bytes_read() / device.speed.decode_bandwidth
+        device.name: job.model.average(1).bytes_read() / device.speed.decode_bandwidth
         for job in jobs
         for device in job.cluster.devices
     }
@@ -170,7 +170,9 @@ def _room(scenario: Scenario) -> tuple[int, dict[str, int]]:
     prepared = prepare(scenario)
     model, workload = prepared.job.model, prepared.job.workload
     chats = prepared.engine.memory_chats(workload.concurrency)
-    per_layer = model.layer_bytes + model.kv_bytes(1, workload.prompt_tokens + workload.output_tokens, chats)
+    per_layer = model.layer_bytes + float(
+        model.average(1).kv_bytes(workload.prompt_tokens + workload.output_tokens, chats)
+    )
     return model.layers, {
         row.device: min(model.layers, row.layers + int((row.cap_bytes - row.total_bytes) // per_layer))
         for row in prepared.memory

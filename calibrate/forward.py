@@ -98,7 +98,7 @@ def _device(device: Device, job: Job, values: Values) -> Device:
         # a device is described by the rate at which it reads
         # weights, so that other models scale by their bytes
         changes |= {
-            "decode_bandwidth": job.model.layer_bytes_read() / max(layer_s, 1e-9),
+            "decode_bandwidth": job.model.average(1).bytes_read() / max(layer_s, 1e-9),
             # fixed time per layer cannot be told from bytes per layer on one model; it is part of the rate
             "layer_overhead": 0.0,
         }

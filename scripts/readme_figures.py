@@ -1,9 +1,9 @@
 """README's figures, from the predictions and reports that it quotes.
 
 `python scripts/readme_figures.py` computes all of them (minutes), writes `docs/figures.json` and the README;
-`--check` says within a second which ones the README quotes otherwise, and whether anything that they were made
-from has changed since. `PHRASES` holds the words around each figure: README stays plain text, and a sentence
-that was reworded is asked for here.
+`--check` says within a second which ones the README quotes otherwise, and whether anything that they were
+made from has changed since. `PHRASES` holds the words around each figure: README stays plain text, and a
+sentence that was reworded is asked for here.
 """
 
 from __future__ import annotations
@@ -68,14 +68,16 @@ PHRASES = (
     "airtime is taken, and {hop.thunderbolt} on Thunderbolt",
     "takes {recovery.heavy} for a 32B on two laptops and a mini PC",
     "and {recovery.phone} for the 70B",
-    "recovery {dropout.least} to {dropout.most} s, off by {dropout.third} and {dropout.fourth} % at the median",
+    "recovery {dropout.least} to {dropout.most} s, off by {dropout.third} and {dropout.fourth} % at the "
+    "median",
     "in the last two series ({dropout.worst} % at most)",
     "tokens/s afterwards off by {dropout.third_rate} and {dropout.fourth_rate} %",
     "catalogue alone | {published.rows} rows, 1 to 3 devices | {published.error} % | {published.held} % |",
     "decode rate of {catalog.chips} chips, left out in turn | {catalog.error} % | {catalog.held} % |",
     "{exo.splits} splits, {exo.predictions} predictions | {exo.error} % | {exo.held} % |",
     "{local.predictions} configurations, each predicted before it was measured, from {local.trained} that",
-    "| {local.error} % (worst {local.worst} %) | {local.held} % ({local.all_held} of {local.all} over three studies)",
+    "| {local.error} % (worst {local.worst} %) | {local.held} % ({local.all_held} of {local.all} over three "
+    "studies)",
     "own repeats differ by up to {exo.repeats} % within the hour",
     "two NVIDIA cards over Wi-Fi ({published.nvidia} %)",
     "from a Mac to a DGX Spark ({published.spark} %)",
@@ -83,7 +85,8 @@ PHRASES = (
     "leaving the Pixel out gives {plan.free} instead of {plan.now}",
     "million tokens of a 70B for {cost.million} EUR at full use",
     "of which {cost.electricity} EUR is electricity for the work; APIs ask {cost.least} to {cost.most} EUR",
-    "break-even lies at {cost.break_even} million tokens a day and more, and the cluster makes {cost.day} million",
+    "break-even lies at {cost.break_even} million tokens a day and more, and the cluster makes {cost.day} "
+    "million",
 )
 
 
@@ -158,7 +161,9 @@ def difference(comparison: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def network_figures() -> dict[str, str]:
-    """How long one hidden state travels, the engine's own work for it included, and how long a recovery takes."""
+    """How long one hidden state travels, the engine's own
+    work for it included, and how long a recovery takes.
+    """
     model = prepare(simulator.load("four_devices")).job.model
     weights = model.layers * model.layer_bytes + model.head_bytes
     return {
@@ -269,7 +274,9 @@ def dropout_figures() -> dict[str, str]:
 
 
 def inputs() -> dict[str, str]:
-    """Hashes of what the figures are made from. A change of the code that moves one moves a golden file too."""
+    """Hashes of what the figures are made from. A change of
+    the code that moves one moves a golden file too.
+    """
     data = (path for path in (ROOT / "simulator").rglob("*") if path.suffix in (".yaml", ".csv", ".gz"))
     groups = {
         "scenarios/": (ROOT / "scenarios").glob("*.yaml"),

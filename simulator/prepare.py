@@ -91,8 +91,21 @@ def _rule(scenario: Scenario, flow: Engine) -> str:
 
 
 def _model(spec: ModelSpec) -> Model:
-    values = spec.model_dump(exclude={"quantisation", "gguf", "hf_config", "bits_per_weight"})
-    return Model(**values)
+    told = {
+        "quantisation",
+        "gguf",
+        "hf_config",
+        "bits_per_weight",
+        "layer_kinds",
+        "layer_pattern",
+        "other_bytes",
+    }
+    return Model(
+        **spec.model_dump(exclude=told),
+        layer_kinds=spec.layer_kinds or (),
+        layer_pattern=spec.layer_pattern or (),
+        other_bytes=spec.other_bytes or 0.0,
+    )
 
 
 def engine_costs(spec: EngineSpec) -> EngineCosts:

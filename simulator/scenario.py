@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from simulator.churn.spec import EventSpec, HeatSpec, RecoverySpec
 from simulator.errors import Fault, ScenarioError, did_you_mean
 from simulator.laws.law import Law
+from simulator.layer import LayerKind
 from simulator.spec import Spec
 from simulator.units import Bytes, BytesPerSecond, FlopPerSecond, PerHour, Seconds, Share
 
@@ -235,6 +236,15 @@ class ModelSpec(Spec):
     activation_bytes: PositiveBytes | None = Field(
         default=None, description="of the hidden state of one token"
     )
+    layer_kinds: tuple[LayerKind, ...] | None = Field(
+        default=None, max_length=1000, description="where layers differ: their kinds, in bytes"
+    )
+    layer_pattern: tuple[int, ...] | None = Field(
+        default=None, max_length=10_000, description="the kind of each layer in order, counted from 0"
+    )
+    other_bytes: Annotated[Bytes, Field(ge=0)] | None = Field(
+        default=None, description="held with the embedding and never read for text: a vision tower"
+    )
 
     @model_validator(mode="after")
     def _numbers_say_what_is_sent(self) -> ModelSpec:
@@ -242,6 +252,20 @@ class ModelSpec(Spec):
             # no guess: a wrong width is wrong in every message
             way_out = "give hidden (hidden_size in its config.json), or only the name of a catalogue model"
             raise ValueError(f"{self.name} has layers and layer_bytes but not hidden, its width; {way_out}")
+        return self
+
+    @model_validator(mode="after")
+    def _each_layer_has_a_kind(self) -> ModelSpec:
+        kinds, pattern = self.layer_kinds or (), self.layer_pattern or ()
+        if bool(kinds) != bool(pattern):
+            raise ValueError("layer_kinds and layer_pattern belong together; give both or neither")
+        if pattern and self.layers not in (None, len(pattern)):
+            raise ValueError(
+                f"layer_pattern has {len(pattern)} layers, but layers is {self.layers}; they must agree"
+            )
+        unknown = [kind for kind in pattern if not 0 <= kind < len(kinds)]
+        if unknown:
+            raise ValueError(f"layer_pattern names kind {unknown[0]}, but kinds are 0 to {len(kinds) - 1}")
         return self
 
 

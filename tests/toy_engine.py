@@ -34,11 +34,11 @@ SHOUT_BYTES = 4
 
 def stage_s(job: Job, draws: Draws, rank: int, chat: int) -> Floats:
     """A rank's work for each token of a chat, shape (tokens, rows)."""
-    device, layers = job.ring[rank], job.shards[rank].layers
+    device, held = job.ring[rank], job.held(rank)
     context = job.workload.prompt_tokens + np.arange(job.workload.output_tokens, dtype=float)
     fixed_s = paging_s(job, rank) + (head_s(device, job.model) if rank == len(job.ring) - 1 else 0.0)
-    work = draws.decode_s(device, job.model, layers, context, 1, fixed_s)
-    prompt_s = prefill_s(device, job.model, layers, job.workload.prompt_tokens) + fixed_s
+    work = draws.decode_s(device, held, context, 1, fixed_s)
+    prompt_s = prefill_s(device, held, job.workload.prompt_tokens) + fixed_s
     work[0] = prompt_s * draws.speed_factor(device, "prefill")
     host_s = job.engine.step_overhead_s * draws.overhead("step") + device.speed.stage_overhead
     return (work + host_s * crowding(device)) * draws.noise(device, f"decode{chat}", len(context))
@@ -134,8 +134,8 @@ def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
 
     def layer_s(device: Device) -> float:
         if prompt:
-            return prefill_s(device, costs.model, 1, tokens)
-        return float(decode_s(device, costs.model, 1, costs.context))
+            return prefill_s(device, costs.model.average(1), tokens)
+        return float(decode_s(device, costs.model.average(1), costs.context))
 
     return costs.ring(
         layer_s=costs.per_device(layer_s, part),

@@ -142,7 +142,7 @@ def _check_memory(chosen: ClusterPlan) -> None:
     free = _available_bytes()
     needed = chosen.model.stat().st_size + PROCESS_BYTES * (len(chosen.devices) + 1)
     model, device_count = chosen.prepared.job.model, len(chosen.devices)
-    needed += model.kv_bytes(model.layers, chosen.context_tokens)
+    needed += float(model.average(model.layers).kv_bytes(chosen.context_tokens))
     if free is not None and needed > free:
         raise LiveError(
             f"{device_count} devices with {chosen.model.name} need about {format_bytes(needed)} of memory "

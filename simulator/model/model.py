@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from functools import cache
+
+from simulator.layer import LayerKind
+from simulator.model.stretch import Stretch
 
 __all__ = ["Model"]
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An LLM as its sizes; all bytes are of the quantised weights."""
+    """An LLM as its sizes; all bytes are of the quantised weights.
+
+    Figures of a layer are averages. Where layers differ, `layer_kinds` and `layer_pattern` tell them apart.
+    """
 
     name: str
     layers: int
@@ -30,25 +38,54 @@ class Model:
     activation_bytes: float
     """Bytes of the hidden state of one token on the wire."""
 
+    layer_kinds: tuple[LayerKind, ...] = ()
+    layer_pattern: tuple[int, ...] = ()
+    """The kind of each layer, as its index in `layer_kinds`."""
+    other_bytes: float = 0.0
+    """Held with the embedding and never read for a token of text: vision towers, heads for several tokens."""
+
     @property
     def total_bytes(self) -> float:
-        """`layers * layer_bytes + embedding_bytes + head_bytes`."""
-        return self.layers * self.layer_bytes + self.embedding_bytes + self.head_bytes
+        """`layers * layer_bytes + embedding_bytes + head_bytes + other_bytes`."""
+        return self.layers * self.layer_bytes + self.embedding_bytes + self.head_bytes + self.other_bytes
 
-    def layer_bytes_read(self, batch: int = 1) -> float:
-        """Weight bytes of one layer that a step with `batch` tokens reads.
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all layers are alike."""
+        return len(set(self.layer_pattern)) <= 1
 
-        `shared + experts_bytes * (1 - (1 - k/E)**batch)`: the expected share of the E experts that `batch`
-        independent tokens with k experts each touch; dense models read every byte once.
-        """
-        if self.experts <= 0:
-            return self.active_layer_bytes
-        touched = 1 - (1 - self.experts_per_token / self.experts) ** batch
-        shared = self.active_layer_bytes - self.expert_layer_bytes * self.experts_per_token / self.experts
-        return shared + self.expert_layer_bytes * touched
+    @property
+    def kinds(self) -> tuple[LayerKind, ...]:
+        """The kinds of layers; an average one where nothing says that they differ."""
+        return self.layer_kinds or (_average(self),)
 
-    def kv_bytes(self, layers: int, context: float, sequences: int = 1) -> float:
-        """Bytes of the KV cache of `layers` layers at `context`
-        tokens: `layers * per_token * context * sequences`.
-        """
-        return layers * self.kv_bytes_per_token_per_layer * context * sequences
+    def stretch(self, start: int, end: int) -> Stretch:
+        """The layers [start, end)."""
+        if not self.layer_pattern:
+            return self.average(end - start)
+        held = Counter(self.layer_pattern[start:end])
+        return Stretch(self.kinds, tuple(float(held[kind]) for kind in range(len(self.kinds))))
+
+    def average(self, layers: float) -> Stretch:
+        """So many average layers, for searches that do not know yet which ones."""
+        if not self.layer_pattern:
+            return Stretch(self.kinds, (float(layers),))
+        held = Counter(self.layer_pattern)
+        return Stretch(
+            self.kinds, tuple(layers * held[kind] / self.layers for kind in range(len(self.kinds)))
+        )
+
+
+@cache
+def _average(model: Model) -> LayerKind:
+    # two products of 2 hidden for each cached token, as many heads as the hidden state has room for
+    return LayerKind.model_construct(
+        weight_bytes=model.layer_bytes,
+        active_bytes=model.active_layer_bytes,
+        experts=model.experts,
+        experts_per_token=model.experts_per_token,
+        expert_bytes=model.expert_layer_bytes,
+        kv_bytes_per_token=model.kv_bytes_per_token_per_layer,
+        flops=model.layer_flops,
+        attention_flops_per_token=4.0 * model.hidden,
+    )

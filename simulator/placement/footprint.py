@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from simulator.placement.shard import Shard
+
 __all__ = ["Footprint"]
 
 
@@ -23,6 +25,8 @@ class Footprint:
     overhead_bytes: float
     embedding_on: str
     head_on: str
+    by_layer: tuple[tuple[float, float], ...] = ()
+    """(weights, KV cache) of each layer, where layers differ; the figures above are their averages then."""
 
     @property
     def per_layer_bytes(self) -> float:
@@ -41,12 +45,20 @@ class Footprint:
         head = self.head_bytes if _holds(self.head_on, ring, device) else 0.0
         return embedding, head, self.overhead_bytes
 
-    def total_bytes(self, ring: Sequence[str], device: str, layers: int) -> float:
-        """All bytes on `device` with `layers` layers."""
-        return layers * self.per_layer_bytes + sum(self.fixed_bytes(ring, device))
+    def held_bytes(self, start: int, end: int) -> tuple[float, float]:
+        """(weights, KV cache) of the layers [start, end)."""
+        if not self.by_layer:
+            return (end - start) * self.layer_bytes, (end - start) * self.kv_bytes_per_layer
+        held = self.by_layer[start:end]
+        return sum(weights for weights, _ in held), sum(kv for _, kv in held)
+
+    def total_bytes(self, ring: Sequence[str], shard: Shard) -> float:
+        """All bytes on the device of a shard."""
+        held = self.held_bytes(shard.start_layer, shard.end_layer)
+        return sum(held) + sum(self.fixed_bytes(ring, shard.device))
 
     def room_layers(self, ring: Sequence[str], device: str, usable_bytes: float) -> int:
-        """Whole layers that fit on `device` beside its fixed bytes."""
+        """Whole average layers that fit on `device` beside its fixed bytes."""
         free = usable_bytes - sum(self.fixed_bytes(ring, device))
         return int(max(0.0, free) // self.per_layer_bytes)
 

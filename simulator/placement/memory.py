@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from simulator.placement.footprint import Footprint
 from simulator.placement.request import DeviceCapacity, PlacementRequest
-from simulator.placement.shard import Placement
+from simulator.placement.shard import Placement, Shard
 from simulator.spec import Spec
 from simulator.units import format_bytes
 
@@ -64,17 +64,17 @@ def memory_table(
     ring = [shard.device for shard in placement.shards if shard.layers]
     ends = (footprint.embedding_on, footprint.head_on)
     rows = dict.fromkeys([*placement.devices, *(at for at in ends if at not in ("all", "first", "last"))])
-    return tuple(
-        _use(footprint, ring, request.device(name), placement.layer_counts.get(name, 0)) for name in rows
-    )
+    shards = {shard.device: shard for shard in placement.shards}
+    nothing = {name: Shard(device=name, start_layer=0, end_layer=0) for name in rows}
+    return tuple(_use(footprint, ring, request.device(name), (nothing | shards)[name]) for name in rows)
 
 
-def _use(footprint: Footprint, ring: Sequence[str], device: DeviceCapacity, layers: int) -> MemoryUse:
-    weights, kv = layers * footprint.layer_bytes, layers * footprint.kv_bytes_per_layer
+def _use(footprint: Footprint, ring: Sequence[str], device: DeviceCapacity, shard: Shard) -> MemoryUse:
+    weights, kv = footprint.held_bytes(shard.start_layer, shard.end_layer)
     embedding, head, overhead = footprint.fixed_bytes(ring, device.name)
     return MemoryUse(
         device=device.name,
-        layers=layers,
+        layers=shard.layers,
         weights_bytes=weights,
         kv_bytes=kv,
         embedding_bytes=embedding,

@@ -56,6 +56,7 @@ class PlacementRequest(Spec):
     overhead_bytes: float = Field(default=0.0, ge=0)
     embedding_on: str = "all"
     head_on: str = "all"
+    by_layer: tuple[tuple[float, float], ...] = ()
     order: tuple[str, ...] | None = None
     layers: Mapping[str, int] | None = None
     min_devices: int | None = None
@@ -72,6 +73,7 @@ class PlacementRequest(Spec):
             overhead_bytes=self.overhead_bytes,
             embedding_on=self.pinned("embedding") or self.embedding_on,
             head_on=self.pinned("head") or self.head_on,
+            by_layer=self.by_layer,
         )
 
     def device(self, name: str) -> DeviceCapacity:

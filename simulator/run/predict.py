@@ -178,11 +178,11 @@ def _stages(prepared: Prepared) -> tuple[Estimate, ...]:
     context = job.workload.prompt_tokens + job.workload.output_tokens / 2
     return tuple(
         estimate(
-            decode_s(device, job.model, shard.layers, context)
+            decode_s(device, job.held(rank), context)
             * draws.world(device_factor(device.name, "decode"), device.speed.decode_spread),
             device.speed.label,
         )
-        for device, shard in zip(job.ring, job.shards, strict=True)
+        for rank, device in enumerate(job.ring)
     )
 
 

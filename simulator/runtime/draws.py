@@ -25,7 +25,7 @@ from simulator.laws.factors import (
 )
 from simulator.laws.law import Constant, Floats
 from simulator.laws.streams import Room, Streams
-from simulator.model.model import Model
+from simulator.model.stretch import Stretch
 from simulator.runtime.cost import decode_s
 from simulator.runtime.job import Job
 from simulator.scenario import NoiseSpec
@@ -110,17 +110,17 @@ class Draws:
         return self.world(device_factor(device.name, "prefill" if part == "prefill" else "decode"), log_sd)
 
     def decode_s(
-        self, device: Device, model: Model, layers: int, context: Floats, batch: int = 1, fixed_s: float = 0.0
+        self, device: Device, held: Stretch, context: Floats, batch: int = 1, fixed_s: float = 0.0
     ) -> Floats:
         """`cost.decode_s` plus `fixed_s` in this world, without noise, shape (len(context), rows).
 
         A calibration may leave open what context and batches cost; then its draws stretch those parts alone.
         """
-        base = decode_s(device, model, layers, context, batch) + fixed_s
+        base = decode_s(device, held, context, batch) + fixed_s
         # one factor for layers, head and disk: they share what the catalogue has wrong about the device
         total = np.multiply.outer(base, self.speed_factor(device, "decode"))
         if self._is_open(CONTEXT):
-            bare = decode_s(device, model, layers, np.zeros_like(context), batch) + fixed_s
+            bare = decode_s(device, held, np.zeros_like(context), batch) + fixed_s
             total += np.multiply.outer(
                 base - bare, self.speed_factor(device, "decode") * (self.world(CONTEXT, 0) - 1)
             )

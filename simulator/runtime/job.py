@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from simulator.cluster.cluster import Cluster, Device
 from simulator.model.model import Model
+from simulator.model.stretch import Stretch
 from simulator.placement.footprint import Footprint
 from simulator.placement.shard import Placement, Shard
 from simulator.scenario import NoiseSpec, PosteriorSpec, WorkloadSpec
@@ -34,13 +35,21 @@ class EngineCosts:
         apart = self.embedding_on != self.head_on
         return Footprint(
             layer_bytes=model.layer_bytes,
-            kv_bytes_per_layer=model.kv_bytes(1, context, chats),
-            embedding_bytes=model.embedding_bytes or (model.head_bytes if apart else 0.0),
+            kv_bytes_per_layer=float(model.average(1).kv_bytes(context, chats)),
+            by_layer=() if model.is_uniform else _by_layer(model, context, chats),
+            embedding_bytes=(model.embedding_bytes or (model.head_bytes if apart else 0.0))
+            + model.other_bytes,
             head_bytes=model.head_bytes,
             overhead_bytes=self.memory_overhead_bytes,
             embedding_on=self.embedding_on,
             head_on=self.head_on,
         )
+
+
+def _by_layer(model: Model, context: int, chats: int) -> tuple[tuple[float, float], ...]:
+    """(weights, KV cache) bytes of each layer."""
+    alone = [model.stretch(layer, layer + 1) for layer in range(model.layers)]
+    return tuple((one.weight_bytes, float(one.kv_bytes(context, chats))) for one in alone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,11 @@ class Job:
     def ring(self) -> tuple[Device, ...]:
         """The devices of the placement in ring order."""
         return tuple(self.cluster.device(shard.device) for shard in self.placement.shards)
+
+    def held(self, rank: int) -> Stretch:
+        """The layers of a rank."""
+        shard = self.placement.shards[rank]
+        return self.model.stretch(shard.start_layer, shard.end_layer)
 
     @property
     def shards(self) -> tuple[Shard, ...]:

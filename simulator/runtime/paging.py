@@ -18,5 +18,5 @@ def paging_s(job: Job, rank: int, chats: int | None = None) -> float:
         job.model, workload.prompt_tokens + workload.output_tokens, chats or workload.concurrency
     ).pinned(pins.embedding, pins.head)
     ring = [shard.device for shard in job.shards if shard.layers]
-    held_bytes = footprint.total_bytes(ring, device.name, job.shards[rank].layers)
+    held_bytes = footprint.total_bytes(ring, job.shards[rank])
     return max(0.0, held_bytes - device.usable_bytes) / device.disk_bytes_per_s

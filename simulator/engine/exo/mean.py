@@ -23,14 +23,14 @@ def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
         tokens = max(0, workload.prompt_tokens - SINGLE_STEPS)
         size = tokens * model.activation_bytes
         passes = costs.ring(
-            layer_s=costs.per_device(lambda d: prefill_s(d, model, 1, tokens), "prefill"),
+            layer_s=costs.per_device(lambda d: prefill_s(d, model.average(1), tokens), "prefill"),
             walk_s=costs.per_pair(lambda a, b: costs.hop_s(a, b, size) if tokens else 0.0),
         )
         return passes.plus(mean_costs(replace(costs, batch=1), prompt=False), float(SINGLE_STEPS))
     hidden = costs.batch * model.activation_bytes
     head = costs.per_device(lambda d: head_s(d, model, costs.batch))
     return costs.ring(
-        layer_s=costs.per_device(lambda d: float(decode_s(d, model, 1, costs.context, costs.batch))),
+        layer_s=costs.per_device(lambda d: float(decode_s(d, model.average(1), costs.context, costs.batch))),
         most_s=head + costs.per_device(costs.host_s, ""),
         walk_s=costs.per_pair(lambda a, b: costs.hop_s(a, b, hidden) + costs.hop_s(b, a, hidden)),
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from simulator.engine.facts import read_facts
 from simulator.laws.law import Floats
+from simulator.model.stretch import Stretch
 from simulator.runtime.cost import crowding, head_s, prefill_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
@@ -68,11 +69,9 @@ class ExoRing:
         """Each rank's layers, shape (waves * steps, ranks, rows)."""
         context = self.job.workload.prompt_tokens - self.prompt_steps + np.arange(self.steps, dtype=float)
         stage_s = np.empty((len(self.waves) * self.steps, self.size, self.draws.rows))
-        for rank, (device, layers) in enumerate(zip(self.job.ring, self._layers, strict=True)):
+        for rank, device in enumerate(self.job.ring):
             base = [
-                self.draws.decode_s(
-                    device, self.job.model, layers, context, batch, paging_s(self.job, rank, batch)
-                )
+                self.draws.decode_s(device, self._held[rank], context, batch, paging_s(self.job, rank, batch))
                 for batch in self.waves
             ]
             np.multiply(np.concatenate(base), self._noise[rank], out=stage_s[:, rank])
@@ -101,7 +100,7 @@ class ExoRing:
         starts = np.cumsum((0, *self.chunks)).tolist()
         base = np.array(
             [
-                [prefill_s(self.job.ring[r], self.job.model, self._layers[r], tokens, start) for r in ranks]
+                [prefill_s(self.job.ring[r], self._held[r], tokens, start) for r in ranks]
                 for tokens, start in zip(self.chunks, starts, strict=False)
             ]
         ).reshape(count, self.size, 1)
@@ -112,8 +111,8 @@ class ExoRing:
         return base * np.stack(factors, axis=1).reshape(requests, count, self.size, self.draws.rows)
 
     @cached_property
-    def _layers(self) -> list[int]:
-        return [shard.layers for shard in self.job.shards]
+    def _held(self) -> list[Stretch]:
+        return [self.job.held(rank) for rank in range(self.size)]
 
     @cached_property
     def _noise(self) -> list[Floats]:

@@ -88,10 +88,10 @@ class Serving(RingProcesses):
     def _base_s(self, rank: int, batch: int) -> tuple[list[float], float]:
         """A rank's layers by tokens in the cache, and its head, without noise."""
         ring, device = self.ring, self.ring.job.ring[rank]
-        layers, workload, draws = ring.job.shards[rank].layers, ring.job.workload, ring.draws
+        workload, draws = ring.job.workload, ring.draws
         speed = float(draws.speed_factor(device, "decode")[0])
         contexts = np.arange(workload.prompt_tokens + workload.output_tokens + 1, dtype=float)
-        stage = decode_s(device, ring.job.model, layers, contexts, batch) + paging_s(ring.job, rank, batch)
+        stage = decode_s(device, ring.job.held(rank), contexts, batch) + paging_s(ring.job, rank, batch)
         overhead = (
             ring.job.engine.step_overhead_s * float(draws.overhead("step")[0]) + device.speed.stage_overhead
         )

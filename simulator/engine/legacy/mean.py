@@ -19,9 +19,9 @@ def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
 
     def layer_s(device: Device) -> float:
         return (
-            prefill_s(device, model, 1, tokens)
+            prefill_s(device, model.average(1), tokens)
             if prompt
-            else float(decode_s(device, model, 1, costs.context))
+            else float(decode_s(device, model.average(1), costs.context))
         )
 
     return costs.ring(

@@ -47,16 +47,12 @@ class LegacyRing:
         model, overhead = self.job.model, self.job.engine.step_overhead_s * self.draws.overhead("step")
         context = self.job.workload.prompt_tokens + np.arange(self.tokens, dtype=float)
         columns = []
-        for rank, (device, shard) in enumerate(zip(self.job.ring, self.job.shards, strict=True)):
-            last = rank == self.size - 1
+        for rank, device in enumerate(self.job.ring):
+            last, held = rank == self.size - 1, self.job.held(rank)
             head = head_s(device, model) if last else 0.0
-            work = self.draws.decode_s(
-                device, model, shard.layers, context, 1, paging_s(self.job, rank) + head
-            )
+            work = self.draws.decode_s(device, held, context, 1, paging_s(self.job, rank) + head)
             prompt = (
-                prefill_s(device, model, shard.layers, self.job.workload.prompt_tokens)
-                + paging_s(self.job, rank)
-                + head
+                prefill_s(device, held, self.job.workload.prompt_tokens) + paging_s(self.job, rank) + head
             )
             work[0] = prompt * self.draws.speed_factor(device, "prefill")
             host = (overhead + device.speed.stage_overhead) * crowding(device)

@@ -26,8 +26,8 @@ def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
 
     def layer_s(device: Device) -> float:
         if prompt:
-            return prefill_s(device, model, 1, workload.prompt_tokens * costs.batch)
-        return float(decode_s(device, model, 1, costs.context, costs.batch))
+            return prefill_s(device, model.average(1), workload.prompt_tokens * costs.batch)
+        return float(decode_s(device, model.average(1), costs.context, costs.batch))
 
     return costs.ring(
         layer_s=costs.per_device(layer_s, part),

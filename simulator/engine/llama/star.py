@@ -89,11 +89,11 @@ class LlamaStar:
                     "decode",
                     rank,
                     self.draws.decode_s(
-                        device, self.job.model, shard.layers, self.cached, self.batch, self._fixed_s(rank)
+                        device, self.job.held(rank), self.cached, self.batch, self._fixed_s(rank)
                     ),
                     self.steps,
                 )
-                for rank, (device, shard) in enumerate(zip(self.job.ring, self.job.shards, strict=True))
+                for rank, device in enumerate(self.job.ring)
             ],
             axis=1,
         )
@@ -105,10 +105,10 @@ class LlamaStar:
         """
         starts = np.cumsum((0, *self.chunks[:-1])) % self.job.workload.prompt_tokens
         columns = []
-        for rank, (device, shard) in enumerate(zip(self.job.ring, self.job.shards, strict=True)):
+        for rank, device in enumerate(self.job.ring):
             layers_s = np.array(
                 [
-                    prefill_s(device, self.job.model, shard.layers, tokens, int(start))
+                    prefill_s(device, self.job.held(rank), tokens, int(start))
                     for tokens, start in zip(self.chunks, starts, strict=True)
                 ]
             ) + self._fixed_s(rank)

@@ -31,7 +31,7 @@ def test_half_the_speed_is_twice_the_time_in_every_world() -> None:
 
     def step_s(a_job: Job) -> Floats:
         draws, one = Draws(a_job, 0, 3), a_job.ring[0]
-        return draws.decode_s(one, a_job.model, 4, np.ones(1)) * draws.noise(one, "decode", 1)
+        return draws.decode_s(one, a_job.model.average(4), np.ones(1)) * draws.noise(one, "decode", 1)
 
     np.testing.assert_allclose(step_s(after), 2 * step_s(before), rtol=1e-12)
 

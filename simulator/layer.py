@@ -1,0 +1,49 @@
+"""LayerKind: what one layer of a model weighs, reads, keeps and computes; layers of one model may differ."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from simulator.spec import Spec
+
+__all__ = ["LayerKind"]
+
+Amount = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=100_000)]
+
+
+class LayerKind(Spec):
+    """One kind of layer; all bytes are of the quantised weights."""
+
+    weight_bytes: Annotated[float, Field(gt=0, le=1e15)]
+    """All weights of the layer."""
+    active_bytes: Amount
+    """What one token reads of them; less than `weight_bytes` in a mixture of experts."""
+    experts: Count = 0
+    experts_per_token: Count = 0
+    expert_bytes: Amount = 0.0
+    """Of all experts together; 0 in a dense layer."""
+    kv_bytes_per_token: Amount = 0.0
+    """That the cache keeps of each token; 0 in a layer with linear attention."""
+    kv_window_tokens: Annotated[int, Field(ge=1)] | None = None
+    """The cache keeps the last so many tokens alone (sliding window); None: all."""
+    state_bytes: Amount = 0.0
+    """Kept for a chat whatever its length (linear attention, state space)."""
+    flops: Amount
+    """Floating point operations for one token, attention to the context excluded."""
+    attention_flops_per_token: Amount = 0.0
+    """Further ones for each token that is attended to: 4 heads head_dim, for q k and for the sum."""
+
+    def bytes_read(self, batch: int = 1) -> float:
+        """Weight bytes that a step with `batch` tokens reads.
+
+        `shared + expert_bytes * (1 - (1 - k/E)**batch)`: the expected share of the E experts that `batch`
+        independent tokens with k experts each touch; dense layers read every byte once.
+        """
+        if self.experts <= 0:
+            return self.active_bytes
+        touched = 1 - (1 - self.experts_per_token / self.experts) ** batch
+        shared = self.active_bytes - self.expert_bytes * self.experts_per_token / self.experts
+        return shared + self.expert_bytes * touched

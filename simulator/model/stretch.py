@@ -1,0 +1,88 @@
+"""Stretch: the layers that one device runs, as how many of each kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from simulator.laws.law import Floats
+from simulator.layer import LayerKind
+
+__all__ = ["Stretch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """`counts[i]` layers of `kinds[i]`; fractions stand for average layers."""
+
+    kinds: tuple[LayerKind, ...]
+    counts: tuple[float, ...]
+
+    @property
+    def layers(self) -> float:
+        """How many layers."""
+        return sum(self.counts)
+
+    @property
+    def weight_bytes(self) -> float:
+        """Of all weights."""
+        return sum(n * kind.weight_bytes for n, kind in self._parts())
+
+    @property
+    def flops(self) -> float:
+        """For one token, attention to the context excluded."""
+        return sum(n * kind.flops for n, kind in self._parts())
+
+    def bytes_read(self, batch: int = 1, mixture_cost: float = 1.0) -> float:
+        """Weight bytes that a step with `batch` tokens
+        reads; those of mixtures count `mixture_cost` times.
+        """
+        return sum(
+            n * kind.bytes_read(batch) * (mixture_cost if kind.experts else 1.0) for n, kind in self._parts()
+        )
+
+    def mixture_flops(self, mixture_cost: float) -> float:
+        """`flops`, those of mixtures counted `mixture_cost` times."""
+        return sum(n * kind.flops * (mixture_cost if kind.experts else 1.0) for n, kind in self._parts())
+
+    def kv_bytes(self, context: ArrayLike, sequences: int = 1) -> Floats:
+        """Bytes of the caches of `sequences` chats at `context` tokens each, shape of `context`."""
+        tokens = np.asarray(context, dtype=float)
+        total = np.zeros_like(tokens)
+        for n, kind in self._parts():
+            total = total + n * (kind.kv_bytes_per_token * _seen(kind, tokens) + kind.state_bytes)
+        return total * sequences
+
+    def attention_flops(self, context: ArrayLike) -> Floats:
+        """Further flops of one token that attends to `context` tokens, shape of `context`."""
+        tokens = np.asarray(context, dtype=float)
+        total = np.zeros_like(tokens)
+        for n, kind in self._parts():
+            total = total + n * kind.attention_flops_per_token * _seen(kind, tokens)
+        return total
+
+    def prompt_attention_flops(self, tokens: int, context: int = 0) -> float:
+        """Of a chunk of `tokens` prompt tokens behind `context`
+        earlier ones, each attending to those before it.
+
+        `sum of min(context + i, window)` over the chunk, without a window `tokens * context + tokens**2 / 2`.
+        """
+        total = 0.0
+        for n, kind in self._parts():
+            seen = tokens * context + tokens**2 / 2
+            if kind.kv_window_tokens is not None:
+                # tokens whose window is not full yet
+                free = min(tokens, max(0, kind.kv_window_tokens - context))
+                seen = free * context + free**2 / 2 + (tokens - free) * kind.kv_window_tokens
+            total += n * kind.attention_flops_per_token * seen
+        return total
+
+    def _parts(self) -> zip[tuple[float, LayerKind]]:
+        return zip(self.counts, self.kinds, strict=True)
+
+
+def _seen(kind: LayerKind, tokens: Floats) -> Floats:
+    """Tokens that a layer of this kind keeps of `tokens`."""
+    return tokens if kind.kv_window_tokens is None else np.minimum(tokens, kind.kv_window_tokens)
