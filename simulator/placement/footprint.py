@@ -25,8 +25,10 @@ class Footprint:
     overhead_bytes: float
     embedding_on: str
     head_on: str
-    by_layer: tuple[tuple[float, float], ...] = ()
-    """(weights, KV cache) of each layer, where layers differ; the figures above are their averages then."""
+    by_layer: tuple[tuple[float, float, float], ...] = ()
+    """(weights, KV cache, read per token) of each layer,
+    where layers differ; those above are averages then.
+    """
 
     @property
     def per_layer_bytes(self) -> float:
@@ -50,7 +52,7 @@ class Footprint:
         if not self.by_layer:
             return (end - start) * self.layer_bytes, (end - start) * self.kv_bytes_per_layer
         held = self.by_layer[start:end]
-        return sum(weights for weights, _ in held), sum(kv for _, kv in held)
+        return sum(weights for weights, _, _ in held), sum(kv for _, kv, _ in held)
 
     def total_bytes(self, ring: Sequence[str], shard: Shard) -> float:
         """All bytes on the device of a shard."""

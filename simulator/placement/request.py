@@ -56,7 +56,7 @@ class PlacementRequest(Spec):
     overhead_bytes: float = Field(default=0.0, ge=0)
     embedding_on: str = "all"
     head_on: str = "all"
-    by_layer: tuple[tuple[float, float], ...] = ()
+    by_layer: tuple[tuple[float, float, float], ...] = ()
     order: tuple[str, ...] | None = None
     layers: Mapping[str, int] | None = None
     min_devices: int | None = None

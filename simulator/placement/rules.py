@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from simulator.errors import PlacementError, did_you_mean
 from simulator.placement.apportion import apportion
 from simulator.placement.memory import memory_table, overfull
+from simulator.placement.partition import partition
 from simulator.placement.request import DeviceCapacity, PlacementRequest
 from simulator.placement.shard import Placement
 from simulator.units import format_bytes
@@ -114,14 +115,32 @@ def _proportional(
         fastest = sorted(ring, key=weight, reverse=True)[: request.n_layers]
         ring = _with_room(request, [device for device in ring if device in fastest])
     caps = _caps(request, ring)
-    if sum(caps) < request.n_layers:
+    if sum(caps) < request.n_layers and not request.by_layer:
         raise PlacementError(_shortage(request, ring, caps))
-    counts = apportion(request.n_layers, [weight(device) for device in ring], caps)
+    weights = [weight(device) for device in ring]
+    counts = (
+        apportion(request.n_layers, weights, caps)
+        if not request.by_layer
+        else _by_what_layers_weigh(request, ring, weights, caps)
+    )
     placement = _with_pins(request, [(d.name, n) for d, n in zip(ring, counts, strict=True)], rule)
     fault = overfull(memory_table(placement, request))
     if fault:
         raise PlacementError(fault)
     return placement
+
+
+def _by_what_layers_weigh(
+    request: PlacementRequest, ring: Sequence[DeviceCapacity], weights: Sequence[float], caps: Sequence[int]
+) -> tuple[int, ...]:
+    """Runs of layers whose reading is in proportion to `weights`; raises PlacementError where no runs fit."""
+    names, footprint = [device.name for device in ring], request.footprint
+    room = [d.usable_bytes - sum(footprint.fixed_bytes(names, d.name)) for d in ring]
+    sizes = [weights_ + kv for weights_, kv, _ in request.by_layer]
+    counts = partition([read for _, _, read in request.by_layer], sizes, weights, room)
+    if counts is None:
+        raise PlacementError(_shortage(request, ring, caps))
+    return counts
 
 
 def _with_room(request: PlacementRequest, ring: Sequence[DeviceCapacity]) -> Sequence[DeviceCapacity]:

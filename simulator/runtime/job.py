@@ -46,10 +46,14 @@ class EngineCosts:
         )
 
 
-def _by_layer(model: Model, context: int, chats: int) -> tuple[tuple[float, float], ...]:
-    """(weights, KV cache) bytes of each layer."""
-    alone = [model.stretch(layer, layer + 1) for layer in range(model.layers)]
-    return tuple((one.weight_bytes, float(one.kv_bytes(context, chats))) for one in alone)
+def _by_layer(model: Model, context: int, chats: int) -> tuple[tuple[float, float, float], ...]:
+    """(weights, KV cache, read per token) bytes of each layer."""
+    found = []
+    for layer in range(model.layers):
+        alone = model.stretch(layer, layer + 1)
+        kv_bytes = float(alone.kv_bytes(context, chats))
+        found.append((alone.weight_bytes, kv_bytes, alone.bytes_read() + kv_bytes))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from simulator.plan.place.costs import decode_costs, prompt_costs, spread_costs
 from simulator.plan.place.reduce import reduced, relaxed_lower_s, reordered
 from simulator.plan.place.solve import Split, solve, value_s
 from simulator.plan.place.trial import MOST_TOKENS, Tried, fills_pipeline, simulated
+from simulator.plan.place.uneven import by_what_layers_weigh
 from simulator.prepare import Ground, ground
 from simulator.result.estimate import Estimate, estimate
 from simulator.runtime.ring_costs import RingCosts
@@ -208,6 +209,8 @@ def _splits(base: Ground, objective: Objective) -> tuple[list[Split], bool]:
     if not exact:
         splits[0] = replace(splits[0], lower_s=relaxed_lower_s(costs, chats))
     back = [replace(split, order=tuple(chosen[at] for at in split.order)) for split in splits]
+    if base.request.by_layer:  # what was proven holds for average layers
+        return by_what_layers_weigh(base, costs, back, slowest=objective == "slowest-stage"), False
     return back, exact
 
 
