@@ -20,8 +20,9 @@ from simulator.placement.rules import place
 from simulator.placement.shard import Placement
 from simulator.runtime.cost import seconds_per_layer
 from simulator.runtime.job import EngineCosts, Job
+from simulator.runtime.paging import paging_s
 from simulator.scenario import DeviceSpec, EngineSpec, LinkSpec, ModelSpec, NoiseSpec, PowerSaveSpec, Scenario
-from simulator.units import format_bytes
+from simulator.units import format_bytes, format_seconds
 
 __all__ = ["Ground", "Prepared", "engine_costs", "ground", "prepare"]
 
@@ -194,6 +195,7 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
             total_bytes=device.memory_bytes,
             layers_per_s=1 / seconds_per_layer(device, model),
             role=choice.roles.get(device.name),
+            may_page=device.allow_paging,
         )
         for device in cluster.devices
     )
@@ -253,12 +255,15 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
         warnings.append(
             f"{', '.join(sorted(left_out))}: left out by the placement; it costs nothing and helps nothing"
         )
-    warnings += [
-        f"{row.device}: {format_bytes(row.total_bytes - row.cap_bytes)} of its shard are re-read from disk "
-        "at each token"
-        for row in memory
-        if not row.fits
-    ]
+    ranks = {shard.device: rank for rank, shard in enumerate(job.shards)}
+    for row in (row for row in memory if not row.fits and row.device in ranks):
+        again_s = paging_s(job, ranks[row.device])
+        again = format_bytes(again_s * job.cluster.device(row.device).disk_bytes_per_s)
+        warnings.append(
+            f"{row.device}: {format_bytes(row.total_bytes - row.cap_bytes)} more than it can keep, so "
+            f"{again} are "
+            f"read from its disk again at each token, {format_seconds(again_s)}"
+        )
     for name, device in scenario.devices.items():
         if (
             device.kind

@@ -29,6 +29,8 @@ class DeviceCapacity(Spec):
     total_bytes: float | None = Field(default=None, ge=0)
     layers_per_s: float | None = Field(default=None, gt=0)
     role: Role | None = None
+    may_page: bool = False
+    """It may hold more than fits, and read it from its disk again at each step."""
 
     @property
     def pinned(self) -> bool:

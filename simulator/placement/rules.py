@@ -23,6 +23,12 @@ from simulator.units import format_bytes
 __all__ = ["RULES", "Rule", "place", "refuse_pins"]
 
 
+WIDENINGS = 40
+"""Steps in which a device that may page is given more, up to
+the whole model: to within a layer of most models.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A way to divide layers among devices."""
@@ -44,7 +50,7 @@ def place(rule: str, request: PlacementRequest, rules: Mapping[str, Rule] | None
     if rule not in known:
         near = did_you_mean(rule, list(known))
         raise PlacementError(f"unknown placement rule {rule!r}{near}; one of {', '.join(known)}")
-    placement = known[rule].place(request.check()).check(request.n_layers)
+    placement = _placed(known[rule], request.check()).check(request.n_layers)
     holding = sum(shard.layers > 0 for shard in placement.shards)
     if request.min_devices is not None and holding < request.min_devices:
         raise PlacementError(
@@ -52,6 +58,36 @@ def place(rule: str, request: PlacementRequest, rules: Mapping[str, Rule] | None
             f"{request.min_devices}; add a device that can hold a layer, or lower min_devices"
         )
     return placement
+
+
+def _placed(rule: Rule, request: PlacementRequest) -> Placement:
+    """What the rule gives; where it refuses, with more and more memory on the devices that may page."""
+    try:
+        return rule.place(request)
+    except PlacementError as refused:
+        for step in range(1, WIDENINGS + 1):
+            wider = _widened(request, step * request.total_bytes / WIDENINGS)
+            try:
+                return rule.place(wider)
+            except PlacementError:
+                continue
+        raise refused
+
+
+def _widened(request: PlacementRequest, more_bytes: float) -> PlacementRequest:
+    """The request as if each device that may page had so much more memory; unchanged where none may."""
+    devices = tuple(
+        device.model_copy(
+            update={
+                "usable_bytes": device.usable_bytes + more_bytes,
+                "total_bytes": device.total_bytes and device.total_bytes + more_bytes,
+            }
+        )
+        if device.may_page
+        else device
+        for device in request.devices
+    )
+    return request.model_copy(update={"devices": devices})
 
 
 def refuse_pins(rule: str, request: PlacementRequest) -> None:

@@ -1,22 +1,50 @@
-"""Paging: what a device holds beyond its memory is read from its disk again at each step."""
+"""Paging: what a device cannot keep of its weights is read from its disk again at each step.
+
+Weights are mapped from the model's file, so the operating system's page cache decides what
+stays. A decode step goes through them in the same order each time. A cache that drops what was
+used longest ago then drops just what comes next: once the weights exceed it by little, all of
+them are read again, not the overflow alone (Denning, The working set model for program behavior,
+CACM 11 (1968): a loop longer than memory faults at each reference).
+"""
 
 from __future__ import annotations
 
+from simulator.model.stretch import Stretch
 from simulator.runtime.job import Job
 
-__all__ = ["paging_s"]
+__all__ = ["paged_bytes", "paging_s"]
 
 
 def paging_s(job: Job, rank: int, chats: int | None = None) -> float:
-    """Seconds per step of a rank: `max(0, held - usable) / disk_bytes_per_s`, 0 where everything fits.
+    """Seconds per step of a rank to read again what it cannot keep, 0 where everything fits.
 
-    Held is what `placement.memory` counts, with the KV caches of `chats`
-    chats (default: all of the workload) at the end of the longest reply.
+    `chats` have their KV caches in memory (default: all of the workload), at the end of the longest reply.
     """
-    device, workload, pins = job.ring[rank], job.workload, job.placement
-    footprint = job.engine.footprint(
-        job.model, workload.prompt_tokens + workload.output_tokens, chats or workload.concurrency
-    ).pinned(pins.embedding, pins.head)
-    ring = [shard.device for shard in job.shards if shard.layers]
-    held_bytes = footprint.total_bytes(ring, job.shards[rank])
-    return max(0.0, held_bytes - device.usable_bytes) / device.disk_bytes_per_s
+    device, workload = job.ring[rank], job.workload
+    chats = chats or workload.concurrency
+    footprint = job.engine.footprint(job.model, workload.prompt_tokens + workload.output_tokens, chats)
+    footprint = footprint.pinned(job.placement.embedding, job.placement.head)
+    ring, shard = [shard.device for shard in job.shards if shard.layers], job.shards[rank]
+    if footprint.total_bytes(ring, shard) <= device.usable_bytes:
+        return 0.0
+    embedding, head, overhead = footprint.fixed_bytes(ring, device.name)
+    _, kv = footprint.held_bytes(shard.start_layer, shard.end_layer)
+    room = device.usable_bytes - kv - overhead - embedding
+    return paged_bytes(job.held(rank), head, room, chats) / device.disk_bytes_per_s
+
+
+def paged_bytes(held: Stretch, head_bytes: float, room_bytes: float, batch: int = 1) -> float:
+    """Bytes that a step reads from disk, of layers and head that a cache of `room_bytes` cannot keep.
+
+    What a step reads fits: it stays, and of the experts those are missing that were not used for long, the
+    share of all experts that has no room. It does not fit: all that is read comes from disk.
+    """
+    read = held.bytes_read(batch) + head_bytes
+    if held.weight_bytes + head_bytes <= room_bytes:
+        return 0.0
+    if read > room_bytes:
+        return read
+    experts = sum(n * kind.expert_bytes for n, kind in zip(held.counts, held.kinds, strict=True))
+    touched = read - (held.weight_bytes + head_bytes - experts)
+    missing = held.weight_bytes + head_bytes - room_bytes
+    return touched * missing / experts
