@@ -88,7 +88,8 @@ def connect(
         except NotOffered:
             if LegacyClient(url, transport, timeouts).is_legacy():
                 raise LiveError(
-                    f"{url} is legacy EXO (0.0.x), which is measured otherwise: write exo-legacy:// for exo://"
+                    f"{url} is legacy EXO (0.0.x), which is measured otherwise: write exo-legacy:// for "
+                    "exo://"
                 ) from None
             raise
     raise Unreachable("; ".join(failures))

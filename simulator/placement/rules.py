@@ -61,21 +61,40 @@ def place(rule: str, request: PlacementRequest, rules: Mapping[str, Rule] | None
 
 
 def _placed(rule: Rule, request: PlacementRequest) -> Placement:
-    """What the rule gives; where it refuses, with more and more memory on the devices that may page."""
+    """What the rule gives; where that does not fit, with
+    more and more memory on the devices that may page.
+    """
     try:
-        return rule.place(request)
-    except PlacementError as refused:
+        found = rule.place(request)
+    except PlacementError as error:
+        refused: PlacementError | None = error
+    else:
+        refused = None
+        if not _others_overfull(found, request):
+            return found
+    if any(device.may_page for device in request.devices):
         for step in range(1, WIDENINGS + 1):
             wider = _widened(request, step * request.total_bytes / WIDENINGS)
             try:
-                return rule.place(wider)
+                found = rule.place(wider)
             except PlacementError:
                 continue
+            if step == WIDENINGS or not _others_overfull(found, request):
+                return found
+    if refused is not None:
         raise refused
+    return found
+
+
+def _others_overfull(placement: Placement, request: PlacementRequest) -> bool:
+    """Whether a device that must not page would have to, while another one may."""
+    strict = {device.name for device in request.devices if not device.may_page}
+    pages = len(strict) < len(request.devices)
+    return pages and any(use.device in strict and not use.fits for use in memory_table(placement, request))
 
 
 def _widened(request: PlacementRequest, more_bytes: float) -> PlacementRequest:
-    """The request as if each device that may page had so much more memory; unchanged where none may."""
+    """The request as if each device that may page had so much more memory."""
     devices = tuple(
         device.model_copy(
             update={
