@@ -119,9 +119,8 @@ def report(rows: Sequence[PublishedRow]) -> str:
         "Made by `sim validate published`. No parameter was fitted to any row below.",
         "",
         f"{figures['rows']:.0f} rows: median absolute error {figures['median_absolute_error']:.0%}, 90th "
-        "percentile "
-        f"{figures['p90_absolute_error']:.0%}; the 90 % interval holds {figures['coverage_90']:.0%} of the "
-        "measurements.",
+        f"percentile {figures['p90_absolute_error']:.0%}; the 90 % interval holds "
+        f"{figures['coverage_90']:.0%} of the measurements.",
         "",
         "| target | system | devices | model | measured ms/token | predicted ms/token [5 %, 95 %] | error | "
         "in interval |",
@@ -130,8 +129,7 @@ def report(rows: Sequence[PublishedRow]) -> str:
     lines += [
         f"| {row.target} | {row.system} | {row.devices} | {row.model} | {row.measured_s * 1e3:.1f} | "
         f"{row.predicted_s.median * 1e3:.1f} [{row.predicted_s.p05 * 1e3:.1f}, "
-        f"{row.predicted_s.p95 * 1e3:.1f}] | "
-        f"{row.error:+.0%} | {'yes' if row.inside else '**no**'} |"
+        f"{row.predicted_s.p95 * 1e3:.1f}] | {row.error:+.0%} | {'yes' if row.inside else '**no**'} |"
         for row in rows
     ]
     lines += ["", "## Not predicted", "", "| target | reason |", "|---|---|"]

@@ -39,15 +39,12 @@ def summary_line(rows: Sequence[Validation]) -> str:
     figures = summary(rows)
     return (
         f"{figures['n']:.0f} predictions: median inter-token time off by {figures['median_error']:.1%} at "
-        "the median, "
-        f"{figures['median_error_p90']:.1%} at the 90th percentile, {figures['worst']:.1%} at worst; p90 off "
-        "by "
-        f"{figures['p90_error']:.1%}, p99 by {figures['p99_error']:.1%}, tokens/s by "
-        f"{figures['tokens_per_s_error']:.1%}, "
-        f"first token by {figures['first_token_error']:.1%} (medians); the 50 / 80 / 90 % intervals held "
-        f"{figures['coverage_50']:.0%} / {figures['coverage_80']:.0%} / {figures['coverage_90']:.0%}; the "
-        "runs of one "
-        f"measurement differ by {figures['repeatability']:.1%}"
+        f"the median, {figures['median_error_p90']:.1%} at the 90th percentile, {figures['worst']:.1%} at "
+        f"worst; p90 off by {figures['p90_error']:.1%}, p99 by {figures['p99_error']:.1%}, tokens/s by "
+        f"{figures['tokens_per_s_error']:.1%}, first token by {figures['first_token_error']:.1%} "
+        f"(medians); the 50 / 80 / 90 % intervals held {figures['coverage_50']:.0%} / "
+        f"{figures['coverage_80']:.0%} / {figures['coverage_90']:.0%}; the runs of one measurement differ "
+        f"by {figures['repeatability']:.1%}"
     )
 
 
@@ -90,9 +87,8 @@ def calibration_table(calibration: Calibration) -> list[str]:
     lines += [
         "",
         f"Noise (log sd): token to token {noise.common_sigma:.2f} common and {noise.own_sigma:.2f} of each "
-        "device "
-        f"(correlation {noise.correlation:.2f}), run to run {noise.run_sigma:.2f}, session to session "
-        f"{noise.session_sigma:.2f}.",
+        f"device (correlation {noise.correlation:.2f}), run to run {noise.run_sigma:.2f}, session to "
+        f"session {noise.session_sigma:.2f}.",
     ]
     return lines
 
@@ -277,13 +273,11 @@ def write_circle(made: Circle, folder: Path, title: str, how: str) -> None:
     trained = ", ".join(source.name for source in made.calibration.sources)
     introduction = [
         f"Calibrated on {len(made.calibration.sources)} placements, {how} ({trained}); everything in the "
-        "first table was "
-        "predicted before it was measured, and the training placements were measured again among the "
-        "held-out ones.",
+        "first table was predicted before it was measured, and the training placements were measured "
+        "again among the held-out ones.",
         "",
         "*Runs differ by* is the standard deviation of the logarithm of a configuration's own run medians: "
-        "the floor for any "
-        "model.",
+        "the floor for any model.",
     ]
     details = [
         "## Held out, predicted before it was measured",

@@ -192,8 +192,7 @@ def report(found: Sequence[Trial]) -> str:
     lines += [
         "",
         f"{len(inside)} predictions of placements that were left out: median inter-token time off by "
-        f"{np.median(errors):.1%} at the median (their own sessions differ by {NOISE['session_sigma']:.0%}), "
-        "and the 90 % "
-        f"intervals held {np.mean(inside):.0%}.",
+        f"{np.median(errors):.1%} at the median (their own sessions differ by "
+        f"{NOISE['session_sigma']:.0%}), and the 90 % intervals held {np.mean(inside):.0%}.",
     ]
     return "\n".join(lines) + "\n"

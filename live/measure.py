@@ -199,15 +199,13 @@ def _refuse_busy(state: ClusterState, model_id: str, options: MeasureOptions) ->
     found += [f"task {task}" for task in state.busy_tasks]
     if found and not options.allow_busy:
         raise ClusterBusy(
-            f"the cluster is in use: {', '.join(found[:6])}; wait, delete the instances in EXO's dashboard, "
-            "or say "
-            "--allow-busy (the figures then hold the other work too)"
+            f"the cluster is in use: {', '.join(found[:6])}; wait, delete the instances in EXO's "
+            "dashboard, or say --allow-busy (the figures then hold the other work too)"
         )
     if any(one.model_id == model_id for one in others):
         raise ClusterBusy(
-            f"there is an instance of {model_id} already, and EXO may send our requests to it; delete it, or "
-            "measure "
-            "it with --reuse-instance"
+            f"there is an instance of {model_id} already, and EXO may send our requests to it; delete it, "
+            "or measure it with --reuse-instance"
         )
 
 

@@ -112,8 +112,7 @@ class MeasurementSession:
             if self.instance.instance_id != first and run + 1 < self.work.runs:
                 writer.warn(
                     f"stopped after run {run}: the layers lie elsewhere now ({self._layers()}), so further "
-                    "runs would "
-                    "not be what the header says; measure again"
+                    "runs would not be what the header says; measure again"
                 )
                 return
 
@@ -274,8 +273,7 @@ class MeasurementSession:
         if len(reply.tokens) < self.work.output_tokens:
             texts.append(
                 f"only {len(reply.tokens)} of {self.work.output_tokens} tokens: the model ended its text, "
-                "and "
-                "this version cannot forbid that while streaming"
+                "and this version cannot forbid that while streaming"
             )
         if reply.completion_tokens not in (None, len(reply.tokens)):
             texts.append(
@@ -301,6 +299,5 @@ def _told(recovery: ObservedRecovery) -> str:
     layers = ", ".join(f"{count} on {device}" for device, count in recovery.layers.items())
     return (
         f"the reply broke off after {recovery.token} tokens ({who} lost); the next token came "
-        f"{recovery.seconds:.2f} s after "
-        f"the last one, from {layers}; the run is no steady state"
+        f"{recovery.seconds:.2f} s after the last one, from {layers}; the run is no steady state"
     )

@@ -151,8 +151,7 @@ def _report(runs: dict[int, Curve], cases: Sequence[tuple[tuple[int, ...], int, 
     folds = [fit([runs[run] for run in fold]) for fold in FOLDS]
     lines = [
         f"| {run} | {runs[run].about} | {' '.join(map(str, on))} | {e['median']:.0%} | "
-        f"{e['first_2_min']:.0%} | "
-        f"{e['last_min']:+.0%} |"
+        f"{e['first_2_min']:.0%} | {e['last_min']:+.0%} |"
         for on, run, e in cases
     ]
     typical = median(e["median"] for _, _, e in cases)

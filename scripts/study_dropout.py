@@ -402,10 +402,8 @@ def report() -> None:
     right = {True: "yes", False: "NO"}
     table = [
         f"| {one.case} | {one.guess['median']:.2f} [{one.guess['p05']:.2f}, {one.guess['p95']:.2f}] | "
-        f"{one.was_s:.2f} | "
-        f"{one.error:+.0%} | {one.before:.1f} / {one.before_was:.1f} | {one.rate['median']:.1f} | "
-        f"{one.rate_was:.1f} | "
-        f"{one.rate_error:+.1%} | "
+        f"{one.was_s:.2f} | {one.error:+.0%} | {one.before:.1f} / {one.before_was:.1f} | "
+        f"{one.rate['median']:.1f} | {one.rate_was:.1f} | {one.rate_error:+.1%} | "
         f"{', '.join(right[flag] for flag in verified[one.case.split(':')[0]].values())} |"
         for one in lines
     ]
@@ -419,17 +417,15 @@ def report() -> None:
         [
             "",
             f"- Recovery time: median error {median(errors):.0%} (wanted: {TARGET_RECOVERY:.0%}), largest "
-            f"{max(errors):.0%}; "
-            f"{sum(one.inside[0] for one in lines)} of {len(lines)} inside the predicted 90 %. Without the "
-            "silent ones, which are mostly "
-            f"the client's own time-outs: median {median(loud):.0%}, largest {max(loud):.0%}.",
+            f"{max(errors):.0%}; {sum(one.inside[0] for one in lines)} of {len(lines)} inside the "
+            "predicted 90 %. Without the silent ones, which are mostly the client's own time-outs: median "
+            f"{median(loud):.0%}, largest {max(loud):.0%}.",
             f"- Tokens/s after: median error {median(rates):.1%} (wanted: {TARGET_RATE:.0%}), largest "
             f"{max(rates):.1%}; "
             f"{sum(one.inside[1] for one in lines)} of {len(lines)} inside the predicted 90 %.",
             "",
-            "| case | recovery predicted (s) | measured (s) | error | tokens/s before: predicted / measured "
-            "| after: predicted | "
-            "measured | error | tokens right |",
+            "| case | recovery predicted (s) | measured (s) | error | tokens/s before: predicted / "
+            "measured | after: predicted | measured | error | tokens right |",
             "|---|---|---|---|---|---|---|---|---|",
             *table,
             "",

@@ -56,14 +56,12 @@ def write(splits: list[StudySplit], samples: list[Sample]) -> None:
     append(ledger, *rows)
     save_calibration(splits[0].calibration, FOLDER / "calibration.yaml")
     introduction = [
-        f"{len(samples)} recordings of a real EXO 1.x cluster (five nodes on one machine of two cores); each "
-        "split "
-        f"calibrates on at most {len(samples) // 2} of them and predicts the others. Made by `python "
-        "scripts/study_exo.py`.",
+        f"{len(samples)} recordings of a real EXO 1.x cluster (five nodes on one machine of two cores); "
+        f"each split calibrates on at most {len(samples) // 2} of them and predicts the others. Made by "
+        "`python scripts/study_exo.py`.",
         "",
         "The same placement measured again at the end of the hour differed by -19 to +1 %, so errors below "
-        "about 8 % "
-        "are within the rig's own repeatability.",
+        "about 8 % are within the rig's own repeatability.",
         "",
         "| split | trained on | predicted | median error | worst | p99 error | in 50 / 80 / 90 % |",
         "|---|---:|---:|---:|---:|---:|---|",
@@ -73,9 +71,8 @@ def write(splits: list[StudySplit], samples: list[Sample]) -> None:
         figures = summary(split.validations)
         introduction.append(
             f"| {split.name} | {len(split.trained_on)} | {len(split.validations)} | "
-            f"{figures['median_error']:.1%} | "
-            f"{figures['worst']:.1%} | {figures['p99_error']:.1%} | {figures['coverage_50']:.0%} / "
-            f"{figures['coverage_80']:.0%} / {figures['coverage_90']:.0%} |"
+            f"{figures['median_error']:.1%} | {figures['worst']:.1%} | {figures['p99_error']:.1%} | "
+            f"{figures['coverage_50']:.0%} / {figures['coverage_80']:.0%} / {figures['coverage_90']:.0%} |"
         )
         details += [
             f"## Split: {split.name}",

@@ -151,9 +151,8 @@ def pair(
     print(
         f"{outcome.name}: predicted {outcome.predicted_median_gap_s * 1e3:.1f} ms, measured "
         f"{outcome.median_gap_s * 1e3:.1f} ms ({outcome.median_error:+.1%}), "
-        f"{'inside' if outcome.in_90 else 'outside'} the 90 % interval; p99 {outcome.p99_error:+.0%}, first "
-        "token "
-        f"{outcome.first_token_error:+.0%}; its runs differ by {outcome.repeatability:.1%}"
+        f"{'inside' if outcome.in_90 else 'outside'} the 90 % interval; p99 {outcome.p99_error:+.0%}, "
+        f"first token {outcome.first_token_error:+.0%}; its runs differ by {outcome.repeatability:.1%}"
     )
 
 

@@ -166,9 +166,8 @@ def summary(
     )
     print(f"first token {interval_s(found.summary.first_token_s)}")
     print(
-        f"inter-token p50 {interval_s(found.summary.inter_token_p50_s)}, "
-        f"p90 {interval_s(found.summary.inter_token_p90_s)}, p99 "
-        f"{interval_s(found.summary.inter_token_p99_s)}"
+        f"inter-token p50 {interval_s(found.summary.inter_token_p50_s)}, p90 "
+        f"{interval_s(found.summary.inter_token_p90_s)}, p99 {interval_s(found.summary.inter_token_p99_s)}"
     )
     for warning in found.warnings:
         print(f"doubt: {warning}")

@@ -96,16 +96,13 @@ def _require_local(cluster: str, command: str | None) -> None:
     if cluster != "local":
         raise LiveError(
             f"--cluster is {cluster!r}; write local or exo://host:52415. On a remote llama.cpp cluster "
-            "nobody here "
-            "can pull the plug: start `sim live run` there and pull it yourself, the reply goes on and the "
-            "phases "
-            "are in the measurement"
+            "nobody here can pull the plug: start `sim live run` there and pull it yourself, the reply "
+            "goes on and the phases are in the measurement"
         )
     if command is not None:
         raise LiveError(
             f"--command is {command!r}, and on the local cluster devices are taken away without one; leave "
-            "it out, "
-            "or choose how with --mode"
+            "it out, or choose how with --mode"
         )
 
 

@@ -158,8 +158,7 @@ def _proof(answer: PlacementAnswer) -> str:
     sure = "proven optimal" if proof.gap < ROUNDING else f"at most {proof.gap:.1%} above the least possible"
     text = (
         f"searched all subsets, ring orders and layer counts: least {stands_in or 'mean cost'} "
-        f"{proof.value_s:.6g} s, "
-        f"{sure}; {proof.simulated} placements simulated"
+        f"{proof.value_s:.6g} s, {sure}; {proof.simulated} placements simulated"
     )
     if stands_in:  # the objective itself has no closed form to prove anything about
         text += (

@@ -240,16 +240,14 @@ def _print_cost(result: Cost) -> None:
         )
     console.print(
         f"  {result.power.busy_w:.0f} W while a chat runs, {result.power.idle_w:.0f} W idle; "
-        f"{result.electricity.what} "
-        f"{result.electricity.amount * 3.6e6:.3f} {unit}/kWh ({result.electricity.label}, "
-        f"{result.electricity.as_of})",
+        f"{result.electricity.what} {result.electricity.amount * 3.6e6:.3f} {unit}/kWh "
+        f"({result.electricity.label}, {result.electricity.as_of})",
         highlight=False,
     )
     console.print(
         f"[bold]{result.per_million.text(unit)} per million tokens[/bold] at full use "
         f"({result.most_per_day.median:,.0f} tokens a day); {result.electricity_per_million.text(unit)} of "
-        "it is "
-        "electricity for the work",
+        "it is electricity for the work",
         highlight=False,
     )
     table = Table(box=None, pad_edge=False)

@@ -261,8 +261,7 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
         again = format_bytes(again_s * job.cluster.device(row.device).disk_bytes_per_s)
         warnings.append(
             f"{row.device}: {format_bytes(row.total_bytes - row.cap_bytes)} more than it can keep, so "
-            f"{again} are "
-            f"read from its disk again at each token, {format_seconds(again_s)}"
+            f"{again} are read from its disk again at each token, {format_seconds(again_s)}"
         )
     for name, device in scenario.devices.items():
         if (

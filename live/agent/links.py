@@ -140,8 +140,7 @@ def _too_few(count: int, any_known: bool) -> str:
     cause = "" if any_known else "none was named with --agents, and none announced itself by mDNS; "
     return (
         f"{count} agents answer; a link needs two: {cause}start `sim live agent --listen ADDRESS` with the "
-        "same "
-        "LANSIM_TOKEN on two devices or more, then name them: --agents HOST:PORT,HOST:PORT"
+        "same LANSIM_TOKEN on two devices or more, then name them: --agents HOST:PORT,HOST:PORT"
     )
 
 

@@ -123,8 +123,7 @@ def _doubts(measured: tuple[Row, ...]) -> list[str]:
         return []
     return [
         f"{len(few)} of {len(measured)} figures rest on fewer than {FEW} round trips, so their p99 is a "
-        "guess; "
-        "measure longer with --seconds"
+        "guess; measure longer with --seconds"
     ]
 
 

@@ -99,9 +99,8 @@ def nothing(discovery: Discovery, named: Sequence[tuple[str, int]] = ()) -> list
         "found no devices",
         *_which(discovery, named),
         *_causes(discovery),
-        "way out: start EXO on a device (docs/live-setup.md) and name it with --host ADDRESS, or look for it "
-        "with "
-        "--sweep 192.168.1.0/24",
+        "way out: start EXO on a device (docs/live-setup.md) and name it with --host ADDRESS, or look for "
+        "it with --sweep 192.168.1.0/24",
         "way out: on a device without EXO start `sim live agent --listen ADDRESS`; it announces itself",
     ]
 

@@ -81,8 +81,7 @@ def multicast(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Devices that answer by HTTP but cannot be heard: multicast, mDNS or broadcast is blocked on the way."""
     way_out = (
         "switch off client (AP) isolation and IGMP snooping without a querier, leave the guest Wi-Fi, let "
-        "the "
-        "firewall pass UDP 52413 (EXO), 5353 (mDNS), 5678 (legacy)"
+        "the firewall pass UDP 52413 (EXO), 5353 (mDNS), 5678 (legacy)"
     )
     if seen.discovery.heard.faults and not seen.discovery.heard.greeted:
         yield problem(

@@ -136,9 +136,8 @@ def _check(layers: Sequence[NodeLayers], n_layers: int, state: ClusterState) -> 
             )
         if start != expected or end <= start:
             raise PlacementRefused(
-                f"{state.name_of(node)} holds layers {start} to {end}, but layer {expected} comes next; the "
-                "ranges "
-                f"must tile 0 to {n_layers} in ring order, each with at least one layer"
+                f"{state.name_of(node)} holds layers {start} to {end}, but layer {expected} comes next; "
+                f"the ranges must tile 0 to {n_layers} in ring order, each with at least one layer"
             )
         seen.add(node)
         expected = end

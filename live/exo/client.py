@@ -188,8 +188,7 @@ class ExoClient(ExoReader):
             if time.monotonic() > deadline:
                 raise InstanceFailed(
                     f"not ready after {limit_s:g} s: {now}; 'Connecting' for long means that the nodes "
-                    "cannot reach "
-                    "each other at the addresses in the instance, or that the port is in use"
+                    "cannot reach each other at the addresses in the instance, or that the port is in use"
                 )
             time.sleep(self.timeouts.poll_s)
 

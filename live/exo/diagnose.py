@@ -76,8 +76,7 @@ def compare(
             False,
             True,
             f"because the master was lost: the state began anew (event {now.event_index} after "
-            f"{before.event_index}) "
-            "and all instances are gone; place the model again",
+            f"{before.event_index}) and all instances are gone; place the model again",
         )
     instance = now.instances.get(instance_id or "") or (before.instances.get(instance_id or ""))
     # nobody told which instance serves, so nothing can be said of it
@@ -90,8 +89,7 @@ def compare(
             False,
             True,
             "because the instance is gone while its stream was left open: the master was lost and the "
-            "cluster began "
-            "anew, or somebody deleted it; place the model again",
+            "cluster began anew, or somebody deleted it; place the model again",
         )
     lost = _lost_nodes(now, before, instance, silent_s)
     if lost:

@@ -198,7 +198,6 @@ class _DeviceRemoval:
         if self.command is None:
             return (
                 f"{self.device} was to be taken away by hand at token {self.at_token}; {where}, so detect "
-                "holds no time of "
-                "the operator",
+                "holds no time of the operator",
             )
         return (f"{self._story or f'`{self.command}` has not ended'}; {where}",)

@@ -62,8 +62,7 @@ def match_devices(
         there = ", ".join(f"{names[node.node_id]} ({node.node_id[:8]}, {node.chip})" for node in nodes)
         raise LiveError(
             f"no node of the cluster could be told for {', '.join(missing) or 'each device alone'}; nodes "
-            f"are {there}. "
-            "Name the devices of the scenario like the nodes, or say --device device=node"
+            f"are {there}. Name the devices of the scenario like the nodes, or say --device device=node"
         )
     return found
 

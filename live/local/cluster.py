@@ -176,8 +176,7 @@ class LocalCluster:
             except OSError as error:
                 raise Unreachable(
                     f"{device.name}: nothing answers at {endpoint} ({error.strerror or error}); start `sim "
-                    "live local "
-                    f"serve --host ADDRESS --port {port}` there, and mind its firewall"
+                    f"live local serve --host ADDRESS --port {port}` there, and mind its firewall"
                 ) from error
 
     def _open_link(self, shape: LinkShape, port: int) -> str:

@@ -58,8 +58,7 @@ def doubts(
     if abs(drift) > DRIFT:
         found.append(
             f"the last third of all tokens took {drift:+.0%} against the first third, beyond what their "
-            "place "
-            "in a run explains; let the machine cool down and measure again"
+            "place in a run explains; let the machine cool down and measure again"
         )
     for device in plan.devices:
         got = achieved.get(device.name)
@@ -97,8 +96,7 @@ def _about_relays(runs: Sequence[Run]) -> list[str]:
         return []
     return [
         f"the relay delivered late: {format_seconds(median)} at the median, {format_seconds(tail)} at the "
-        "99th "
-        "percentile; use fewer threads per device, or a machine with more cores"
+        "99th percentile; use fewer threads per device, or a machine with more cores"
     ]
 
 

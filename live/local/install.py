@@ -109,11 +109,10 @@ def _require_tools() -> None:
     )
     if compiler is None or shutil.which(compiler) is None:
         raise EngineUnavailable(
-            f"no C++ compiler ({compiler or 'c++, g++ or clang++'}) on the PATH, and llama.cpp is built from "
-            "source; "
-            "install one (Debian, Ubuntu: apt-get install build-essential; macOS: xcode-select --install) "
-            "and run "
-            "`sim live local install` again; all of `sim` but the local cluster works without it"
+            f"no C++ compiler ({compiler or 'c++, g++ or clang++'}) on the PATH, and llama.cpp is built "
+            "from source; install one (Debian, Ubuntu: apt-get install build-essential; macOS: "
+            "xcode-select --install) and run `sim live local install` again; all of `sim` but the local "
+            "cluster works without it"
         )
 
 

@@ -128,8 +128,7 @@ class _LocalSession:
             if not whole and left and self.endpoints:
                 raise LiveError(
                     f"a device was lost and its reply mended, but {len(left)} runs are left that need all "
-                    "devices; "
-                    f"bring it back and measure again. What was measured is in {self.path}"
+                    f"devices; bring it back and measure again. What was measured is in {self.path}"
                 )
         if number == self.rounds - 1:
             self._conclude()
@@ -197,8 +196,7 @@ class _LocalSession:
             )
             self._warn(
                 f"run {run}: lost after token {recovery.token}: {lost}; the client went on "
-                f"{recovery.seconds:.2f} s "
-                "later, and this run calibrates nothing"
+                f"{recovery.seconds:.2f} s later, and this run calibrates nothing"
             )
 
         talk = Conversation(self.plan, cluster, Callbacks(asked, token, mended), self.tell)

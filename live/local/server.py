@@ -33,9 +33,8 @@ def is_loopback(host: str) -> bool:
 def exposure(host: str, port: int) -> str:
     """What to say to somebody who listens beyond loopback."""
     return (
-        f"warning: whoever reaches {host}:{port} may use this processor and its memory; keep it to a network "
-        "that "
-        "you trust"
+        f"warning: whoever reaches {host}:{port} may use this processor and its memory; keep it to a "
+        "network that you trust"
     )
 
 

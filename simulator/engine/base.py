@@ -103,8 +103,7 @@ class Engine:
         if self.mean_costs is None:
             raise PlacementError(
                 f"placements for engine {self.name!r} cannot be searched: its mean costs are not known; "
-                "compare "
-                f"some by hand with `sim compare`, or take {_offering('mean_costs')}"
+                f"compare some by hand with `sim compare`, or take {_offering('mean_costs')}"
             )
         return self.mean_costs(costs, prompt=prompt)
 
@@ -112,9 +111,8 @@ class Engine:
         """`recovery`; raises CatalogError where it is not known."""
         if self.recovery is None:
             raise CatalogError(
-                f"how engine {self.name!r} gets over the loss of a device is not known; leave events out, or "
-                "take "
-                f"{_offering('recovery')}"
+                f"how engine {self.name!r} gets over the loss of a device is not known; leave events out, "
+                f"or take {_offering('recovery')}"
             )
         return self.recovery
 

@@ -221,12 +221,10 @@ def _shortage(request: PlacementRequest, ring: Sequence[DeviceCapacity], caps: S
     )
     return (
         f"{request.n_layers} layers with their KV cache need {format_bytes(needed)}, but there is room for "
-        f"{sum(caps)} "
-        f"layers, {format_bytes(room)} (of {format_bytes(usable)} usable, after embedding, head and engine; "
-        "layers by "
-        f"device: {rooms}): {format_bytes(needed - room)} are missing; take a smaller quantisation or a "
-        "shorter "
-        f"context, or add a device with {format_bytes(needed - room)} to spare"
+        f"{sum(caps)} layers, {format_bytes(room)} (of {format_bytes(usable)} usable, after embedding, "
+        f"head and engine; layers by device: {rooms}): {format_bytes(needed - room)} are missing; take a "
+        f"smaller quantisation or a shorter context, or add a device with {format_bytes(needed - room)} to "
+        "spare"
     )
 
 

@@ -126,8 +126,7 @@ def _break_even(base: Scenario, other: Scenario, name: str) -> list[str]:
     both = _root(lambda factor: surplus(factor, 1 / factor))
     return [
         f"break-even of {name} (now {gb_per_s:.3g} GB/s effective, mean round trip {format_seconds(rtt_s)} "
-        "to its "
-        "access point):",
+        "to its access point):",
         "  by speed alone: " + _needs(speed, lambda f: f"{gb_per_s * f:.3g} GB/s"),
         "  by a nearer link alone: " + _needs(delay, lambda f: f"round trip of {format_seconds(rtt_s / f)}"),
         "  by both in step: "

@@ -210,8 +210,7 @@ def _doubts(prepared: Prepared, summary: Summary) -> tuple[str, ...]:
     if rate.p95 > WIDE * rate.p05:
         doubts.append(
             f"the interval spans a factor of {rate.p95 / rate.p05:.1f}, because the devices' speeds are "
-            "catalogue "
-            "figures; measure them (`sim live run`) and calibrate (`sim calibrate`) to narrow it"
+            "catalogue figures; measure them (`sim live run`) and calibrate (`sim calibrate`) to narrow it"
         )
     if prepared.scenario.replications < 50:
         doubts.append(

@@ -234,8 +234,7 @@ def _split(request: ExoRequest, ring: tuple[str, ...]) -> tuple[int, ...]:
         if needed > free:
             text = (
                 f"Node {rank} ({node}) has insufficient memory: requires {needed / GIB:.2f} GB for {held} "
-                "layers, "
-                f"but only has {free / GIB:.2f} GB available"
+                f"layers, but only has {free / GIB:.2f} GB available"
             )
             raise ExoRefusal(
                 text,

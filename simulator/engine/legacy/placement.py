@@ -64,10 +64,8 @@ class LegacyPartition(Spec):
             small = ", ".join(self.too_small)
             raise PlacementError(
                 f"legacy EXO would hang: {small} would get less than one of {self.n_layers} layers, which "
-                "shifts later "
-                f"devices to wrong layers and leaves {', '.join(self.without_shard)} without a shard; take "
-                f"{small} out "
-                "of the ring or give it more memory"
+                f"shifts later devices to wrong layers and leaves {', '.join(self.without_shard)} without "
+                f"a shard; take {small} out of the ring or give it more memory"
             )
         counts = ((device, end - start) for device, (start, end) in zip(self.ring, self.shards, strict=False))
         return Placement.from_layers(counts, "exo-legacy", devices=self.ring).check(self.n_layers)

@@ -77,8 +77,7 @@ def _table(rows: Sequence[CloudRow], unit: str) -> list[str]:
     ]
     return head + [
         f"| {row.provider} | {row.model} | {row.per_million:.2f} | {row.as_of} | {row.label} | "
-        f"{_break_even(row)} | "
-        f"{row.share_of_worlds:.0%} |"
+        f"{_break_even(row)} | {row.share_of_worlds:.0%} |"
         for row in rows
     ]
 

@@ -54,9 +54,8 @@ def _slow(mix: Mix, limit: Bottleneck, parts: Parts) -> str:
             f"both would {_change(both)}"
         )
     text = (
-        f"{PARTS[part]} of {limit.device} ({kind}) is the limit: computing there takes {limit.share:.0%} of "
-        "a token's "
-        f"time, and twice that {PARTS[part]} would {_change(gains[part])}"
+        f"{PARTS[part]} of {limit.device} ({kind}) is the limit: computing there takes {limit.share:.0%} "
+        f"of a token's time, and twice that {PARTS[part]} would {_change(gains[part])}"
     )
     if both - gains[part] > NOTHING:
         text += f", as its {PARTS[other]} limits then; twice both {both:+.0%}"

@@ -170,8 +170,7 @@ def _meaning(base: Ground, objective: Objective) -> str:
             )
         return (
             f"sum of stages and hops of one batch: {base.engine.name} decodes all chats in step, so the "
-            "slowest "
-            "stage alone does not set the rate"
+            "slowest stage alone does not set the rate"
         )
     return {
         "chat": "sum of stages and hops: seconds per token of one chat",

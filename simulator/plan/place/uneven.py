@@ -33,8 +33,7 @@ def by_what_layers_weigh(
     if not found:
         raise PlacementError(
             "no ring of these devices holds the model: its layers differ in size, and no run of them fits "
-            "everywhere; "
-            "take a smaller quantisation or a shorter context, or add a device"
+            "everywhere; take a smaller quantisation or a shorter context, or add a device"
         )
     return found
 
