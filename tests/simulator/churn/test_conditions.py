@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from calibrate.apply import apply
 
+from calibrate.applied import apply
 from calibrate.calibration import load_calibration
 from simulator.churn.membership import Condition, altered
 from simulator.churn.study import Study
