@@ -6,7 +6,7 @@ A complete scenario runs again without the catalogue, so each results folder hol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from math import hypot
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,7 +31,9 @@ from simulator.scenario import (
 )
 from simulator.spec import Spec
 
-__all__ = ["complete"]
+__all__ = ["UNQUANTISED", "complete"]
+
+UNQUANTISED = "bf16"
 
 
 def complete(scenario: Scenario) -> Scenario:
@@ -42,12 +44,12 @@ def complete(scenario: Scenario) -> Scenario:
     """
     engine_spec = _complete_engine(scenario.engine)
     scenario = scenario.model_copy(update={"engine": engine_spec})
+    devices = {name: _complete_device(scenario, name, device) for name, device in scenario.devices.items()}
+    platforms = {device.platform or "unknown" for device in devices.values()}
     return scenario.model_copy(
         update={
-            "model": _complete_model(scenario.model, engine_spec.name),
-            "devices": {
-                name: _complete_device(scenario, name, device) for name, device in scenario.devices.items()
-            },
+            "model": _complete_model(scenario.model, engine_spec.name, platforms),
+            "devices": devices,
             "wires": tuple(_complete_wire(wire) for wire in scenario.wires),
         }
     )
@@ -67,7 +69,7 @@ def _complete_engine(spec: EngineSpec) -> EngineSpec:
     )
 
 
-def _complete_model(spec: ModelSpec, engine_name: str) -> ModelSpec:
+def _complete_model(spec: ModelSpec, engine_name: str, platforms: Set[str]) -> ModelSpec:
     """Sizes from the file that the scenario names, else from the catalogue."""
     if spec.layers is not None and spec.layer_bytes is not None:
         return _model_by_numbers(spec, engine_name)
@@ -77,9 +79,10 @@ def _complete_model(spec: ModelSpec, engine_name: str) -> ModelSpec:
     elif spec.hf_config is not None:
         facts = catalog.from_hf_config(Path(spec.hf_config), bits_per_weight=spec.bits_per_weight)
     else:
-        facts = catalog.model(
-            spec.name, spec.quantisation, None if spec.quantisation else engine_facts.default_format
+        quantisation = spec.quantisation or (
+            UNQUANTISED if engine_facts.is_unquantised_on(platforms) else None
         )
+        facts = catalog.model(spec.name, quantisation, None if quantisation else engine_facts.default_format)
     return _filled(
         spec,
         {

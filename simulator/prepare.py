@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 
 from simulator import catalog
 from simulator.cluster.cluster import AccessPoint, Cluster, Device, Link, PowerSave, Wire
-from simulator.complete import complete
+from simulator.complete import UNQUANTISED, complete
 from simulator.engine.base import Engine, engine, engines, rules
 from simulator.errors import PlacementError
 from simulator.laws.law import Constant
@@ -250,6 +250,15 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
     """What the reader should doubt."""
     warnings = []
     warnings += _misfits(flow, job)
+    bits = scenario.model.quantisation
+    if bits not in (None, UNQUANTISED) and flow.facts.is_unquantised_on(
+        device.platform for device in job.ring
+    ):
+        warnings.append(
+            f"{flow.name} ran {bits} models on Macs alone and 16-bit ones elsewhere, so nobody could run "
+            "this; leave "
+            "quantisation out to see what they ran"
+        )
     left_out = set(scenario.devices) - {device.name for device in job.ring}
     if left_out:
         warnings.append(

@@ -161,7 +161,6 @@ FACTS = EngineFacts(
     runs_on=("apple-metal", "x86-cpu"),
     note="it is a toy",
     default_format="GGUF",
-    default_quantisation="Q4_K_M",
     activation_bytes_per_value=2,
     placement="toy",
     step_overhead_s=1e-3,

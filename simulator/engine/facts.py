@@ -8,6 +8,7 @@ tokens, the prompt read again) nor the client's own choice.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +36,8 @@ class EngineFacts(Facts):
     """What to tell somebody on whose platform it does not run, with the way out."""
     needs: str = ""
     default_format: str
-    default_quantisation: str
+    unquantised_except: tuple[str, ...] | None = None
+    """Platforms on which it runs quantised models, where it runs 16 bits on all others; none: everywhere."""
     activation_bytes_per_value: int
     placement: str
     """The placement rule that the engine uses when nobody chooses."""
@@ -55,6 +57,12 @@ class EngineFacts(Facts):
     source: str
     confidence: str
     assumed_fields: tuple[str, ...] = ()
+
+    def is_unquantised_on(self, platforms: Iterable[str]) -> bool:
+        """Whether one of these platforms makes it run 16-bit weights."""
+        if self.unquantised_except is None:
+            return False
+        return not set(platforms) - {"unknown"} <= set(self.unquantised_except)
 
 
 # keys of the file that carry a unit: the field they fill, and the units it is read in
