@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 from simulator import catalog
+from simulator.client import with_client
 from simulator.cluster.cluster import AccessPoint, Cluster, Device, Link, PowerSave, Wire
 from simulator.complete import UNQUANTISED, complete
 from simulator.engine.base import Engine, engine, engines, rules
@@ -56,7 +57,16 @@ def prepare(scenario: Scenario) -> Prepared:
 
     Raises PlacementError where it does not fit, with both figures, and whatever `complete` raises.
     """
-    base = ground(scenario)
+    try:
+        return _prepared(ground(scenario, client_idles=True))
+    except PlacementError:
+        base = ground(scenario)
+        if base.scenario.placement == ground(scenario, client_idles=True).scenario.placement:
+            raise
+        return _prepared(base)  # the others cannot hold all layers, so the client takes its part
+
+
+def _prepared(base: Ground) -> Prepared:
     full, flow, cluster, model, request = base.scenario, base.engine, base.cluster, base.model, base.request
     rule = _rule(full, flow)
     placement = place(rule, request, rules())
@@ -78,10 +88,14 @@ def prepare(scenario: Scenario) -> Prepared:
     return Prepared(full, flow, job, memory, _warnings(full, flow, job, memory))
 
 
-def ground(scenario: Scenario) -> Ground:
-    """Complete a scenario and ask what a placement has to meet; raises what `complete` raises."""
+def ground(scenario: Scenario, *, client_idles: bool = False) -> Ground:
+    """Complete a scenario and ask what a placement has to meet; raises what `complete` raises.
+
+    With `client_idles` a slow client of a star gets no layers where nobody chose a placement.
+    """
     full = complete(scenario)
     flow = engine(full.engine.name)
+    full = full.model_copy(update={"placement": with_client(full, flow, idles=client_idles)})
     cluster, model = _cluster(full), _model(full.model)
     return Ground(full, flow, cluster, model, _request(full, flow, cluster, model))
 

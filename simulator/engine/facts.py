@@ -41,6 +41,8 @@ class EngineFacts(Facts):
     activation_bytes_per_value: int
     placement: str
     """The placement rule that the engine uses when nobody chooses."""
+    client_idles_on: tuple[str, ...] = ()
+    """Platforms on which the client of a star computes no layers unless told, where others can."""
     step_overhead_s: float
     hop_overhead_s: float
     overhead_log_sd: float
