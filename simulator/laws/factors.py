@@ -33,7 +33,7 @@ ENGINE = "engine"
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _FactorWords:
     """What a factor multiplies, in words; {} is whose it is."""
 
     words: str
@@ -41,17 +41,19 @@ class _Part:
 
 
 PARTS = {
-    "decode": _Part("decode time on {}", "run the model on it alone, or on two splits, and calibrate"),
-    "prefill": _Part("prompt time on {}", "time a long prompt on it"),
-    "load": _Part("other work on {}", "run the model on it alone, once with that work and once without"),
-    "delay": _Part("delay of {}", "probe that link"),
-    "rate": _Part("throughput of {}", "probe that link"),
-    "step": _Part("{}'s own work per token", "calibrate the engine on two splits"),
-    "hop": _Part("{}'s own work per message", "calibrate the engine on two splits"),
-    "context": _Part("cost of a context"),
-    "batch": _Part("cost of a batch"),
-    "contention": _Part("cost of sharing one machine"),
-    "session": _Part("luck of the session on {}"),
+    "decode": _FactorWords("decode time on {}", "run the model on it alone, or on two splits, and calibrate"),
+    "prefill": _FactorWords("prompt time on {}", "time a long prompt on it"),
+    "load": _FactorWords(
+        "other work on {}", "run the model on it alone, once with that work and once without"
+    ),
+    "delay": _FactorWords("delay of {}", "probe that link"),
+    "rate": _FactorWords("throughput of {}", "probe that link"),
+    "step": _FactorWords("{}'s own work per token", "calibrate the engine on two splits"),
+    "hop": _FactorWords("{}'s own work per message", "calibrate the engine on two splits"),
+    "context": _FactorWords("cost of a context"),
+    "batch": _FactorWords("cost of a batch"),
+    "contention": _FactorWords("cost of sharing one machine"),
+    "session": _FactorWords("luck of the session on {}"),
 }
 LINK_PARTS = ("delay", "rate")
 

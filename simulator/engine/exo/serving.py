@@ -32,7 +32,7 @@ __all__ = ["Serving", "serve"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class _NextStep:
     """What follows a notice: the prompts of `admitted`, or else a step of `batch` chats."""
 
     admitted: tuple[int, ...]
@@ -51,7 +51,7 @@ class Serving(RingProcesses):
         self.coming = deque(enumerate(arrivals_s))
         self.done: dict[int, int] = {}
         """Steps that each chat of the batch has behind it."""
-        self.plans: list[_Plan] = []
+        self.plans: list[_NextStep] = []
         # the ring lays out its draws by request, so it must know of all of them
         every = job.workload.model_copy(update={"concurrency": len(arrivals_s)})
         draws = Draws(replace(job, workload=every), draws.first, 1, draws.certain, draws.stretched)
@@ -119,7 +119,7 @@ class Serving(RingProcesses):
                 cause = yield from self.step(rank, k, plan, cause)
             k += 1
 
-    def step(self, rank: int, k: int, plan: _Plan, cause: int) -> Generator[simpy.Event, Any, int]:
+    def step(self, rank: int, k: int, plan: _NextStep, cause: int) -> Generator[simpy.Event, Any, int]:
         """Make one token for each chat of the batch."""
         size = plan.batch * self.ring.job.model.activation_bytes
         stages_s, head_s = self.base_s(rank, plan.batch)
@@ -144,7 +144,7 @@ class Serving(RingProcesses):
             cause = yield from self.stage(rank, self.prefill_s[chat][c], delay_s, size, -1, cause)
         return cause
 
-    def plan(self, k: int) -> _Plan:
+    def plan(self, k: int) -> _NextStep:
         """Let in who has come and fits; said by rank 0 as it enters the notice of step k."""
         admitted = []
         # rank 0 has waited for the first one, whom a rounding of the clock must not turn away
@@ -157,10 +157,10 @@ class Serving(RingProcesses):
             self.done[chat] = 0
             admitted.append(chat)
         if admitted:
-            return _Plan(tuple(admitted), 0, 0.0)
+            return _NextStep(tuple(admitted), 0, 0.0)
         batch, first = len(self.done), self.ring.job.workload.prompt_tokens - self.ring.prompt_steps
         self._load(k, batch)
-        return _Plan((), batch, first + sum(self.done.values()) / batch)
+        return _NextStep((), batch, first + sum(self.done.values()) / batch)
 
     def _load(self, k: int, batch: int) -> None:
         """The engine's own work for a message grows with the batch."""

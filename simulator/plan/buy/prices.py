@@ -41,7 +41,7 @@ class _Currency(_Sourced):
     region: str
 
 
-class _Part(_Sourced):
+class _Accessory(_Sourced):
     what: str
     price: Price
 
@@ -74,7 +74,7 @@ class PriceData(Spec):
     """The content of `data/prices.yaml`."""
 
     currencies: dict[str, _Currency]
-    accessories: dict[str, _Part]
+    accessories: dict[str, _Accessory]
     memory: tuple[_MemoryStep, ...]
     socketed: tuple[_Socketed, ...]
     thunderbolt: tuple[_Thunderbolt, ...]
