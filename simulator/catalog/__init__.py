@@ -6,8 +6,9 @@ Nothing here is measured by this project. Facts are read lazily from `data/` and
 raises CatalogError with the nearest known name.
 """
 
-from simulator.catalog.files import from_gguf, from_hf_config
+from simulator.catalog.files import from_gguf
 from simulator.catalog.hardware import DeviceFacts, Usable, device, devices
+from simulator.catalog.hf import from_hf_config
 from simulator.catalog.links import (
     NetworkFacts,
     PowerSaveFacts,

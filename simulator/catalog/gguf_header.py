@@ -17,6 +17,7 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
+from simulator.catalog.config_keys import MAX_LAYERS
 from simulator.catalog.tables import table
 from simulator.errors import CatalogError
 
@@ -25,7 +26,8 @@ __all__ = ["GgufHeader", "GgufPart", "read_header"]
 MAGIC, VERSIONS, ALIGNMENT = b"GGUF", (2, 3), 32
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-MAX_NAME, MAX_KEPT, MAX_DIMENSIONS, MAX_LAYERS, MAX_KEYS = 1024, 4096, 8, 10_000, 100_000
+MAX_NAME, MAX_KEPT, MAX_DIMENSIONS, MAX_KEYS = 1024, 4096, 8, 100_000
+MAX_TENSORS, MAX_STRINGS = 200_000, 2_000_000
 
 Value = str | float | int | bool | tuple[float, ...]
 
@@ -38,6 +40,10 @@ class GgufPart:
     values: int = 0
     expert_bytes: int = 0
     expert_values: int = 0
+    has_keys: bool = False
+    """Keys for attention of its own."""
+    has_state: bool = False
+    """A state space, a linear attention or a short convolution."""
 
 
 @dataclass
@@ -99,7 +105,7 @@ class _Reader:
             known = " or ".join(map(str, VERSIONS))
             raise self.fail(f"GGUF version {version} (little endian) is not {known}")
         tensors, keys = self.number("Q"), self.number("Q")
-        if keys > MAX_KEYS or keys * 12 > self.left or tensors * 24 > self.left:
+        if keys > MAX_KEYS or tensors > MAX_TENSORS or keys * 12 > self.left or tensors * 24 > self.left:
             raise self.fail(f"promises {keys} keys and {tensors} tensors in {self.size} bytes")
         for _ in range(keys):
             self.key()
@@ -155,7 +161,7 @@ class _Reader:
         """A list: numbers are kept when they are few (one per layer), a vocabulary is passed over."""
         kind, count = self.number("I"), self.number("Q")
         if kind == STRING:
-            if count * 8 > self.left:
+            if count > MAX_STRINGS or count * 8 > self.left:
                 raise self.fail(f"list {key[:60]!r} promises {count} strings in {self.left} bytes")
             for _ in range(count):
                 self.skip(self.number("Q"))
@@ -190,6 +196,8 @@ class _Reader:
         if "_exps" in name:
             part.expert_bytes += size
             part.expert_values += values
+        part.has_keys |= ".attn_k." in name or ".attn_kv" in name
+        part.has_state |= ".ssm_" in name or ".shortconv" in name
         self.header.bytes_by_type[type_name] += size
         if name == "token_embd.weight":
             self.header.embedding_rows = shape[-1]
