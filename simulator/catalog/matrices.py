@@ -21,6 +21,8 @@ class Matrix:
     is_expert: bool = False
     is_vector: bool = False
     """Norms, biases, short convolutions: no quantiser touches them."""
+    is_added: bool = False
+    """Biases and norms of heads: a flop or none per weight, not counted."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def params_of(block: Block) -> float:
 def params_active(block: Block) -> float:
     """The weights that one token multiplies: of E experts it takes k."""
     used = block.experts_per_token / block.experts if block.experts else 0.0
-    return sum(part.params * (used if part.is_expert else 1.0) for part in block.matrices)
+    multiplied = (part for part in block.matrices if not part.is_added)
+    return sum(part.params * (used if part.is_expert else 1.0) for part in multiplied)
 
 
 def layer_kind(block: Block, bits: Callable[[Matrix], float]) -> LayerKind:

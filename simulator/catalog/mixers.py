@@ -37,7 +37,7 @@ def _grouped_attention(config: Config, hidden: int, layer: int, window: int | No
         Matrix("k_proj", hidden * kv_heads * width * keeps_own),
         Matrix("v_proj", hidden * kv_heads * value * (keeps_own and not shares_values)),
         Matrix("o_proj", heads * value * hidden),
-        Matrix("norms", _small_vectors(config, hidden, heads, kv_heads, width), is_vector=True),
+        Matrix("norms", _small_vectors(config, hidden, heads, kv_heads, width), is_vector=True, is_added=True),
     ]
     return Block(
         tuple(part for part in parts if part.params),
@@ -111,8 +111,8 @@ def _sparse_index(config: Config, hidden: int, layer: int) -> Block:
 def _latent_attention(config: Config, hidden: int, layer: int) -> Block:
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): low-rank q, shared low-rank k and v.
 
-    The cache keeps latent + rope values; with the up-projections absorbed into q and o, as engines decode, a
-    cached token costs `2 heads (2 latent + rope)` flops.
+    The cache keeps latent + rope values. A token that is attended to costs `2 heads (nope + rope + value)` flops in
+    a prompt, where it counts; decoding with the up-projections absorbed takes more, but waits for memory.
     """
     heads, latent = config.whole(*HEADS), config.whole("kv_lora_rank")
     rope, nope = config.whole("qk_rope_head_dim", default=0), config.whole("qk_nope_head_dim", default=0)
@@ -133,7 +133,7 @@ def _latent_attention(config: Config, hidden: int, layer: int) -> Block:
     if config.flag("mla_use_output_gate"):
         parts.append(Matrix("g_proj", hidden * heads * value))
     block = Block(
-        tuple(parts), kv_values=latent + rope, attention_flops=2.0 * heads * (2 * latent + rope)
+        tuple(parts), kv_values=latent + rope, attention_flops=2.0 * heads * (nope + rope + value)
     ).inside("self_attn")
     return block + _latent_index(config, hidden, query, layer)
 

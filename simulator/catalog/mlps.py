@@ -91,7 +91,7 @@ def _mlp(config: Config, hidden: int, width: int) -> Block:
     names = GATED[3 - matrices_of_mlp(config) :]
     parts = [Matrix(name, hidden * width) for name in names]
     if config.trait("mlp_biases"):
-        parts.append(Matrix("biases", hidden + (len(names) - 1) * width, is_vector=True))
+        parts.append(Matrix("biases", hidden + (len(names) - 1) * width, is_vector=True, is_added=True))
     return Block(tuple(parts))
 
 
@@ -143,7 +143,7 @@ def mixture(config: Config, path: str = "mlp") -> Block:
     parts.append(Matrix("gate", hidden * experts))
     if config.trait("mlp_biases"):
         biases = experts * ((count - 1) * width + hidden)
-        parts.append(Matrix("experts.0.biases", biases, is_expert=True, is_vector=True))
+        parts.append(Matrix("experts.0.biases", biases, is_expert=True, is_vector=True, is_added=True))
     if latent:
         parts.append(Matrix("latent_proj", 2 * hidden * latent))
     parts += _shared(config, hidden, width, count)
