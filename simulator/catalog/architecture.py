@@ -226,27 +226,33 @@ def _others(config: Config, hidden: int, layers: int, blocks: list[Block]) -> li
         like = max(blocks[-4:], key=params_of)
         if config.trait("dense_prediction"):
             like = min(blocks, key=params_of)
-        size = heads * (params_of(like) + 2 * hidden * hidden)
+        tables = 2 * config.whole("vocab_size") * hidden if config.trait("prediction_tables") else 0
+        size = heads * (params_of(like) + 2 * hidden * hidden + tables)
         found.append(Other(f"{heads} multi-token prediction layer(s)", size, like=like, is_in_mlx=False))
     return found
 
 
 def _tower(config: Config, hidden: int, name: str) -> Other | None:
-    """A vision or audio tower by its own sizes: 4 width^2 for attention, two matrices (Gemma 4: three) for the MLP."""
+    """A vision or audio tower by its own sizes.
+
+    Of width w a vision layer has 4 w^2 for attention and two matrices (Gemma 4: three) for the MLP; an audio layer is a
+    conformer's: two MLPs of four widths, a convolution of 3 w^2, positions. A projector leads to the text model; with
+    `deepstack` one more for each layer that is tapped.
+    """
     tower = config.part(name)
     width = tower.whole("hidden_size", "vt_hidden_size", "embed_dim", "width", default=0)
     depth = tower.whole(
-        "depth", "num_hidden_layers", "vt_num_hidden_layers", "layers", "conf_num_hidden_layers", default=0
+        *LAYERS, "depth", "vt_num_hidden_layers", "layers", "conf_num_hidden_layers", default=0
     )
     if not width or not depth:
         return None
     inner = tower.whole("intermediate_size", "vt_intermediate_size", default=4 * width)
-    patch = tower.whole("patch_size", default=14)
+    matrices = 3 if "gemma4" in tower.model_type else 2
+    per_layer = 24 * width**2 if "audio" in name else 4 * width**2 + matrices * width * inner
     merged = tower.whole("spatial_merge_size", default=1) ** 2 * width
     out = tower.whole("out_hidden_size", default=hidden)
-    per_layer = 4 * width * width + (3 if "gemma4" in tower.model_type else 2) * width * inner
     projector = merged * (merged + out) if merged > width else width * out
-    return Other(
-        f"{name.removesuffix('_config')} tower (estimated from its sizes)",
-        depth * per_layer + 3 * patch**2 * width + projector,
-    )
+    projector *= 1 + len(tower.layers_of("deepstack_visual_indexes") or [])
+    patches = 3 * tower.whole("patch_size", default=14) ** 2 * width
+    what = f"{name.removesuffix('_config')} tower (estimated from its sizes)"
+    return Other(what, depth * per_layer + patches + projector)

@@ -13,7 +13,7 @@ from simulator.errors import CatalogError
 __all__ = ["MAX_LAYERS", "Config", "whole_number"]
 
 MAX_CONFIG_BYTES = 10_000_000  # the longest real config.json has some hundred kB
-MAX_LAYERS = 10_000
+MAX_LAYERS = 1_000  # as many as a scenario may have; the deepest model known has 126
 MAX_SIZE = 100_000_000  # no width, vocabulary or number of experts comes near
 TEXT_PARTS = ("text_config", "language_config", "llm_config")
 

@@ -87,7 +87,7 @@ def _facts(path: Path, header: GgufHeader) -> ModelFacts:
     tied = "output" not in header.parts
     head = table if tied else header.parts["output"]
     embedding = 0.0 if tied else float(table.tensor_bytes)
-    unread = parts[layers:] + [header.parts["rest"]]
+    unread = [*parts[layers:], header.parts["rest"]]
     other = float(sum(part.tensor_bytes for part in unread))
     mean = averages(kinds, pattern)
     active = sum(kinds[kind].flops for kind in pattern) / 2

@@ -28,7 +28,6 @@ class Shape(Facts):
     name: str
     aliases: tuple[str, ...] = ()
     family: str = ""
-    params_published: float | None = None
     config: dict[str, Any]
     source: str
     confidence: str

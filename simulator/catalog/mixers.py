@@ -37,7 +37,9 @@ def _grouped_attention(config: Config, hidden: int, layer: int, window: int | No
         Matrix("k_proj", hidden * kv_heads * width * keeps_own),
         Matrix("v_proj", hidden * kv_heads * value * (keeps_own and not shares_values)),
         Matrix("o_proj", heads * value * hidden),
-        Matrix("norms", _small_vectors(config, hidden, heads, kv_heads, width), is_vector=True, is_added=True),
+        Matrix(
+            "norms", _small_vectors(config, hidden, heads, kv_heads, width), is_vector=True, is_added=True
+        ),
     ]
     return Block(
         tuple(part for part in parts if part.params),

@@ -107,8 +107,8 @@ def _is_pattern(key: str) -> bool:
 
 def _plain_name(key: str) -> str:
     """A name of the file as `layers.3.mlp.gate`: without what stands before, in this project's words."""
-    at = key.find("layers.")
-    key = f".{key[at:] if at > 0 else key}."
+    key = re.sub(r"^.*?(?=layers\.|embed_tokens|lm_head|wte|word_embeddings)", "", key)
+    key = f".{key}."
     for one, other in SAME:
         key = key.replace(one, other)
     return key.strip(".").removesuffix(".weight")
@@ -318,7 +318,7 @@ def _weights(config: Config, weights: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def _by_layer(config: Config, stated: Mapping[str, Any], plain: float, kept: dict[str, float]) -> Precision:
-    """modelopt's mixed precision: each quantised module by name, everything else as it is."""
+    """Modelopt's mixed precision: each quantised module by name, everything else as it is."""
     listed, method = stated.get("quantized_layers"), str(stated.get("quant_method") or "").lower()
     if "fp8" in method:
         # what the second quantiser left alone is what the first one made of it

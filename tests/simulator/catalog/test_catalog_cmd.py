@@ -14,7 +14,7 @@ from simulator.errors import CatalogError
 from simulator.prepare import prepare
 from simulator.scenario import Scenario
 
-COMMANDS = {"devices": 88, "platforms": 13, "models": 35, "networks": 15, "engines": 3, "quantisations": 34}
+COMMANDS = {"devices": 88, "platforms": 13, "models": 133, "networks": 15, "engines": 3, "quantisations": 40}
 
 
 @pytest.mark.parametrize(("command", "entries"), COMMANDS.items())

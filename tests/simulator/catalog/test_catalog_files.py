@@ -88,6 +88,60 @@ def test_gguf_experts_are_told_apart(tmp_path):
     assert facts.active_layer_bytes == HIDDEN * HIDDEN * F16 + expert * 2 / 8
 
 
+def hybrid_gguf(path, architecture="gemma3", layers=12, **more):
+    """Headers of twelve layers, each third of which has a state and no cache where `kv_heads` says 0."""
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_block_count(layers)
+    writer.add_embedding_length(HIDDEN)
+    writer.add_head_count(4)
+    writer.add_sliding_window(128)
+    for name, value in more.items():
+        key = f"{architecture}.{name.replace('__', '.')}"
+        writer.add_array(key, value) if isinstance(value, list) else writer.add_uint32(key, value)
+    writer.add_tensor("token_embd.weight", np.zeros((VOCAB, HIDDEN), dtype=np.float16))
+    for layer in range(layers):
+        writer.add_tensor(f"blk.{layer}.attn_q.weight", np.zeros((HIDDEN, HIDDEN), dtype=np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_gguf_windows_and_heads_per_layer(tmp_path):
+    kv_heads = [2, 2, 0] * 4
+    facts = from_gguf(hybrid_gguf(tmp_path / "a.gguf", attention__head_count_kv=kv_heads))
+    kept = [facts.layer_kinds[kind].kv_bytes_per_token for kind in facts.layer_pattern]
+    assert kept == [2 * heads * (HIDDEN // 4) * 2 for heads in kv_heads]
+    windows = [facts.layer_kinds[kind].kv_window_tokens for kind in facts.layer_pattern]
+    assert windows[:5] == [128, 128, None, 128, 128]
+    assert windows[5] is None  # each sixth layer of Gemma 3 sees all, and this one keeps nothing
+    assert facts.kv_bytes_per_token_per_layer == pytest.approx(sum(kept) / 12)
+
+
+def test_gguf_prediction_heads_are_no_layers(tmp_path):
+    facts = from_gguf(hybrid_gguf(tmp_path / "a.gguf", "glm4moe", nextn_predict_layers=1))
+    assert facts.layers == 11
+    assert facts.other_bytes == HIDDEN * HIDDEN * F16
+    assert any("not read for each token" in doubt for doubt in facts.doubts)
+    assert any("all layers are taken for local" in doubt for doubt in facts.doubts)
+
+
+@pytest.mark.parametrize("blocks", [10**9, 2**32 - 1, 1001])
+def test_more_layers_than_any_model_has_are_refused_at_once(tmp_path, blocks):
+    """450 bytes took all memory there was."""
+    path = write_gguf(tmp_path / "deep.gguf", vocabulary=20)
+    content, name = path.read_bytes(), b"llama.block_count"
+    at = content.index(name) + len(name) + 4
+    path.write_bytes(content[:at] + struct.pack("<I", blocks) + content[at + 4 :])
+    tracemalloc.start()
+    with pytest.raises(CatalogError, match=r"block_count is .* at most 1,000"):
+        from_gguf(path)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2_000_000
+
+
 def test_only_the_header_is_needed(tmp_path):
     whole = write_gguf(tmp_path / "tiny.gguf")
     cut = tmp_path / "cut.gguf"

@@ -8,19 +8,6 @@ from simulator.catalog import model, models, quantisations
 from simulator.catalog.llm import build
 from simulator.errors import CatalogError
 
-ROUNDED = ("GLM-4.7-Flash",)
-
-
-def test_parameters_computed_from_the_shape_match_the_published_count():
-    """The count is theory: it uses nothing but the shape. 30 B of the GLM is rounded, hence the wider bound there."""
-    counted = 0
-    for shape in models():
-        if shape.params_published:
-            bound = 0.02 if shape.name in ROUNDED else 0.006
-            assert shape.params_total == pytest.approx(shape.params_published, rel=bound), shape.name
-            counted += 1
-    assert counted >= 25
-
 
 @pytest.mark.parametrize(
     ("name", "kv_bytes_per_token"),
