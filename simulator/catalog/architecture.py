@@ -14,6 +14,7 @@ __all__ = ["Architecture", "Other", "architecture"]
 
 HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+TOWER_LAYERS = ("depth", "vt_num_hidden_layers", "layers", "conf_num_hidden_layers")
 MAX_PARAMS = 1e14  # fifty times the largest model known
 
 
@@ -235,9 +236,9 @@ def _others(config: Config, hidden: int, layers: int, blocks: list[Block]) -> li
 def _tower(config: Config, hidden: int, name: str) -> Other | None:
     """A vision or audio tower by its own sizes.
 
-    Of width w a vision layer has 4 w^2 for attention and two matrices (Gemma 4: three) for the MLP; an audio layer is a
-    conformer's: two MLPs of four widths, a convolution of 3 w^2, positions. A projector leads to the text model; with
-    `deepstack` one more for each layer that is tapped.
+    Of width w a vision layer has 4 w^2 for attention and two matrices (Gemma 4: three) for the MLP; an
+    audio layer is a conformer's: two MLPs of four widths, a convolution of 3 w^2, positions. A projector
+    leads to the text model; with `deepstack` one more for each layer that is tapped.
     """
     tower = config.part(name)
     width = tower.whole("hidden_size", "vt_hidden_size", "embed_dim", "width", default=0)

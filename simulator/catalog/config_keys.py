@@ -1,4 +1,4 @@
-"""Reads the keys of a config.json as sizes: checked, bounded, under any of the names that model families use."""
+"""Reads the keys of a config.json as sizes: checked, bounded, under any of the names that families use."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Config:
         return whole_number(self.where, key, value, least=1 if default is None else 0)
 
     def layers_of(self, key: str) -> list[Any] | None:
-        """A list with one entry per layer, None where the config has no such list; longer ones are bounded."""
+        """A list with one entry per layer, or None. Raises CatalogError for an endless one."""
         value = self.values.get(key)
         if not isinstance(value, list):
             return None

@@ -21,7 +21,7 @@ from simulator.catalog.config_keys import MAX_LAYERS
 from simulator.catalog.tables import table
 from simulator.errors import CatalogError
 
-__all__ = ["GgufHeader", "GgufPart", "read_header"]
+__all__ = ["MAX_LAYERS", "GgufHeader", "GgufPart", "read_header"]
 
 MAGIC, VERSIONS, ALIGNMENT = b"GGUF", (2, 3), 32
 STRING, ARRAY = 8, 9

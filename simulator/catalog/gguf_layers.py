@@ -28,7 +28,10 @@ class GgufKeys:
     def whole(
         self, key: str, default: int | None = None, most: int = MAX_SIZE, layer: int | None = None
     ) -> int:
-        """A whole number; of a list (one per layer) the entry of `layer`, else the largest. Raises CatalogError."""
+        """A whole number; of a list (one per layer) that of `layer`, else the largest.
+
+        Raises CatalogError.
+        """
         value = self.value(key)
         if isinstance(value, tuple) and layer is not None:
             value = value[layer] if layer < len(value) else None
@@ -125,7 +128,7 @@ class LayerReader:
         return None if every and (number + 1) % every == 0 else self.window
 
     def _state(self) -> float:
-        """Of a state space or a linear attention: inner width times state, and the convolution's last tokens."""
+        """Of a state space or a linear attention: inner width times state, and a convolution's tokens."""
         inner, state = self.keys.whole("ssm.inner_size", 0), self.keys.whole("ssm.state_size", 0)
         kernel = self.keys.whole("ssm.conv_kernel", 1)
         mixed = inner + 2 * self.keys.whole("ssm.group_count", 0) * state

@@ -24,9 +24,9 @@ def from_hf_config(
 ) -> ModelFacts:
     """The model in a config.json, with sizes computed from its quantisation.
 
-    `quantisation` (a name of the catalogue: '4bit', 'Q4_K_M', 'bf16') or `bits_per_weight` decide where given, else
-    what the file says of its own weights. Raises CatalogError for a file that is no config of a transformer, an
-    unknown quantisation, bits outside (0.5, 64], or both at once.
+    `quantisation` (a name of the catalogue: '4bit', 'Q4_K_M', 'bf16') or `bits_per_weight` decide where
+    given, else what the file says of its own weights. Raises CatalogError for a file that is no config of a
+    transformer, an unknown quantisation, bits outside (0.5, 64], or both at once.
     """
     path = Path(path)
     config = Config.read(path)
@@ -46,7 +46,8 @@ def from_config(
     """The same from a config that is read already."""
     if quantisation is not None and bits_per_weight is not None:
         raise CatalogError(
-            f"{config.where}: quantisation {quantisation!r:.40} and bits_per_weight {bits_per_weight:g} at once; give one"
+            f"{config.where}: quantisation {quantisation!r:.40} and bits_per_weight {bits_per_weight:g} "
+            "at once; give one"
         )
     made = architecture(config)
     is_original = False

@@ -1,7 +1,7 @@
 """Language models of the catalogue by name: their configs, exact file sizes, bits of quantisations.
 
-`model` answers from the catalogue, `simulator.catalog.files` from a GGUF header, `simulator.catalog.hf` from a
-config.json. A config and the catalogue's entry of the same model go one way (`architecture`, then
+`model` answers from the catalogue, `simulator.catalog.files` from a GGUF header, `simulator.catalog.hf` from
+a config.json. A config and the catalogue's entry of the same model go one way (`architecture`, then
 `model_facts.facts_of`), so that they agree.
 """
 
@@ -79,7 +79,7 @@ class Bits(Facts):
     attention: float
 
     def precision(self, made: Architecture) -> Precision:
-        """The bits of each part of a model: in a mixture `attention` is what is no expert and no dense MLP."""
+        """The bits of each part: in a mixture `attention` is what is no expert and no dense MLP."""
         head = self.tied if made.tied else self.head
         plain = self.attention if made.experts else self.body
         # averages over files hold for what the quantiser leaves alone as well
@@ -109,7 +109,7 @@ def _architecture(name: str) -> Architecture:
 
 
 def build(shape: Shape, bits: Bits, published: Row | None = None) -> ModelFacts:
-    """A model of the catalogue in a quantisation; with a published file size the layers take what is left of it."""
+    """A model in a quantisation; with a published file size the layers take what is left of it."""
     made = shape.architecture
     known = shape.model_dump(include={"name", "aliases", "family", "source", "confidence", "note"})
     return facts_of(made, bits.precision(made), known, published)

@@ -113,8 +113,9 @@ def _sparse_index(config: Config, hidden: int, layer: int) -> Block:
 def _latent_attention(config: Config, hidden: int, layer: int) -> Block:
     """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434): low-rank q, shared low-rank k and v.
 
-    The cache keeps latent + rope values. A token that is attended to costs `2 heads (nope + rope + value)` flops in
-    a prompt, where it counts; decoding with the up-projections absorbed takes more, but waits for memory.
+    The cache keeps latent + rope values. A token that is attended to costs `2 heads (nope + rope + value)`
+    flops in a prompt, where it counts; decoding with the up-projections absorbed takes more, but waits for
+    memory.
     """
     heads, latent = config.whole(*HEADS), config.whole("kv_lora_rank")
     rope, nope = config.whole("qk_rope_head_dim", default=0), config.whole("qk_nope_head_dim", default=0)
@@ -147,8 +148,8 @@ def _latent_index(config: Config, hidden: int, query: int, layer: int) -> Block:
     if not width or (kinds and layer < len(kinds) and kinds[layer] == "shared"):
         return Block()
     config.doubt(
-        f"sparse attention: the whole cache is counted as read, the indexer picks {config.whole('index_topk', default=0)}"
-        " tokens of it"
+        "sparse attention: the whole cache is counted as read, the indexer picks "
+        f"{config.whole('index_topk', default=0)} tokens of it"
     )
     parts = (
         Matrix("wq_b", (query or hidden) * heads * width),
@@ -255,24 +256,28 @@ def _stateful(parts: tuple[Matrix, ...], state: int, convolution: int) -> Block:
 
 def mamba(config: Config) -> Block:
     """A state space layer: the second generation where it has heads, else the first."""
-    hidden = config.whole("hidden_size", "d_model")
-    expand = config.whole("mamba_expand", "expand", default=2)
-    state = config.whole("ssm_state_size", "mamba_d_state", "state_size", default=16)
-    kernel = config.whole("conv_kernel", "mamba_d_conv", "d_conv", default=4)
     heads = config.whole("mamba_num_heads", "mamba_n_heads", default=0)
     if not heads and config.model_type == "mamba2":
         heads = config.whole("num_heads")
-    if heads:
-        width = config.whole("mamba_head_dim", "mamba_d_head", "head_dim", default=0)
-        inner = config.whole("mamba_d_ssm", default=heads * width or expand * hidden)
-        mixed = inner + 2 * config.whole("n_groups", "mamba_n_groups", default=1) * state
-        parts = (
-            Matrix("in_proj", hidden * (inner + mixed + heads)),
-            Matrix("conv1d", mixed * (kernel + 1) + 3 * heads + inner, is_vector=True),
-            Matrix("out_proj", inner * hidden),
-        )
-        return _stateful(parts, inner * state, mixed * (kernel - 1)).inside("mixer")
-    inner = expand * hidden
+    hidden = config.whole("hidden_size", "d_model")
+    state = config.whole("ssm_state_size", "mamba_d_state", "state_size", default=16)
+    kernel = config.whole("conv_kernel", "mamba_d_conv", "d_conv", default=4)
+    inner = config.whole("mamba_expand", "expand", default=2) * hidden
+    if not heads:
+        return _selective(config, hidden, inner, state, kernel)
+    width = config.whole("mamba_head_dim", "mamba_d_head", "head_dim", default=0)
+    inner = config.whole("mamba_d_ssm", default=heads * width or inner)
+    mixed = inner + 2 * config.whole("n_groups", "mamba_n_groups", default=1) * state
+    parts = (
+        Matrix("in_proj", hidden * (inner + mixed + heads)),
+        Matrix("conv1d", mixed * (kernel + 1) + 3 * heads + inner, is_vector=True),
+        Matrix("out_proj", inner * hidden),
+    )
+    return _stateful(parts, inner * state, mixed * (kernel - 1)).inside("mixer")
+
+
+def _selective(config: Config, hidden: int, inner: int, state: int, kernel: int) -> Block:
+    """The first Mamba (arXiv:2312.00752): its step comes through a low rank."""
     given = config.values.get("mamba_dt_rank", config.values.get("time_step_rank"))
     rank = given if isinstance(given, int) and 0 < given <= hidden else ceil(hidden / 16)
     parts = (

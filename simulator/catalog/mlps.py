@@ -131,7 +131,8 @@ def mixture(config: Config, path: str = "mlp") -> Block:
     chosen = config.whole(*CHOSEN, default=0)
     if not 0 < chosen <= experts:
         raise config.fail(
-            f"has {experts} experts but {chosen} of them per token ({' or '.join(CHOSEN[:3])}), must be 1 to {experts}"
+            f"has {experts} experts but {chosen} of them per token ({' or '.join(CHOSEN[:3])}), must be 1 to "
+            f"{experts}"
         )
     width = config.whole(*EXPERT_WIDTH, default=0) or config.whole(*WIDTH)
     # some project to a narrower space for the routed experts alone (Nemotron 3 Super, Kimi K3)

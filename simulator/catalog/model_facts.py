@@ -115,9 +115,9 @@ def facts_of(
 ) -> ModelFacts:
     """An architecture in a precision; `known` holds name, aliases, family, source, confidence and note.
 
-    Each part has its weights times its bits per weight / 8, flagged 'computed'. With a published file size the layers
-    take what tables and the rest leave of it, all by one factor. `is_original`: the files of the config
-    itself, with the prediction heads that converters leave out.
+    Each part has its weights times its bits per weight / 8, flagged 'computed'. With a published file size
+    the layers take what tables and the rest leave of it, all by one factor. `is_original`: the files of the
+    config itself, with the prediction heads that converters leave out.
     """
     table = made.table_params / 8
     head = table * precision.table_bits(HEAD)
@@ -171,7 +171,7 @@ def _other_bytes(other: Other, precision: Precision) -> float:
     if other.like is not None:
         layer = layer_kind(other.like, lambda matrix: precision.bits(matrix, -1)).weight_bytes
         return other.params * layer / params_of(other.like)
-    bits = precision.linear if other.is_quantised else max(precision.plain, 16.0)
+    bits: float = precision.linear if other.is_quantised else max(precision.plain, 16.0)
     return other.params * bits / 8
 
 

@@ -1,7 +1,7 @@
-"""Bits per weight of each matrix: what a config's `quantization` says, what was asked for, what stays as it is.
+"""Bits per weight of each matrix: what a config's `quantization` says, and what stays as it is.
 
-Every scheme stores scales beside its integers: 16 bits (and 16 for a bias or zero) per group, 8 bits per block of
-a micro-scaled float. Norms, biases and short convolutions are never quantised.
+Every scheme stores scales beside its integers: 16 bits (and 16 for a bias or zero) per group, 8 bits per
+block of a micro-scaled float. Norms, biases and short convolutions are never quantised.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Precision:
         return not self.exceptions
 
     def _told(self, name: str) -> float | None:
-        """The exception for a name: the longest piece of it that is listed, else the first pattern that fits."""
+        """The exception for a name: its longest piece that is listed, else the first pattern that fits."""
         pieces = name.split(".")
         for length in range(len(pieces), 0, -1):
             for start in range(len(pieces) - length + 1):
@@ -115,7 +115,7 @@ def _plain_name(key: str) -> str:
 
 
 def _pattern(key: str) -> re.Pattern[str] | None:
-    """A pattern to search for; None for a plain name, and for one that could take for ever on a hostile file."""
+    """A pattern to search for; None for a plain name, and for one that could take for ever."""
     if not _is_pattern(key):
         return None
     if key.startswith("re:"):
@@ -210,7 +210,7 @@ def _kept(stated: Mapping[str, Any], bits: float) -> dict[str, float]:
 
 
 def _of_transformers(config: Config, stated: Mapping[str, Any], plain: float) -> Precision:
-    """`quantization_config` as transformers writes it; the tables stay as they are unless a target names them."""
+    """`quantization_config` of transformers; the tables stay as they are unless a target names them."""
     method = str(stated.get("quant_method") or stated.get("quant_algo") or "").lower()
     algorithm = str(stated.get("quant_algo") or "").upper()
     exceptions = _kept(stated, plain)
@@ -258,7 +258,8 @@ def _method(config: Config, method: str, algorithm: str, stated: Mapping[str, An
     )
     if told is None:
         raise config.fail(
-            f"quantisation method {method[:40]!r} does not say its bits; give `quantisation` or `bits_per_weight`"
+            f"quantisation method {method[:40]!r} does not say its bits; give `quantisation` or "
+            "`bits_per_weight`"
         )
     bits = _bits(config, told)
     if method in ("gptq", "awq", "gptqmodel", "auto-round", "autoround"):
