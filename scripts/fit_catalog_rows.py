@@ -189,7 +189,8 @@ def _chip(row: Row) -> Row | None:
 
 
 QUANTISATION = {"int4": "4bit", "int8": "8bit", "q4": "4bit"}
-# the catalogue has learnt these since the fit; to take their five rows in moves every prediction, so that is a refit
+# the catalogue has learnt these since the fit; to take their
+# five rows in moves every prediction, so that is a refit
 LATER = ("LFM2-350M", "Phi-4-mini", "Gemma-3n-E2B")
 
 

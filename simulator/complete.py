@@ -77,14 +77,14 @@ def _complete_model(spec: ModelSpec, engine_name: str, platforms: Set[str]) -> M
     if spec.gguf is not None:
         facts = catalog.from_gguf(Path(spec.gguf))
     elif spec.hf_config is not None:
-        facts = catalog.from_hf_config(Path(spec.hf_config), bits_per_weight=spec.bits_per_weight)
+        facts = catalog.from_hf_config(Path(spec.hf_config), spec.quantisation, spec.bits_per_weight)
     else:
         quantisation = spec.quantisation or (
             UNQUANTISED if engine_facts.is_unquantised_on(platforms) else None
         )
         facts = catalog.model(spec.name, quantisation, None if quantisation else engine_facts.default_format)
     return _filled(
-        spec,
+        spec.model_copy(update={"doubts": (*spec.doubts, *facts.doubts)}),
         {
             "quantisation": facts.quantisation,
             "layers": facts.layers,
@@ -100,8 +100,23 @@ def _complete_model(spec: ModelSpec, engine_name: str, platforms: Set[str]) -> M
             "layer_flops": facts.layer_flops_per_token,
             "head_flops": facts.head_flops,
             "activation_bytes": facts.hidden * engine_facts.activation_bytes_per_value,
+            "other_bytes": facts.other_bytes,
+            **_layers(facts),
         },
     )
+
+
+def _layers(facts: catalog.ModelFacts) -> dict[str, Any]:
+    """What is written of single layers: nothing where an average one says it all."""
+    plain = [
+        kind.kv_window_tokens is None
+        and not kind.state_bytes
+        and kind.attention_flops_per_token == 4 * facts.hidden
+        for kind in facts.layer_kinds
+    ]
+    if len(plain) <= 1 and all(plain):
+        return {}
+    return {"layer_kinds": facts.layer_kinds, "layer_pattern": facts.layer_pattern}
 
 
 def _model_by_numbers(spec: ModelSpec, engine_name: str) -> ModelSpec:

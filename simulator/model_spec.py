@@ -48,6 +48,9 @@ class ModelSpec(Spec):
     layer_pattern: tuple[int, ...] | None = Field(
         default=None, max_length=10_000, description="the kind of each layer in order, counted from 0"
     )
+    doubts: tuple[str, ...] = Field(
+        default=(), max_length=100, description="what had to be guessed about it, in words"
+    )
     other_bytes: Annotated[Bytes, Field(ge=0)] | None = Field(
         default=None, description="held with the embedding and never read for text: a vision tower"
     )

@@ -107,6 +107,7 @@ def _rule(scenario: Scenario, flow: Engine) -> str:
 
 def _model(spec: ModelSpec) -> Model:
     told = {
+        "doubts",
         "quantisation",
         "gguf",
         "hf_config",
@@ -264,6 +265,7 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
     """What the reader should doubt."""
     warnings = []
     warnings += _misfits(flow, job)
+    warnings += [f"{scenario.model.name}: {doubt}" for doubt in scenario.model.doubts]
     bits = scenario.model.quantisation
     if bits not in (None, UNQUANTISED) and flow.facts.is_unquantised_on(
         device.platform for device in job.ring

@@ -9,7 +9,7 @@ from simulator.catalog.gguf_header import MAX_LAYERS, GgufHeader, GgufPart, read
 from simulator.catalog.gguf_layers import GgufKeys, LayerReader
 from simulator.catalog.model_facts import ModelFacts, averages
 from simulator.errors import CatalogError
-from simulator.model.layer import LayerKind
+from simulator.layer import LayerKind
 
 __all__ = ["from_gguf"]
 

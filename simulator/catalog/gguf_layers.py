@@ -9,7 +9,7 @@ from simulator.catalog.gguf_header import GgufHeader, GgufPart, Value
 from simulator.catalog.matrices import FP16_BYTES, FP32_BYTES
 from simulator.catalog.tables import tree
 from simulator.errors import CatalogError
-from simulator.model.layer import LayerKind
+from simulator.layer import LayerKind
 
 __all__ = ["GgufKeys", "LayerReader"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from simulator.model.layer import LayerKind
+from simulator.layer import LayerKind
 
 __all__ = ["Block", "Matrix", "layer_kind", "params_active", "params_of"]
 

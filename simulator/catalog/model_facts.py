@@ -9,7 +9,7 @@ from simulator.catalog.architecture import Architecture, Other
 from simulator.catalog.matrices import layer_kind, params_of
 from simulator.catalog.precision import EMBEDDING, HEAD, Precision
 from simulator.catalog.tables import Facts, Row
-from simulator.model.layer import LayerKind
+from simulator.layer import LayerKind
 
 __all__ = ["ModelFacts", "averages", "facts_of"]
 
@@ -96,7 +96,8 @@ def averages(kinds: tuple[LayerKind, ...], pattern: tuple[int, ...]) -> dict[str
     count = Counter(pattern)
 
     def mean(field: str) -> float:
-        return sum(getattr(kind, field) * count[index] for index, kind in enumerate(kinds)) / len(pattern)
+        total: float = sum(getattr(kind, field) * count[index] for index, kind in enumerate(kinds))
+        return total / len(pattern)
 
     return {
         "layer_bytes": mean("weight_bytes"),
