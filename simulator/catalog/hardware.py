@@ -200,9 +200,32 @@ def device(name: str, memory_bytes: float | None = None) -> DeviceFacts:
     with that much memory is meant, else the smallest. Without `memory_bytes` it
     gets its smallest option. Raises CatalogError for an unknown name.
     """
-    found = pick("device", name, devices(), lambda facts: (facts.name, *facts.aliases))
+    found = _of_maker(name) or pick("device", name, devices(), lambda facts: (facts.name, *facts.aliases))
     if memory_bytes is None:
         return found[0]
     fits = [facts for facts in found if facts.sold_with(memory_bytes)]
     chosen = (fits or found)[0]
     return chosen.model_copy(update={"memory_bytes": chosen.snap(memory_bytes)})
+
+
+# what devices run on whose maker's name people put before theirs: an 'Apple A10' is no NVIDIA A10
+MAKERS = {
+    "nvidia": ("nvidia-cuda", "jetson"),
+    "geforce": ("nvidia-cuda",),
+    "amd": ("amd-gpu", "x86"),
+    "radeon": ("amd-gpu", "x86-igpu"),
+    "intel": ("intel-gpu", "x86"),
+    "samsung": ("android",),
+    "google": ("android",),
+}
+
+
+def _of_maker(name: str) -> list[DeviceFacts]:
+    """Devices that are called `name` but for the maker's names before it ('NVIDIA GeForce RTX 3070')."""
+    first, _, rest = name.strip().partition(" ")
+    runs_on = MAKERS.get(first.lower())
+    if runs_on is None or not rest:
+        return []
+    plain = normalise(rest)
+    called = [facts for facts in devices() if plain in map(normalise, (facts.name, *facts.aliases))]
+    return [facts for facts in called or _of_maker(rest) if facts.platform.startswith(runs_on)]

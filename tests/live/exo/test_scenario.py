@@ -86,7 +86,7 @@ def test_linux_nodes_get_a_stand_in_and_a_note() -> None:
     [
         ("Mac Studio", "Apple M3 Ultra", 256, "Mac Studio M3 Ultra"),
         ("Mac mini", "Apple M4", 16, "Mac mini M4"),
-        ("iMac", "Apple M1", 16, "MacBook Air M1"),
+        ("iMac", "Apple M1", 16, "iMac M1"),
         ("MacBook Pro", "Apple M3 Max", 64, "MacBook Pro M3 Max 40c"),
         ("Unknown Model", "Unknown Chip", 16, None),
     ],

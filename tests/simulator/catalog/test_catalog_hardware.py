@@ -1,5 +1,6 @@
 """Devices and platforms: names as people type them, usable memory with its source, fitted efficiencies."""
 
+import re
 from math import exp, log
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.catalog import decode_speed, device, devices, platform, platforms
+from simulator.catalog.tables import normalise
 from simulator.errors import CatalogError
 from simulator.units import GB, GIB
 
@@ -30,10 +32,101 @@ def test_finds_what_a_person_would_type(typed, name):
 
 
 def test_every_device_is_found_by_each_of_its_names():
-    assert len(devices()) == 88
+    assert len(devices()) >= 150
     for facts in devices():
         for name in (facts.name, *facts.aliases):
             assert name in (device(name).name, *device(name).aliases)
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("NVIDIA GeForce RTX 3070", "RTX 3070 desktop"),
+        ("AMD Radeon RX 6700 XT", "RX 6700 XT desktop"),
+        ("Intel N100", "Intel N100 mini PC"),
+        ("Tesla T4", "Tesla T4 desktop"),
+        ("MI50", "Instinct MI50 16GB desktop"),
+        ("GX10", "NVIDIA DGX Spark / GB10"),
+        ("Mac mini M1", "Mac mini M1"),
+        ("Galaxy S24", "Galaxy S24"),
+        ("Galaxy S24+", "Galaxy S24+"),
+        ("Raspberry Pi 400", "Raspberry Pi 400"),
+        ("Quadro T1200", "Quadro T1200 Laptop"),
+    ],
+)
+def test_devices_of_threads_are_known_by_the_names_used_there(typed, name):
+    assert device(typed).name == name
+
+
+@pytest.mark.parametrize("typed", ["Intel Core i9", "Apple A10", "RTX 4000", "RTX 306", "M4 Ultra", "Pi 40"])
+def test_a_name_that_nothing_bears_is_taken_for_nothing_near_it(typed):
+    with pytest.raises(CatalogError, match="no known device, (did you mean|no name comes near)"):
+        device(typed)
+
+
+WORDS = ["Ti", "SUPER", "XT", "Pro", "Max", "Ultra", "Laptop", "Plus", "+", "SE", "0", "1", ".5", "a"]
+
+
+@given(st.sampled_from(devices()), st.data())
+def test_a_changed_name_is_never_taken_for_the_device(facts, data):
+    """Whatever a word or digit more, or a character less, leads to bears exactly that name itself."""
+    name = data.draw(st.sampled_from((facts.name, *facts.aliases)))
+    at = data.draw(st.integers(0, len(name) - 1))
+    cut = name[:at] + name[at + 1 :]
+    changed = data.draw(st.sampled_from([cut, *(f"{name} {word}" for word in WORDS), f"{name}0"]))
+    try:
+        found = device(changed)
+    except CatalogError:
+        return
+    plain = normalise(changed)
+    assert any(plain.endswith(normalise(known)) for known in (found.name, *found.aliases))
+
+
+@given(st.text(), st.text())
+def test_names_with_other_numbers_or_letters_stay_apart(one, other):
+    for text in (one, other):
+        assert re.findall(r"\d+", normalise(text)) == re.findall(r"\d+", text.lower())
+    if normalise(one) == normalise(other):
+        assert re.findall(r"\d+", one) == re.findall(r"\d+", other)
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "chip"),
+    [
+        ("RTX 3060", 8, "RTX 3060 8GB"),
+        ("MI50", 32, "Instinct MI50 32GB"),
+        ("MacBook Pro M5 Max", 36, "Apple M5 Max 32c"),
+        ("Mac Studio M5 Ultra", 512, "Apple M5 Ultra 80c"),
+        ("Raspberry Pi 5", 4, "BCM2712"),
+        ("Tesla V100", 32, "Tesla V100 PCIe 32GB"),
+    ],
+)
+def test_memory_picks_the_variant_that_was_sold_with_it(name, gib, chip):
+    found = device(name, gib * GIB)
+    assert (found.chip, found.memory_bytes) == (chip, gib * GIB)
+    assert found.sold_with(gib * GIB)
+
+
+@pytest.mark.parametrize(
+    ("name", "bandwidth_gb_per_s", "tflop_per_s", "gib"),
+    [
+        ("RTX 2080 Ti", 616, 26.9, 11),
+        ("RTX 3080", 760.3, 59.54, 10),
+        ("RTX 4080", 716.8, 97.48, 16),
+        ("T4", 320, 65, 16),
+        ("P40", 347.1, 11.76, 24),
+        ("V100", 897, 112, 16),
+        ("A100 80GB", 1940, 312, 80),
+        ("RX 6700 XT", 384, 26.43, 12),
+        ("MI100", 1230, 184.6, 32),
+        ("Mac Studio M5 Max 32c", 460, 14.7, 36),
+    ],
+)
+def test_figures_of_added_devices(name, bandwidth_gb_per_s, tflop_per_s, gib):
+    facts = device(name)
+    assert facts.memory_bytes_per_s == pytest.approx(bandwidth_gb_per_s * GB)
+    assert facts.flop_per_s == pytest.approx(tflop_per_s * 1e12)
+    assert facts.memory_bytes == gib * GIB
 
 
 def test_unknown_device_tells_the_nearest_and_the_way_out():

@@ -51,7 +51,8 @@ def test_home_wifi_has_the_clean_shape_at_another_scale():
 
 
 @pytest.mark.parametrize(
-    ("name", "rtt_s"), [("ethernet_10g", 0.17e-3), ("thunderbolt5", 0.6e-3), ("ethernet_1g", 0.47e-3)]
+    ("name", "rtt_s"),
+    [("ethernet_10g", 0.17e-3), ("thunderbolt5", 0.6e-3), ("ethernet_1g", 0.47e-3), ("usb4", 142e-6)],
 )
 def test_four_crossings_have_the_published_median(name, rtt_s):
     """ethernet_1g: geometric mean of 0.369 and 0.6 ms. The median of a sum lies a little above the sum of medians."""
@@ -59,14 +60,46 @@ def test_four_crossings_have_the_published_median(name, rtt_s):
 
 
 def test_every_network_is_complete_and_its_law_reads():
-    assert len(networks()) >= 12
+    assert len(networks()) >= 25
     for facts in networks():
         assert 0 < law_of(facts).mean_s < 0.1
-        assert 1e6 < facts.rate_bytes_per_s < 1e10
+        assert 1e6 < facts.rate_bytes_per_s < 3e10
         assert 0 < facts.scale_log_sd < 1.5
         assert facts.source
         for name in (facts.name, *facts.aliases):
             assert network(name).name == facts.name
+
+
+@pytest.mark.parametrize(
+    ("typed", "name", "gbit_per_s"),
+    [
+        ("100 Mbit", "ethernet_100m", 0.0941),
+        ("2.5GbE", "ethernet_2_5g", 2.35),
+        ("ethernet 2.5G", "ethernet_2_5g", 2.35),
+        ("5GbE", "ethernet_5g", 4.7),
+        ("25GbE", "ethernet_25g", 23.5),
+        ("40GbE", "ethernet_40g", 37.6),
+        ("100GbE", "ethernet_100g", 55.7),
+        ("200GbE", "ethernet_200g", 92.6),
+        ("USB4", "usb4", 9.07),
+        ("200GbE RoCE", "roce_200g", 189.85),
+        ("Thunderbolt 5 RDMA", "thunderbolt5_rdma", 63.5),
+    ],
+)
+def test_each_ethernet_has_its_own_name_and_rate(typed, name, gbit_per_s):
+    assert network(typed).name == name
+    assert network(typed).rate_bytes_per_s == pytest.approx(gbit_per_s * 1e9 / 8)
+
+
+@pytest.mark.parametrize("typed", ["QSFP", "rdma", "USB-C", "50GbE", "2_50GbE", "RoCE", "ethernet_20g"])
+def test_a_name_that_could_mean_several_networks_is_none_of_them(typed):
+    with pytest.raises(CatalogError, match="no known network, (did you mean|no name comes near)"):
+        network(typed)
+
+
+def test_a_collective_over_thunderbolt_rdma_takes_what_was_measured():
+    """21 to 38 us from GPU to GPU, which is two sides of one crossing."""
+    assert 21e-6 < round_trip_percentiles(network("thunderbolt5_rdma"), 2, [50])[0] < 38e-6
 
 
 def test_overlays_are_asked_for_by_vpn():
