@@ -7,28 +7,61 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from os.path import abspath, exists
 from pathlib import Path
 
 from simulator.errors import Fault, ScenarioError
 from simulator.files import load as load_file
+from simulator.files.tree import parse
 from simulator.scenario import Scenario
 
 __all__ = ["find_folder", "find_scenario", "load", "scenario_names"]
 
 FOLDER = Path("scenarios")
 SUFFIXES = (".yaml", ".yml")
+PATHS = ("gguf", "hf_config")  # keys of a scenario's model that name files
 NEAREST = 5  # names that a message about an unknown one suggests at most
 
 
 def load(scenario: str | Path) -> Scenario:
     """The scenario of a file, or of a name such as `five_devices`; see `find_scenario`.
 
+    Relative paths in it are taken from its own folder first, then from the working directory.
     Raises ScenarioError with every fault of the file, or with the nearest names where there is none.
 
     >>> load("five_devices").model.name
     'Llama-3.3-70B'
     """
-    return load_file(find_scenario(scenario), Scenario)
+    file = find_scenario(scenario)
+    return _with_paths(load_file(file, Scenario), file)
+
+
+def _with_paths(scenario: Scenario, file: Path) -> Scenario:
+    """`scenario` with the paths of its model as they lead from here."""
+    model, found = scenario.model, {}
+    for key in PATHS:
+        path = getattr(model, key)
+        if path is None:
+            continue
+        found[key] = next((place for place in (str(file.parent / path), path) if exists(place)), path)
+        # a complete scenario, as in a results folder, keeps its numbers where the file is gone
+        if not exists(found[key]) and (model.layers is None or model.layer_bytes is None):
+            raise ScenarioError(str(file), [Fault(f"model.{key}", _nowhere(path, file), _line(file, key))])
+    return scenario.model_copy(update={"model": model.model_copy(update=found)}) if found else scenario
+
+
+def _nowhere(path: str, file: Path) -> str:
+    here, folder = abspath("."), abspath(file.parent)
+    places = f"not in {here}" if here == folder else f"neither in {folder} nor in {here}"
+    return (
+        f"{path[:200]!r} is {places}: looked in the scenario's folder and in the working directory; mend the "
+        "path, or put the file there"
+    )
+
+
+def _line(file: Path, key: str) -> int | None:
+    """The line of a key of the model, for a message."""
+    return parse(file.read_bytes()).locate(f"model.{key}")
 
 
 def find_scenario(scenario: str | Path) -> Path:

@@ -70,16 +70,19 @@ def _short(scenario: Scenario) -> Scenario:
 
 def _changes(prepared: Prepared, base: Scenario, limit: Bottleneck) -> Iterator[tuple[str, Scenario]]:
     """Changes worth a look: cables where there is air, the slowest device left out, layers where speed is."""
-    wireless = [device.name for device in prepared.job.ring if device.link.shared]
+    ring = prepared.job.ring
+    # who computes alone sends nothing to anybody: no cable and no split would change a thing
+    wireless = [device.name for device in ring if device.link.shared] if len(ring) > 1 else []
     if limit.device in wireless:
         yield f"wire {limit.device} (1 Gbit/s Ethernet)", _wired(base, [limit.device])
     if len(wireless) > 1:
         yield "wire every device (1 Gbit/s Ethernet)", _wired(base, wireless)
     for name in _slowest_first(prepared)[:2]:
-        if len(prepared.job.ring) > 1:
+        if len(ring) > 1:
             yield f"leave {name} out", _without(base, name)
+    by_speed = prepared.job.placement.rule == "speed"
     # a pinned role is a wish: to place by speed would override it
-    if prepared.job.placement.rule != "speed" and not base.placement.roles:
+    if len(base.devices) > 1 and not by_speed and not base.placement.roles:
         yield (
             "place layers by speed instead of memory",
             base.model_copy(
