@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
-from os.path import abspath, exists
 from pathlib import Path
 
 from simulator.errors import Fault, ScenarioError
@@ -43,15 +42,22 @@ def _with_paths(scenario: Scenario, file: Path) -> Scenario:
         path = getattr(model, key)
         if path is None:
             continue
-        found[key] = next((place for place in (str(file.parent / path), path) if exists(place)), path)
+        found[key] = next((place for place in (str(file.parent / path), path) if _is_there(place)), path)
         # a complete scenario, as in a results folder, keeps its numbers where the file is gone
-        if not exists(found[key]) and (model.layers is None or model.layer_bytes is None):
+        if not _is_there(found[key]) and (model.layers is None or model.layer_bytes is None):
             raise ScenarioError(str(file), [Fault(f"model.{key}", _nowhere(path, file), _line(file, key))])
     return scenario.model_copy(update={"model": model.model_copy(update=found)}) if found else scenario
 
 
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError:  # a name too long, a folder that may not be read
+        return False
+
+
 def _nowhere(path: str, file: Path) -> str:
-    here, folder = abspath("."), abspath(file.parent)
+    here, folder = Path().resolve(), file.parent.resolve()
     places = f"not in {here}" if here == folder else f"neither in {folder} nor in {here}"
     return (
         f"{path[:200]!r} is {places}: looked in the scenario's folder and in the working directory; mend the "

@@ -289,15 +289,8 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
             f"{again} are read from its disk again at each token, {format_seconds(again_s)}"
         )
     for name, device in scenario.devices.items():
-        if (
-            device.kind
-            and device.memory
-            and not catalog.device(device.kind, device.memory).sold_with(device.memory)
-        ):
-            warnings.append(
-                f"{name}: the catalogue knows no {device.kind} with {format_bytes(device.memory)}; check its "
-                "memory"
-            )
+        doubt = catalog.doubt_memory(device.kind, device.memory) if device.kind and device.memory else None
+        warnings += [f"{name}: {doubt}"] if doubt else []
     if scenario.events:
         kinds = ", ".join(dict.fromkeys(event.event for event in scenario.events))
         warnings.append(f"events ({kinds}) are not part of this prediction; `sim dropout` predicts with them")

@@ -6,6 +6,7 @@ Nothing here is measured by this project. Facts are read lazily from `data/` and
 raises CatalogError with the nearest known name.
 """
 
+from simulator.catalog.capacity import doubt_memory, raise_memory
 from simulator.catalog.files import from_gguf
 from simulator.catalog.hardware import DeviceFacts, Usable, device, devices
 from simulator.catalog.hf import from_hf_config
@@ -40,6 +41,7 @@ __all__ = [
     "decode_speed",
     "device",
     "devices",
+    "doubt_memory",
     "electricity_prices",
     "from_gguf",
     "from_hf_config",
@@ -51,6 +53,7 @@ __all__ = [
     "platforms",
     "power_save",
     "quantisations",
+    "raise_memory",
     "vpn",
     "vpns",
 ]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.catalog import decode_speed, device, devices, platform, platforms
+from simulator.catalog import decode_speed, device, devices, doubt_memory, platform, platforms, raise_memory
 from simulator.catalog.tables import normalise
 from simulator.errors import CatalogError
 from simulator.units import GB, GIB
@@ -166,6 +166,77 @@ def test_usable_memory_and_who_says_so(name, memory_bytes, usable_bytes, source)
     usable = device(name).usable(memory_bytes)
     assert usable.bytes == pytest.approx(usable_bytes)
     assert source in usable.source
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "raised_bytes", "how"),
+    [
+        ("Mac mini M4 Pro", 64, 59 * GIB, "sudo sysctl iogpu.wired_limit_mb=60416"),
+        ("MacBook Air M4", 16, 13107 * 2**20, "iogpu.wired_limit_mb=13107"),
+        ("Strix Halo", 128, 120 * GIB, "ttm.pages_limit=31457280"),
+        ("Strix Halo", 128, 120 * GIB, "amdgpu.gttsize=122880"),
+        ("GMKtec EVO-X2", 64, 56 * GIB, "ttm.pages_limit=14680064"),
+        ("iPhone 16 Pro", 8, 5.3e9, "increased-memory-limit"),
+        ("iPhone 17 Pro", 12, 6.4e9, "increased-memory-limit"),
+    ],
+)
+def test_a_setting_raises_the_limit_to_what_people_ran_with(name, gib, raised_bytes, how):
+    raised, setting = raise_memory(device(name, gib * GIB), gib * GIB)
+    assert raised == pytest.approx(raised_bytes)
+    assert how in setting
+
+
+@pytest.mark.parametrize(
+    "name", ["RTX 4090", "NVIDIA DGX Spark", "RX 7900 XTX", "Ryzen 9 9950X", "Pixel 8 Pro"]
+)
+def test_no_setting_raises_the_memory_of_a_card(name):
+    assert raise_memory(device(name)) is None
+
+
+@given(st.sampled_from(devices()))
+def test_a_raised_limit_lies_between_the_default_and_the_memory(facts):
+    for memory_bytes in facts.memory_options_bytes:
+        raised = raise_memory(facts, memory_bytes)
+        assert raised is None or facts.usable_bytes(memory_bytes) < raised[0] < memory_bytes
+
+
+def test_iphones_of_one_memory_have_one_limit():
+    """A limit per app goes with the memory, not with the model."""
+    limits = {}
+    for facts in devices():
+        if facts.name.startswith("iPhone"):
+            limits.setdefault(facts.memory_bytes, set()).add(
+                (facts.usable_low_bytes, facts.usable_high_bytes)
+            )
+    assert {memory / GIB: limit for memory, limit in limits.items()} == {
+        4: {(2.0e9, None)},
+        6: {(3.0e9, None)},
+        8: {(3.8e9, 5.3e9)},
+        12: {(3.3e9, 6.4e9)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "gib", "words"),
+    [
+        (
+            "RTX 5090",
+            64,
+            "no RTX 5090 desktop with 68.7 GB was sold, only with 32 GB; what counts is the memory on",
+        ),
+        ("Mac mini M4 Pro", 128, "only with 24, 48 or 64 GB; a Mac's memory is soldered"),
+        ("Pixel 8 Pro", 256, "storage is no memory"),
+        ("Jetson Orin Nano", 16, "check its memory"),
+    ],
+)
+def test_a_memory_that_was_never_sold_is_doubted_with_the_reason(kind, gib, words):
+    assert words in doubt_memory(kind, gib * GIB)
+
+
+def test_memory_that_was_sold_or_can_be_bought_apart_is_not_doubted():
+    assert doubt_memory("RTX 5090", 32 * GB) is None
+    assert doubt_memory("RTX 3060", 8 * GIB) is None
+    assert doubt_memory("Ryzen 9 9950X", 192 * GIB) is None
 
 
 @given(st.sampled_from(devices()), st.floats(1e9, 1e12))
