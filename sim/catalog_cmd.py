@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from sim import own_cmd
 from sim.json_output import Json, print_json
 
 if TYPE_CHECKING:
@@ -22,11 +23,14 @@ app = typer.Typer(
 )
 
 Search = Annotated[
-    str, typer.Option("--search", "-s", help="only entries whose name, alias, chip or kind contains TEXT")
+    str, typer.Option("--search", "-s", help="only entries whose names, chip or kind hold all words of TEXT")
 ]
 
 NONE = "-"
 ASSUMED = "~"  # printed before a figure that nobody published
+
+
+app.command("add")(own_cmd.add)
 
 
 @app.command("devices")
@@ -195,17 +199,37 @@ def _show(
     as_json: bool,
 ) -> None:
     """Print the entries that match as a table, or as one JSON document."""
-    found = [entry for entry in entries if search.lower() in " ".join(words(entry)).lower()]
+    parts = search.lower().split()
+    found = [entry for entry in entries if _holds(" ".join(words(entry)), parts)]
+    part = OWN_PARTS.get(title)
     if as_json:
-        print_json([_as_json(entry) for entry in found])
+        own = own_cmd.own_documents(part, search) if part else []
+        print_json([*own, *map(_as_json, found)])
         return
-    if not found:
+    rows = [*(own_cmd.own_rows(part, heads, search) if part else ()), *map(row, found)]
+    if not rows:
+        from simulator.catalog.tables import nearest
+
+        near = nearest(search, [tuple(words(entry)) for entry in entries])
         typer.echo(
-            f"nothing in {title.lower()} contains {search!r}; without --search all {len(entries)} are listed",
+            f"nothing in {title.lower()} contains {search!r}{near}; without --search all {len(entries)} are "
+            "listed",
             err=True,
         )
         raise typer.Exit(2)
-    _print_table(heads, layout, [row(entry) for entry in found])
+    _print_table(heads, layout, rows)
+
+
+def _holds(text: str, parts: Sequence[str]) -> bool:
+    """Whether all parts of what was searched for stand in a text, as typed or without punctuation."""
+    from simulator.catalog.tables import normalise
+
+    plain = normalise(text)
+    return all(part in text.lower() or (normalise(part) or part) in plain for part in parts)
+
+
+OWN_PARTS = {"Devices": "devices", "Networks": "links", "Models": "models"}
+"""What a list of the catalogue is called in the user's own file."""
 
 
 def _print_table(heads: Sequence[str], layout: Layout, rows: Sequence[Sequence[str]]) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -22,6 +26,8 @@ from simulator.errors import SimulatorError
 
 __all__ = ["app", "main"]
 
+CATALOG = "SIM_CATALOG"  # as simulator.own reads it, whose import takes longer than `sim --help` may
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -29,6 +35,20 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Predict and measure how fast a large language model decodes across the devices of one LAN.",
 )
+
+
+@app.callback()
+def common(
+    catalog: Annotated[
+        list[Path] | None,
+        typer.Option(help="A catalogue of your own beside the usual one; repeatable, anywhere in the line."),
+    ] = None,
+) -> None:
+    """Predict and measure how fast a large language model decodes across the devices of one LAN."""
+    if catalog:
+        os.environ[CATALOG] = os.pathsep.join(map(str, catalog))
+
+
 app.command("run")(run_cmd.run)
 app.command("compare")(run_cmd.compare)
 app.command("schema")(run_cmd.schema)
@@ -56,12 +76,33 @@ app.add_typer(
 def main() -> None:
     """Run the command line; every error that a user can mend ends in one message and an exit code."""
     try:
-        app()
+        app(_common_first(sys.argv[1:]))
     except SimulatorError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output left, as `head` does
         sys.exit(0)
+
+
+def _common_first(words: list[str]) -> list[str]:
+    """The command line with `--catalog FILE` before the command, where typer looks for it.
+
+    >>> _common_first(["run", "four_devices", "--catalog", "mine.yaml", "--json"])
+    ['--catalog', 'mine.yaml', 'run', 'four_devices', '--json']
+    """
+    front: list[str] = []
+    rest = iter(words)
+    kept = []
+    for word in rest:
+        if word == "--":
+            kept += [word, *rest]
+        elif word == "--catalog":
+            front += [word, *islice(rest, 1)]
+        elif word.startswith("--catalog="):
+            front.append(word)
+        else:
+            kept.append(word)
+    return front + kept
 
 
 if __name__ == "__main__":

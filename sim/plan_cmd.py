@@ -141,11 +141,11 @@ def _goal(text: str | None) -> float | None:
 
 
 def _prices(path: Path | None) -> PricesFile | None:
-    if path is None:
-        return None
     from simulator.files import load
-    from simulator.plan.buy.prices import PricesFile
+    from simulator.plan.buy.prices import PricesFile, own_prices
 
+    if path is None:
+        return own_prices()
     return load(path, PricesFile)
 
 

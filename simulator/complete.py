@@ -18,6 +18,7 @@ from simulator.engine.base import engine
 from simulator.engine.facts import EngineFacts
 from simulator.errors import CatalogError, Fault, ScenarioError
 from simulator.laws.law import Law, median_s, scaled
+from simulator.own import spelt_out
 from simulator.scenario import (
     DeviceSpec,
     EngineSpec,
@@ -43,7 +44,8 @@ def complete(scenario: Scenario) -> Scenario:
     ScenarioError where it has no value and none was given.
     """
     engine_spec = _complete_engine(scenario.engine)
-    scenario = scenario.model_copy(update={"engine": engine_spec})
+    # here too, not only where a file is read: a notebook makes scenarios without one
+    scenario = spelt_out(scenario).model_copy(update={"engine": engine_spec})
     devices = {name: _complete_device(scenario, name, device) for name, device in scenario.devices.items()}
     platforms = {device.platform or "unknown" for device in devices.values()}
     return scenario.model_copy(

@@ -12,6 +12,7 @@ from pathlib import Path
 from simulator.errors import Fault, ScenarioError
 from simulator.files import load as load_file
 from simulator.files.tree import parse
+from simulator.own import spelt_out
 from simulator.scenario import Scenario
 
 __all__ = ["find_folder", "find_scenario", "load", "scenario_names"]
@@ -25,14 +26,15 @@ NEAREST = 5  # names that a message about an unknown one suggests at most
 def load(scenario: str | Path) -> Scenario:
     """The scenario of a file, or of a name such as `five_devices`; see `find_scenario`.
 
-    Relative paths in it are taken from its own folder first, then from the working directory.
-    Raises ScenarioError with every fault of the file, or with the nearest names where there is none.
+    Relative paths in it are taken from its own folder first, then from the working directory; names of the
+    user's own catalogue are spelt out. Raises ScenarioError with every fault of the file, or with the nearest
+    names where there is none.
 
     >>> load("five_devices").model.name
     'Llama-3.3-70B'
     """
     file = find_scenario(scenario)
-    return _with_paths(load_file(file, Scenario), file)
+    return spelt_out(_with_paths(load_file(file, Scenario), file))
 
 
 def _with_paths(scenario: Scenario, file: Path) -> Scenario:

@@ -20,7 +20,19 @@ from pydantic import ConfigDict
 from simulator.errors import CatalogError
 from simulator.spec import Spec
 
-__all__ = ["DATA", "Facts", "names_of", "normalise", "number", "pick", "split", "table", "tree", "yaml_tree"]
+__all__ = [
+    "DATA",
+    "Facts",
+    "names_of",
+    "nearest",
+    "normalise",
+    "number",
+    "pick",
+    "split",
+    "table",
+    "tree",
+    "yaml_tree",
+]
 
 DATA = Path(__file__).parent / "data"
 
@@ -103,16 +115,16 @@ def pick(
     found = [entry for entry in entries if wanted in {normalise(known) for known in names(entry)}]
     if found:
         return found
-    hint = _nearest(name[:80], [tuple(names(entry)) for entry in entries])
+    hint = nearest(name[:80], [tuple(names(entry)) for entry in entries])
     raise CatalogError(
         f"{name[:80]!r} is no known {kind}{hint}; `sim catalog {kind}s` lists all {len(entries)}"
     )
 
 
-def _nearest(name: str, entries: Sequence[tuple[str, ...]]) -> str:
+def nearest(name: str, entries: Sequence[tuple[str, ...]]) -> str:
     """The phrase ", did you mean 'x', 'y' or 'z'?" with the names that come nearest, one of each entry.
 
-    >>> _nearest("A6000", [("RTX A6000",), ("RTX 6000 Ada",), ("Pixel 6",)])
+    >>> nearest("A6000", [("RTX A6000",), ("RTX 6000 Ada",), ("Pixel 6",)])
     ", did you mean 'RTX A6000'?"
     """
     wanted, matcher = normalise(name), SequenceMatcher(b=name.lower())

@@ -10,18 +10,26 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from simulator import catalog
 from simulator.errors import CatalogError, Fault, ScenarioError, did_you_mean
 from simulator.files import load
+from simulator.own import own_files
 from simulator.plan.buy.money import Money, Price, Quote, per_joule, read_money
 from simulator.spec import Spec
 from simulator.units import GIB, Share, Watts
 
-__all__ = ["PriceBook", "PriceData", "PricesFile", "WattsRow", "price_data"]
+__all__ = ["PriceBook", "PriceData", "PricesFile", "WattsRow", "own_prices", "price_data"]
 
 DATA = Path(__file__).parent / "data" / "prices.yaml"
 EnergyPrice = Annotated[Money, BeforeValidator(lambda value: read_money(value, energy=True))]
@@ -135,6 +143,38 @@ class PricesFile(Spec):
         for name in set(self.accessories) - set(known):
             near = did_you_mean(name, known)
             yield Fault(f"accessories.{name}", f"{name!r} is no part; parts are {', '.join(known)}{near}")
+
+
+class _InCatalogue(Spec):
+    """A file of the user's own catalogue, of which only the prices are read."""
+
+    model_config = ConfigDict(extra="ignore")
+    prices: PricesFile = PricesFile()
+
+    @field_validator("prices", mode="wrap")
+    @classmethod
+    def _faults_lie_deeper(cls, value: Any, check: ValidatorFunctionWrapHandler) -> PricesFile:
+        """Say `prices.devices.x` of what a file of prices alone would call `devices.x`."""
+        try:
+            checked: PricesFile = check(value)
+        except ScenarioError as error:
+            deeper = [Fault(f"prices.{fault.path}", fault.reason) for fault in error.faults]
+            raise ScenarioError("", deeper) from None
+        return checked
+
+
+def own_prices() -> PricesFile | None:
+    """The prices of the user's own catalogue, a later file's before an earlier one's; None without any.
+
+    Raises ScenarioError with every fault of a file.
+    """
+    found = [load(file, _InCatalogue).prices for file in own_files()]
+    told: dict[str, Any] = {}
+    for prices in found:
+        for key in prices.model_fields_set:
+            value = getattr(prices, key)
+            told[key] = {**told.get(key, {}), **value} if isinstance(value, dict) else value
+    return PricesFile().model_copy(update=told) if told else None
 
 
 def variant(text: str) -> tuple[str, float | None]:

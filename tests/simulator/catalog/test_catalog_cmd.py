@@ -83,7 +83,7 @@ def test_the_engine_that_a_hint_names_can_be_prepared():
 def test_a_search_without_a_hit_says_how_many_there_are():
     result = CliRunner().invoke(app, ["devices", "--search", "zzz"])
     assert result.exit_code == 2
-    assert "nothing in devices contains 'zzz'; without --search all 357" in result.output
+    assert "nothing in devices contains 'zzz', no name comes near; without --search all 357" in result.output
 
 
 def test_importing_the_catalogue_reads_no_data_and_no_heavy_package():
@@ -95,3 +95,24 @@ def test_importing_the_catalogue_reads_no_data_and_no_heavy_package():
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("3070 laptop", "RTX 3070 Laptop"),
+        ("mini m4pro", "Mac mini M4 Pro"),
+        ("geforce-free 3090", None),
+        ("m1 ultra 48", "Mac Studio M1 Ultra 48c"),
+    ],
+)
+def test_a_search_finds_by_parts_of_names(typed, name):
+    result = CliRunner().invoke(app, ["devices", "--json", "--search", typed])
+    assert name is None or name in {entry["name"] for entry in json.loads(result.output)}
+    assert name is not None or json.loads(result.output) == []
+
+
+def test_a_search_without_a_hit_names_what_comes_near():
+    result = CliRunner().invoke(app, ["devices", "--search", "rtx 3o70"])
+    assert result.exit_code == 2
+    assert "did you mean 'RTX 3070'" in result.output
