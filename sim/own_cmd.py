@@ -92,7 +92,7 @@ def _calibrated(file: Path, asked: Scenario | None) -> dict[str, DeviceSpec]:
 
     import numpy as np
 
-    from calibrate.apply import apply
+    from calibrate.applied import apply
     from calibrate.calibration import load_calibration
     from simulator.scenario import Scenario
 
