@@ -103,7 +103,8 @@ def _calibrated(file: Path, asked: Scenario | None) -> dict[str, DeviceSpec]:
             raise typer.BadParameter(
                 f"{file} names no kind of device; give the scenario that was measured too"
             )
-        model = {"name": fitted.model, "layers": 1, "layer_bytes": f"{fitted.layer_bytes} B"}
+        # only its bytes enter a speed, neither how many layers there were nor their width
+        model = {"name": fitted.model, "layers": 1, "hidden": 1, "layer_bytes": f"{fitted.layer_bytes} B"}
         asked = Scenario.model_validate(
             {"name": "calibrated", "engine": fitted.engine, "model": model, "devices": kinds}
         )
