@@ -97,5 +97,5 @@ def _names(card: Mapping[str, Any], model_id: str) -> set[str]:
     """
     tail = normalise(model_id.rpartition("/")[2])
     bits = normalise(str(card.get("quantization") or ""))
-    base = tail.removesuffix(bits)
+    base = tail.removesuffix(bits).rstrip(".")  # 'GLM-4.7-4bit': the point that kept two numbers apart
     return {tail, base, base.removesuffix("instruct"), normalise(str(card.get("base_model") or tail))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -197,10 +198,10 @@ def device(name: str, memory_bytes: float | None = None) -> DeviceFacts:
     """The device called `name` (case, spaces and punctuation do not matter), with `memory_bytes` of memory.
 
     Where one name covers several models ('MacBook Pro M4 Max'), the one sold
-    with that much memory is meant, else the smallest. Without `memory_bytes` it
-    gets its smallest option. Raises CatalogError for an unknown name.
+    with that much memory is meant, else the one listed first. Without `memory_bytes`
+    it gets its first option. Raises CatalogError for an unknown name.
     """
-    found = _of_maker(name) or pick("device", name, devices(), lambda facts: (facts.name, *facts.aliases))
+    found = _called(name) or pick("device", name, devices(), lambda facts: (facts.name, *facts.aliases))
     if memory_bytes is None:
         return found[0]
     fits = [facts for facts in found if facts.sold_with(memory_bytes)]
@@ -220,12 +221,21 @@ MAKERS = {
 }
 
 
-def _of_maker(name: str) -> list[DeviceFacts]:
-    """Devices that are called `name` but for the maker's names before it ('NVIDIA GeForce RTX 3070')."""
-    first, _, rest = name.strip().partition(" ")
-    runs_on = MAKERS.get(first.lower())
-    if runs_on is None or not rest:
-        return []
-    plain = normalise(rest)
-    called = [facts for facts in devices() if plain in map(normalise, (facts.name, *facts.aliases))]
-    return [facts for facts in called or _of_maker(rest) if facts.platform.startswith(runs_on)]
+@cache
+def _by_name() -> Mapping[str, Sequence[DeviceFacts]]:
+    """Devices by each of their names, normalised: `sim plan` asks for thousands."""
+    found: dict[str, list[DeviceFacts]] = {}
+    for facts in devices():
+        for plain in dict.fromkeys(map(normalise, (facts.name, *facts.aliases))):
+            found.setdefault(plain, []).append(facts)
+    return found
+
+
+def _called(name: str) -> Sequence[DeviceFacts]:
+    """Devices of this name, or of this name but for the maker's before it ('NVIDIA GeForce RTX 3070')."""
+    found = _by_name().get(normalise(name), ())
+    maker, _, rest = name.strip().partition(" ")
+    runs_on = MAKERS.get(maker.lower())
+    if found or runs_on is None or not rest:
+        return found
+    return [facts for facts in _called(rest) if facts.platform.startswith(runs_on)]

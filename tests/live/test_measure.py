@@ -219,6 +219,8 @@ def test_names_of_devices_and_models() -> None:
     assert list(device_names(state.nodes).values()) == ["node-a", "node-b", "node-c"]
     cards = rest("models")["data"]
     assert match_model("Llama-3.3-70B", "4bit", cards) == "mlx-community/Llama-3.3-70B-Instruct-4bit"
+    glm = [{"id": "mlx-community/GLM-4.7-8bit", "quantization": "8bit"}]
+    assert match_model("GLM-4.7", "8bit", glm) == "mlx-community/GLM-4.7-8bit"
     assert match_model("llama 3.3 70b", None, cards) == "mlx-community/Llama-3.3-70B-Instruct-4bit"
     with pytest.raises(LiveError, match="--model"):
         match_model("Llama-9", None, cards)

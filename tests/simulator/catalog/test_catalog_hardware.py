@@ -58,6 +58,22 @@ def test_devices_of_threads_are_known_by_the_names_used_there(typed, name):
     assert device(typed).name == name
 
 
+NAMED_IN_THREADS = """MacBook Pro M3 Max, Mac Studio M1 Ultra, M2 Ultra, MacBook Pro M4 Max, MacBook Pro M5 Max,
+    Mac mini M1, iMac M1, Mac mini M4 Pro, MacBook Pro M1, Mac Pro M2 Ultra, RTX 2080 Ti, RTX 3070, RTX 3070 Laptop,
+    RTX 3080 Ti, RTX 4070 Laptop, RTX 4070 Ti, RTX 4080, GTX 1660, GTX 1070, Tesla T4, Tesla P40, Tesla V100, A6000,
+    RTX A4000, RTX A5000, RX 6700 XT, RX 6600, MI50, RTX 5090, RTX PRO 6000, DGX Spark, GX10, Strix Halo,
+    Framework Desktop, Ryzen AI Max+ 395, Raspberry Pi 5, Raspberry Pi 4, Orange Pi 5, N100, Intel N5105,
+    Jetson Orin Nano, Jetson Orin NX, Jetson Thor, Pixel 8 Pro, Pixel 7, Galaxy S24, Galaxy Note 10+, iPhone 16 Pro,
+    iPhone 15, iPad Pro M4, Steam Deck, Intel Iris Xe, Ryzen 7 9700X, EPYC 7713, Mac Pro 2019, Minisforum MS-R1,
+    AmpereOne, Radxa Orion O6, Quadro T1200"""
+
+
+@pytest.mark.parametrize("typed", [" ".join(name.split()) for name in NAMED_IN_THREADS.split(",")])
+def test_every_device_that_threads_named_is_there(typed):
+    found = device(typed)
+    assert normalise(typed) in map(normalise, (found.name, *found.aliases))
+
+
 @pytest.mark.parametrize("typed", ["Intel Core i9", "Apple A10", "RTX 4000", "RTX 306", "M4 Ultra", "Pi 40"])
 def test_a_name_that_nothing_bears_is_taken_for_nothing_near_it(typed):
     with pytest.raises(CatalogError, match="no known device, (did you mean|no name comes near)"):
