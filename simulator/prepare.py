@@ -135,6 +135,7 @@ def engine_costs(spec: EngineSpec) -> EngineCosts:
         memory_overhead_bytes=spec.memory_overhead or 0.0,
         embedding_on=flow.embedding_on,
         head_on=flow.head_on,
+        embedding_on_host=flow.facts.embedding_on_host,
     )
 
 
@@ -176,6 +177,7 @@ def _device(name: str, spec: DeviceSpec) -> Device:
         background_load=spec.background_load,
         allow_paging=spec.allow_paging,
         link=_link(spec.link),
+        is_card=catalog.is_card(spec.platform),
     )
 
 
@@ -202,7 +204,7 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
     choice, workload = scenario.placement, scenario.workload
     chats = flow.memory_chats(workload.concurrency)
     context = workload.prompt_tokens + workload.output_tokens
-    footprint = engine_costs(scenario.engine).footprint(model, context, chats)
+    footprint = engine_costs(scenario.engine).footprint(model, context, chats, cluster.devices)
     capacities = tuple(
         DeviceCapacity(
             name=device.name,
@@ -234,10 +236,7 @@ def _check_memory(scenario: Scenario, flow: Engine, rule: str, memory: tuple[Mem
     if trouble is None:
         return
     if rules()[rule].counts_weights_alone:
-        trouble += (
-            f"\n{flow.name} itself would accept this placement, because it counts weights alone; use "
-            "`placement: speed`, which counts everything, or allow_paging: true on the device to see the cost"
-        )
+        trouble += f"\n{flow.name} itself would accept this placement, because it counts weights alone"
     raise PlacementError(trouble)
 
 

@@ -8,7 +8,7 @@ raises CatalogError with the nearest known name.
 
 from simulator.catalog.capacity import doubt_memory, raise_memory
 from simulator.catalog.files import from_gguf
-from simulator.catalog.hardware import DeviceFacts, Usable, device, devices
+from simulator.catalog.hardware import DeviceFacts, Usable, device, devices, is_card
 from simulator.catalog.hf import from_hf_config
 from simulator.catalog.links import (
     NetworkFacts,
@@ -45,6 +45,7 @@ __all__ = [
     "electricity_prices",
     "from_gguf",
     "from_hf_config",
+    "is_card",
     "model",
     "models",
     "network",

@@ -9,7 +9,7 @@ from typing import Any
 from simulator.catalog.tables import Facts, Row, names_of, normalise, number, pick, split, table
 from simulator.units import GB, GIB
 
-__all__ = ["DeviceFacts", "Usable", "device", "devices", "kind_of"]
+__all__ = ["DeviceFacts", "Usable", "device", "devices", "is_card", "kind_of"]
 
 ASSUMED = "assumed"
 SNAP = 0.08  # '16 GB' may mean 16e9 or 2**34 bytes, 7.4 % apart: both name the 16 GB option
@@ -122,6 +122,14 @@ def _platform_rule(platform: str, total_bytes: float) -> Usable:
 def kind_of(platform: str) -> Row:
     """The row of platform_kinds.csv; raises CatalogError for an unknown platform."""
     return pick("platform", platform, table("platform_kinds"), lambda row: (row["platform"],))[0]
+
+
+def is_card(platform: str | None) -> bool:
+    """Whether a platform is a graphics card, whose memory is
+    its own and not that of the computer around it.
+    """
+    known = platform not in (None, "unknown")
+    return known and kind_of(str(platform))["usable_rule"] == "vram"
 
 
 def _measured(chip: str, platform: str) -> dict[str, Any]:

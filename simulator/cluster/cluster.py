@@ -63,6 +63,8 @@ class Device:
     """Slow-down by the other devices of the ring, where one machine plays them all."""
     slow_down: float = 1.0
     """Multiplies all of its computing times: 1 as catalogued, more while it is throttled or hot."""
+    is_card: bool = False
+    """A graphics card with memory of its own beside that of its host."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,10 @@ class Footprint:
     overhead_bytes: float
     embedding_on: str
     head_on: str
+    on_hosts: tuple[str, ...] = ()
+    """Devices that keep no embedding in their own memory:
+    cards, where the engine leaves it to their hosts.
+    """
     by_layer: tuple[tuple[float, float, float], ...] = ()
     """(weights, KV cache, read per token) of each layer,
     where layers differ; those above are averages then.
@@ -43,7 +47,8 @@ class Footprint:
         """(embedding, head, overhead) bytes on `device`,
         whatever layers it gets, if `ring` holds the layers.
         """
-        embedding = self.embedding_bytes if _holds(self.embedding_on, ring, device) else 0.0
+        here = _holds(self.embedding_on, ring, device) and device not in self.on_hosts
+        embedding = self.embedding_bytes if here else 0.0
         head = self.head_bytes if _holds(self.head_on, ring, device) else 0.0
         return embedding, head, self.overhead_bytes
 

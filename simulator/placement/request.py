@@ -58,6 +58,7 @@ class PlacementRequest(Spec):
     overhead_bytes: float = Field(default=0.0, ge=0)
     embedding_on: str = "all"
     head_on: str = "all"
+    on_hosts: tuple[str, ...] = ()
     by_layer: tuple[tuple[float, float, float], ...] = ()
     order: tuple[str, ...] | None = None
     layers: Mapping[str, int] | None = None
@@ -76,6 +77,7 @@ class PlacementRequest(Spec):
             embedding_on=self.pinned("embedding") or self.embedding_on,
             head_on=self.pinned("head") or self.head_on,
             by_layer=self.by_layer,
+            on_hosts=self.on_hosts,
         )
 
     def device(self, name: str) -> DeviceCapacity:

@@ -11,6 +11,7 @@ import numpy as np
 from simulator.churn.facts import with_heat
 from simulator.churn.heat import settled_slow_down
 from simulator.churn.spec import HeatSpec
+from simulator.errors import PlacementError
 from simulator.laws.factors import device_factor
 from simulator.laws.law import Floats
 from simulator.prepare import Prepared, prepare
@@ -20,6 +21,7 @@ from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.result.summary import Summary, rates, summarise
 from simulator.run.evaluate import Evaluator, replay, token_times_s
 from simulator.run.limits import limits
+from simulator.run.ways_out import refused
 from simulator.run.what_if import WhatIf, alternatives
 from simulator.runtime.cost import decode_s
 from simulator.runtime.draws import Draws
@@ -130,7 +132,10 @@ def predict(
     `progress` is told rows done and rows in all; `doubts` are added to the warnings.
     Raises PlacementError, CatalogError, ScenarioError.
     """
-    prepared = prepare(scenario)
+    try:
+        prepared = prepare(scenario)
+    except PlacementError as error:
+        raise refused(scenario, error) from None
     job = prepared.job
     rows = scenario.replications * scenario.workload.runs
     times_s = token_times_s(job, rows, evaluator, progress=progress and (lambda done: progress(done, rows)))

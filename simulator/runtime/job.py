@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from simulator.cluster.cluster import Cluster, Device
@@ -28,9 +29,12 @@ class EngineCosts:
     memory_overhead_bytes: float
     embedding_on: str
     head_on: str
+    embedding_on_host: bool = False
+    """Whether the embedding stays in the memory of a card's host."""
 
-    def footprint(self, model: Model, context: int, chats: int) -> Footprint:
-        """What devices hold of `model` when `chats` chats have `context` tokens in their caches."""
+    def footprint(self, model: Model, context: int, chats: int, devices: Iterable[Device]) -> Footprint:
+        """What `devices` hold of `model` when `chats` chats have `context` tokens in their caches."""
+        cards = [device.name for device in devices if device.is_card] if self.embedding_on_host else []
         # tied embeddings are stored once, but first and last rank both need them
         apart = self.embedding_on != self.head_on
         return Footprint(
@@ -43,6 +47,7 @@ class EngineCosts:
             overhead_bytes=self.memory_overhead_bytes,
             embedding_on=self.embedding_on,
             head_on=self.head_on,
+            on_hosts=tuple(cards),
         )
 
 

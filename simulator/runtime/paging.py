@@ -22,7 +22,9 @@ def paging_s(job: Job, rank: int, chats: int | None = None) -> float:
     """
     device, workload = job.ring[rank], job.workload
     chats = chats or workload.concurrency
-    footprint = job.engine.footprint(job.model, workload.prompt_tokens + workload.output_tokens, chats)
+    footprint = job.engine.footprint(
+        job.model, workload.prompt_tokens + workload.output_tokens, chats, job.ring
+    )
     footprint = footprint.pinned(job.placement.embedding, job.placement.head)
     ring, shard = [shard.device for shard in job.shards if shard.layers], job.shards[rank]
     if footprint.total_bytes(ring, shard) <= device.usable_bytes:

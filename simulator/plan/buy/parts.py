@@ -159,21 +159,22 @@ class Parts:
         """Layers that each device has room for when it holds
         neither embedding nor head: no order gives it more.
         """
-        bare = replace(self._footprint(choice), embedding_bytes=0.0, head_bytes=0.0)
+        bare = replace(self._footprint(choice, devices), embedding_bytes=0.0, head_bytes=0.0)
         return [bare.room_layers((), device.name, device.usable_bytes) for device in devices]
 
-    def _footprint(self, choice: ModelChoice) -> Footprint:
+    def _footprint(self, choice: ModelChoice, devices: list[Device]) -> Footprint:
         """What devices hold at the end of the longest chat."""
         asked = self.scenario.workload
         chats = self.engine.memory_chats(asked.concurrency)
-        return self._costs.footprint(self.model(choice), asked.prompt_tokens + asked.output_tokens, chats)
+        context = asked.prompt_tokens + asked.output_tokens
+        return self._costs.footprint(self.model(choice), context, chats, devices)
 
     def _layer_s(self, device: Device, choice: ModelChoice) -> float:
         return seconds_per_layer(device, self.model(choice), self.workload.prompt_tokens)
 
     def _caps(self, ring: list[Device], choice: ModelChoice) -> list[int]:
         """Whole layers that each rank has room for."""
-        footprint, names = self._footprint(choice), [device.name for device in ring]
+        footprint, names = self._footprint(choice, ring), [device.name for device in ring]
         return [footprint.room_layers(names, device.name, device.usable_bytes) for device in ring]
 
     def _orders_of(
