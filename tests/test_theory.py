@@ -241,7 +241,7 @@ def test_exponential_ring_meets_mean_value_analysis(chats: int, monkeypatch: pyt
 def sojourns_s(sizes: Floats, arrivals_s: Floats, *, shared: bool) -> Floats:
     """Time from send to arrival of messages that queue for one port, or for the air of one access point."""
     env, recorder = simpy.Environment(), Recorder()
-    hop = Hop(env, "a", "b", Port(), 1.0, recorder, simpy.Resource(env) if shared else None)
+    hop = Hop(env, "a", "b", Port(), 1.0, recorder, Port() if shared else None)
     sojourns = np.empty(len(sizes))
 
     def source() -> Iterator[simpy.Event]:
