@@ -1,5 +1,5 @@
-"""Put a calibration into a scenario: fitted speeds for the
-devices that were measured, a scaled catalogue for others.
+"""Put a calibration into a scenario: fitted speeds for the devices that were measured, a
+scaled catalogue for others.
 
 The result is an ordinary Scenario, complete and self-sufficient: the simulator never sees a Calibration.
 """
@@ -32,8 +32,8 @@ __all__ = ["Applied", "apply"]
 MOST_DRAWS = 200
 """Joint draws kept in a scenario; as many as the usual replications."""
 LONELY_LOG_SD = 0.3
-"""How far an engine's speed may be from the catalogue's on a device when a
-single calibrated device showed how far it is on that one. Assumed.
+"""How far an engine's speed may be from the catalogue's on a device when a single calibrated device showed
+how far it is on that one. Assumed.
 """
 
 

@@ -1,5 +1,5 @@
-"""Calibration: fitted parameters with their uncertainty,
-where they came from, and how they enter a scenario.
+"""Calibration: fitted parameters with their uncertainty, where they came from, and
+how they enter a scenario.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Source(Spec):
 
 
 class FittedParameter(Spec):
-    """A fitted value in its base unit, with its 90 %
-    interval and the number of measurements that bear on it.
+    """A fitted value in its base unit, with its 90 % interval and the number of
+    measurements that bear on it.
     """
 
     name: str
@@ -105,8 +105,8 @@ class Calibration(Spec):
 
 
 def calibrate(paths: Sequence[Path], *, draws: int = 500, seed: int = 1) -> Calibration:
-    """Fit the Measurements of these files; files that hold
-    nothing usable are left out and named in the warnings.
+    """Fit the Measurements of these files; files that hold nothing usable are left out
+    and named in the warnings.
 
     Raises MeasurementError where nothing is left, CalibrationError where they do not belong together.
     """

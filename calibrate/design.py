@@ -33,8 +33,8 @@ OVERHEAD_SHARE = 0.05
 UNKNOWN = 1.0
 """Log sd of a parameter before anything is measured: a factor of e either way."""
 LONG_PROMPT_TOKENS = 1500
-"""Each placement is looked at with this prompt too, where its
-cache fits: what a context costs shows only in a long one.
+"""Each placement is looked at with this prompt too, where its cache fits: what a context costs
+shows only in a long one.
 """
 
 
@@ -82,8 +82,8 @@ def propose(scenario: Scenario, runs: int, *, seed: int = 1) -> tuple[Proposal, 
 def _information(candidates: Sequence[Scenario], names: Sequence[str]) -> tuple[Floats, Floats]:
     """(a row for each candidate, the information before any) about parameters in units of their own size.
 
-    Rows are relative derivatives: by how much of itself a
-    gap changes when a parameter changes by its own size.
+    Rows are relative derivatives: by how much of itself a gap changes when a
+    parameter changes by its own size.
     """
     jobs = [
         job_of(candidate, candidate.workload.prompt_tokens + candidate.workload.output_tokens / 2)

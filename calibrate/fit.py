@@ -26,13 +26,13 @@ __all__ = ["Fit", "fit", "usual_session_sigma"]
 HUBER = 1.345
 """Huber's constant: 95 % efficiency if errors are normal after all."""
 USUAL_SESSION_SIGMA = 0.1
-"""Log sd between sessions before any are measured: one placement of another
-engine, measured four times within two minutes on a shared machine, gave medians of
-28, 28, 30 and 36 ms (log sd 0.12). Worth as much as one measured repeat.
+"""Log sd between sessions before any are measured: one placement of another engine, measured four times
+within two minutes on a shared machine, gave medians of 28, 28, 30 and 36 ms (log sd 0.12). Worth as
+much as one measured repeat.
 """
 ROUNDS = 4
-"""Re-linearisations: the flow is piecewise linear, so the
-second one is nearly always the last that changes anything.
+"""Re-linearisations: the flow is piecewise linear, so the second one is nearly always the
+last that changes anything.
 """
 REWEIGHTINGS = 12
 SMALLEST_SCALE = 0.01
@@ -141,8 +141,8 @@ def _solve(
 ) -> Floats:
     """Iteratively reweighted non-negative least squares; `rows` maps measurements to design rows.
 
-    With a generator the prior beliefs are drawn too, so that
-    what no measurement bears on keeps its whole spread.
+    With a generator the prior beliefs are drawn too, so that what no measurement bears
+    on keeps its whole spread.
     """
     matrix = model.matrix[rows] / measured[:, None]
     # `gap = base + matrix (values - at)`, solved for the values
@@ -195,8 +195,8 @@ def _bootstrap(
 
 
 def _deviations(logs: Floats, rows: Floats, session: Floats) -> Floats:
-    """Runs about their session's mean, stretched for the
-    degree of freedom that each mean took; 0 for single runs.
+    """Runs about their session's mean, stretched for the degree of freedom that each
+    mean took; 0 for single runs.
     """
     counts = np.bincount(rows)[rows]
     stretch = np.sqrt(counts / np.maximum(counts - 1, 1))
@@ -204,8 +204,8 @@ def _deviations(logs: Floats, rows: Floats, session: Floats) -> Floats:
 
 
 def _parameters_used(model: Design, rows: Floats, measured: Floats, beliefs: Prior) -> float:
-    """Effective number of parameters, `trace(X^T X (X^T X +
-    P)^-1)`: a parameter that its prior holds uses up no data.
+    """Effective number of parameters, `trace(X^T X (X^T X + P)^-1)`: a parameter that its
+    prior holds uses up no data.
     """
     matrix = model.matrix[rows] / measured[:, None]
     extra, _ = beliefs.rows(np.maximum(model.at, 1e-12), float(np.median(measured)))
@@ -217,8 +217,8 @@ def _parameters_used(model: Design, rows: Floats, measured: Floats, beliefs: Pri
 
 
 def _session_sd(session: Floats, parameters: float, usual: float) -> float:
-    """Log sd of sessions about the fit, with its degrees of
-    freedom; the belief counts as much as one session.
+    """Log sd of sessions about the fit, with its degrees of freedom; the belief
+    counts as much as one session.
     """
     # with no degree of freedom left, residuals are small because the fit is flexible: they say nothing
     freedom = max(0.0, len(session) - parameters)
@@ -227,8 +227,8 @@ def _session_sd(session: Floats, parameters: float, usual: float) -> float:
 
 
 def usual_session_sigma(samples: Sequence[Sample]) -> float:
-    """Log sd that is expected between sessions: what the repeated
-    visits of these measurements show, else the usual one.
+    """Log sd that is expected between sessions: what the repeated visits of these measurements
+    show, else the usual one.
     """
     squares, freedom = USUAL_SESSION_SIGMA**2, 1
     for one in samples:

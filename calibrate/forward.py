@@ -1,5 +1,5 @@
-"""The model seen from the parameters: what inter-token time
-do these values give, and how does it change with each?
+"""The model seen from the parameters: what inter-token time do these values give, and how
+does it change with each?
 
 The design matrix is the derivative of the engine's own token time, taken through the
 same recursion that predicts. So an engine needs no second description of itself, and
@@ -95,8 +95,8 @@ def _device(device: Device, job: Job, values: Values) -> Device:
     changes: dict[str, float] = {}
     layer_s = values.get(layer_time(device.name))
     if layer_s is not None:
-        # a device is described by the rate at which it reads
-        # weights, so that other models scale by their bytes
+        # a device is described by the rate at which it reads weights, so that other
+        # models scale by their bytes
         changes |= {
             "decode_bandwidth": job.model.average(1).bytes_read() / max(layer_s, 1e-9),
             # fixed time per layer cannot be told from bytes per layer on one model; it is part of the rate

@@ -1,5 +1,5 @@
-"""The noise law: how gaps scatter about what the model
-expects, from token to token, run to run, session to session.
+"""The noise law: how gaps scatter about what the model expects, from token to token, run
+to run, session to session.
 
 Three levels, each with its own source: *fast* from the gaps of a run, *run* from the medians of a
 session's runs, *session* from what the model still misses when a session is left out. Fast noise is
@@ -75,8 +75,8 @@ def fit_noise(samples: Sequence[Sample], fitted: Fit) -> Noise:
 
 
 def _log_variance(run: RunSample) -> float:
-    """Variance of a lognormal through the upper half of a run's
-    gaps: `log(q_p / median) = sigma z_p` by least squares.
+    """Variance of a lognormal through the upper half of a run's gaps:
+    `log(q_p / median) = sigma z_p` by least squares.
 
     The upper half, because that is what a reader waits for, and because a token that arrives late makes the
     next gap nearly zero, which is the path to the client and no noise of the cluster.
@@ -150,8 +150,8 @@ def _run_sigma(samples: Sequence[Sample], warnings: list[str]) -> float:
 def _session_sigma(samples: Sequence[Sample], fitted: Fit, warnings: list[str]) -> float:
     """What the model misses of a session that it has not seen, the parameters' own uncertainty taken off.
 
-    Robust (median absolute deviation), because a session that
-    alone pinned down a parameter says nothing of sessions.
+    Robust (median absolute deviation), because a session that alone pinned down a parameter
+    says nothing of sessions.
     """
     errors, usual = fitted.left_out_error[np.isfinite(fitted.left_out_error)], usual_session_sigma(samples)
     if len(errors) < FEWEST_SESSIONS:

@@ -1,5 +1,5 @@
-"""What is believed before any measurement, in the one place
-that the fit and the design of measurements share.
+"""What is believed before any measurement, in the one place that the fit and the
+design of measurements share.
 
 Devices of one kind are alike, and what all share is where the table of `parameters` has it. Each belief is a
 row of least squares that weighs as much as one run that errs by `USUAL_ERROR`; all give way to data.
@@ -23,8 +23,8 @@ POOLING_LOG_SD = 0.05
 the same settings. Assumed; it matters only where placements do not separate them.
 """
 USUAL_ERROR = 0.1
-"""Relative error of one run against a good model: what
-repeats of one placement on a shared machine differ by.
+"""Relative error of one run against a good model: what repeats of one placement on a
+shared machine differ by.
 """
 
 
@@ -39,8 +39,8 @@ class Prior:
     """Mean and standard deviation of shared parameters, in the units of `ParameterKind.belief`."""
 
     def rows(self, values: Floats, gap_s: float) -> tuple[Floats, Floats]:
-        """(rows, wanted): beliefs about parameters whose values
-        are near `values`, of tokens that take about `gap_s`.
+        """(rows, wanted): beliefs about parameters whose values are near `values`, of
+        tokens that take about `gap_s`.
         """
         extra, wanted = [], []
         for group in self.pooled:
@@ -89,7 +89,7 @@ def prior(names: Sequence[str], scenarios: Sequence[Scenario]) -> Prior:
 
 
 def _context_cost(said: float, mean: float, sd: float) -> tuple[float, float]:
-    """A scenario that says more than usual of what reading a
-    context costs is believed, give or take as much again.
+    """A scenario that says more than usual of what reading a context costs is believed,
+    give or take as much again.
     """
     return (said, max(sd, said)) if said > mean else (mean, sd)

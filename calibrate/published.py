@@ -25,8 +25,8 @@ from simulator.spec import Spec
 __all__ = ["PublishedRow", "excluded", "published_rows", "report", "score", "write_published"]
 
 EXTRA_TARGETS = {"V38-alone": ("V38", 1 / 11.1, "11.1 tok/s on M2 Ultra alone")}
-"""Measurements that stand in a reference column of another
-row: target, seconds per token, what the row says.
+"""Measurements that stand in a reference column of another row: target, seconds per
+token, what the row says.
 """
 
 

@@ -1,5 +1,5 @@
-"""What a study or a ledger says: Markdown, and three charts
-(predicted against measured, coverage, error by kind).
+"""What a study or a ledger says: Markdown, and three charts (predicted against measured,
+coverage, error by kind).
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ class _Traits:
     layers: tuple[int, ...]
     loads: tuple[tuple[str, float], ...]
     links: tuple[tuple[int, int, bool], ...]
-    """Each hop: mean and standard deviation of its one-way
-    delay in whole milliseconds, and whether it shares its air.
+    """Each hop: mean and standard deviation of its one-way delay in whole milliseconds, and
+    whether it shares its air.
     """
     chats: int
     context: int
@@ -198,8 +198,8 @@ def _predict(
 
 
 def plainest(scenarios: Sequence[Scenario]) -> Scenario:
-    """The scenario to design training placements from: the one
-    with most devices that many of the others have as they are.
+    """The scenario to design training placements from: the one with most devices that many of
+    the others have as they are.
 
     Devices, links included, that fewer than `COMMON` of all scenarios have count against it: they are what is
     to be predicted. Of equals the first. Raises CalibrationError without scenarios.

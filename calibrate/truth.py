@@ -50,8 +50,8 @@ HELD_OUT: tuple[dict[str, object], ...] = (
     {"layers": {"c": 8, "b": 8, "a": 8}},
     {"layers": {"a": 20, "c": 4}, "prompt": 1500},
 )
-"""What is predicted from the fit and then simulated from the
-truth: other splits, another order, a middling context.
+"""What is predicted from the fit and then simulated from the truth: other splits, another
+order, a middling context.
 """
 NOISE = {"sigma": 0.2, "correlation": 0.1, "run_sigma": 0.05, "session_sigma": 0.05}
 

@@ -47,8 +47,8 @@ CURVE = 99
 class LedgerPrediction(Spec):
     """What was predicted for one session of a scenario, written down before it was measured.
 
-    Each quantity is a tuple of quantiles (`QUANTILES`) over
-    sessions: what one session of all its runs would show.
+    Each quantity is a tuple of quantiles (`QUANTILES`) over sessions: what one session
+    of all its runs would show.
     """
 
     name: str
@@ -118,8 +118,8 @@ def predict_sessions(
     calibration_sha256: str = "",
     trained_on: tuple[str, ...] = (),
 ) -> LedgerPrediction:
-    """The prediction for one session of `scenario.workload.runs`
-    runs; sessions differ from replication to replication.
+    """The prediction for one session of `scenario.workload.runs` runs; sessions differ from
+    replication to replication.
     """
     job = prepare(scenario).job
     replications, runs = scenario.replications, scenario.workload.runs
@@ -177,8 +177,8 @@ def _quantiles(values: Floats) -> tuple[float, ...]:
 def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
     """Hold a prediction against a Measurement.
 
-    Raises CalibrationError where the Measurement trained the
-    prediction's calibration, or measured something else.
+    Raises CalibrationError where the Measurement trained the prediction's calibration,
+    or measured something else.
     """
     # by content: a copy under another name is no new measurement
     if sample.sha256 in prediction.trained_on:
@@ -242,8 +242,8 @@ def _inside(quantiles: tuple[float, ...], value: float, level: int) -> bool:
 
 
 def _ks(gaps: Floats, curve: Floats) -> float:
-    """Largest distance of the two distribution functions,
-    the predicted one linear between its percentiles.
+    """Largest distance of the two distribution functions, the predicted one
+    linear between its percentiles.
     """
     x = np.sort(gaps)
     predicted = np.interp(x, curve, np.arange(1, CURVE + 1) / 100, left=0.0, right=1.0)

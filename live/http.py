@@ -53,8 +53,8 @@ class Watch:
         self.deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
 
     def left_s(self) -> float:
-        """Seconds until the deadline; raises Aborted when
-        called off, ReadTimeout when it has passed for good.
+        """Seconds until the deadline; raises Aborted when called off, ReadTimeout
+        when it has passed for good.
         """
         if self.abort is not None and self.abort.is_set():
             raise Aborted
@@ -247,8 +247,8 @@ class Http:
                 response.close()
 
     def check(self, response: httpx.Response, raw: bytes) -> None:
-        """Raise what a status other than 200 means: RequestRefused or
-        NotOffered in the server's own words, or ApiChanged.
+        """Raise what a status other than 200 means: RequestRefused or NotOffered in the server's
+        own words, or ApiChanged.
         """
         status, where = response.status_code, f"{self.base_url}{response.request.url.path}"
         if status == 200:

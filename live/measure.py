@@ -75,8 +75,8 @@ class MeasureResult:
 def connect(
     urls: Sequence[str], transport: httpx.BaseTransport | None = None, timeouts: Timeouts | None = None
 ) -> tuple[ExoClient, ClusterState]:
-    """A client for the first address that answers, and its
-    state; raises Unreachable naming all that do not.
+    """A client for the first address that answers, and its state; raises
+    Unreachable naming all that do not.
     """
     failures = []
     for url in urls:
@@ -110,8 +110,8 @@ def measure_exo(
     transport: httpx.BaseTransport | None = None,
     timeouts: Timeouts | None = None,
 ) -> MeasureResult:
-    """Place the scenario's model, warm up, run its workload,
-    and append every token to a Measurement at `out_path`.
+    """Place the scenario's model, warm up, run its workload, and append every token to a
+    Measurement at `out_path`.
 
     Instances made here are deleted at the end, whatever that is; a Ctrl-C leaves
     everything measured so far in the file, marked as interrupted. Raises ClusterBusy when

@@ -1,5 +1,5 @@
-"""Fresh prompts of about the wanted length, without a
-tokenizer: the replies to warm-up requests tell the length.
+"""Fresh prompts of about the wanted length, without a tokenizer: the replies to warm-up
+requests tell the length.
 
 Every prompt begins with its own random word, as engines reuse what they have computed for the same beginning.
 """

@@ -62,8 +62,8 @@ class MeasurementSession:
     def warm_up(self) -> None:
         """Compile kernels, learn how many tokens a word is, and whether the benchmark endpoint streams.
 
-        That endpoint bans the end of the text, so every reply
-        has its full length; up to 1.0.71 it does not stream.
+        That endpoint bans the end of the text, so every reply has its full length; up to
+        1.0.71 it does not stream.
         """
         # two lengths give the straight line from words to tokens; the second has the length of the runs
         for words in (FEW_WORDS, None):
@@ -96,8 +96,8 @@ class MeasurementSession:
         )
 
     def run_all(self, writer: MeasurementWriter) -> None:
-        """All runs; stops early when the instance is lost, or the
-        layers lie elsewhere than the header of the file says.
+        """All runs; stops early when the instance is lost, or the layers lie elsewhere than
+        the header of the file says.
         """
         started_ns, first = time.monotonic_ns(), self.instance.instance_id
         for run in range(self.work.runs):
@@ -139,8 +139,8 @@ class MeasurementSession:
         barrier = threading.Barrier(self.work.concurrency)
         prompts = [self.prompts.make()[0] for _ in range(self.work.concurrency)]
         errors: list[BaseException] = []
-        # Events, not Thread.join: a Ctrl-C during a join makes
-        # Python 3.11 take the thread for dead (bpo-45274).
+        # Events, not Thread.join: a Ctrl-C during a join makes Python 3.11 take the
+        # thread for dead (bpo-45274).
         over = [threading.Event() for _ in prompts]
 
         def chat(number: int) -> None:

@@ -1,5 +1,5 @@
-"""The steady state of a Measurement as EXO's own benchmark
-defines it; percentiles come from `simulator.result`.
+"""The steady state of a Measurement as EXO's own benchmark defines it; percentiles
+come from `simulator.result`.
 
 EXO-bench (exo-explore/exo, bench/METHODOLOGY.md and bench/exo_bench.py): the rate of one request is
 `(n - 1) / (t_last - t_first)`; of requests sent together the fastest counts, times their number.

@@ -1,8 +1,8 @@
 """Read a token stream of either EXO generation: server-sent events with a time for every token.
 
-EXO puts statistics into SSE comments, which ordinary SSE libraries drop, so
-lines are read here. One `data:` line is one token. A token's time is when
-its bytes left the socket; tokens that arrive in one packet share it.
+EXO puts statistics into SSE comments, which ordinary SSE libraries drop, so lines are read here.
+One `data:` line is one token. A token's time is when its bytes left the socket; tokens that
+arrive in one packet share it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ OnToken = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class StreamRules:
-    """What differs between streams: `empty_is_token` is
-    False for legacy EXO up to 0.0.12, which sends fillers.
+    """What differs between streams: `empty_is_token` is False for legacy EXO up to
+    0.0.12, which sends fillers.
     """
 
     max_tokens: int
@@ -68,9 +68,9 @@ def read_reply(
 ) -> StreamedReply:
     """Fill `reply` from a stream until it is complete.
 
-    `now_ns` tells when the bytes last handed out arrived; `on_token(index,
-    t_ns)` hears of each token at once; `on_progress` of "token", "prefill"
-    and "finish". Raises StreamErrorEvent, StreamCutOff or StreamGarbled.
+    `now_ns` tells when the bytes last handed out arrived; `on_token(index, t_ns)` hears of each
+    token at once; `on_progress` of "token", "prefill" and "finish". Raises StreamErrorEvent,
+    StreamCutOff or StreamGarbled.
     """
     tell = on_progress or (lambda _: None)
     try:

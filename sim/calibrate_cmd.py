@@ -213,8 +213,8 @@ def study(
     ] = Path("results/study"),
     rounds: Annotated[int, typer.Option(min=1, max=20, help="Visits to each scenario.")] = 2,
 ) -> None:
-    """The whole circle, unattended: design, measure, calibrate,
-    predict, measure what was predicted, validate, report.
+    """The whole circle, unattended: design, measure, calibrate, predict, measure what was
+    predicted, validate, report.
     """
     from calibrate.design import propose
     from calibrate.report import write_circle
@@ -269,8 +269,8 @@ def ledger(
         raise CalibrationError(
             f"{ledger_file}: {len(asked)} predictions and no outcome yet; measure and `sim validate`"
         )
-    # a placement that trained, measured again, is no test of
-    # the physics: it is listed, and counts in its own line only
+    # a placement that trained, measured again, is no test of the physics: it is listed, and
+    # counts in its own line only
     new = [row for row in rows if row.kind != "repeat"] or rows
     groups = {
         f"{engine}: {kind}": group

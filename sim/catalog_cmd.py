@@ -58,8 +58,8 @@ def devices_cmd(search: Search = "", as_json: Json = False) -> None:
 
 @app.command("platforms")
 def platforms_cmd(search: Search = "", as_json: Json = False) -> None:
-    """Platforms: share of the peak that an engine gets, its
-    spread, and the error on devices that were not fitted.
+    """Platforms: share of the peak that an engine gets, its spread, and the error on
+    devices that were not fitted.
     """
     from simulator.catalog import platforms
 

@@ -1,5 +1,5 @@
-"""`sim dropout` and `sim evening`: what a loss costs, and
-what an evening of comings and goings looks like.
+"""`sim dropout` and `sim evening`: what a loss costs, and what an evening of
+comings and goings looks like.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ def dropout(
 def _exo(
     scenario: Scenario, cluster: str, kill: list[str], at_token: int, out: Path, command: str | None
 ) -> ExoDropped:
-    """One device of an EXO cluster, taken away by hand or by
-    the user's command; raises LiveError for more than that.
+    """One device of an EXO cluster, taken away by hand or by the user's command; raises
+    LiveError for more than that.
     """
     from live.exo.dropout import exo_dropout
     from live.url import base_urls

@@ -135,8 +135,8 @@ def _recording(path: Path) -> Any:
 
 
 def _progress(scenario: Scenario, say: Callable[[str], None] | None) -> Any:
-    """(say, count a token) as a context: a bar on a terminal,
-    plain lines elsewhere; always on standard error.
+    """(say, count a token) as a context: a bar on a terminal, plain lines elsewhere;
+    always on standard error.
     """
     if say is not None:
         return nullcontext((say, None))

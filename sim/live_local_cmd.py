@@ -1,5 +1,5 @@
-"""`sim live local`: a real llama.cpp RPC cluster on this
-machine; build it, give it a model, measure scenarios.
+"""`sim live local`: a real llama.cpp RPC cluster on this machine; build it, give it a
+model, measure scenarios.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ RPC_SCHEME = "llama-rpc://"
 
 @app.command()
 def install() -> None:
-    """Build llama-cpp-python with RPC (once, minutes; needs
-    a C++ compiler) and install it into this Python.
+    """Build llama-cpp-python with RPC (once, minutes; needs a C++ compiler) and
+    install it into this Python.
     """
     from live.local.install import cached_wheel
     from live.local.install import install as install_wheel

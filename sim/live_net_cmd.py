@@ -96,8 +96,8 @@ def agent(
     ] = None,
     announce: Annotated[bool, typer.Option(help="announce this agent by mDNS")] = True,
 ) -> None:
-    """Run the agent on this device: it measures the device
-    and its links when asked with the pairing token.
+    """Run the agent on this device: it measures the device and its links when
+    asked with the pairing token.
     """
     from live.agent.__main__ import run, token_from
     from live.agent.server import Settings
@@ -130,8 +130,8 @@ def links(
     speed: Annotated[bool, typer.Option(help="let each device measure its memory and disk first")] = True,
     as_json: Json = False,
 ) -> None:
-    """Let the agents measure the links between them, show
-    the matrix, and store the samples for the calibration.
+    """Let the agents measure the links between them, show the matrix, and store the
+    samples for the calibration.
     """
     from datetime import datetime
 

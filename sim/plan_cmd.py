@@ -93,8 +93,8 @@ def cost(
     seed: Seed = None,
     replications: Replications = None,
 ) -> None:
-    """Cost per million tokens against cloud APIs, and the
-    tokens per day from which the cluster is cheaper.
+    """Cost per million tokens against cloud APIs, and the tokens per day from
+    which the cluster is cheaper.
     """
     from simulator.plan.buy.cost import Usage, cluster_cost
     from simulator.plan.buy.cost_report import markdown
@@ -188,8 +188,8 @@ def _print_plan(result: Plan, folder: Path | None) -> None:
 
 
 def _print_options(console: Console, result: Plan) -> None:
-    """One group per model and quantisation, cheapest first
-    in each: answers of different quality are not compared.
+    """One group per model and quantisation, cheapest first in each: answers of different
+    quality are not compared.
     """
     from sim.table import print_table
 

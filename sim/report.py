@@ -1,5 +1,5 @@
-"""What a person sees on a terminal: the device table, the
-headline, the bottleneck, the what-ifs, the doubts.
+"""What a person sees on a terminal: the device table, the headline, the bottleneck,
+the what-ifs, the doubts.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def print_prediction(prediction: Prediction, folder: Path) -> None:
 
 
 def _print_devices(console: Console, prediction: Prediction) -> None:
-    """One line per device: what it holds, what it can hold,
-    how long its stage takes; kind goes on a narrow terminal.
+    """One line per device: what it holds, what it can hold, how long its stage takes; kind
+    goes on a narrow terminal.
     """
     rows = []
     for row in prediction.document()["placement"]:

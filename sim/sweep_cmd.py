@@ -141,8 +141,8 @@ def load(
     seed: Seed = None,
     replications: Replications = 8,
 ) -> None:
-    """Several chats: who is served in time at which rate of
-    arrivals, and from how many chats the slowest stage counts.
+    """Several chats: who is served in time at which rate of arrivals, and from how many chats
+    the slowest stage counts.
     """
     from simulator.plan.load.arrivals import crossover
 

@@ -1,5 +1,5 @@
-"""Tables that fit the terminal: words stay whole, and the
-least wanted columns go where there is no room for all.
+"""Tables that fit the terminal: words stay whole, and the least wanted columns go where
+there is no room for all.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""From a scenario as written to a complete one: what the
-person left out comes from the catalogue, with its label.
+"""From a scenario as written to a complete one: what the person left out comes from the
+catalogue, with its label.
 
 A complete scenario runs again without the catalogue, so each results folder holds one.
 """
@@ -40,8 +40,8 @@ UNQUANTISED = "bf16"
 def complete(scenario: Scenario) -> Scenario:
     """The same scenario with every number written out.
 
-    Raises CatalogError for names that the catalogue lacks,
-    ScenarioError where it has no value and none was given.
+    Raises CatalogError for names that the catalogue lacks, ScenarioError where it has no
+    value and none was given.
     """
     engine_spec = _complete_engine(scenario.engine)
     # here too, not only where a file is read: a notebook makes scenarios without one
@@ -122,8 +122,8 @@ def _layers(facts: catalog.ModelFacts) -> dict[str, Any]:
 
 
 def _model_by_numbers(spec: ModelSpec, engine_name: str) -> ModelSpec:
-    """What a person's own model may leave out: it is dense,
-    without embedding, two operations per 4-bit weight.
+    """What a person's own model may leave out: it is dense, without embedding, two
+    operations per 4-bit weight.
     """
     assert spec.layer_bytes is not None
     assert spec.hidden is not None, "ModelSpec asks for it beside layer_bytes"

@@ -48,8 +48,8 @@ class SimulatorError(Exception):
 
 
 class UnitError(SimulatorError, ValueError):
-    """A quantity that cannot be read. A `ValueError` too, so
-    that pydantic turns it into a fault of the field.
+    """A quantity that cannot be read. A `ValueError` too, so that pydantic turns it
+    into a fault of the field.
     """
 
     exit_code = 2

@@ -198,8 +198,8 @@ def _link(spec: LinkSpec) -> Link:
 
 
 def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -> PlacementRequest:
-    """What the placement rules may look at; memory for the
-    KV cache is counted at the end of the longest chat.
+    """What the placement rules may look at; memory for the KV cache is counted at
+    the end of the longest chat.
     """
     choice, workload = scenario.placement, scenario.workload
     chats = flow.memory_chats(workload.concurrency)

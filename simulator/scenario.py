@@ -60,8 +60,8 @@ class NoiseSpec(Spec):
 
 
 class PosteriorSpec(Spec):
-    """Joint draws of what a calibration leaves uncertain, as
-    factors; replication i takes draw `i modulo their number`.
+    """Joint draws of what a calibration leaves uncertain, as factors; replication i takes
+    draw `i modulo their number`.
 
     `names` are those of the simulator's world factors: `world/<device>/decode`, `world/engine/step`, ...
     """
@@ -153,8 +153,8 @@ class AccessPointSpec(Spec):
 
 
 class SharedHostSpec(Spec):
-    """All devices are processes on one machine, as in a
-    local cluster: those that wait slow the one that works.
+    """All devices are processes on one machine, as in a local cluster: those that
+    wait slow the one that works.
     """
 
     contention: float = Field(

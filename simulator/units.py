@@ -78,11 +78,11 @@ def read_quantity(text: Any, units: Mapping[str, float], *, plain_is_base: bool 
 
 
 def Quantity(units: Mapping[str, float], *, plain_is_base: bool = False) -> Any:  # noqa: N802 (makes a type)
-    """A pydantic annotation that reads human units, writes
-    the base unit, and documents both in the JSON schema.
+    """A pydantic annotation that reads human units, writes the base unit, and
+    documents both in the JSON schema.
 
-    In JSON a value leaves as `write_quantity` puts it, so
-    that it can be read back; in Python it stays a float.
+    In JSON a value leaves as `write_quantity` puts it, so that it can be read back;
+    in Python it stays a float.
     """
 
     def read(value: Any) -> float:
@@ -101,8 +101,8 @@ def Quantity(units: Mapping[str, float], *, plain_is_base: bool = False) -> Any:
 
 
 def write_quantity(value: float, units: Mapping[str, float], *, plain_is_base: bool = False) -> str | float:
-    """`value` as `read_quantity` takes it, exactly: the base
-    unit written out, or a number where that is allowed.
+    """`value` as `read_quantity` takes it, exactly: the base unit written out, or a
+    number where that is allowed.
 
     >>> write_quantity(0.012, TIME)
     '0.012 s'
@@ -111,8 +111,8 @@ def write_quantity(value: float, units: Mapping[str, float], *, plain_is_base: b
     if plain_is_base or "" in units or not math.isfinite(number):
         return number
     base = next(unit for unit, factor in units.items() if factor == 1.0)
-    # Below 1e15 a float that is whole prints exactly as an
-    # integer, and '24000000000 B' reads better than '2.4e10 B'.
+    # Below 1e15 a float that is whole prints exactly as an integer, and '24000000000 B'
+    # reads better than '2.4e10 B'.
     whole = number.is_integer() and abs(number) < 1e15
     return f"{int(number) if whole else repr(number)} {base}"
 

@@ -40,8 +40,8 @@ class Fitted:
 
 
 def assess(fitted: Fitted, sample: DelaySample, notes: tuple[str, ...]) -> LawFit:
-    """The LawFit of one law: `AIC = 2 p - 2 ln L`, `BIC = p
-    ln n - 2 ln L`; `notes` hold for the whole sample.
+    """The LawFit of one law: `AIC = 2 p - 2 ln L`, `BIC = p ln n - 2 ln L`; `notes`
+    hold for the whole sample.
     """
     n_effective = sample.n * sample.effective_share
     error = fitted.p99_s / sample.p99_s - 1

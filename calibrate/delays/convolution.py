@@ -17,16 +17,16 @@ from simulator.laws.law import Floats
 __all__ = ["Grid", "search"]
 
 BINS = 1 << 12
-"""Bins of the grid; four times as many move p50 and p99 of a
-crossing by under 0.2 % on the sets of the tests.
+"""Bins of the grid; four times as many move p50 and p99 of a crossing by under 0.2 %
+on the sets of the tests.
 """
 LEAST_MASS = 1e-12
 """Probability given to a bin that a law cannot reach, so that the search sees a slope, not a wall."""
 HEAD_ROOM = 1.02
 """The grid ends 2 % above the largest round trip."""
 TIMES_S = (1e-10, 1e6)
-"""Where medians, means and scales are looked for: a tenth of
-the shortest delay to the longest a law accepts.
+"""Where medians, means and scales are looked for: a tenth of the shortest delay to
+the longest a law accepts.
 """
 MOST_STEPS = 400
 NO_SHIFT = 1e-3

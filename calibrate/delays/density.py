@@ -17,8 +17,8 @@ TAIL_TOLERANCE = 0.2
 
 
 def _in_scipy(law: Law) -> tuple[Any, tuple[float, ...]]:
-    """The family in `scipy.stats` and its arguments; not
-    frozen there, which would take longer than a density.
+    """The family in `scipy.stats` and its arguments; not frozen there, which would
+    take longer than a density.
     """
     from scipy import stats
 
@@ -57,8 +57,8 @@ def cumulative(law: Law, x: Floats) -> Floats:
 
 
 def quantile_s(law: Law, u: float) -> float:
-    """Quantile (s) of `law` at u; of a mixture the root of
-    its distribution function between those of its parts.
+    """Quantile (s) of `law` at u; of a mixture the root of its distribution function
+    between those of its parts.
     """
     if not isinstance(law, Mixture):
         return float(law.quantile(np.array([u]))[0])

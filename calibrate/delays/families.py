@@ -1,5 +1,5 @@
-"""Maximum likelihood of one family: given its shift in
-closed form or by one root, the shift by profile likelihood.
+"""Maximum likelihood of one family: given its shift in closed form or by one root, the
+shift by profile likelihood.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ SIGMA = (1e-9, 5.0)
 GAMMA_SHAPE = (0.05, 1e6)
 WEIBULL_SHAPE = (0.2, 100.0)
 GRID = 16
-"""Shifts tried before the best is refined: a profile
-likelihood may have two hills, one of them at the bound.
+"""Shifts tried before the best is refined: a profile likelihood may have two hills,
+one of them at the bound.
 """
 EMPIRICAL_POINTS = 2_001
 """An empirical law keeps every two-thousandth quantile: enough for p99, small enough for a file."""
@@ -65,8 +65,8 @@ def exponential(y: Floats) -> Exponential:
 
 
 def gamma(y: Floats) -> Gamma:
-    """`mean = mean(y)`; the shape k is the root of `ln k -
-    digamma(k) = ln mean(y) - mean(ln y)`, by scipy.stats.
+    """`mean = mean(y)`; the shape k is the root of
+    `ln k - digamma(k) = ln mean(y) - mean(ln y)`, by scipy.stats.
     """
     from scipy.special import digamma
     from scipy.stats import gamma as scipy_gamma

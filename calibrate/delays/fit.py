@@ -47,8 +47,8 @@ def fit_laws(
     else it is left out, which the other fits' warnings say. Constant and empirical laws have no
     density; a constant is first when all samples are equal, where no density exists.
 
-    Raises CalibrationError for an unknown candidate, a sample that
-    is no delay (see `sample.take`), and when no candidate is left.
+    Raises CalibrationError for an unknown candidate, a sample that is no delay (see `sample.take`), and
+    when no candidate is left.
     """
     wanted = _known(candidates)
     sample = take(samples_s)

@@ -13,8 +13,8 @@ Tail = Literal["ok", "too light", "too heavy", "unknown"]
 
 
 class LawParameter(Spec):
-    """A parameter under the name that the law gives it
-    (times in s); `stderr` is None where it sits at a bound.
+    """A parameter under the name that the law gives it (times in s); `stderr` is None
+    where it sits at a bound.
     """
 
     name: str
@@ -36,8 +36,8 @@ class LawFit(Spec):
     n: int
     """Samples that were fitted."""
     n_effective: float
-    """Independent samples that would say as much: smaller
-    where neighbours are alike; the standard errors use it.
+    """Independent samples that would say as much: smaller where neighbours are alike;
+    the standard errors use it.
     """
     log_likelihood: float | None
     aic: float | None

@@ -15,8 +15,8 @@ STARTS = (0.5, 0.8, 0.95)
 """Shares of the samples that start as the fast part: an even split, a shoulder, a rare stall."""
 TRIAL_STEPS, MOST_STEPS = 30, 1_000
 GAINED_ENOUGH = 1e-3
-"""Log-likelihood per step below which a start is done; a BIC
-difference of 2 is the least that means anything.
+"""Log-likelihood per step below which a start is done; a BIC difference of 2 is the
+least that means anything.
 """
 
 State = tuple[Floats, Floats, Floats]
@@ -24,8 +24,8 @@ State = tuple[Floats, Floats, Floats]
 
 
 def lognormal_mixture(sample: DelaySample) -> Mixture:
-    """`w LN(median_1, sigma_1) + (1 - w) LN(median_2, sigma_2)`
-    of highest penalised likelihood, faster part first.
+    """`w LN(median_1, sigma_1) + (1 - w) LN(median_2, sigma_2)` of highest penalised
+    likelihood, faster part first.
 
     A component that closes in on one sample has infinite likelihood. So each variance is
     penalised as if 2/sqrt(n) samples with the whole sample's variance had been added (Chen,

@@ -136,8 +136,8 @@ def _wider(law: families.Simple) -> families.Simple:
 
 
 def _unstalled(half: Mixture) -> Mixture:
-    """From fast and stalled halves to one crossing: a
-    stalled round trip is one stalled and one fast crossing.
+    """From fast and stalled halves to one crossing: a stalled round trip is one
+    stalled and one fast crossing.
 
     If a share q of crossings stalls, `(1 - q)**2` of round trips have no stall.
     """

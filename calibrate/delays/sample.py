@@ -1,5 +1,5 @@
-"""The samples before any law: what is refused, what is set
-aside, what is doubtful about their order and clock.
+"""The samples before any law: what is refused, what is set aside, what is doubtful
+about their order and clock.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ LONGEST_S = 1e6
 FITTED_AT_MOST = 20_000
 """At 20,000 samples the standard error of a scale is under 1 % of the spread; more only costs time."""
 TIED_SHARE = 0.01
-"""From this share of repeated values on the steps of the
-clock are looked for: continuous delays do not repeat.
+"""From this share of repeated values on the steps of the clock are looked for:
+continuous delays do not repeat.
 """
 COARSE = 0.05
 """A step this large against the interquartile range shows in every distance, so it is reported."""
@@ -56,8 +56,8 @@ class DelaySample:
 
     @property
     def closest_shift_s(self) -> float:
-        """Least distance between a law's shift and the smallest
-        sample: `max(resolution / 2, (median - min) / n)`.
+        """Least distance between a law's shift and the smallest sample:
+        `max(resolution / 2, (median - min) / n)`.
 
         Nearer, the likelihood of a shifted law with a pole at its shift (lognormal, and
         gamma and Weibull with a shape under 1) grows without bound while nothing is
@@ -70,8 +70,8 @@ class DelaySample:
 def take(samples_s: Iterable[float] | ArrayLike) -> DelaySample:
     """Check delays (s, in the order in which they were measured), thin them out and look for doubts.
 
-    Raises CalibrationError for an empty sample, and for a
-    value that is not a number or outside 1 ns to 1e6 s.
+    Raises CalibrationError for an empty sample, and for a value that is not a number
+    or outside 1 ns to 1e6 s.
     """
     ordered = _numbers(samples_s)
     _refuse(ordered)
@@ -145,8 +145,8 @@ def _clock(values: Floats, notes: list[str]) -> float:
 
 
 def _drift(values: Floats, notes: list[str]) -> None:
-    """Note when the first and the last third are not one
-    law: Kolmogorov-Smirnov at 0.1 %, medians 5 % apart.
+    """Note when the first and the last third are not one law: Kolmogorov-Smirnov at
+    0.1 %, medians 5 % apart.
     """
     from scipy.stats import ks_2samp
 
@@ -181,8 +181,8 @@ def _effective_share(values: Floats, notes: list[str]) -> float:
 
 
 def _thinned(values: Floats, notes: list[str]) -> Floats:
-    """At most 20,000 of the samples, drawn with a fixed
-    seed; every k-th would alias with the beacons of Wi-Fi.
+    """At most 20,000 of the samples, drawn with a fixed seed; every k-th would alias
+    with the beacons of Wi-Fi.
     """
     if values.size <= FITTED_AT_MOST:
         return values

@@ -15,8 +15,8 @@ from simulator.units import format_seconds
 __all__ = ["Evidence", "parameters_of", "standard_errors", "uncertainty", "with_parameter"]
 
 STEP = 1e-4
-"""Relative step of the numerical derivatives: cube root of
-the rounding error of a double, within a factor of 20.
+"""Relative step of the numerical derivatives: cube root of the rounding error of a
+double, within a factor of 20.
 """
 SEPARABLE = 1e-10
 """Least ratio of the eigenvalues of the information at which its inverse still means something."""

@@ -1,5 +1,5 @@
-"""The ranking as text, in the manner of a model comparison
-table: differences, distances, a column of doubts.
+"""The ranking as text, in the manner of a model comparison table: differences,
+distances, a column of doubts.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def token_from(token: str, file: Path | None) -> str:
-    """The token of the option, of the file, of LANSIM_TOKEN,
-    or an empty string; raises WireError for a bad file.
+    """The token of the option, of the file, of LANSIM_TOKEN, or an empty string; raises
+    WireError for a bad file.
     """
     if token:
         return token

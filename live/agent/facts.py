@@ -27,8 +27,8 @@ TOOL_TIMEOUT_S = 8.0  # system_profiler takes several seconds on a cold start
 
 @dataclass(frozen=True, slots=True)
 class SystemReader:
-    """The two ways to learn something here, replaceable in
-    tests: the output of a tool, the content of a file.
+    """The two ways to learn something here, replaceable in tests: the output of a
+    tool, the content of a file.
     """
 
     run: Callable[..., str]
@@ -95,8 +95,8 @@ class AgentFacts:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> AgentFacts:
-        """Read what another agent sent; unknown keys are
-        left out. Raises ValueError for what cannot be facts.
+        """Read what another agent sent; unknown keys are left out. Raises ValueError
+        for what cannot be facts.
         """
         # an agent of another version may know more than we do
         known = {key: value for key, value in values.items() if key in {item.name for item in fields(cls)}}
@@ -278,8 +278,8 @@ def _android(source: SystemReader, found: AgentFacts) -> AgentFacts:
     power, battery_c = readings.battery_termux(source.run("termux-battery-status"))
     low_power = source.run("settings", "get", "global", "low_power").strip()
     saver = low_power == "1" if low_power in ("0", "1") else None
-    # Without the Termux:API app the radio stays silent, but
-    # an address on wlan0 still tells that it is in use.
+    # Without the Termux:API app the radio stays silent, but an address on wlan0
+    # still tells that it is in use.
     interface = (
         wifi.interface
         if wifi

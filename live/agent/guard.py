@@ -19,8 +19,8 @@ SOURCES = 1024
 class Guard:
     """Each source starts with `burst` attempts and gets `per_s` back per second; right knocks are given back.
 
-    So a stranger may try twice a second for ever, which finds no token
-    of 128 bits, and an agent that measures for hours never waits.
+    So a stranger may try twice a second for ever, which finds no token of 128 bits, and an agent that
+    measures for hours never waits.
     """
 
     def __init__(

@@ -31,8 +31,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class LinkTestPlan:
-    """What is measured on each directed link; 16,384 bytes
-    are one token's hidden state of a 70B Llama in 16 bits.
+    """What is measured on each directed link; 16,384 bytes are one token's hidden state
+    of a 70B Llama in 16 bits.
     """
 
     sizes_bytes: tuple[int, ...] = (4, 16_384)
@@ -64,8 +64,8 @@ class Peer:
 
 @dataclass(slots=True)
 class Links:
-    """What was measured: round trips (ns) by (source, sink,
-    size, loaded), and rates (bytes/s) by (source, sink).
+    """What was measured: round trips (ns) by (source, sink, size, loaded), and rates
+    (bytes/s) by (source, sink).
     """
 
     peers: tuple[Peer, ...]
@@ -156,8 +156,8 @@ def measure_links(
     out: Path,
     progress: Progress = lambda text: None,
 ) -> Links:
-    """Measure every directed link, one after the other so that
-    none disturbs another, and store the samples in `out`.
+    """Measure every directed link, one after the other so that none disturbs another, and
+    store the samples in `out`.
 
     Samples are on disk as soon as they arrive. A link that fails is a warning, not the end. Raises
     Unreachable when fewer than two agents answer, LiveError for a token that is too short.
@@ -240,8 +240,8 @@ def _measure_link(
 
 
 def _answer(message: dict[str, object], *keys: str) -> dict[str, float]:
-    """The numbers of a message; raises WireError with the
-    agent's own words where it refused, or without `keys`.
+    """The numbers of a message; raises WireError with the agent's own words where it
+    refused, or without `keys`.
     """
     if "error" in message:
         raise WireError(_printable(str(message["error"]))[:300])

@@ -60,8 +60,8 @@ def _trip(connection: socket.socket, payload: bytes) -> None:
 
 
 def echo(connection: socket.socket, size_bytes: int, limit_s: float) -> None:
-    """Send each `size_bytes` back as soon as they are
-    complete, until the asker closes or `limit_s` is over.
+    """Send each `size_bytes` back as soon as they are complete, until the asker
+    closes or `limit_s` is over.
     """
     end_s = time.monotonic() + limit_s
     buffer = bytearray(size_bytes)
@@ -78,8 +78,8 @@ def echo(connection: socket.socket, size_bytes: int, limit_s: float) -> None:
 
 
 def push(connection: socket.socket, seconds: float, stopped: Callable[[], bool] = lambda: False) -> int:
-    """Send as fast as the link takes it for `seconds`, then
-    say that it is over; the bytes handed to the system.
+    """Send as fast as the link takes it for `seconds`, then say that it is over; the
+    bytes handed to the system.
     """
     block, sent = bytes(BLOCK_BYTES), 0
     end_s = time.monotonic() + seconds
@@ -98,8 +98,8 @@ def push(connection: socket.socket, seconds: float, stopped: Callable[[], bool] 
 def sink(connection: socket.socket, limit_s: float) -> None:
     """Swallow what `push` sends; answer with the bytes and the ns between the first and the last of them.
 
-    The clock of the receiver counts: the sender's stops when
-    its buffer is filled, not when the link has delivered.
+    The clock of the receiver counts: the sender's stops when its buffer is filled, not
+    when the link has delivered.
     """
     view = memoryview(bytearray(BLOCK_BYTES))
     end_s = time.monotonic() + limit_s

@@ -61,8 +61,8 @@ def _mega(value: float | None) -> float | None:
 
 
 def channel_mhz(channel: int, band_ghz: float | None = None) -> float:
-    """Centre frequency (MHz) of a Wi-Fi channel, IEEE 802.11-2020
-    annex E; channels up to 14 are 2.4 GHz unless told.
+    """Centre frequency (MHz) of a Wi-Fi channel, IEEE 802.11-2020 annex E; channels up to
+    14 are 2.4 GHz unless told.
 
     >>> channel_mhz(1), channel_mhz(149), channel_mhz(37, 6)
     (2412.0, 5745.0, 6135.0)
@@ -129,8 +129,8 @@ def wifi_airport(text: str, interface: str = "") -> Wifi | None:
 
 
 def wifi_system_profiler(text: str, interface: str = "") -> Wifi | None:
-    """`system_profiler SPAirPortDataType`: the part on the
-    current network, not the neighbours that follow it.
+    """`system_profiler SPAirPortDataType`: the part on the current network, not the
+    neighbours that follow it.
     """
     _, found, current = text.partition("Current Network Information:")
     # a neighbour's channel would be taken for our own

@@ -64,8 +64,8 @@ class Agent:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        # Closing alone does not wake a thread that waits in accept
-        # on Linux; shutting down does, where it is allowed.
+        # Closing alone does not wake a thread that waits in accept on Linux; shutting down
+        # does, where it is allowed.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()

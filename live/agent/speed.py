@@ -81,8 +81,8 @@ def disk_read(path: Path, seconds: float = 5.0) -> dict[str, float | bool]:
 
 
 def _avoid_cache(descriptor: int) -> bool:
-    """Drop the file from the page cache (Linux, Android) or
-    read past it (macOS); whether that was possible.
+    """Drop the file from the page cache (Linux, Android) or read past it (macOS);
+    whether that was possible.
     """
     try:
         if sys.platform == "darwin":

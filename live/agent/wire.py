@@ -1,5 +1,5 @@
-"""How two agents talk: a token that never crosses the wire,
-then JSON messages that cannot be forged or replayed.
+"""How two agents talk: a token that never crosses the wire, then JSON messages that
+cannot be forged or replayed.
 
 Handshake (A asks, B answers; N random bytes, H = HMAC-SHA256 with the token as key)::
 
@@ -78,8 +78,8 @@ def _mac(key: bytes, *parts: bytes) -> bytes:
 
 
 def recv_exact(connection: socket.socket, size_bytes: int, deadline_s: float) -> bytes:
-    """Read exactly `size_bytes`, at the latest at `deadline_s`
-    on the monotonic clock; raises WireError otherwise.
+    """Read exactly `size_bytes`, at the latest at `deadline_s` on the monotonic clock;
+    raises WireError otherwise.
     """
     buffer = bytearray(size_bytes)
     view, filled = memoryview(buffer), 0
@@ -107,8 +107,8 @@ def _send(connection: socket.socket, data: bytes, timeout_s: float) -> None:
 
 
 class AgentConnection:
-    """An authenticated connection: numbered messages both
-    ways, each with its code; a context manager that closes.
+    """An authenticated connection: numbered messages both ways, each with its code; a
+    context manager that closes.
     """
 
     def __init__(self, connection: socket.socket, key: bytes, *, asking: bool) -> None:
@@ -190,8 +190,8 @@ def ask(host: str, port: int, token: bytes, timeout_s: float = 5.0) -> AgentConn
 def answer(
     connection: socket.socket, token: bytes, seen: NonceCache, timeout_s: float = HANDSHAKE_S
 ) -> AgentConnection:
-    """The listening side of `ask`; raises WireError, before
-    a byte was sent, unless the knock shows the token.
+    """The listening side of `ask`; raises WireError, before a byte was sent, unless
+    the knock shows the token.
     """
     deadline_s = time.monotonic() + timeout_s
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -211,8 +211,8 @@ def answer(
 
 
 class NonceCache:
-    """The last knocks, so that a replayed one is not even
-    answered; only right knocks get here, so 4096 are plenty.
+    """The last knocks, so that a replayed one is not even answered; only right knocks get
+    here, so 4096 are plenty.
     """
 
     def __init__(self, size: int = 4096) -> None:

@@ -15,8 +15,8 @@ __all__ = ["with_facts"]
 
 
 def with_facts(rows: tuple[FoundDevice, ...], token: str) -> tuple[FoundDevice, ...]:
-    """The rows with chip, memory and link kind from their
-    agents; a row whose agent does not answer gets a note.
+    """The rows with chip, memory and link kind from their agents; a row whose agent
+    does not answer gets a note.
     """
     with ThreadPoolExecutor(max_workers=8, thread_name_prefix="facts") as pool:
         return tuple(pool.map(lambda row: _asked(row, token) if row.agent else row, rows))

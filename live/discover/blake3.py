@@ -1,8 +1,8 @@
 """BLAKE3 of a short text: EXO names its namespaces by it, and no package of the standard library knows it.
 
-Only inputs of at most 64 bytes (one block), which is what a namespace is. After
-the specification, J. O'Connor, J.-P. Aumasson, S. Neves, Z. Wilcox-O'Hearn,
-"BLAKE3: one function, fast everywhere" (2020), sections 2.1 to 2.3.
+Only inputs of at most 64 bytes (one block), which is what a namespace is. After the specification,
+J. O'Connor, J.-P. Aumasson, S. Neves, Z. Wilcox-O'Hearn, "BLAKE3: one function, fast everywhere"
+(2020), sections 2.1 to 2.3.
 """
 
 from __future__ import annotations

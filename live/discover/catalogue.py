@@ -16,8 +16,8 @@ NOISE = re.compile(r"\b(nvidia|geforce|amd|intel|radeon graphics|laptop gpu|\(r\
 
 
 def known_device(chip: str, memory_bytes: float | None) -> DeviceFacts | None:
-    """The device of the catalogue with this chip, of several
-    the one sold with so much memory; None without one.
+    """The device of the catalogue with this chip, of several the one sold with so much
+    memory; None without one.
     """
     for name in dict.fromkeys((chip, " ".join(NOISE.sub(" ", chip).split()))):
         try:
@@ -28,8 +28,8 @@ def known_device(chip: str, memory_bytes: float | None) -> DeviceFacts | None:
 
 
 def with_speed(found: FoundDevice) -> FoundDevice:
-    """The row with flop/s and memory bytes/s where the
-    catalogue knows the chip; what a node reported itself stays.
+    """The row with flop/s and memory bytes/s where the catalogue knows the chip; what a
+    node reported itself stays.
     """
     facts = known_device(found.chip, found.memory_total_bytes)
     if facts is None:

@@ -63,8 +63,8 @@ class WhatsUp:
 
 @dataclass(slots=True)
 class Heard:
-    """What came in: answers by node id, addresses that said
-    hello by themselves, and the namespaces in use.
+    """What came in: answers by node id, addresses that said hello by themselves,
+    and the namespaces in use.
     """
 
     answers: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -74,8 +74,8 @@ class Heard:
     """hellos that left this machine"""
 
     def found(self) -> tuple[FoundDevice, ...]:
-        """Rows of the table. Neither packet names the HTTP
-        port, and its addresses are IPv6 link-local ones.
+        """Rows of the table. Neither packet names the HTTP port, and its addresses
+        are IPv6 link-local ones.
         """
         return tuple(
             FoundDevice(node_id=node_id, generation=ZENOH, addresses=(address,), seen_by=(SOURCE,))

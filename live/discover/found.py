@@ -48,8 +48,8 @@ def clean(text: object, limit: int = 60) -> str:
 
 
 def is_local(address: str) -> bool:
-    """Whether an address belongs to a LAN, this machine or a
-    Tailscale network, so that asking it leaves no doubt.
+    """Whether an address belongs to a LAN, this machine or a Tailscale network, so that
+    asking it leaves no doubt.
 
     Announcements are unsigned; without this rule anybody on the LAN could send us to any host of the
     internet. 100.64.0.0/10 (RFC 6598) is where Tailscale lives.

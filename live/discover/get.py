@@ -38,8 +38,8 @@ class Answer:
 
     @property
     def clock_offset_s(self) -> float | None:
-        """How far the server's clock is ahead of ours (s), by
-        its Date header: whole seconds, so right within 1 s.
+        """How far the server's clock is ahead of ours (s), by its Date header: whole
+        seconds, so right within 1 s.
 
         offset = Date + 0.5 - (sent + received) / 2, since Date is cut to full seconds.
         """
@@ -55,8 +55,8 @@ def get(
 ) -> Answer:
     """`GET http://host:port/path`, at most `limit_bytes` within `deadline_s`; the status is not judged.
 
-    Raises NotListening when nothing listens, Unreachable when no
-    complete answer comes in time, ApiChanged when it is not HTTP or too long.
+    Raises NotListening when nothing listens, Unreachable when no complete answer comes in time, ApiChanged
+    when it is not HTTP or too long.
     """
     base_url, sent_s = f"http://{f'[{host}]' if ':' in host else host}:{port}", time.time()
     with translated(

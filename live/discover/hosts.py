@@ -73,8 +73,8 @@ def probe(host: str, port: int = API_PORT, get: Get = get) -> Probe:
 
 
 def _node_id(reply: Answer) -> str:
-    """The id that `/node_id` gives, empty when this is not
-    EXO 1.x (legacy nodes answer 404, or their web page).
+    """The id that `/node_id` gives, empty when this is not EXO 1.x (legacy nodes
+    answer 404, or their web page).
     """
     if reply.status != 200:
         return ""
@@ -109,8 +109,8 @@ def _here(node: FoundDevice, node_id: str, host: str, port: int) -> FoundDevice:
 
 
 def _version(host: str, port: int, get: Get) -> tuple[str, str]:
-    """Generation and version by the paths that exist: the
-    number in pyproject is the same in old and new ones.
+    """Generation and version by the paths that exist: the number in pyproject is the
+    same in old and new ones.
     """
     try:
         described = get(host, port, "/openapi.json").json()

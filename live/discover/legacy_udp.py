@@ -1,5 +1,5 @@
-"""EXO 0.0.x broadcasts a JSON datagram every 2.5 s on UDP
-port 5678; listening is enough and disturbs nobody.
+"""EXO 0.0.x broadcasts a JSON datagram every 2.5 s on UDP port 5678; listening is
+enough and disturbs nobody.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def capabilities(node_id: str, device: dict[str, Any]) -> dict[str, Any]:
 
 
 def _scaled(value: object, factor: float) -> float | None:
-    """A believable positive number times `factor`; chips
-    that EXO does not know have 0 flops, which means unknown.
+    """A believable positive number times `factor`; chips that EXO does not know have 0
+    flops, which means unknown.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
         return None

@@ -88,8 +88,8 @@ def read_host(text: str) -> Host:
 
 
 def sweep(network: str, port: int = API_PORT, timeout_s: float = SWEEP_TIMEOUT_S) -> tuple[str, ...]:
-    """Addresses of a local network on which something
-    listens on `port`; raises LiveError for a wrong network.
+    """Addresses of a local network on which something listens on `port`; raises
+    LiveError for a wrong network.
     """
     try:
         parsed = ipaddress.ip_network(network, strict=False)
@@ -162,8 +162,8 @@ def _result(get: Callable[[], Value], default: Value, what: str, faults: list[st
 
 
 def _further(rows: Sequence[FoundDevice], asked: Sequence[Probe]) -> list[Host]:
-    """The first IPv4 addresses of devices whose HTTP
-    interface has not answered yet; EXO listens on IPv4 only.
+    """The first IPv4 addresses of devices whose HTTP interface has not answered yet;
+    EXO listens on IPv4 only.
     """
     answered = {row.node_id for answer in asked for row in answer.found if row.api and row.node_id}
     done = {answer.host for answer in asked}

@@ -50,8 +50,8 @@ def parse_dnsaddr(text: str) -> tuple[str, int, str] | None:
 
 
 def parse_texts(record: bytes) -> tuple[str, ...]:
-    """The strings of a TXT record (RFC 1035, 3.3.14: each
-    with its length before it); a cut off one is left out.
+    """The strings of a TXT record (RFC 1035, 3.3.14: each with its length before it);
+    a cut off one is left out.
     """
     texts: list[str] = []
     place = 0
@@ -65,8 +65,8 @@ def parse_texts(record: bytes) -> tuple[str, ...]:
 
 
 def libp2p_peers(records: Sequence[bytes]) -> tuple[FoundDevice, ...]:
-    """Rows by peer id; on these versions the peer id is the
-    EXO node id. Addresses outside the LAN are left out.
+    """Rows by peer id; on these versions the peer id is the EXO node id. Addresses
+    outside the LAN are left out.
     """
     addresses: dict[str, list[str]] = {}
     for record in records:
@@ -144,8 +144,8 @@ def _agent(zeroconf: Any, name: str) -> FoundDevice | None:
 
 
 def _texts(zeroconf: Any, name: str) -> list[bytes]:
-    """TXT records of a libp2p service. It has no SRV record,
-    so zeroconf never calls it complete: read the cache.
+    """TXT records of a libp2p service. It has no SRV record, so zeroconf never calls it
+    complete: read the cache.
     """
     from zeroconf import DNSText  # type: ignore[attr-defined]
 

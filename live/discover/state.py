@@ -30,8 +30,8 @@ def one_way(network: StateNetwork) -> tuple[tuple[str, str], ...]:
 
 
 def departed(network: StateNetwork) -> tuple[str, ...]:
-    """Names of nodes that the cluster remembers but that no
-    longer live, unless they are back with a new id.
+    """Names of nodes that the cluster remembers but that no longer live, unless
+    they are back with a new id.
     """
     living = {node.node_id for node in network.nodes}
     names = {node_id: _known(name) for node_id, name in network.names.items()}
@@ -73,8 +73,8 @@ def _addresses(used: list[str], kinds: dict[str, str]) -> tuple[str, ...]:
 
 
 def nodes_of_topology(topology: dict[str, Any], version: str) -> tuple[FoundDevice, ...]:
-    """One row per node of a legacy cluster; the kind of link
-    stands in the description that peers give of it.
+    """One row per node of a legacy cluster; the kind of link stands in the
+    description that peers give of it.
     """
     nodes, peers = topology.get("nodes"), topology.get("peer_graph")
     listed = list(nodes.items())[:MAX_NODES] if isinstance(nodes, dict) else []

@@ -81,8 +81,8 @@ def _unconfirmed(discovery: Discovery) -> list[str]:
 
 
 def missing(discovery: Discovery, expect: int, named: Sequence[tuple[str, int]] = ()) -> list[str]:
-    """Which of `expect` devices are missing and the likely
-    causes, in lines; nothing when there are enough.
+    """Which of `expect` devices are missing and the likely causes, in lines;
+    nothing when there are enough.
     """
     count = len(discovery.found)
     if count >= expect:

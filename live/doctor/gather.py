@@ -1,5 +1,5 @@
-"""Collect once what the checks look at: the discovery, the
-devices' own facts, the routes, the model's size.
+"""Collect once what the checks look at: the discovery, the devices' own facts, the
+routes, the model's size.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Surroundings:
 
 
 def route_interface(address: str, facts: AgentFacts) -> str:
-    """The own interface that packets to `address` leave by,
-    empty where that cannot be told; sends nothing.
+    """The own interface that packets to `address` leave by, empty where that
+    cannot be told; sends nothing.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
@@ -69,8 +69,8 @@ def route_interface(address: str, facts: AgentFacts) -> str:
 
 
 def model_need(model: str, probes: Sequence[Probe], get: Callable[[str, int, str], Answer] = get) -> Need:
-    """The size of `model`: as a running EXO lists it, which
-    is what EXO itself compares, else by the catalogue.
+    """The size of `model`: as a running EXO lists it, which is what EXO itself
+    compares, else by the catalogue.
     """
     for probe in probes:
         if probe.outcome != "exo":

@@ -71,8 +71,8 @@ def senders(seen: Surroundings) -> Iterator[str]:
 
 
 def pairs(seen: Surroundings) -> Iterator[str]:
-    """Topologies of two nodes or more, by the node that gave
-    them; legacy EXO does not tell who reaches whom.
+    """Topologies of two nodes or more, by the node that gave them; legacy EXO does
+    not tell who reaches whom.
     """
     yield from (
         probe.where for probe in seen.discovery.probes if probe.outcome == "exo" and len(probe.found) > 1

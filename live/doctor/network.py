@@ -14,9 +14,9 @@ __all__ = ["HEARD_BY", "different_networks", "hotspot", "mesh", "multicast", "on
 
 SHARED = ipaddress.ip_network("100.64.0.0/10")  # RFC 6598; Tailscale gives every device an address in it
 
-# Networks that phones open as hotspots. iOS: 172.20.10.0/28, which no router
-# uses. Android: the prefixes of tethering in AOSP (frameworks/base,
-# Tethering: USB 42, Wi-Fi 43, Bluetooth 44, Wi-Fi direct 49); Windows: 137.
+# Networks that phones open as hotspots. iOS: 172.20.10.0/28, which no router uses. Android: the
+# prefixes of tethering in AOSP (frameworks/base, Tethering: USB 42, Wi-Fi 43, Bluetooth 44, Wi-Fi
+# direct 49); Windows: 137.
 HOTSPOTS = (
     ("172.20.10.0/28", "an iPhone's hotspot", True),
     ("192.168.42.0/24", "an Android phone's USB tethering", False),

@@ -20,8 +20,8 @@ NAMES_SHOWN = 6
 
 
 class Check(NamedTuple):
-    """A check: `find` gives what is wrong, `looked_at` what
-    it could look at, `needs` what would let it look.
+    """A check: `find` gives what is wrong, `looked_at` what it could look at,
+    `needs` what would let it look.
     """
 
     name: str
@@ -70,8 +70,8 @@ COLOURS = {"ok": "green", "unknown": "cyan", "warning": "yellow", "problem": "re
 
 
 def examine(seen: Surroundings) -> tuple[DoctorFinding, ...]:
-    """The findings of all checks; without any, a check says
-    ok if it had something to look at, else unknown.
+    """The findings of all checks; without any, a check says ok if it had something
+    to look at, else unknown.
     """
     return tuple(
         finding for check in CHECKS for finding in tuple(check.find(seen)) or (_silence(check, seen),)

@@ -17,8 +17,8 @@ class GivenUp(Exception):
 
 @dataclass
 class Bounds:
-    """The end of a recovery's time (`time.monotonic_ns`),
-    the switch that calls it off, and what it waits for.
+    """The end of a recovery's time (`time.monotonic_ns`), the switch that calls it
+    off, and what it waits for.
     """
 
     until_ns: int

@@ -148,8 +148,8 @@ def _check(layers: Sequence[NodeLayers], n_layers: int, state: ClusterState) -> 
 
 
 def _free_port() -> int:
-    """A random port of EXO's range: we cannot see which are
-    in use on the nodes, and neither does EXO look.
+    """A random port of EXO's range: we cannot see which are in use on the nodes,
+    and neither does EXO look.
     """
     generator = random.SystemRandom()
     return generator.choice([port for port in range(*PORTS) if port not in EXO_PORTS])

@@ -7,8 +7,8 @@ from typing import Any
 
 __all__ = ["camel_case", "snake"]
 
-# A camelCase word. Ids (hex, UUIDs with dashes, libp2p's
-# "12D3..."), model names and tags ("RunnerReady") are not one.
+# A camelCase word. Ids (hex, UUIDs with dashes, libp2p's "12D3..."), model names and tags
+# ("RunnerReady") are not one.
 CAMEL = re.compile(r"[a-z]+[0-9]*(?:[A-Z][a-z0-9]*)+")
 HUMP = re.compile(r"(?<=[a-z0-9])([A-Z])")
 # no answer of EXO nests beyond 12 levels; JSON that does would end in a RecursionError of ours

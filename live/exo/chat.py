@@ -37,8 +37,8 @@ IDLE_GAPS = 30.0  # longest gap over median in the recordings: below 10, prefill
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. A silence is looked into after `first_token_s`
-    or `idle_s`, and ends the reply unless all seems well.
+    """Seconds. A silence is looked into after `first_token_s` or `idle_s`, and ends the
+    reply unless all seems well.
 
     `idle_s` is the least; with slow tokens it grows to 30 mean gaps. While the state shows a
     healthy cluster, a silence may last `patience` times as long: another request's prefill
@@ -92,8 +92,8 @@ class _Supervisor:
         watch.extend(self.allowed_s)
 
     def progress(self, kind: str) -> None:
-        """A token, a piece of prefill or the end came: the
-        clock starts again. Keep-alives are no progress.
+        """A token, a piece of prefill or the end came: the clock starts again.
+        Keep-alives are no progress.
         """
         self.heard_ns = time.monotonic_ns()
         if kind == "token":
@@ -163,8 +163,8 @@ def stream_reply(
 
 
 class _Stamp:
-    """When the bytes at hand arrived: at the socket where
-    the watch saw them, else when they were handed out.
+    """When the bytes at hand arrived: at the socket where the watch saw them, else
+    when they were handed out.
     """
 
     def __init__(self, watch: Watch) -> None:

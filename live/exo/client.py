@@ -1,5 +1,5 @@
-"""Talk to an EXO 1.x cluster, from 1.0.60 to the HEAD of
-2026-06, by what it offers and not by its version number.
+"""Talk to an EXO 1.x cluster, from 1.0.60 to the HEAD of 2026-06, by what it offers and
+not by its version number.
 
 >>> # with ExoClient("http://10.0.0.7:52415") as exo:
 >>> #     instance = exo.create_instance(exo.placement("mlx-community/Llama-3.2-1B-Instruct-4bit").raw)
@@ -51,8 +51,8 @@ class BenchReply(dict[str, Any]):
 class ExoClient(ExoReader):
     """A reader that also places models and asks them; thread-safe.
 
-    `transport` replaces the network. Every method raises
-    Unreachable, ApiChanged or RequestRefused where that is what happens.
+    `transport` replaces the network. Every method raises Unreachable, ApiChanged or RequestRefused
+    where that is what happens.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class ExoClient(ExoReader):
         return build_instance(self.template(model_id), self.state(), layers)
 
     def create_instance(self, raw: Mapping[str, Any]) -> StateInstance:
-        """Post an instance: one from `placement`, `previews`
-        or `instance_with`. It is ours: we delete it when done.
+        """Post an instance: one from `placement`, `previews` or `instance_with`. It is
+        ours: we delete it when done.
         """
         instance = parse_instance(raw)
         self.owned.add(instance.instance_id)  # before posting: an interrupt may come in between
@@ -113,9 +113,9 @@ class ExoClient(ExoReader):
     ) -> StateInstance:
         """Let EXO place the model.
 
-        EXO keeps errors of `POST /place_instance` to its log, so its placement
-        is asked for first. EXO does not say which instance it made; when
-        others place the same model at the same moment none is taken for ours.
+        EXO keeps errors of `POST /place_instance` to its log, so its placement is asked for first.
+        EXO does not say which instance it made; when others place the same model at the same
+        moment none is taken for ours.
         """
         self.placement(model_id, min_nodes=min_nodes, sharding=sharding, meta=meta)
         # EXO does not say which instance it made: the one that was not there before is ours
@@ -276,8 +276,8 @@ class ExoClient(ExoReader):
     def bench(
         self, model_id: str, prompt: str, *, max_tokens: int, use_prefix_cache: bool = False
     ) -> BenchReply:
-        """EXO's own benchmark: exactly `max_tokens` tokens,
-        its rates, no token times; NotOffered before 1.0.64.
+        """EXO's own benchmark: exactly `max_tokens` tokens, its rates, no token times;
+        NotOffered before 1.0.64.
         """
         body = {
             "model": model_id,
@@ -295,8 +295,8 @@ class ExoClient(ExoReader):
         return BenchReply(answer, elapsed_s=time.monotonic() - started)
 
     def cancel(self, command_id: str) -> bool:
-        """Cancel a generation; False when it is over, or the
-        version cannot (closing its connection then has to do).
+        """Cancel a generation; False when it is over, or the version cannot (closing its
+        connection then has to do).
         """
         try:
             self.http.json("POST", f"/v1/cancel/{command_id}", within_s=self.timeouts.answer_s)

@@ -83,8 +83,8 @@ def compare(
     if instance is None:
         return None
     if instance.instance_id not in now.instances:
-        # EXO ends the streams of an instance that it deletes, so
-        # one that goes on belongs to a state that is no more.
+        # EXO ends the streams of an instance that it deletes, so one that goes on belongs
+        # to a state that is no more.
         return Diagnosis(
             False,
             True,

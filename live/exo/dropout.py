@@ -1,5 +1,5 @@
-"""Dropout on an EXO cluster: one reply, a device taken away
-in the middle of it, and what each phase of the recovery took.
+"""Dropout on an EXO cluster: one reply, a device taken away in the middle of it, and what each
+phase of the recovery took.
 
 Who takes it away is the user: by a command of theirs, or by hand when asked. When exactly it
 goes cannot be known from here, so the fault is taken to be at the last token that came:

@@ -38,8 +38,8 @@ def _plain(name: str) -> str:
 def match_devices(
     devices: Sequence[str], nodes: Sequence[StateNode], given: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The node id of each device of a scenario: as `given`
-    (device -> name or id of a node), else by equal names.
+    """The node id of each device of a scenario: as `given` (device -> name or id of a
+    node), else by equal names.
 
     Raises LiveError that lists what is left over on both sides.
     """
@@ -92,8 +92,8 @@ def match_model(name: str, quantisation: str | None, cards: Sequence[Mapping[str
 
 
 def _names(card: Mapping[str, Any], model_id: str) -> set[str]:
-    """What a card may be called: its base model, and its
-    name with and without quantisation and 'Instruct'.
+    """What a card may be called: its base model, and its name with and without
+    quantisation and 'Instruct'.
     """
     tail = normalise(model_id.rpartition("/")[2])
     bits = normalise(str(card.get("quantization") or ""))

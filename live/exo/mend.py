@@ -1,13 +1,13 @@
-"""A client that loses no token: it notices a stalled or broken
-reply, has the model placed again, and goes on behind what it has.
+"""A client that loses no token: it notices a stalled or broken reply, has the model placed again, and
+goes on behind what it has.
 
 The prompt and all text received are sent again. EXO leaves a last turn of the assistant open
 (exo-explore/exo, utils_mlx.py: assistant prefilling), so the model continues it; versions before that begin a
 new turn. The text is tokenised anew, so the boundary of a token may differ from the first time. Thinking text
 cannot be given back: a reply that holds some is not mended.
 
-Phases of a recovery: detect, release, decide, start, load,
-warm up, prefill, resume, as the simulator has them.
+Phases of a recovery: detect, release, decide, start, load, warm up, prefill, resume,
+as the simulator has them.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Mended:
     """A whole reply, and what had to be mended for it."""
 
     reply: StreamedReply
-    """Of several parts where it broke: times count from the
-    first request, and the engine's own figures are left out.
+    """Of several parts where it broke: times count from the first request, and the engine's
+    own figures are left out.
     """
     recoveries: tuple[ObservedRecovery, ...]
 
@@ -130,8 +130,8 @@ class Mender:
         self._moving = Moving(client, scenario, instance, names, urls, say)
         self._lock = threading.Lock()
         self._mended: list[ObservedRecovery] = []
-        """All recoveries up to a ready instance; their number
-        tells a chat whether its break is mended already.
+        """All recoveries up to a ready instance; their number tells a chat whether
+        its break is mended already.
         """
 
     @property

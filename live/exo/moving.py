@@ -1,5 +1,5 @@
-"""Take a model to the devices that are left: what lies between
-a broken reply and an instance that takes requests again.
+"""Take a model to the devices that are left: what lies between a broken reply and an instance
+that takes requests again.
 
 EXO restarts runners by itself where their nodes live; after the loss of a node or of the master it never
 places again, so we do: delete our old instance, listen who still reports, place the layers on those by the
@@ -83,8 +83,8 @@ class Moving:
     def recover(self, recovery: ObservedRecovery, cause: LiveError, bounds: Bounds) -> None:
         """Make an instance that takes requests again, and note in `recovery` what took how long.
 
-        Raises PlacementError where the survivors cannot hold the model,
-        InstanceFailed where no instance becomes ready, GivenUp and Aborted.
+        Raises PlacementError where the survivors cannot hold the model, InstanceFailed where no instance
+        becomes ready, GivenUp and Aborted.
         """
         self.trouble = ""
         is_restarting = self._restarts_by_itself(recovery, cause, bounds)
@@ -118,8 +118,8 @@ class Moving:
             bounds.pause(self.client.timeouts.poll_s)
 
     def _restarts_by_itself(self, recovery: ObservedRecovery, cause: LiveError, bounds: Bounds) -> bool:
-        """Whether all nodes of the instance live, so that
-        EXO mends it, or nothing is broken but the one reply.
+        """Whether all nodes of the instance live, so that EXO mends it, or nothing is
+        broken but the one reply.
         """
         found = compare(self._look(bounds), self.before, self.instance.instance_id, self.quiet_s)
         # EXO restarts runners on living nodes by itself, and never anything after the loss of one
@@ -158,8 +158,8 @@ class Moving:
             bounds.pause(self.client.timeouts.poll_s)
 
     def _names(self) -> dict[str, str]:
-        """What to call the nodes of the instance; others may
-        bear their names, such as one that has restarted.
+        """What to call the nodes of the instance; others may bear their names, such
+        as one that has restarted.
         """
         mine = self._nodes()
         known = self.names(
@@ -241,8 +241,8 @@ class Moving:
             return None
 
     def _placed(self, devices: tuple[str, ...]) -> Placed | None:
-        """The simulator's placement, None where it knows too
-        little of the scenario; raises PlacementError.
+        """The simulator's placement, None where it knows too little of the
+        scenario; raises PlacementError.
         """
         try:
             placed = self._placer.place(devices)
@@ -280,8 +280,8 @@ class Moving:
         return None
 
     def _note_refusal(self, error: PlacementRefused, bounds: Bounds) -> None:
-        """Refusals for want of free memory pass once the old
-        runners are gone; raises those that stay, but for links.
+        """Refusals for want of free memory pass once the old runners are gone; raises those
+        that stay, but for links.
         """
         bounds.waiting_for = str(error)
         now_s = time.monotonic()

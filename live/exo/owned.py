@@ -48,8 +48,8 @@ class Owned:
     def delete(self, instance_id: str) -> None:
         """Delete one of ours.
 
-        A 404 right after creation may mean that the creation
-        is still on its way, so it is asked again for a while.
+        A 404 right after creation may mean that the creation is still on its way, so it
+        is asked again for a while.
         """
         deadline = self._ids[instance_id] + IN_FLIGHT_S
         while True:
@@ -81,8 +81,8 @@ class Owned:
             )
 
     def _adopt_expected(self) -> None:
-        """An interrupt came between asking EXO to place and
-        seeing the instance: the one new one must be ours.
+        """An interrupt came between asking EXO to place and seeing the instance: the
+        one new one must be ours.
         """
         if self._expected is None:
             return

@@ -18,8 +18,8 @@ __all__ = ["Presence"]
 
 @dataclass(slots=True)
 class _LastReport:
-    """The last report of one node: when it was by the
-    cluster's clock, and when we learnt of it (s, monotonic).
+    """The last report of one node: when it was by the cluster's clock, and when we
+    learnt of it (s, monotonic).
     """
 
     report: datetime | None
@@ -63,8 +63,8 @@ class Presence:
                 self._seen[node.node_id] = _LastReport(node.last_seen, now_s, is_heard=True)
 
     def alive(self, state: ClusterState) -> tuple[StateNode, ...]:
-        """The nodes of the state that report; where a version
-        tells no reports, all, as long as the state moves on.
+        """The nodes of the state that report; where a version tells no reports, all, as
+        long as the state moves on.
         """
         now_s = time.monotonic()
         # versions before reports existed
@@ -76,8 +76,8 @@ class Presence:
         )
 
     def is_settled(self, state: ClusterState) -> bool:
-        """Whether there is no more to wait for: all that may
-        be alive have reported, or have had the time to.
+        """Whether there is no more to wait for: all that may be alive have
+        reported, or have had the time to.
         """
         if time.monotonic() - self._began_s > self.quiet_s:
             return True

@@ -29,8 +29,8 @@ def provenance_of(
     power: Mapping[str, str],
     extra: Mapping[str, Any],
 ) -> Provenance:
-    """The header of a measurement of `instance`; `names`
-    gives each node id the name under which it is reported.
+    """The header of a measurement of `instance`; `names` gives each node id the name
+    under which it is reported.
     """
     size = instance.card.get("storage_size")
     return Provenance(
@@ -105,8 +105,8 @@ def _device(
 
 
 def trimmed(state: ClusterState) -> dict[str, Any]:
-    """The state without what grows for ever and tells
-    nothing: downloads, finished tasks, dead runners, cards.
+    """The state without what grows for ever and tells nothing: downloads, finished
+    tasks, dead runners, cards.
     """
     # runners and tasks of the dead stay for ever, and a model card has hundreds of lines
     dropped = {"downloads", "tasks", "runners", "instances", "custom_model_cards", "node_profiles"}

@@ -17,16 +17,16 @@ __all__ = ["ExoReader", "Preview"]
 
 
 class Preview(dict[str, Any]):
-    """One way in which EXO would place a model: `sharding`,
-    `instance_meta`, `error`, and `instance` as it said it.
+    """One way in which EXO would place a model: `sharding`, `instance_meta`, `error`, and
+    `instance` as it said it.
     """
 
 
 class ExoReader:
     """Reads from one node, which speaks for its whole cluster; thread-safe.
 
-    `transport` replaces the network. Every method raises
-    Unreachable, ApiChanged or RequestRefused where that is what happens.
+    `transport` replaces the network. Every method raises Unreachable, ApiChanged or RequestRefused
+    where that is what happens.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class ExoReader:
         return tuple(card for card in cards if isinstance(card, dict))
 
     def features(self) -> tuple[str, ...]:
-        """Which of the endpoints that came with later versions
-        exist, by asking for them with harmless requests.
+        """Which of the endpoints that came with later versions exist, by asking for
+        them with harmless requests.
         """
         probes = {
             "state_path": "/state/topology",
@@ -94,8 +94,8 @@ class ExoReader:
     def placement(
         self, model_id: str, *, min_nodes: int = 1, sharding: str = "Pipeline", meta: str = "MlxRing"
     ) -> StateInstance:
-        """The instance that EXO would make now; raises
-        PlacementRefused with EXO's reason when it would make none.
+        """The instance that EXO would make now; raises PlacementRefused with EXO's
+        reason when it would make none.
         """
         try:
             return parse_instance(

@@ -38,8 +38,8 @@ def scenario_of(
 ) -> tuple[Scenario, tuple[str, ...]]:
     """The cluster as a scenario for the model of `card`, and what was assumed, one sentence each.
 
-    With `instance` its layers and ring order are taken over,
-    else EXO's rule decides. Raises LiveError without nodes.
+    With `instance` its layers and ring order are taken over, else EXO's rule decides.
+    Raises LiveError without nodes.
     """
     if not state.nodes:
         raise LiveError("the cluster has no nodes yet; wait some seconds after EXO's start")
@@ -67,8 +67,8 @@ def scenario_of(
 
 
 def catalogue_device(node: StateNode) -> DeviceFacts | None:
-    """The catalogue's device for a Mac's model ('MacBook
-    Pro'), chip ('Apple M4 Max') and memory; None without one.
+    """The catalogue's device for a Mac's model ('MacBook Pro'), chip ('Apple M4 Max') and
+    memory; None without one.
     """
     for wanted in (f"{node.model} {node.chip.removeprefix('Apple ')}", node.chip):
         try:
@@ -115,8 +115,8 @@ def _bytes(value: float | None) -> str | None:
 
 
 def _link(node: StateNode, state: ClusterState) -> str | None:
-    """How the others reach the node through the LAN: the
-    interface that EXO would prefer, cables between two aside.
+    """How the others reach the node through the LAN: the interface that EXO would prefer,
+    cables between two aside.
     """
     kinds = {kind for source in state.nodes for _, kind in state.addresses(source.node_id, node.node_id)}
     if not kinds and len(state.nodes) == 1:

@@ -135,8 +135,8 @@ class LegacyClient:
 
     @property
     def sends_fillers(self) -> bool:
-        """True up to 0.0.12, which has no `/v1/topology`: its
-        streams hold events without text that are no tokens.
+        """True up to 0.0.12, which has no `/v1/topology`: its streams hold events
+        without text that are no tokens.
         """
         if self._sends_fillers is None:
             try:

@@ -1,5 +1,5 @@
-"""Breaking: a local cluster that loses devices in the middle
-of a reply, and a client that starts again without them.
+"""Breaking: a local cluster that loses devices in the middle of a reply, and a client that
+starts again without them.
 
 A device goes in one of three ways. `kill`: kill -9 of its server, so the relay sees the connection closed and
 closes the client's. `hang`: SIGSTOP, so the connection stays open and nobody answers. `dark`: its relay
@@ -26,8 +26,8 @@ __all__ = ["MODES", "BreakableCluster", "Mode", "answers"]
 
 Mode = Literal["kill", "hang", "dark"]
 MODES: tuple[Mode, ...] = ("kill", "hang", "dark")
-# what a client says first: command 14, 24 bytes of its
-# abilities, none set; captured from llama-cpp-python 0.3.36
+# what a client says first: command 14, 24 bytes of its abilities, none set; captured
+# from llama-cpp-python 0.3.36
 HELLO = bytes([14]) + (24).to_bytes(8, "little") + bytes(24)
 REPLY_HEADER_BYTES = 8
 PROCESS_S = 30.0
@@ -104,8 +104,8 @@ class BreakableCluster(LocalCluster):
         return at_ns
 
     def _stand_still(self, name: str) -> None:
-        """The guard slows devices down by stopping and
-        continuing them; it must not continue this one again.
+        """The guard slows devices down by stopping and continuing them; it must
+        not continue this one again.
         """
         assert self._guard is not None
         self._guard.ask("hold", "noted", pid=self._servers[name].pid)
@@ -138,8 +138,8 @@ class BreakableCluster(LocalCluster):
             self._children.remove(self._client)
 
     def answering(self, timeout_s: float, asked: Sequence[str] | None = None) -> tuple[str, ...]:
-        """The client and whoever of the servers `asked` (all)
-        answers, in the order of the plan; all are asked at once.
+        """The client and whoever of the servers `asked` (all) answers, in the order of the
+        plan; all are asked at once.
         """
         client, *servers = [device.name for device in self.plan.devices]
         names = [name for name in servers if asked is None or name in asked]

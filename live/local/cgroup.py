@@ -24,8 +24,8 @@ MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """The folders that limit one device: one in version 2,
-    one per resource in version 1, none without permission.
+    """The folders that limit one device: one in version 2, one per resource in version
+    1, none without permission.
     """
 
     folders: tuple[Path, ...]

@@ -58,8 +58,8 @@ def module_environment() -> dict[str, str]:
 
 
 def die_with_parent() -> None:
-    """Ask the Linux kernel to kill this process when its
-    parent thread ends; elsewhere the lifeline alone must do.
+    """Ask the Linux kernel to kill this process when its parent thread ends; elsewhere
+    the lifeline alone must do.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -77,8 +77,8 @@ def be_punctual() -> None:
 
 
 class Lifeline:
-    """The child's end: tells events to the parent, hands its
-    commands to a function, dies when the pipe ends.
+    """The child's end: tells events to the parent, hands its commands to a
+    function, dies when the pipe ends.
     """
 
     def __init__(self) -> None:

@@ -30,8 +30,8 @@ class Generator:
     def __init__(
         self, model: str, endpoints: list[str], layers: list[int], context: int, threads: int
     ) -> None:
-        """Load `model`, the last layers on the servers at
-        `endpoints`, `layers` of them on each; raises LiveError.
+        """Load `model`, the last layers on the servers at `endpoints`, `layers` of them
+        on each; raises LiveError.
         """
         self._llama: Any = library.llama()
         self._llama.llama_backend_init()
@@ -47,8 +47,8 @@ class Generator:
         counts = [*layers[:-1], layers[-1] + 1] if layers else []
         self._split = (ctypes.c_float * self._llama.llama_max_devices())(*counts)
         params.tensor_split = self._split
-        # weights repacked for one processor exist in the client
-        # only: without them all devices run the same code
+        # weights repacked for one processor exist in the client only: without them all
+        # devices run the same code
         params.use_extra_bufts = False
         self._model = self._llama.llama_model_load_from_file(model.encode(), params)
         if not self._model:
@@ -93,8 +93,8 @@ def prompt(length: int, seed: int) -> list[int]:
 
 
 def _generate(lifeline: Lifeline, generator: Generator, command: Event) -> None:
-    """One chat, behind tokens `received` before: tells when it
-    was sent, each token and when it was there (monotonic ns).
+    """One chat, behind tokens `received` before: tells when it was sent, each token and when it
+    was there (monotonic ns).
     """
     generator.forget()
     tokens, received = prompt(command["prompt_tokens"], command["seed"]), command.get("received", [])

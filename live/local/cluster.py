@@ -57,8 +57,8 @@ class LocalCluster:
     """A running cluster; a context manager that leaves nothing behind."""
 
     def __init__(self, plan: ClusterPlan, endpoints: tuple[str, ...] = ()) -> None:
-        """Of `plan`; with `endpoints` (host:port of servers
-        that already run) nothing is relayed or slowed down.
+        """Of `plan`; with `endpoints` (host:port of servers that already run) nothing
+        is relayed or slowed down.
         """
         library.require()
         if endpoints and len(endpoints) != len(plan.links):
@@ -189,8 +189,8 @@ class LocalCluster:
         return {self.plan.devices[0].name: self._client, **self._servers}
 
     def _limit(self) -> None:
-        """Put each device into groups of its own, and cap
-        its memory where the scenario states what is usable.
+        """Put each device into groups of its own, and cap its memory where the
+        scenario states what is usable.
         """
         for device in self.plan.devices:
             if device.name not in self._processes() or (
@@ -206,8 +206,8 @@ class LocalCluster:
                 self.capped_by[device.name] = "cgroup" if permitted else "not permitted"
 
     def _slow_down(self) -> None:
-        """Slow devices down to their share: by quota where
-        permitted and precise, else by stopping and continuing.
+        """Slow devices down to their share: by quota where permitted and precise, else
+        by stopping and continuing.
         """
         for device in self.plan.devices:
             if device.share == 1:
@@ -231,8 +231,8 @@ class LocalCluster:
         self.watch_relay()
 
     def watch_relay(self) -> None:
-        """Raise LiveError when the relay has ended; what becomes
-        of a server a client that mends finds out by itself.
+        """Raise LiveError when the relay has ended; what becomes of a server a client that
+        mends finds out by itself.
         """
         if self._servers and self._relay.has_ended():
             raise LiveError(f"the relay {self._relay.how_it_ended()}{self._relay.last_words()}")

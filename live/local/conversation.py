@@ -64,8 +64,8 @@ class Patience:
         self.gap.last_s = None
 
     def left_s(self) -> float:
-        """How long the client still waits: `last token + time-out
-        at this rate`; as long as it may before a first token.
+        """How long the client still waits: `last token + time-out at this rate`; as long as it
+        may before a first token.
         """
         if self.gap.mean_s is None or self.gap.last_s is None:
             return self.leniency * self.client.time_out_most
@@ -174,8 +174,8 @@ class Conversation:
         self.tell(f"token {reply.count}: the stream broke off ({error})")
 
     def _is_hopeless(self, recovery: ObservedRecovery, has_new_loss: bool) -> bool:
-        """Broken again before a token: with everybody there
-        no loss explains that, and patience ends some time.
+        """Broken again before a token: with everybody there no loss explains that,
+        and patience ends some time.
         """
         if (time.monotonic_ns() - recovery.fault_ns) / 1e9 > self.client.give_up:
             return True
@@ -185,8 +185,8 @@ class Conversation:
     # ---------------------------------------------------------------------------------------------------
 
     def _mend(self, reply: LocalReply, patience: Patience) -> None:
-        """From a broken stream to a client that is ready on the
-        survivors; whoever leaves meanwhile makes it begin again.
+        """From a broken stream to a client that is ready on the survivors; whoever leaves
+        meanwhile makes it begin again.
         """
         recovery, before = reply.recoveries[-1], set(self.layers)
         while True:
@@ -263,8 +263,8 @@ class Conversation:
             self._mend(reply, patience)
 
     def _is_worth_it(self, here: tuple[str, ...]) -> bool:
-        """Whether these devices are predicted to make tokens
-        enough faster than those in use, as the simulator decides.
+        """Whether these devices are predicted to make tokens enough faster than those in use,
+        as the simulator decides.
         """
         now, then = (self.placer.place(names) for names in (tuple(self.layers), here))
         if not isinstance(now, Placed) or not isinstance(then, Placed) or now.number == then.number:

@@ -27,8 +27,8 @@ def gaps_s(run: Run) -> Floats:
 
 
 def repeatability(visits: Sequence[Sequence[Run]]) -> dict[str, object]:
-    """Median inter-token time (s) of each visit and each
-    run, and the range of the visits over their median.
+    """Median inter-token time (s) of each visit and each run, and the range of the
+    visits over their median.
     """
     per_visit = [float(np.median(np.concatenate([gaps_s(run) for run in runs]))) for runs in visits if runs]
     per_run = [float(np.median(gaps_s(run))) for runs in visits for run in runs]
@@ -101,11 +101,11 @@ def _about_relays(runs: Sequence[Run]) -> list[str]:
 
 
 def _drift(runs: Sequence[Run]) -> float:
-    """Relative change from the first third of all tokens to
-    the last, each compared with its own place in other runs.
+    """Relative change from the first third of all tokens to the last, each compared with
+    its own place in other runs.
 
-    A growing context makes later tokens slower in every run
-    alike, which is no drift; so one run alone shows none.
+    A growing context makes later tokens slower in every run alike, which is no drift; so
+    one run alone shows none.
     """
     length = min(len(run.token_ns) for run in runs) - 1
     if len(runs) < 2 or length < 1:

@@ -1,8 +1,8 @@
-"""Drill: a client that ends and starts again on the servers
-that are there; what its phases take is what recoveries take.
+"""Drill: a client that ends and starts again on the servers that are there; what its phases
+take is what recoveries take.
 
-No device of the study has to be lost for it. With `kill` one
-more server goes first, and `detect` is measured as well.
+No device of the study has to be lost for it. With `kill` one more server goes first, and
+`detect` is measured as well.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ TOKENS, SEED, SILENCE_S = 20, 1, 60.0
 class Drill:
     """One restart: what each phase took (s), and what is left of it when physics has had its share.
 
-    `load_fixed` is what `load` took beyond the bytes over the links'
-    rates and the round trips, `first_prompt_fixed` what the first prompt
-    took beyond a second one of the same length and its own round trips.
+    `load_fixed` is what `load` took beyond the bytes over the links' rates and the round
+    trips, `first_prompt_fixed` what the first prompt took beyond a second one of the same
+    length and its own round trips.
     """
 
     scenario: str
@@ -49,8 +49,8 @@ class Drill:
 
 
 def wire_s(placed: Placed) -> float:
-    """Time of the weights on the links alone: `sum over
-    servers of bytes / rate of the way from the client`.
+    """Time of the weights on the links alone:
+    `sum over servers of bytes / rate of the way from the client`.
     """
     client, *servers = placed.memory
     cluster = placed.job.cluster

@@ -1,7 +1,7 @@
 """Dropout: replies in the middle of which devices are lost, or come back, and a client that loses no token.
 
-The client is `conversation`'s; here are the faults. A
-Measurement holds a `phase` line for each phase of each recovery.
+The client is `conversation`'s; here are the faults. A Measurement holds a `phase` line for
+each phase of each recovery.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ BUSY_CORES = 0.5  # others at work beyond this make a recovery slower than it wo
 
 @dataclass(frozen=True, slots=True)
 class InjectedFault:
-    """A device that goes `later_s` after the first reply has
-    `at_token` tokens, and comes back `back_after_s` after that.
+    """A device that goes `later_s` after the first reply has `at_token` tokens, and comes back
+    `back_after_s` after that.
     """
 
     device: str
@@ -98,8 +98,8 @@ def run_dropout(
     exact: bool = False,
     replies: int = 1,
 ) -> Dropped:
-    """`replies` of `scenario` on the local cluster, `faults`
-    in the middle of the first; writes a Measurement to `path`.
+    """`replies` of `scenario` on the local cluster, `faults` in the middle of the first;
+    writes a Measurement to `path`.
 
     `received` are tokens that the client has already, as after a recovery: the reply goes on
     behind them. They are read as one batch, whose rounding may turn a close call between two

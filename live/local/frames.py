@@ -44,8 +44,8 @@ class FrameReader:
     _payload_left: int = 0
 
     def feed(self, data: memoryview) -> list[tuple[str, int]]:
-        """Take the next bytes; returns (name, size in bytes
-        with its header) of each message whose header got whole.
+        """Take the next bytes; returns (name, size in bytes with its header) of each
+        message whose header got whole.
         """
         begun: list[tuple[str, int]] = []
         header_size = 9 if self.is_request else 8

@@ -1,5 +1,5 @@
-"""Build llama-cpp-python with its RPC backend once, keep the
-wheel, install it: `python -m live.local.install`.
+"""Build llama-cpp-python with its RPC backend once, keep the wheel, install it:
+`python -m live.local.install`.
 
 The wheels of the package index come without RPC, so it is built from source (gcc
 or clang and CMake, minutes on two cores) for the processor at hand; the wheel is

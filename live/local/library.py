@@ -1,8 +1,8 @@
-"""llama.cpp through ctypes: the few functions that
-llama-cpp-python does not wrap, and one clear error without it.
+"""llama.cpp through ctypes: the few functions that llama-cpp-python does not wrap, and
+one clear error without it.
 
-Everything here may abort the whole process when the C++ code
-asserts, so only child processes import the library.
+Everything here may abort the whole process when the C++ code asserts, so only child
+processes import the library.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def _base() -> ctypes.CDLL:
 
 
 def serve(endpoint: str, threads: int) -> None:
-    """Serve this machine's processor at `endpoint` (host:port),
-    one client after the other; returns only on failure.
+    """Serve this machine's processor at `endpoint` (host:port), one client after the
+    other; returns only on failure.
     """
     library = ctypes.CDLL(str(_library_file("ggml-cpu")))
     library.ggml_backend_cpu_reg.restype = ctypes.c_void_p
@@ -110,8 +110,8 @@ def serve(endpoint: str, threads: int) -> None:
 
 
 def rpc_device(endpoint: str) -> int:
-    """Connect to the server at `endpoint` and return its
-    first device as a pointer; aborts if nothing answers.
+    """Connect to the server at `endpoint` and return its first device as a pointer;
+    aborts if nothing answers.
     """
     registry = _rpc().ggml_backend_rpc_add_server(endpoint.encode())
     if not registry:

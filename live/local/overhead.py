@@ -48,8 +48,8 @@ def _round_trips_s(port: int, count: int) -> Floats:
 
 
 def relay_overhead_s(count: int = 200) -> Floats:
-    """Added time per message (s) of `count` messages through
-    a relay without delay, less the median without relay.
+    """Added time per message (s) of `count` messages through a relay without delay, less
+    the median without relay.
     """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_echo, args=(listener,), daemon=True).start()

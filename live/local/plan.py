@@ -115,8 +115,8 @@ def _direction(way: Way) -> DirectionSpec:
 
 
 def _check_model(prepared: Prepared, file: Path) -> None:
-    """The file must be the model that the scenario describes,
-    or prediction and measurement speak of two things.
+    """The file must be the model that the scenario describes, or prediction and
+    measurement speak of two things.
     """
     if not file.exists():
         raise LiveError(

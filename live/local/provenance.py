@@ -50,8 +50,8 @@ def memory_bytes() -> float | None:
 
 
 def _busy_ticks() -> int | None:
-    """CPU ticks that the whole machine has spent at work,
-    stolen ones included: nobody here could use them.
+    """CPU ticks that the whole machine has spent at work, stolen ones included:
+    nobody here could use them.
     """
     stat = Path("/proc/stat")
     if not stat.exists():
@@ -111,8 +111,8 @@ def collect(
     is_local: bool,
     warm_up_requests: int,
 ) -> Provenance:
-    """The header of a Measurement; `achieved` are shares of
-    full speed, `details` what else is known of each device.
+    """The header of a Measurement; `achieved` are shares of full speed, `details` what
+    else is known of each device.
     """
     full, model, workload = plan.scenario, plan.prepared.job.model, plan.scenario.workload
     this = {"chip": chip(), "os": f"{platform.system()} {platform.release()}", "power_source": power_source()}

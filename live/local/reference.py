@@ -17,8 +17,8 @@ LOAD_S, SILENCE_S = 60.0, 30.0
 
 
 class Reference:
-    """A small model in one process without servers, links or
-    limits; loaded once, asked between measurements.
+    """A small model in one process without servers, links or limits; loaded once,
+    asked between measurements.
     """
 
     def __enter__(self) -> Self:

@@ -134,8 +134,8 @@ class Relay:
         return extra in readable
 
     def _deliver(self) -> float | None:
-        """Send all that is due; returns how long nothing more
-        will be (s), None for ever, watching short times out.
+        """Send all that is due; returns how long nothing more will be (s), None for ever,
+        watching short times out.
         """
         while True:
             next_ns = None
@@ -153,8 +153,8 @@ class Relay:
                 pass
 
     def _send_due(self, lane: RelayLane) -> int | None:
-        """Send a lane's due bytes; returns when its next ones
-        are due (ns), None when it has none or cannot send.
+        """Send a lane's due bytes; returns when its next ones are due (ns), None when
+        it has none or cannot send.
         """
         while lane.queue and not lane.is_blocked:
             due_ns, data, flight = lane.queue[0]

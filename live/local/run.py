@@ -1,9 +1,9 @@
-"""Run: scenarios in, Measurements out. Several scenarios are
-measured in turns, there and back (A B C C B A ...).
+"""Run: scenarios in, Measurements out. Several scenarios are measured in turns, there
+and back (A B C C B A ...).
 
-A shared machine drifts, so each scenario is visited once per round in
-alternating order, with a fixed reference workload before each visit; the
-Measurement holds the reference's times and how well its own visits agree.
+A shared machine drifts, so each scenario is visited once per round in alternating order, with a
+fixed reference workload before each visit; the Measurement holds the reference's times and how
+well its own visits agree.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def run_scenario(
     threads: int = 1,
     endpoints: Sequence[str] = (),
 ) -> Path:
-    """Measure one scenario and return the Measurement: `out`
-    itself if it ends in .jsonl, else a file in that folder.
+    """Measure one scenario and return the Measurement: `out` itself if it ends in .jsonl,
+    else a file in that folder.
 
     With `endpoints` (host:port, one per device after the first) its servers are real devices that already
     run. Raises LiveError when the cluster fails; what was measured until then is in the file.
@@ -146,8 +146,8 @@ class _LocalSession:
         )
 
     def _measured(self, cluster: BreakableCluster, run: int) -> bool:
-        """One run; False where a device was lost in it, so
-        that the cluster is no longer the one to measure.
+        """One run; False where a device was lost in it, so that the cluster is no
+        longer the one to measure.
         """
         name, load = self.plan.scenario.name, LoadMeter()
         load.start(cluster.pids)

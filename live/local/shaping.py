@@ -8,8 +8,8 @@ byte, with `port` shared by all links of one medium, else by what one device sen
     port.free = begin + size * seconds_per_byte
     delivery = max(port.free + delay, delivery of what was sent before)
 
-so order is kept (TCP), a stalled flight holds back all that
-follow it, and contending links queue for the airtime.
+so order is kept (TCP), a stalled flight holds back all that follow it, and contending
+links queue for the airtime.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ NS = 1e9
 
 
 class LegSpec(Spec):
-    """One side of the way: the law of its delay, its stretch
-    by background traffic, and a constant on top (s).
+    """One side of the way: the law of its delay, its stretch by background traffic,
+    and a constant on top (s).
     """
 
     law: Law
@@ -79,8 +79,8 @@ class DirectionSpec(Spec):
 
 
 class LinkShape(Spec):
-    """One link between the client and a server, both
-    directions; links with the same `medium` share its airtime.
+    """One link between the client and a server, both directions; links with the same
+    `medium` share its airtime.
     """
 
     target: tuple[str, int] = ("127.0.0.1", 0)

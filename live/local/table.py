@@ -15,8 +15,8 @@ Row = dict[str, Any]
 
 
 def row(measurement: Measurement) -> Row:
-    """One Measurement's figures (s): inter-token time, first
-    token, and the mean time per token split in parts.
+    """One Measurement's figures (s): inter-token time, first token, and the mean time
+    per token split in parts.
     """
     times = measurement.token_times_s()
     gaps_s = np.concatenate([np.diff(run) for run in times.values()])
@@ -41,8 +41,8 @@ def row(measurement: Measurement) -> Row:
 
 
 def split_s(measurement: Measurement) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean seconds per token after the first, by device and
-    by hop; the client has what is not seen elsewhere.
+    """Mean seconds per token after the first, by device and by hop; the client has
+    what is not seen elsewhere.
 
     A server worked from a request's delivery to its reply's arrival at the relay. Empty without relays.
     """

@@ -1,8 +1,8 @@
 """Models with random weights: real Llama-architecture GGUF files that nobody has to download.
 
-Weights are drawn from a seed in F16, then llama.cpp's own quantiser makes
-Q4_K_M of them. The file is kept in the user's cache folder beside a record of
-its recipe and SHA-256, which is checked each time before it is used.
+Weights are drawn from a seed in F16, then llama.cpp's own quantiser makes Q4_K_M of them. The
+file is kept in the user's cache folder beside a record of its recipe and SHA-256, which is
+checked each time before it is used.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class WeightsRecipe(Spec):
 
     @property
     def parameters(self) -> int:
-        """Number of weights: embedding, head, and per layer
-        q, o, k, v, three of the feed-forward, two norms.
+        """Number of weights: embedding, head, and per layer q, o, k, v, three of
+        the feed-forward, two norms.
         """
         kv = self.hidden // self.heads * self.kv_heads
         layer = 2 * self.hidden * (self.hidden + kv) + 3 * self.hidden * self.feed_forward + 2 * self.hidden

@@ -1,5 +1,5 @@
-"""Dropout: what a loss costs, as Estimates: recovery time
-and its phases, tokens/s before and after, tokens lost.
+"""Dropout: what a loss costs, as Estimates: recovery time and its phases, tokens/s
+before and after, tokens lost.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ LABEL: Label = "assumed"  # disks, caches and the client's own choices stand on 
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """The prediction for a scenario with events; Estimates
-    are over the replications that have the quantity.
+    """The prediction for a scenario with events; Estimates are over the
+    replications that have the quantity.
     """
 
     study: Study
     traces: tuple[ChurnTrace, ...]
     recovery_s: Estimate | None
-    """From the loss to the next token, the first loss of
-    each replication; None where no reply ever went on.
+    """From the loss to the next token, the first loss of each replication; None
+    where no reply ever went on.
     """
     before_tokens_per_s: Estimate | None
     """Up to the first loss."""
@@ -104,8 +104,8 @@ class Dropout:
 
 
 def lost_tokens_per_hour(failures_per_hour: float, recovery_s: float, tokens_per_s: float) -> float:
-    """Tokens that one hour loses: `3600 rate (1 - 1 / (1 +
-    lambda R))`, lambda failures per second of decoding.
+    """Tokens that one hour loses: `3600 rate (1 - 1 / (1 + lambda R))`, lambda
+    failures per second of decoding.
 
     Alternating renewal: decoding lasts 1 / lambda on average, then a recovery of R
     makes no token; so the share of the time in which tokens are made is `1 / (1 +

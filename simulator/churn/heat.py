@@ -72,8 +72,8 @@ class Heat:
         return 1 / (1 - self.gain * self.heat)
 
     def advance(self, now_s: float, busy: float) -> None:
-        """Let time pass up to `now_s`, working a share `busy`
-        of it: an exponential approach to `u / (1 + u k)`.
+        """Let time pass up to `now_s`, working a share `busy` of it: an exponential
+        approach to `u / (1 + u k)`.
         """
         if now_s > self.since_s:
             end, rate = self._towards(busy)
@@ -81,8 +81,8 @@ class Heat:
             self.since_s = now_s
 
     def step_s(self, busy: float) -> float:
-        """How long (s) its speed stays within a step, working
-        a share `busy` of the time; inf once it is steady.
+        """How long (s) its speed stays within a step, working a share `busy` of the
+        time; inf once it is steady.
         """
         end, rate = self._towards(busy)
         change = self.gain * abs(end - self.heat) * self.slow

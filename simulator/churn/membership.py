@@ -28,8 +28,8 @@ class Condition:
     """Multiplies the throughput of its link."""
 
     def __and__(self, other: Condition) -> Condition:
-        """Both at once: the tighter governor rules, each load
-        leaves its share of what the other left, links multiply.
+        """Both at once: the tighter governor rules, each load leaves its share of what the
+        other left, links multiply.
         """
         return Condition(
             max(self.slow, other.slow),

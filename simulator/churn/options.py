@@ -1,9 +1,9 @@
-"""Options: would a spare device, or two smaller models on
-half of the devices each, serve better than the cluster as is?
+"""Options: would a spare device, or two smaller models on half of the devices each, serve
+better than the cluster as is?
 
-All three are compared over many losses of the same device: it leaves
-`failures_per_hour` times per hour of decoding, and comes back after `away_s`. Rates and
-recovery times are those of simulated dropouts; the long run is arithmetic.
+All three are compared over many losses of the same device: it leaves `failures_per_hour` times per hour
+of decoding, and comes back after `away_s`. Rates and recovery times are those of simulated dropouts;
+the long run is arithmetic.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def options(dropout: Dropout, losses: LossRate, smaller: ModelSpec | None = None
 
 
 def _samples(dropout: Dropout) -> _Samples:
-    """Rates and recoveries as samples; a slow world is slow
-    in all of them, so each is taken in its own order.
+    """Rates and recoveries as samples; a slow world is slow in all of them, so each
+    is taken in its own order.
     """
     n = len(dropout.traces)
     found = (dropout.before_tokens_per_s, dropout.after_tokens_per_s, dropout.recovery_s)
@@ -161,8 +161,8 @@ def _halves(scenario: Scenario, drop: Drop, losses: LossRate, smaller: ModelSpec
 
 
 def _split(scenario: Scenario, device: str) -> tuple[Sequence[str], Sequence[str]]:
-    """Two halves of about the same memory, the one with
-    `device` first: largest first, always to the smaller half.
+    """Two halves of about the same memory, the one with `device` first: largest first,
+    always to the smaller half.
     """
     halves: list[list[str]] = [[], []]
     held = [0.0, 0.0]

@@ -62,8 +62,8 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class EpochPace:
-    """One row's decoding in one epoch. `reached_s[k]` is the
-    time from token 0 to token k, all devices cold.
+    """One row's decoding in one epoch. `reached_s[k]` is the time from token 0 to
+    token k, all devices cold.
     """
 
     reached_s: Floats
@@ -71,8 +71,8 @@ class EpochPace:
     """By how much it grows per unit of a hot device's slow-down: that device's own work up to token k."""
 
     def ahead_s(self, tokens: int, progress: float, slow: Mapping[str, float]) -> Floats:
-        """Times from now to each token still to come, `tokens`
-        being there and `progress` of the next one done.
+        """Times from now to each token still to come, `tokens` being there and
+        `progress` of the next one done.
         """
         total = self.reached_s
         for name, factor in slow.items():
@@ -129,8 +129,8 @@ class EpochPaces:
     ) -> float:
         """From the request with `context` tokens to the first new token, with these slow-downs by heat."""
         workload = placed.job.workload
-        # the prompt alone is part of the whole reply's table, so
-        # an undisturbed reply is that of `sim run` to the bit
+        # the prompt alone is part of the whole reply's table, so an undisturbed reply is
+        # that of `sim run` to the bit
         asked = (context, workload.output_tokens if context == workload.prompt_tokens else 2)
         total = plain = float(self._times_s(placed, conditions, asked, row)[0])
         for name, factor in slow.items():

@@ -1,5 +1,5 @@
-"""The recovery plot: tokens/s over time around the loss, the
-predicted band, the phases shaded, a measured line.
+"""The recovery plot: tokens/s over time around the loss, the predicted band, the
+phases shaded, a measured line.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def recovery_table(dropout: Dropout, measured: Sequence[tuple[float, float]] | N
 
 
 def timeline_table(traces: Sequence[ChurnTrace], title: str) -> ChartTable:
-    """Tokens/s of the first reply over its whole length, minutes
-    from the request; layer `band` as in `recovery_table`.
+    """Tokens/s of the first reply over its whole length, minutes from the request; layer
+    `band` as in `recovery_table`.
     """
     replies = [trace.replies[0] for trace in traces if len(trace.replies[0].times_s) > 1]
     end_s = float(np.median([reply.times_s[-1] for reply in replies]))

@@ -15,8 +15,8 @@ from simulator.scenario import PlacementSpec, Scenario
 __all__ = ["WORTH", "NoPlacement", "Placed", "Placer", "survivors"]
 
 WORTH = 0.9
-"""Placing again for a device that has come back pays when a
-reply then takes less than this share of the time.
+"""Placing again for a device that has come back pays when a reply then takes less
+than this share of the time.
 """
 
 
@@ -86,8 +86,8 @@ class Placer:
         return NoPlacement(f"{', '.join(devices)} cannot hold the model: {reasons[-1]}")
 
     def _asked(self, devices: tuple[str, ...]) -> Iterator[Scenario]:
-        """What the client asks for, in turn: the rule on all
-        who are there, on as few as it likes, its own split.
+        """What the client asks for, in turn: the rule on all who are there, on as few
+        as it likes, its own split.
         """
         wanted = survivors(self.scenario, devices)
         yield wanted

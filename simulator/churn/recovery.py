@@ -65,8 +65,8 @@ class PhaseDurations:
     def notice_s(
         self, name: str, departure: Departure, last_heard_s: float, mean_gap_s: float | None
     ) -> float:
-        """When the loss of a device is noticed: `min(last
-        token + client's time-out, fault + engine's own law)`.
+        """When the loss of a device is noticed:
+        `min(last token + client's time-out, fault + engine's own law)`.
 
         Before the first token the client has no rate to go by and waits as long as it ever does. An engine
         whose master is lost tells nobody. Where the client asks the engine's state, it believes in a loss
@@ -113,14 +113,14 @@ class PhaseDurations:
         )
 
     def _slow(self, placed: Placed) -> float:
-        """How much slower than in the recordings the client does
-        what it does alone, where it is a device of the ring.
+        """How much slower than in the recordings the client does what it does alone, where
+        it is a device of the ring.
         """
         return 1 / (1 - placed.job.ring[0].background_load) if self.facts.loads == "through_client" else 1.0
 
     def load_s(self, running: RunningPlacement, row: int) -> float:
-        """Until every device has its shard: `fixed + max over
-        devices`, or their sum where one client feeds all.
+        """Until every device has its shard: `fixed + max over devices`, or their sum
+        where one client feeds all.
         """
         placed, files = running.placed, self.client.files or self.facts.files
         sizes = {
@@ -168,8 +168,8 @@ class PhaseDurations:
             self._cached[name, start] = layers
 
     def _read_s(self, device: Device, placed: Placed, size_bytes: float, start: int, files: str) -> float:
-        """Seconds to read one shard: what is still cached from
-        memory, what is missing over the network, the rest from disk.
+        """Seconds to read one shard: what is still cached from memory, what is missing over the
+        network, the rest from disk.
         """
         layers, layer_bytes = placed.layers(device.name), placed.job.model.layer_bytes
         kept = len(set(layers) & set(self._cached.get((device.name, start), range(0))))

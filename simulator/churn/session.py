@@ -90,8 +90,8 @@ class ClientSession:
     # ---------------------------------------------------------------------------------------------
 
     def _first_token(self, reply: ReplyTrace) -> Answer:
-        """Read the prompt and all tokens so far; the next
-        token comes out. False where the ring broke meanwhile.
+        """Read the prompt and all tokens so far; the next token comes out. False where
+        the ring broke meanwhile.
         """
         placed, context = self._needed().placed, self.prompt_tokens + len(reply.times_s)
         duration_s = self.paces.first_token_s(
@@ -111,8 +111,8 @@ class ClientSession:
         return done
 
     def _decode(self, reply: ReplyTrace) -> Steps:
-        """Tokens until the reply is complete, or the ring is
-        broken; conditions and heat may change on the way.
+        """Tokens until the reply is complete, or the ring is broken; conditions and
+        heat may change on the way.
         """
         progress = 0.0
         while not reply.complete and self._is_running():
@@ -295,8 +295,8 @@ class ClientSession:
 
 
 def _progress(ahead: list[float], done: int, elapsed_s: float, before: float) -> float:
-    """Share of the token in the making that is done,
-    `before` of it having been done when the clock started.
+    """Share of the token in the making that is done, `before` of it having been
+    done when the clock started.
     """
     if done >= len(ahead):
         return 0.0

@@ -125,8 +125,8 @@ class HeatSpec(Spec):
 
 
 class RecoverySpec(Spec):
-    """What the client does when a reply breaks off. The
-    defaults are this project's own client, not an engine's.
+    """What the client does when a reply breaks off. The defaults are this project's
+    own client, not an engine's.
 
     It takes a stream for stalled after `time_out_factor` mean inter-token times, within bounds. The factor is
     above the longest gap in undisturbed recordings of EXO, which was below 10 medians.

@@ -50,12 +50,12 @@ class Study:
     def __init__(
         self, scenario: Scenario, replications: int | None = None, evening: Evening | None = None
     ) -> None:
-        """With `evening` there are requests at random, else those
-        of `workload.arrivals`, else one reply per replication.
+        """With `evening` there are requests at random, else those of `workload.arrivals`, else
+        one reply per replication.
 
-        Raises what `complete` raises, CatalogError for a heat law or a
-        recovery that nobody knows, and PlacementError where the devices that
-        are there from the start cannot hold the model, unless others join.
+        Raises what `complete` raises, CatalogError for a heat law or a recovery that nobody
+        knows, and PlacementError where the devices that are there from the start cannot hold the
+        model, unless others join.
         """
         self.scenario = with_heat(complete(scenario))
         self.replications = replications if replications is not None else scenario.replications

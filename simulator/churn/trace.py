@@ -1,5 +1,5 @@
-"""What happened in one replication: replies token by token,
-the recoveries in between, and every placement.
+"""What happened in one replication: replies token by token, the recoveries in
+between, and every placement.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Cluster: devices, the links between them, and the one
-question asked of a network: what does a message cost?
+"""Cluster: devices, the links between them, and the one question asked of a network:
+what does a message cost?
 
 Everything here is complete and numeric; `prepare` makes it from a completed Scenario.
 """
@@ -18,8 +18,8 @@ __all__ = ["AccessPoint", "Cluster", "Device", "Leg", "Link", "Path", "PowerSave
 
 @dataclass(frozen=True, slots=True)
 class PowerSave:
-    """A radio that dozes after `awake_s` without traffic and
-    needs `wake` to hear the next incoming message.
+    """A radio that dozes after `awake_s` without traffic and needs `wake` to hear
+    the next incoming message.
     """
 
     awake_s: float
@@ -131,8 +131,8 @@ class Cluster:
         return _named(self.devices, name)
 
     def path(self, source: str, sink: str) -> Path:
-        """The path from `source` to `sink`: a direct wire if
-        there is one, else out to the access point and in again.
+        """The path from `source` to `sink`: a direct wire if there is one, else out to the
+        access point and in again.
         """
         for wire in self.wires:
             if wire.ends == {source, sink}:

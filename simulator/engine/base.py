@@ -1,8 +1,8 @@
 """Engine: everything that is an engine's own, and the registry that finds them.
 
-An engine is one folder of this package (or one module elsewhere that calls
-`register`) with a constant `ENGINE`; adding one touches nothing else. Whatever it
-does not offer is refused by its name, never computed as another's.
+An engine is one folder of this package (or one module elsewhere that calls `register`) with a
+constant `ENGINE`; adding one touches nothing else. Whatever it does not offer is refused by its name,
+never computed as another's.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Engine:
     recovery: RecoveryFacts | None = None
     """How it gets over the loss of a device; None where that is not known."""
     serve: Callable[[simpy.Environment, Job, Draws, Recorder, Sequence[float]], Any] | None = None
-    """Start the SimPy processes of row 0 for chats that
-    arrive at these times (s); a token's session is its chat.
+    """Start the SimPy processes of row 0 for chats that arrive at these times (s); a
+    token's session is its chat.
 
-    No more than `workload.concurrency` chats are let in at
-    once. None where it is not known how the engine does it.
+    No more than `workload.concurrency` chats are let in at once. None where it is not
+    known how the engine does it.
     """
     form: Callable[[Placement], PlacementForm] | None = None
     """A placement in the engine's own words; None where nobody can tell it one."""
@@ -76,12 +76,12 @@ class Engine:
     overlaps_prompt_from_tokens: int | None = None
     """Prompts of at least so many tokens keep several stages busy at once; None: no prompt does."""
     waits_by_polling: bool = False
-    """Whether a rank that waits for a message takes processor
-    time (which matters where ranks share a machine).
+    """Whether a rank that waits for a message takes processor time (which matters
+    where ranks share a machine).
     """
     client_is_first: bool = False
-    """Whether the first device is the one that the chat runs
-    on, so that no placement can begin with another.
+    """Whether the first device is the one that the chat runs on, so that no
+    placement can begin with another.
     """
 
     @property
@@ -130,8 +130,8 @@ _PLUGINS: dict[str, Engine] = {}
 def register(flow: Engine) -> None:
     """Make an engine known that is no folder of this package.
 
-    Raises SimulatorError where the name is taken. Its functions must
-    be importable by name, as sweeps hand them to other processes.
+    Raises SimulatorError where the name is taken. Its functions must be importable by name, as sweeps
+    hand them to other processes.
     """
     if engines().get(flow.name, flow) != flow:
         raise SimulatorError(f"an engine called {flow.name!r} is known already; give yours another name")

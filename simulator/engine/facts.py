@@ -1,5 +1,5 @@
-"""Facts of an engine: what its data files say of costs and
-recovery; they stand beside its code, with sources.
+"""Facts of an engine: what its data files say of costs and recovery; they stand
+beside its code, with sources.
 
 `engine.yaml`: where it runs, what it sends, what it costs beside the arithmetic. `recovery.yaml`: the law (s)
 of every phase between the loss of a device and the next token that is neither arithmetic (loading, warm-up
@@ -79,8 +79,8 @@ QUANTITIES = {
 
 @cache
 def read_facts(folder: Path) -> EngineFacts:
-    """The facts in `engine.yaml` of an engine's folder, in
-    base units; its `assumed` names become field names.
+    """The facts in `engine.yaml` of an engine's folder, in base units; its `assumed`
+    names become field names.
     """
     entry = yaml_tree(folder / "engine.yaml")
     fields = {key: value for key, value in entry.items() if key not in QUANTITIES and key != "assumed"}

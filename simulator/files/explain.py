@@ -96,8 +96,8 @@ def _by_place(found: Sequence[LocatedError]) -> list[list[LocatedError]]:
 
 
 def _nearest(found: Sequence[LocatedError], level: int, tree: Tree) -> list[LocatedError]:
-    """Keep, of each union's branches at nesting `level`, the
-    one that fits the value best; ties are all kept.
+    """Keep, of each union's branches at nesting `level`, the one that fits the
+    value best; ties are all kept.
     """
     kept: list[LocatedError] = []
     unions: dict[Any, dict[str, list[LocatedError]]] = {}
@@ -160,8 +160,8 @@ def _fault(findings: Sequence[LocatedError], tree: Tree) -> Fault:
     reason = "; or: ".join(dict.fromkeys(_reason(finding, tree) for finding in findings))
     line = tree.line(path)
     if findings[0].error["type"] == "value_error":
-        # A rule between keys names its culprit first ("placement.order
-        # names 'fone', which ..."): point at that line.
+        # A rule between keys names its culprit first ("placement.order names 'fone', which
+        # ..."): point at that line.
         line = tree.locate(".".join(part for part in (dotted(path), reason.split(" ", 1)[0]) if part))
     return Fault(dotted(path), reason, line)
 

@@ -35,8 +35,8 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A location in the file: its path, the types allowed
-    there and in its parent, the union branches on the way.
+    """A location in the file: its path, the types allowed there and in its parent, the
+    union branches on the way.
     """
 
     path: Path
@@ -46,8 +46,8 @@ class Place:
 
 
 def locate(cls: type[BaseModel], loc: Path) -> Place:
-    """Walk `loc` from `cls` down, keeping the keys of the
-    file and setting the names of union branches aside.
+    """Walk `loc` from `cls` down, keeping the keys of the file and setting the
+    names of union branches aside.
     """
     path: list[str | int] = []
     branches: list[Branch] = []
@@ -96,8 +96,8 @@ def field_names(candidates: Sequence[Any]) -> list[str]:
 
 
 def literals(candidates: Sequence[Any], key: str) -> list[str]:
-    """The values that field `key` may take in these specs
-    where it is a Literal, for example the tags of a union.
+    """The values that field `key` may take in these specs where it is a Literal, for
+    example the tags of a union.
     """
     fields = (info for candidate in candidates for name, info in _fields(candidate) if name == key)
     return list(dict.fromkeys(str(value) for info in fields for value in _literal_values(info.annotation)))

@@ -77,8 +77,8 @@ def _validated(cls: type[SpecT], tree: Tree) -> tuple[SpecT | None, list[Fault]]
 
 
 def _spoilt(fault: Fault, tree: Tree) -> bool:
-    """True for a fault that only follows from a value which
-    could not be read and has its own fault already.
+    """True for a fault that only follows from a value which could not be read and
+    has its own fault already.
     """
     return any(f"{fault.path}.".startswith(f"{path}.") for path in tree.spoilt)
 

@@ -17,8 +17,8 @@ MAX_BYTES = 1_000_000
 # Everything outside c-printable of YAML 1.2.2, section 5.1.
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-# What a user has most likely done, by a phrase of the
-# parser's complaint (libyaml and PyYAML word it differently).
+# What a user has most likely done, by a phrase of the parser's complaint (libyaml and
+# PyYAML word it differently).
 SYNTAX = {
     "cannot start any "
     "token": "a character that cannot begin a value (one of @ ` % or a tab); put the value in quotes",

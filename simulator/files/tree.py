@@ -38,8 +38,8 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(slots=True)
 class YamlNode:
-    """One value of the file: `line` is that of its key (or
-    of itself in a list), `text` what a scalar says there.
+    """One value of the file: `line` is that of its key (or of itself in a list), `text`
+    what a scalar says there.
     """
 
     line: int
@@ -50,8 +50,8 @@ class YamlNode:
 
 @dataclass(slots=True)
 class Tree:
-    """The whole file; `faults` are those of the text itself,
-    `spoilt` the paths whose value could not be read.
+    """The whole file; `faults` are those of the text itself, `spoilt` the paths
+    whose value could not be read.
     """
 
     root: YamlNode | None = None
@@ -96,8 +96,8 @@ def dotted(path: tuple[str | int, ...]) -> str:
 
 
 def parse(raw: bytes) -> Tree:
-    """The tree of a YAML file; what is wrong with the text
-    is in `faults`, and `root` is None if nothing was read.
+    """The tree of a YAML file; what is wrong with the text is in `faults`, and `root` is
+    None if nothing was read.
     """
     tree = Tree()
     try:
@@ -110,8 +110,8 @@ def parse(raw: bytes) -> Tree:
 
 @dataclass(slots=True)
 class _Frame:
-    """A mapping or list that is still open; `key` waits for
-    its value, `dropped` says the value goes nowhere.
+    """A mapping or list that is still open; `key` waits for its value, `dropped`
+    says the value goes nowhere.
     """
 
     node: YamlNode

@@ -25,8 +25,8 @@ class _Dumper(yaml.SafeDumper):
     """Quotes every text that YAML 1.1 or our reader would take for something else."""
 
     def text(self, text: str) -> yaml.ScalarNode:
-        """Escape YAML 1.1's exotic line breaks, which PyYAML
-        writes raw and a reader then folds into spaces.
+        """Escape YAML 1.1's exotic line breaks, which PyYAML writes raw and a
+        reader then folds into spaces.
         """
         style = '"' if re.search("[\x85\u2028\u2029]", text) else None
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)

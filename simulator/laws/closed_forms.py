@@ -46,8 +46,8 @@ def ring_tokens_per_s_bound(stages_s: Sequence[float], delay_s: float, chats: in
 
 
 def exo_token_s(stages_s: Sequence[float], head_s: float, delay_s: float) -> float:
-    """Seconds per token of EXO's ring where every hop takes
-    `delay_s`: `sum(stages) + head + 2 (W - 1) delay`.
+    """Seconds per token of EXO's ring where every hop takes `delay_s`:
+    `sum(stages) + head + 2 (W - 1) delay`.
 
     W - 1 hops carry the hidden state to the last rank, W - 1 more bring its result back to rank 0; the notice
     before each step costs nothing while `exo_notice_is_hidden`. Confirmed on a real ring with imposed delays
@@ -60,8 +60,8 @@ def exo_token_s(stages_s: Sequence[float], head_s: float, delay_s: float) -> flo
 
 
 def exo_notice_is_hidden(stage_s: float, delay_s: float, ranks: int) -> bool:
-    """Whether the notice before a step travels while stages
-    of equal length compute: `stage >= (W - 2) delay`.
+    """Whether the notice before a step travels while stages of equal length compute:
+    `stage >= (W - 2) delay`.
 
     The last notice that rank 1 needs was rank 0's: it leaves `(W - 1) delay` after the last
     rank's result and takes `(W - 1) delay` for its W - 1 hops. The hidden state reaches rank
@@ -75,8 +75,8 @@ def exo_notice_is_hidden(stage_s: float, delay_s: float, ranks: int) -> bool:
 
 
 def legacy_token_s(stages_s: Sequence[float], delay_s: float) -> float:
-    """Seconds per token of legacy EXO's ring, head within
-    the last stage: `sum(stages) + W delay`, none for W = 1.
+    """Seconds per token of legacy EXO's ring, head within the last stage:
+    `sum(stages) + W delay`, none for W = 1.
 
     >>> round(legacy_token_s([0.04, 0.04], 0.01), 6)
     0.1
@@ -86,8 +86,8 @@ def legacy_token_s(stages_s: Sequence[float], delay_s: float) -> float:
 
 
 def mean_value_analysis(services_s: Sequence[float], delay_s: float, customers: int) -> ClosedNetwork:
-    """Exact mean value analysis of a closed network: queues
-    with exponential service, and pure delays between them.
+    """Exact mean value analysis of a closed network: queues with exponential service, and
+    pure delays between them.
 
     For n = 1 .. customers, with `Q_i(0) = 0`: `R_i(n) = S_i (1 + Q_i(n - 1))`, `X(n) =
     n / (delay + sum_i R_i(n))`, `Q_i(n) = X(n) R_i(n)`. Exact for first come first
@@ -109,8 +109,8 @@ def mean_value_analysis(services_s: Sequence[float], delay_s: float, customers: 
 def mm1_sojourn_s(arrivals_per_s: float, service_s: float) -> float:
     """Mean time in an M/M/1 queue, service included: `service / (1 - rho)`, `rho = arrivals * service`.
 
-    Kleinrock, Queueing Systems I (1975), section 3.2. Raises
-    ValueError where rho is 1 or more: no steady state.
+    Kleinrock, Queueing Systems I (1975), section 3.2. Raises ValueError where rho is 1
+    or more: no steady state.
 
     >>> mm1_sojourn_s(0.5, 1.0)
     2.0

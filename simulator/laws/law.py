@@ -138,8 +138,8 @@ class Gamma(Spec):
 
 
 class Weibull(Spec):
-    """`shift` plus a Weibull with scale `scale` and shape
-    `shape`; a shape under 1 has a tail longer than exponential.
+    """`shift` plus a Weibull with scale `scale` and shape `shape`; a shape under 1 has a
+    tail longer than exponential.
     """
 
     law: Literal["weibull"] = "weibull"
@@ -201,8 +201,8 @@ class Part(Spec):
 
 
 class Mixture(Spec):
-    """With probability `weight` a draw from that part: the
-    usual form of a Wi-Fi tail (mostly fast, sometimes stalled).
+    """With probability `weight` a draw from that part: the usual form of a Wi-Fi tail (mostly
+    fast, sometimes stalled).
     """
 
     law: Literal["mixture"] = "mixture"

@@ -36,8 +36,8 @@ class Stretch:
         return sum(n * kind.flops for n, kind in self._parts())
 
     def bytes_read(self, batch: int = 1, mixture_cost: float = 1.0) -> float:
-        """Weight bytes that a step with `batch` tokens
-        reads; those of mixtures count `mixture_cost` times.
+        """Weight bytes that a step with `batch` tokens reads; those of mixtures
+        count `mixture_cost` times.
         """
         return sum(
             n * kind.bytes_read(batch) * (mixture_cost if kind.experts else 1.0) for n, kind in self._parts()
@@ -64,8 +64,8 @@ class Stretch:
         return total
 
     def prompt_attention_flops(self, tokens: int, context: int = 0) -> float:
-        """Of a chunk of `tokens` prompt tokens behind `context`
-        earlier ones, each attending to those before it.
+        """Of a chunk of `tokens` prompt tokens behind `context` earlier ones, each
+        attending to those before it.
 
         `sum of min(context + i, window)` over the chunk, without a window `tokens * context + tokens**2 / 2`.
         """

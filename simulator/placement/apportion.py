@@ -9,8 +9,8 @@ __all__ = ["apportion"]
 
 
 def apportion(total: int, weights: Sequence[float], caps: Sequence[int]) -> tuple[int, ...]:
-    """Split `total` in proportion to `weights`, at least 1
-    and at most `caps[i]` each; the result sums to `total`.
+    """Split `total` in proportion to `weights`, at least 1 and at most `caps[i]` each;
+    the result sums to `total`.
 
     Water-filling: quota_i = min(max(level * weight_i, 1), cap_i), with the one level at which the quotas sum
     to `total`; then the largest remainders are rounded up, ties to the earlier. Computed in exact fractions,
@@ -36,8 +36,8 @@ def _quotas(total: int, weights: Sequence[Fraction], caps: Sequence[int]) -> lis
             for weight, cap in zip(weights, caps, strict=True)
         ]
 
-    # The sum of quotas is a piecewise straight line in the
-    # level, with bends where a quota leaves 1 or meets its cap.
+    # The sum of quotas is a piecewise straight line in the level, with bends where a quota
+    # leaves 1 or meets its cap.
     bends = {bound / weight for weight, cap in zip(weights, caps, strict=True) for bound in (1, cap)}
     below = max((bend for bend in bends if sum(at_level(bend)) <= total), default=Fraction(0))
     quotas = at_level(below)

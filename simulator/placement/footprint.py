@@ -30,8 +30,8 @@ class Footprint:
     cards, where the engine leaves it to their hosts.
     """
     by_layer: tuple[tuple[float, float, float], ...] = ()
-    """(weights, KV cache, read per token) of each layer,
-    where layers differ; those above are averages then.
+    """(weights, KV cache, read per token) of each layer, where layers differ;
+    those above are averages then.
     """
 
     @property
@@ -44,8 +44,8 @@ class Footprint:
         return replace(self, embedding_on=embedding or self.embedding_on, head_on=head or self.head_on)
 
     def fixed_bytes(self, ring: Sequence[str], device: str) -> tuple[float, float, float]:
-        """(embedding, head, overhead) bytes on `device`,
-        whatever layers it gets, if `ring` holds the layers.
+        """(embedding, head, overhead) bytes on `device`, whatever layers it gets,
+        if `ring` holds the layers.
         """
         here = _holds(self.embedding_on, ring, device) and device not in self.on_hosts
         embedding = self.embedding_bytes if here else 0.0

@@ -30,8 +30,8 @@ class MemoryUse(Spec):
     @property
     def fits(self) -> bool:
         """True where the device can hold it all."""
-        # Bytes per layer need not be whole, so sums of them differ
-        # from the cap by rounding: less than a byte is none.
+        # Bytes per layer need not be whole, so sums of them differ from the cap by rounding:
+        # less than a byte is none.
         return self.total_bytes < self.cap_bytes + 1
 
     def __str__(self) -> str:
@@ -49,8 +49,8 @@ def memory_table(
     embedding_on: str | None = None,
     head_on: str | None = None,
 ) -> tuple[MemoryUse, ...]:
-    """One row per device of the placement, and per other
-    device that holds embedding or head, in ring order (bytes).
+    """One row per device of the placement, and per other device that holds embedding or
+    head, in ring order (bytes).
 
     total = layers * (layer_bytes + kv_bytes_per_layer) + embedding + head + overhead. `embedding_on` and
     `head_on` replace those of the request; a device pinned by the placement comes before both. Raises

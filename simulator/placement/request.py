@@ -94,8 +94,8 @@ class PlacementRequest(Spec):
         return next((device.name for device in self.devices if device.role == role), None)
 
     def ring(self) -> tuple[DeviceCapacity, ...]:
-        """The devices that may hold layers, in `order` if
-        given; raises PlacementError if `order` is not complete.
+        """The devices that may hold layers, in `order` if given; raises PlacementError
+        if `order` is not complete.
         """
         ring = tuple(device for device in self.devices if not device.pinned)
         if self.order is None:

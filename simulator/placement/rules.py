@@ -24,8 +24,8 @@ __all__ = ["RULES", "Rule", "place", "refuse_pins"]
 
 
 WIDENINGS = 40
-"""Steps in which a device that may page is given more, up to
-the whole model: to within a layer of most models.
+"""Steps in which a device that may page is given more, up to the whole model: to
+within a layer of most models.
 """
 
 
@@ -61,8 +61,8 @@ def place(rule: str, request: PlacementRequest, rules: Mapping[str, Rule] | None
 
 
 def _placed(rule: Rule, request: PlacementRequest) -> Placement:
-    """What the rule gives; where that does not fit, with
-    more and more memory on the devices that may page.
+    """What the rule gives; where that does not fit, with more and more memory on
+    the devices that may page.
     """
     try:
         found = rule.place(request)

@@ -57,8 +57,8 @@ class Placement(Spec):
         head: str | None = None,
         devices: Iterable[str] = (),
     ) -> Placement:
-        """Lay (device, number of layers) pairs end to end from
-        layer 0; those of `devices` not used are left out.
+        """Lay (device, number of layers) pairs end to end from layer 0; those of
+        `devices` not used are left out.
         """
         shards: list[Shard] = []
         for device, count in layers:

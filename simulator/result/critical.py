@@ -15,8 +15,8 @@ class PathShare(Spec):
     """One kind of span at one place, as a share of the time between first and last token."""
 
     kind: str
-    """compute (layers), head (output head, sampling, host
-    work), hop (a message) or queue (waiting for a port).
+    """compute (layers), head (output head, sampling, host work), hop (a message) or
+    queue (waiting for a port).
     """
     where: str
     share: float
@@ -37,8 +37,8 @@ class TokenPath:
 def token_paths(recorder: Recorder) -> list[TokenPath]:
     """For each token but the first: the spans between the token before and this one, latest last.
 
-    A span that began before the earlier token counts with the
-    part after it, so lengths sum to the inter-token time.
+    A span that began before the earlier token counts with the part after it, so lengths
+    sum to the inter-token time.
     """
     paths: list[TokenPath] = []
     before: dict[int, float] = {}

@@ -44,8 +44,8 @@ OUR_FILES = (
 
 
 def write_folder(prediction: Prediction, folder: Path, *, with_charts: bool, with_perfetto: bool) -> None:
-    """Write or replace the results of a prediction; whatever
-    happens, `folder` holds all of the old or all of the new.
+    """Write or replace the results of a prediction; whatever happens, `folder` holds all of
+    the old or all of the new.
 
     Raises SimulatorError if the folder cannot be written, or holds files of other origin under our names.
     """
@@ -102,11 +102,11 @@ def _ring(prediction: Prediction) -> list[str]:
 
 
 def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make `files` (names below the folder) those of our
-    files that `folder` holds, and leave all others alone.
+    """Make `files` (names below the folder) those of our files that `folder` holds,
+    and leave all others alone.
 
-    Everything is written beside its final place first, so
-    what is left to do is to rename. Raises SimulatorError.
+    Everything is written beside its final place first, so what is left to do is to
+    rename. Raises SimulatorError.
     """
     try:
         _refuse_others(folder)

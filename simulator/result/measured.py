@@ -23,8 +23,8 @@ class Measured:
     name: str
     runs: int
     times_s: Floats
-    """Token times after each chat's own request, shape
-    (chats, tokens, runs), cut to the shortest complete run.
+    """Token times after each chat's own request, shape (chats, tokens, runs), cut to
+    the shortest complete run.
     """
     summary: Summary
     warnings: tuple[str, ...]

@@ -82,8 +82,8 @@ class DeviceProvenance(Spec):
 
 
 class Provenance(Spec):
-    """The header of a Measurement: without it numbers mean
-    nothing, so every field without a default is required.
+    """The header of a Measurement: without it numbers mean nothing, so every field
+    without a default is required.
     """
 
     format: Literal[1] = 1
@@ -140,8 +140,8 @@ class Measurement:
 
     @property
     def mended_runs(self) -> frozenset[int]:
-        """Runs that lost a device and went on: they hold the
-        phases of a recovery, and are no steady state.
+        """Runs that lost a device and went on: they hold the phases of a
+        recovery, and are no steady state.
         """
         return frozenset(event["run"] for event in self.of("phase"))
 
@@ -197,8 +197,8 @@ class MeasurementWriter:
 
 
 def read_measurement(path: str | Path) -> Measurement:
-    """Read a Measurement, packed or not; a last line that
-    was cut off is dropped, anything else broken is refused.
+    """Read a Measurement, packed or not; a last line that was cut off is dropped,
+    anything else broken is refused.
 
     Raises MeasurementError with the line at fault.
     """

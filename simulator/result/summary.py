@@ -49,8 +49,8 @@ def rates(times_s: Floats) -> Floats:
 
 
 def summarise(times_s: Floats, chats: Sequence[int], label: Label = "assumed") -> Summary:
-    """Summary of token times of shape (streams, tokens,
-    rows); stream i stands for `chats[i]` chats in step.
+    """Summary of token times of shape (streams, tokens, rows); stream i stands for
+    `chats[i]` chats in step.
     """
     weights = np.asarray(chats, dtype=float)
     rate = np.average(tokens_per_s(times_s), axis=0, weights=weights)

@@ -1,5 +1,5 @@
-"""The tables behind the charts: what a chart shows and the
-finding that its title says, without drawing anything.
+"""The tables behind the charts: what a chart shows and the finding that its title says,
+without drawing anything.
 
 Each function takes plain arrays or records, simulated or measured, so that both are drawn by the same charts.
 """
@@ -142,8 +142,8 @@ def slowest_table(paths: Sequence[TokenPath], ring: Sequence[str], over_worlds: 
 
 
 def where_table(shares: Iterable[PathShare], ring: Sequence[str], finding: str, basis: str) -> ChartTable:
-    """The critical path of decoding, place by place: devices
-    in ring order, then hops, the small ones together.
+    """The critical path of decoding, place by place: devices in ring order, then
+    hops, the small ones together.
 
     `basis` says which replies the shares are the mean of. Parts below `LEAST_SHARE` are left out. Layers:
     `parts` (place, kind, duration per token in the table's unit, share), `totals` (place, total, label).
@@ -258,8 +258,8 @@ def _filled(use: MemoryUse) -> str:
 
 
 def _rate_finding(rate: Floats) -> str:
-    """Rates of shape (worlds, runs) in words; run to run is
-    the standard deviation, the median over worlds.
+    """Rates of shape (worlds, runs) in words; run to run is the standard
+    deviation, the median over worlds.
     """
     if rate.size == 1:
         return f"{rate.item():.3g} tokens/s"
@@ -299,8 +299,8 @@ def _part_name(kind: str, where: str) -> str:
 
 
 def _part_labels(counts: Counter[tuple[str, str]], ring: Sequence[str]) -> dict[tuple[str, str], str]:
-    """The label of each part with its share of the tokens,
-    in ring order; rare parts have the last one in common.
+    """The label of each part with its share of the tokens, in ring order; rare parts
+    have the last one in common.
     """
     often = [part for part, _ in counts.most_common(MOST_PARTS)]
     labels = {

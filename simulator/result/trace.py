@@ -1,7 +1,7 @@
 """trace.parquet: one row per token of every run, and one per span of the replayed run (the median one).
 
-Times are rounded to nanoseconds, far below any effect, so
-that processors that differ in a last bit write one file.
+Times are rounded to nanoseconds, far below any effect, so that processors that differ in
+a last bit write one file.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""compare: scenarios on the same random numbers, ranked,
-with the break-even of a device that one has more.
+"""compare: scenarios on the same random numbers, ranked, with the break-even of a
+device that one has more.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def _needs(factor: float | None, show: Callable[[float], str]) -> str:
 
 
 def _root(surplus: Callable[[float], float]) -> float | None:
-    """The factor in [1/100, 100] at which `surplus`, which
-    grows with it, crosses zero; None if it stays below.
+    """The factor in [1/100, 100] at which `surplus`, which grows with it, crosses
+    zero; None if it stays below.
     """
     low, high = 1 / FARTHEST, FARTHEST
     if surplus(high) < 0:

@@ -22,8 +22,8 @@ __all__ = ["Evaluator", "excerpt", "replay", "scenario_rates", "token_times_s"]
 
 Evaluator = Literal["auto", "recursion", "simpy"]
 CHUNK_TOKENS = 100_000
-"""Tokens evaluated at once: large enough to hide NumPy's
-call overhead, small enough for the processor's cache.
+"""Tokens evaluated at once: large enough to hide NumPy's call overhead, small enough
+for the processor's cache.
 """
 ROWS_PER_BLOCK = 32
 """Rows whose random numbers are drawn together for SimPy, which goes through them one by one."""

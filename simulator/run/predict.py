@@ -33,8 +33,8 @@ from simulator.version import VERSION
 __all__ = ["Prediction", "label", "predict"]
 
 REPLAYS = 4
-"""Replications that SimPy replays with spans: enough for
-shares of a token's time to within about a percent.
+"""Replications that SimPy replays with spans: enough for shares of a token's time
+to within about a percent.
 """
 WIDE = 2.0
 """A 90 % interval whose ends differ by more than this factor deserves a warning."""

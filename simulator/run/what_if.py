@@ -1,5 +1,5 @@
-"""What would change if: a few obvious changes to a scenario,
-each really simulated with the same random numbers.
+"""What would change if: a few obvious changes to a scenario, each really simulated
+with the same random numbers.
 """
 
 from __future__ import annotations

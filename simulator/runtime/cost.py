@@ -17,8 +17,8 @@ __all__ = ["crowding", "decode_s", "head_s", "prefill_s", "seconds_per_layer"]
 
 
 def crowding(device: Device, batch: int = 1) -> float:
-    """What multiplies every cost on a device: `(1 + batch_cost
-    (batch - 1)) (1 + contention) slow_down / (1 - background_load)`.
+    """What multiplies every cost on a device: `(1 + batch_cost (batch - 1)) (1 + contention) slow_down
+    / (1 - background_load)`.
 
     `batch_cost` is 0 where further chats ride along for free until the flops count (graphics processors) and
     large where matrix products are done row by row (processors); it is fitted, not looked up.
@@ -60,8 +60,8 @@ def head_s(device: Device, model: Model, batch: int = 1) -> float:
 
 
 def prefill_s(device: Device, held: Stretch, tokens: int, context: int = 0) -> float:
-    """Seconds that a chunk of `tokens` prompt tokens spends
-    in the layers `held` after `context` earlier tokens.
+    """Seconds that a chunk of `tokens` prompt tokens spends in the layers `held` after
+    `context` earlier tokens.
 
     `max(flops / prefill_flops, weights / decode_bandwidth) + layers * layer_overhead` with `flops = tokens *
     flops (mixture_cost times for mixtures) + attention_flops`: causal attention.

@@ -1,8 +1,8 @@
 """Draws: every random number that a job's evaluation needs, the same for both evaluators.
 
-Two kinds: *world* factors say how wrong the catalogue may be (one per
-replication, kept over its runs), the others change from token to token. Rows are
-replications times runs: row `i` is run `i % runs` of world `i // runs`.
+Two kinds: *world* factors say how wrong the catalogue may be (one per replication, kept over its
+runs), the others change from token to token. Rows are replications times runs: row `i` is run
+`i % runs` of world `i // runs`.
 """
 
 from __future__ import annotations
@@ -103,8 +103,8 @@ class Draws:
         return np.asarray(streams.factors(name, log_sd)[worlds - worlds[0]])
 
     def speed_factor(self, device: Device, part: str) -> Floats:
-        """What multiplies the cost of a device's layers and
-        head in this world, shape (rows,); part as in `noise`.
+        """What multiplies the cost of a device's layers and head in this world, shape
+        (rows,); part as in `noise`.
         """
         log_sd = device.speed.prefill_spread if part == "prefill" else device.speed.decode_spread
         return self.world(device_factor(device.name, "prefill" if part == "prefill" else "decode"), log_sd)
@@ -138,8 +138,8 @@ class Draws:
         return self.job.posterior is not None and name in self.job.posterior.names
 
     def noise(self, device: Device, part: str, n: int) -> Floats:
-        """What multiplies all work of `n` successive steps on a
-        device, shape (n, rows): its own noise and the common one.
+        """What multiplies all work of `n` successive steps on a device, shape (n, rows): its own
+        noise and the common one.
 
         `part` names the stream: `prefill`, `decode`, or `decode<chat>` where chats are drawn one by one.
         """
@@ -231,8 +231,8 @@ class Draws:
 
 
 def autoregression(white: Floats, correlation: float) -> Floats:
-    """A stationary first-order autoregression with unit
-    variance along axis 0, from white normals of that shape.
+    """A stationary first-order autoregression with unit variance along axis 0, from
+    white normals of that shape.
 
     `x[0] = z[0]`, `x[k] = rho x[k-1] + sqrt(1 - rho**2) z[k]`.
     """

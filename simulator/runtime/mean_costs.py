@@ -72,15 +72,15 @@ class MeanCosts:
         return float(np.median([draw[column] for draw in self.posterior.draws]))
 
     def noise(self, device: Device) -> float:
-        """Mean of what multiplies one token's work: `exp(sigma**2
-        / 2)` of its own noise and of the common one.
+        """Mean of what multiplies one token's work: `exp(sigma**2 / 2)` of its own
+        noise and of the common one.
         """
         mean = exp((device.noise.sigma**2 + self.common_noise.sigma**2) / 2)
         return mean * self.world(session_factor(device.name)) * self.world(session_factor())
 
     def per_device(self, seconds: Callable[[Device], float], part: str = "decode") -> Floats:
-        """Seconds of the same work on each device, with its
-        noise and, for `part` decode or prefill, its world.
+        """Seconds of the same work on each device, with its noise and, for `part`
+        decode or prefill, its world.
         """
         return np.array(
             [

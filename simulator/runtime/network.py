@@ -1,5 +1,5 @@
-"""The network at run time: ports that send one message after
-the other, hops that keep their order, shared air.
+"""The network at run time: ports that send one message after the other, hops that
+keep their order, shared air.
 
 A chat's own messages never queue for the air against each other: they follow each other
 by cause, and where two do overlap (a hidden state and the all-gather behind it) the loss
@@ -129,8 +129,8 @@ class Hop:
 class Network:
     """All hops of one replication (row 0 of the draws).
 
-    `flows` is how many independent streams of messages there are; with more
-    than one, each access point's air is a queue that they share.
+    `flows` is how many independent streams of messages there are; with more than one, each access point's air
+    is a queue that they share.
     """
 
     def __init__(self, env: simpy.Environment, draws: Draws, recorder: Recorder, flows: int = 1) -> None:

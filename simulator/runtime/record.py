@@ -17,8 +17,8 @@ class Span(NamedTuple):
     """One stretch of time; times in seconds from the request."""
 
     kind: str
-    """prefill, compute, head, hop (a message on its way),
-    queue (a message waiting for its port or medium), phase.
+    """prefill, compute, head, hop (a message on its way), queue (a message waiting for
+    its port or medium), phase.
     """
     where: str
     """A device, or `source -> sink`."""

@@ -22,8 +22,8 @@ ROLES = {"middle": 0, "first": 1, "last": 2, "alone": 3}
 class RingCosts:
     """Mean seconds of one decode step, in arrays over D devices; what a part is not there for is 0.
 
-    `caps` is (4, D): whole layers that a device has room for
-    in the middle, first, last, or alone in the ring.
+    `caps` is (4, D): whole layers that a device has room for in the middle, first,
+    last, or alone in the ring.
     """
 
     layers: int

@@ -14,8 +14,8 @@ for cost nothing: both come out of the messages below, neither is put in. Up to 
 decode in one batch; prompts are read one after the other, in chunks of 4096 / min(4, W)
 tokens that follow each other through the ring when there are 4096 or more.
 
-`ExoRing` holds every duration; `recursion` adds them up for
-all rows at once, `processes` lets SimPy do it for one row.
+`ExoRing` holds every duration; `recursion` adds them up for all rows at once, `processes`
+lets SimPy do it for one row.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class Wiring:
 
     @cached_property
     def newest_first(self) -> dict[str, list[str]]:
-        """Sinks by source, newest edge first, parallel edges
-        repeated: the order in which petgraph walks them.
+        """Sinks by source, newest edge first, parallel edges repeated: the order in
+        which petgraph walks them.
         """
         return _adjacent(self.nodes, self.edges)
 
@@ -69,8 +69,8 @@ class Wiring:
         return tuple(found)
 
     def _components(self, nodes: Collection[str]) -> list[list[str]]:
-        """Strongly connected components of two nodes or more
-        (Kosaraju), each in the order of its second walk.
+        """Strongly connected components of two nodes or more (Kosaraju), each in the
+        order of its second walk.
         """
         finished: list[str] = []
         seen: set[str] = set()
@@ -89,8 +89,8 @@ class Wiring:
             (node,) = members
             return Ring((node,), (self.nodes.index(node),))
         for at, (root, reachable) in enumerate(self.roots):
-            # A root leaves the graph after its turn, so only the
-            # first root among the members can find their ring.
+            # A root leaves the graph after its turn, so only the first root among the
+            # members can find their ring.
             if root in members:
                 if not reachable.issuperset(members):
                     return None
@@ -128,8 +128,8 @@ def _adjacent(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[st
 def _postorder(
     start: str, adjacent: dict[str, list[str]], nodes: Collection[str], seen: set[str]
 ) -> list[str]:
-    """Nodes in the order in which a walk from `start` leaves
-    them, last neighbour first; adds them to `seen`.
+    """Nodes in the order in which a walk from `start` leaves them, last neighbour
+    first; adds them to `seen`.
     """
     if start in seen:
         return []
@@ -144,8 +144,8 @@ def _postorder(
 def _preorder(
     start: str, adjacent: dict[str, list[str]], nodes: Collection[str], seen: set[str]
 ) -> list[str]:
-    """Nodes in the order in which a walk from `start` enters
-    them, last neighbour first; adds them to `seen`.
+    """Nodes in the order in which a walk from `start` enters them, last neighbour
+    first; adds them to `seen`.
     """
     if start in seen:
         return []

@@ -15,8 +15,8 @@ __all__ = ["mean_costs"]
 def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
     """Hidden states go right and come back left, hop by hop; all ranks compute the head at once.
 
-    The slowest head is waited for by a notice, which is
-    lighter than the hidden state: its hops cost a little less.
+    The slowest head is waited for by a notice, which is lighter than the hidden state:
+    its hops cost a little less.
     """
     model, workload = costs.model, costs.workload
     if prompt:

@@ -221,8 +221,8 @@ def allocate_layers(n_layers: int, fractions: Sequence[float]) -> tuple[int, ...
 
 
 def _split(request: ExoRequest, ring: tuple[str, ...]) -> tuple[int, ...]:
-    """Step 9: layers in proportion to free memory; a device
-    they overfill is an error, no other ring is tried.
+    """Step 9: layers in proportion to free memory; a device they overfill is an
+    error, no other ring is tried.
     """
     total, model = request.free_in(ring), request.model
     if total == 0:

@@ -34,8 +34,8 @@ class RingProcesses:
 
     def __post_init__(self) -> None:
         ring = self.ring
-        # the chunks of a long prompt follow each other through
-        # the ring, so their messages may want the air together
+        # the chunks of a long prompt follow each other through the ring, so their messages
+        # may want the air together
         network = Network(self.env, self.draws, self.recorder, flows=max(1, len(ring.chunks)))
         self.names = [device.name for device in ring.job.ring]
         self.right = [network.hop(*ends) for ends in ring.neighbours("forward")]

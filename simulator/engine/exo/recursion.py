@@ -16,8 +16,8 @@ __all__ = ["chats", "is_recursion_exact", "token_times_s"]
 
 @dataclass
 class _Recursion:
-    """The ring as arithmetic on arrays: `t` is when each rank
-    is ready, `port` when its port is, both (ranks, rows).
+    """The ring as arithmetic on arrays: `t` is when each rank is ready, `port` when its
+    port is, both (ranks, rows).
     """
 
     ring: ExoRing
@@ -89,8 +89,8 @@ def token_times_s(job: Job, draws: Draws) -> Floats:
 
 
 def is_recursion_exact(job: Job) -> bool:
-    """Not where prompt chunks queue for the same air, nor
-    where a radio dozes (that depends on who is waiting).
+    """Not where prompt chunks queue for the same air, nor where a radio dozes (that
+    depends on who is waiting).
     """
     chunked = len(ExoRing(job, Draws(job, 0, 1)).chunks) > 1
     return not any(device.link.power_save or (chunked and device.link.shared) for device in job.ring)

@@ -92,11 +92,11 @@ class ExoRequest(Spec):
 
 
 class ExoInstance(Spec):
-    """What EXO would create: ranks in ring order, their
-    layers, and the address by which each reaches each other.
+    """What EXO would create: ranks in ring order, their layers, and the address by
+    which each reaches each other.
 
-    `links[i][j]` is the address (ring) or interface (Jaccl)
-    rank i uses for rank j; None where they do not talk.
+    `links[i][j]` is the address (ring) or interface (Jaccl) rank i uses for rank j;
+    None where they do not talk.
     """
 
     ring: tuple[str, ...]

@@ -100,8 +100,8 @@ class Serving(RingProcesses):
         ) * overhead
 
     def rank(self, rank: int) -> Generator[simpy.Event, Any, None]:
-        """A rank's life: hear what is new, then read new
-        prompts or make one token for each chat of the batch.
+        """A rank's life: hear what is new, then read new prompts or make one token
+        for each chat of the batch.
         """
         cause, k = -1, 0
         while True:

@@ -57,8 +57,8 @@ class LegacyPartition(Spec):
     def placement(self, *, allow_mismatch: bool = False) -> Placement:
         """The shards on the devices that would look them up.
 
-        Raises PlacementError on an index mismatch, unless
-        `allow_mismatch`: then the devices without a shard are left out.
+        Raises PlacementError on an index mismatch, unless `allow_mismatch`: then the devices
+        without a shard are left out.
         """
         if self.index_mismatch and not allow_mismatch:
             small = ", ".join(self.too_small)
@@ -122,8 +122,8 @@ def place_legacy(memory_mb: Mapping[str, int], n_layers: int) -> Placement:
 
 
 def _place(request: PlacementRequest) -> Placement:
-    """Legacy EXO: it makes its own ring order, so `order`
-    has no effect, and counts all memory a machine has.
+    """Legacy EXO: it makes its own ring order, so `order` has no effect, and counts
+    all memory a machine has.
     """
     refuse_pins("exo-legacy", request)
     memory_mb = {

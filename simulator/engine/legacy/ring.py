@@ -79,8 +79,8 @@ class LegacyRing:
         return self.draws.delay_s(self.job.cluster.path(*self.ends(rank)), f"tensor{chat or ''}", self.tokens)
 
     def result_delay_s(self, chat: int) -> Floats:
-        """Delays of the broadcast from the last rank to the one
-        that serves the client (rank 0), shape (tokens, rows).
+        """Delays of the broadcast from the last rank to the one that serves the client (rank
+        0), shape (tokens, rows).
         """
         path = self.job.cluster.path(self.names[-1], self.names[0])
         return self.draws.delay_s(path, f"result{chat or ''}", self.tokens)

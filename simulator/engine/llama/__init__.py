@@ -1,5 +1,5 @@
-"""llama.cpp RPC: a star. The client drives one server after
-the other and carries the hidden state between them.
+"""llama.cpp RPC: a star. The client drives one server after the other and carries the
+hidden state between them.
 
 As observed on the wire with protocol 7 (docs/llama-rpc-flow.md): the first device is the client. It holds the
 embedding and runs the first layers itself; the last server also computes the output head; the client samples.
@@ -14,8 +14,8 @@ embedding and runs the first layers itself; the last server also computes the ou
 4. From 32 tokens on, where the client has layers of its own, a boundary between servers carries two tensors
    (the normed and the residual state), and the second one is asked for only after the first has come.
 
-Chats at once are decoded in one batch, their prompts read as
-one long one (an assumption: only one chat was observed).
+Chats at once are decoded in one batch, their prompts read as one long one (an assumption:
+only one chat was observed).
 """
 
 from __future__ import annotations

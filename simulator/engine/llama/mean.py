@@ -40,8 +40,8 @@ def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
 
 
 def _star_bytes(costs: MeanCosts, *, prompt: bool) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Mean bytes of (request, reply) for a server between
-    others and for the last one, with layers evenly spread.
+    """Mean bytes of (request, reply) for a server between others and for the last one,
+    with layers evenly spread.
     """
     names = [device.name for device in costs.devices]
     if len(names) == 1:

@@ -65,8 +65,8 @@ class StarProcesses:
             self.recorder.token(0, k + 1, self.env.now, cause)
 
     def ask_prompt(self, server: int, c: int, cause: int) -> Steps:
-        """Send one server its chunk, in two parts where the
-        boundary carries two tensors; the last answers later.
+        """Send one server its chunk, in two parts where the boundary carries two
+        tensors; the last answers later.
         """
         star, tokens, step, slot = self.star, self.star.chunks[c], c - len(self.star.chunks), "prompt"
         size = star.prompt_request_bytes(server, c)
@@ -109,8 +109,8 @@ class StarProcesses:
             back.send(size, delay_s[k], cause, k)
 
     def take(self, hop: Hop, busy: int) -> Steps:
-        """The next message; one that had to wait for the server
-        was released by `busy`, what the server did before.
+        """The next message; one that had to wait for the server was released by `busy`,
+        what the server did before.
         """
         asked_s = self.env.now
         arrived = yield hop.receive()

@@ -70,8 +70,8 @@ def _prompt_end_s(star: LlamaStar) -> Floats:
 
 
 def token_times_s(job: Job, draws: Draws) -> Floats:
-    """One batch: after the prompt a token's time is the sum
-    of what happens to it, shape (1, tokens, rows).
+    """One batch: after the prompt a token's time is the sum of what happens to
+    it, shape (1, tokens, rows).
     """
     star = LlamaStar(job, draws)
     step_s = np.sum(star.decode_s, axis=1)

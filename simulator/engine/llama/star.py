@@ -31,8 +31,8 @@ READ_BYTES = 321  # a get_tensor request: header 9, tensor 296, range 16
 RECOMPUTE_BYTES = 13
 REPLY_HEADER_BYTES = 8
 GRAPH_LAYER_BYTES, GRAPH_FIXED_BYTES, GRAPH_ADD_BYTES, GRAPH_HEAD_BYTES = 12_680, 1_501, 600, 2_408
-# a graph on the wire (observed, Llama architecture): per
-# layer; always; where the residual is added; with the head
+# a graph on the wire (observed, Llama architecture): per layer; always; where the
+# residual is added; with the head
 
 # names of the messages whose delays are drawn as streams of their own
 PROMPT_SLOTS = ("prompt", "prompt-read", "prompt-rest", "reply-prompt", "reply-rest")
@@ -100,8 +100,8 @@ class LlamaStar:
 
     @cached_property
     def prefill_s(self) -> Floats:
-        """Each device's work for each chunk, shape (chunks,
-        devices, rows); the head is computed for one token.
+        """Each device's work for each chunk, shape (chunks, devices, rows); the head
+        is computed for one token.
         """
         starts = np.cumsum((0, *self.chunks[:-1])) % self.job.workload.prompt_tokens
         columns = []

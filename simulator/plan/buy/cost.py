@@ -186,8 +186,8 @@ def _quotes(result: Prediction, book: PriceBook, own: Sequence[str]) -> list[Quo
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """A cluster's money: fixed per day, marginal per token,
-    and how many tokens a day has; arrays over rows.
+    """A cluster's money: fixed per day, marginal per token, and how many tokens a
+    day has; arrays over rows.
     """
 
     fixed: float

@@ -1,5 +1,5 @@
-"""Hops: how many one-way delays a token waits for, read off
-an engine's mean costs; and the best ring orders.
+"""Hops: how many one-way delays a token waits for, read off an engine's mean costs;
+and the best ring orders.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MOST_PERMUTED = 5
 
 @dataclass(frozen=True, slots=True)
 class Hops:
-    """One-way delays per token: between neighbours, from the
-    last rank to the first, of the first with each other.
+    """One-way delays per token: between neighbours, from the last rank to the first, of
+    the first with each other.
     """
 
     walk: int
@@ -44,8 +44,8 @@ class Hops:
 
 @cache
 def hops_of(name: str) -> Hops:
-    """The hops of the engine called `name`: what its mean cost
-    charges where a message takes a second and all else nothing.
+    """The hops of the engine called `name`: what its mean cost charges where a message takes a
+    second and all else nothing.
 
     Raises PlacementError for an engine without mean costs.
     """
@@ -68,12 +68,12 @@ def hops_of(name: str) -> Hops:
 def orders(
     hops: Hops, edge_s: Mapping[tuple[int, int], float], last_s: Sequence[float]
 ) -> tuple[tuple[int, ...], ...]:
-    """Orders of ranks by `hops.cost_s + last_s[last]`, the
-    least first; `last_s` is what being last costs (the head).
+    """Orders of ranks by `hops.cost_s + last_s[last]`, the least first; `last_s` is what
+    being last costs (the head).
 
-    All of them up to 5 ranks. Beyond, one by rule and its rotations: the
-    nearest devices in the middle of a ring, the nearest one as the client of a
-    star, because an inner rank's link is used twice as often as an end's.
+    All of them up to 5 ranks. Beyond, one by rule and its rotations: the nearest devices in the
+    middle of a ring, the nearest one as the client of a star, because an inner rank's link is used
+    twice as often as an end's.
     """
     ranks = range(len(last_s))
 

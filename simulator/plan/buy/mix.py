@@ -1,5 +1,5 @@
-"""Mix: one way to spend money, down to ring order and
-layers, and the scenario that `sim run` answers for it.
+"""Mix: one way to spend money, down to ring order and layers, and the scenario that
+`sim run` answers for it.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Mix:
 
     @property
     def actions(self) -> tuple[str, ...]:
-        """What to do, for a person: buy, wire, leave out,
-        take another file; empty where only the layers move.
+        """What to do, for a person: buy, wire, leave out, take another file; empty
+        where only the layers move.
         """
         words = [word for member in self.members for word in member.words]
         words += [f"buy a {quote.what}" for _, quote in self.shared]
@@ -56,8 +56,8 @@ class Mix:
 
 
 def fill(layers: int, costs_s: Sequence[float], caps: Sequence[int]) -> tuple[int, ...] | None:
-    """Layers of each device that minimise `sum(n_i cost_i)`
-    with `1 <= n_i <= cap_i`; None where they do not fit.
+    """Layers of each device that minimise `sum(n_i cost_i)` with `1 <= n_i <= cap_i`;
+    None where they do not fit.
 
     One layer each, then the fastest device to its cap, then the next: exact, because the cost is linear in
     the layers (the fractional knapsack with whole, equal items).

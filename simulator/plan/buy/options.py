@@ -118,8 +118,8 @@ class Shelf:
         )
 
     def under(self, member: Member, network: str) -> Member:
-        """The member at a newer access point: its link
-        becomes as new as the older of its own radio and that.
+        """The member at a newer access point: its link becomes as new as the older
+        of its own radio and that.
         """
         radio = member.radio
         own = _own_network(member.spec)
@@ -166,8 +166,8 @@ class Shelf:
 
 
 def read_allowed(text: str | None) -> tuple[str, ...]:
-    """The groups of options named in 'macs,network'; all of
-    them for None. Raises SimulatorError for an unknown one.
+    """The groups of options named in 'macs,network'; all of them for None. Raises
+    SimulatorError for an unknown one.
     """
     if text is None:
         return ALLOWED
@@ -187,8 +187,8 @@ def shelf(
     own: Sequence[str] | None = None,
     allow: Sequence[str] = ALLOWED,
 ) -> Shelf:
-    """Everything that `budget` could change. Devices of the
-    scenario that are not in `own` are candidates to buy.
+    """Everything that `budget` could change. Devices of the scenario that are not in
+    `own` are candidates to buy.
 
     Raises SimulatorError for an owned device that is not there, CatalogError for one to buy without a price.
     """
@@ -256,8 +256,8 @@ def _slug(text: str, scenario: Scenario) -> str:
 
 
 def _choices(scenario: Scenario, book: PriceBook, allow: Sequence[str]) -> Iterator[ModelChoice]:
-    """The model as asked, in fewer bits, and smaller ones of
-    its family; a model told by numbers has no others.
+    """The model as asked, in fewer bits, and smaller ones of its family; a model told
+    by numbers has no others.
     """
     spec = scenario.model
     if spec.layers is not None or spec.gguf or spec.hf_config:
@@ -291,8 +291,8 @@ def _facts(spec: DeviceSpec) -> catalog.DeviceFacts:
     return _known(spec.kind, spec.memory)
 
 
-# the catalogue reads names as people type them, which takes
-# a millisecond; the search asks a hundred thousand times
+# the catalogue reads names as people type them, which takes a millisecond; the search
+# asks a hundred thousand times
 _known = cache(catalog.device)
 _network = cache(catalog.network)
 

@@ -44,8 +44,8 @@ __all__ = ["Parts"]
 TOKENS = 16
 """Of one evaluation in the search, at the middle of the reply: enough for the mean of the fast noise."""
 WORLDS = 48
-"""Replications in the search, common to all mixes; what is
-shown is evaluated again with the scenario's own.
+"""Replications in the search, common to all mixes; what is shown is evaluated
+again with the scenario's own.
 """
 NO_MODEL = ModelSpec(name="no-model", layers=2, layer_bytes="1 B", hidden=1)
 NO_DEVICE = DeviceSpec(
@@ -156,8 +156,8 @@ class Parts:
         return None
 
     def _room(self, devices: list[Device], choice: ModelChoice) -> list[int]:
-        """Layers that each device has room for when it holds
-        neither embedding nor head: no order gives it more.
+        """Layers that each device has room for when it holds neither embedding nor
+        head: no order gives it more.
         """
         bare = replace(self._footprint(choice, devices), embedding_bytes=0.0, head_bytes=0.0)
         return [bare.room_layers((), device.name, device.usable_bytes) for device in devices]
@@ -241,8 +241,8 @@ class Parts:
 
     def rates_of(self, job: Job) -> Floats:
         """The same of any job of these parts."""
-        # the recursion is asked for by name: a dozing radio
-        # would need SimPy, which is for the few that are shown
+        # the recursion is asked for by name: a dozing radio would need SimPy, which is
+        # for the few that are shown
         return rates(token_times_s(self._worlds.given(job), WORLDS, "recursion"))
 
     def ceiling(self, mix: Mix) -> float:
@@ -262,8 +262,8 @@ class Parts:
     def _slope_s(self, member: Member, choice: ModelChoice) -> Floats:
         """Seconds per token of one layer in each world: a ring of one with two layers less the same with one.
 
-        The device's own random streams are those of any ring
-        that it is part of, so this is exact world by world.
+        The device's own random streams are those of any ring that it is part of, so
+        this is exact world by world.
         """
         key = (f"{member.name}|{member.spec.memory}", choice.title)
         if key not in self._slopes:

@@ -50,8 +50,8 @@ class PlanOption(Spec):
     busy_w: float
     idle_w: float
     per_million: Estimate
-    """Money per million tokens at full use: purchases written
-    off, and electricity; what is owned counts nothing.
+    """Money per million tokens at full use: purchases written off, and electricity;
+    what is owned counts nothing.
     """
     reasons: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -98,8 +98,8 @@ def plan(
 ) -> Planned:
     """What gets `scenario` nearest to the goal within the budget.
 
-    Raises SimulatorError where a wish cannot be planned,
-    PlacementError where nothing affordable holds the model.
+    Raises SimulatorError where a wish cannot be planned, PlacementError where nothing
+    affordable holds the model.
     """
     _check(scenario)
     book = PriceBook(budget.currency, prices)
@@ -147,8 +147,8 @@ def _check(scenario: Scenario) -> None:
 
 
 def _material(front: Sequence[EvaluatedMix]) -> list[EvaluatedMix]:
-    """The front without steps too small to notice: each at
-    least 5 % faster than any cheaper one of its quality.
+    """The front without steps too small to notice: each at least 5 % faster than any
+    cheaper one of its quality.
     """
     kept: list[EvaluatedMix] = []
     for best in front:
@@ -178,8 +178,8 @@ class _Judge:
         return self._row(prediction, mix.choice.title, mix.choice.is_asked, mix, why), made
 
     def as_it_is(self, own: Sequence[str] | None) -> PlanOption | None:
-        """The scenario as written; None where it does not
-        fit, or where parts of it are still to be bought.
+        """The scenario as written; None where it does not fit, or where parts of
+        it are still to be bought.
         """
         if own is not None and set(own) != set(self.scenario.devices):
             return None

@@ -14,8 +14,8 @@ __all__ = ["ClusterPower", "DevicePower", "busy_shares", "device_power", "power"
 
 
 class DevicePower(Spec):
-    """One device: watts idle and under load, and the share
-    of a token's time in which it is the one that works.
+    """One device: watts idle and under load, and the share of a token's time in which
+    it is the one that works.
     """
 
     device: str
@@ -58,8 +58,8 @@ def power(prediction: Prediction, own: PricesFile | None = None) -> ClusterPower
 def busy_shares(prediction: Prediction) -> Mapping[str, float]:
     """Share of a token's time that each device of the ring computes on the critical path.
 
-    Several chats at once may keep more devices busy; their
-    shares sum to more than the path shows, so this is low then.
+    Several chats at once may keep more devices busy; their shares sum to more than the path
+    shows, so this is low then.
     """
     shares = {device.name: 0.0 for device in prediction.prepared.job.ring}
     for part in prediction.shares:

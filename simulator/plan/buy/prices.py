@@ -1,7 +1,7 @@
 """What things cost: the catalogue's prices, the small parts it lacks, and the user's own file on top.
 
-Catalogue prices are US list prices without tax; `PriceBook`
-turns them into the plan's currency, tax included.
+Catalogue prices are US list prices without tax; `PriceBook` turns them into the
+plan's currency, tax included.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ class _OwnWatts(Spec):
 
 
 class PricesFile(Spec):
-    """What a user knows better: every entry replaces the
-    catalogue's and is taken as it stands, tax included.
+    """What a user knows better: every entry replaces the catalogue's and is taken
+    as it stands, tax included.
     """
 
     devices: dict[str, Price] = Field(default_factory=dict, description="'Mac mini M4 24 GB': 799 EUR")
@@ -218,8 +218,8 @@ class PriceBook:
     def device(self, facts: catalog.DeviceFacts) -> Quote | None:
         """The machine with its memory; None where nobody states a price.
 
-        `price = list price of the smallest option + price per
-        GiB * GiB above it (+ a host for a bare graphics card)`.
+        `price = list price of the smallest option + price per GiB * GiB above it (+ a host
+        for a bare graphics card)`.
         """
         what = (
             f"{facts.name} {facts.memory_bytes / GIB:.0f} GB"
@@ -299,8 +299,8 @@ class PriceBook:
         )
 
     def electricity(self, choice: str | None = None) -> Quote:
-        """Price of a joule: '0.30 EUR/kWh', a region of the
-        catalogue, the user's file, or the currency's region.
+        """Price of a joule: '0.30 EUR/kWh', a region of the catalogue, the user's file,
+        or the currency's region.
         """
         if choice is not None and any(character.isdigit() for character in choice):
             return self._own_electricity(read_money(choice, energy=True))

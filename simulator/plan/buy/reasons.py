@@ -1,5 +1,5 @@
-"""Why a mix is as fast as it is: its limit, and what lifting
-it, or wiring everything, would change; all simulated.
+"""Why a mix is as fast as it is: its limit, and what lifting it, or wiring everything,
+would change; all simulated.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def reasons(mix: Mix, limit: Bottleneck, shelf: Shelf, parts: Parts) -> tuple[st
 def _slow(mix: Mix, limit: Bottleneck, parts: Parts) -> str:
     """Which part of a slow device holds it back: reading memory, arithmetic, or neither.
 
-    A step takes the longer of the two (`simulator.runtime.cost`),
-    so twice the one helps until the other is longer.
+    A step takes the longer of the two (`simulator.runtime.cost`), so twice the one helps
+    until the other is longer.
     """
     assert limit.device is not None
     kind = next(member.spec.kind or member.name for member in mix.members if member.name == limit.device)

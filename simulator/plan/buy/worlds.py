@@ -62,8 +62,8 @@ class Worlds:
 
 
 def _spreads(job: Job) -> Iterator[tuple[str, float]]:
-    """World factors of devices, links and engine, with the
-    standard deviation of their logarithms (see `Draws`).
+    """World factors of devices, links and engine, with the standard deviation of their
+    logarithms (see `Draws`).
     """
     yield engine_factor("step"), job.engine.overhead_log_sd
     yield engine_factor("hop"), job.engine.overhead_log_sd

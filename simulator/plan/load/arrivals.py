@@ -45,8 +45,8 @@ HOUR_S = 3600.0
 MOST_CHATS = 16
 """Chats at once up to which the crossover is drawn, if nobody says otherwise."""
 CURVE_ROWS, CURVE_TOKENS, CURVE_PROMPT, SIMPY_TOKENS, LEAST_ROWS = 50, 32, 2, 3000, 5
-"""The crossover's replications and tokens; where only SimPy
-will do, so many tokens in all, about a second's worth.
+"""The crossover's replications and tokens; where only SimPy will do, so many tokens in
+all, about a second's worth.
 """
 
 
@@ -92,16 +92,16 @@ class Crossover(Spec):
     engine: str
     at_chats: float
     in_step: bool
-    """The engine decodes all chats as one batch: then the
-    sum of stages is the limit for any number of chats.
+    """The engine decodes all chats as one batch: then the sum of stages is the
+    limit for any number of chats.
     """
     rows: tuple[Crossing, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Chats of all rows: `arrivals_s` (chats, rows) and
-    `times_s` (chats, tokens, rows), both from the start.
+    """Chats of all rows: `arrivals_s` (chats, rows) and `times_s` (chats, tokens,
+    rows), both from the start.
     """
 
     arrivals_s: Floats
@@ -124,8 +124,8 @@ class Served:
 
 
 def arrivals_s(job: Job, row: int) -> Floats:
-    """When the chats of one row come (s): the trace, or sums
-    of exponential gaps with mean `1 / rate` (Poisson).
+    """When the chats of one row come (s): the trace, or sums of exponential gaps with
+    mean `1 / rate` (Poisson).
     """
     spec = _arrivals(job)
     if spec.times is not None:
@@ -205,8 +205,8 @@ def load_curve(
     bound: Bound,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[LoadPoint, ...]:
-    """A LoadPoint for each rate of Poisson arrivals, on the
-    same random numbers: chats come in the same rhythm.
+    """A LoadPoint for each rate of Poisson arrivals, on the same random numbers:
+    chats come in the same rhythm.
     """
     points, asked = [], scenario.workload.arrivals
     chats = asked.count if asked else ArrivalSpec.model_fields["chats"].default
@@ -289,8 +289,8 @@ def _rows(prepared: Prepared) -> int:
 
 
 def _means_s(prepared: Prepared, batch: int, rows: int) -> tuple[Floats, Floats]:
-    """(sum of stages and hops, slowest stage) of the
-    placement: mean seconds in each world, shape (rows,) both.
+    """(sum of stages and hops, slowest stage) of the placement: mean seconds in each
+    world, shape (rows,) both.
     """
     base, job, draws = ground(prepared.scenario), prepared.job, Draws(prepared.job, 0, rows)
     costs, names = decode_costs(base, batch), [device.name for device in base.cluster.devices]

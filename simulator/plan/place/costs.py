@@ -38,14 +38,14 @@ def decode_costs(ground: Ground, batch: int = 1) -> RingCosts:
 
 
 def prompt_costs(ground: Ground) -> RingCosts:
-    """From the request to the first token of one chat,
-    chunks one after the other; raises as `decode_costs`.
+    """From the request to the first token of one chat, chunks one after the other;
+    raises as `decode_costs`.
     """
     return ground.engine.mean_ring_costs(mean_parts(ground), prompt=True)
 
 
 def spread_costs(ground: Ground, batch: int, weight_per_s: float, chosen: Sequence[int]) -> RingCosts:
-    """`decode_costs` of the `chosen` devices with `weight_per_s`
-    times the variance (s2) of delays in each hop.
+    """`decode_costs` of the `chosen` devices with `weight_per_s` times the variance
+    (s2) of delays in each hop.
     """
     return ground.engine.mean_ring_costs(mean_parts(ground, batch, weight_per_s)).only(chosen)

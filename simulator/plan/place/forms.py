@@ -1,5 +1,5 @@
-"""A placement in the words of those who must carry it out: a
-scenario, and each engine that has words for it.
+"""A placement in the words of those who must carry it out: a scenario, and each
+engine that has words for it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Around the exact search: fewer devices where there are too
-many, other orders where several cost nearly the same.
+"""Around the exact search: fewer devices where there are too many, other orders where
+several cost nearly the same.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FEW = 4
 
 
 def reduced(costs: RingCosts) -> tuple[RingCosts, tuple[int, ...]]:
-    """The costs of at most `MOST_DEVICES` devices and which
-    these are: the pinned ones, then the cheapest per layer.
+    """The costs of at most `MOST_DEVICES` devices and which these are: the pinned ones,
+    then the cheapest per layer.
 
     A device's hops are spread over the layers that it has room for.
     """
@@ -54,8 +54,8 @@ def relaxed_lower_s(costs: RingCosts, chats: float = 1.0) -> float:
 
 
 def reordered(costs: RingCosts, split: Split) -> list[Split]:
-    """Rings over the same devices and layers that cost
-    nearly as little: two swapped, or a stretch turned round.
+    """Rings over the same devices and layers that cost nearly as little: two swapped,
+    or a stretch turned round.
 
     What the means cannot tell apart, simulation can: which of several late messages a gather waits for.
     """

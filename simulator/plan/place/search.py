@@ -227,8 +227,8 @@ def _shortage(base: Ground, costs: RingCosts) -> str:
 
 
 def _slope(with_variance: RingCosts, split: Split) -> float:
-    """Weight of the variance at which `mean + weight
-    variance` touches `mean + z sd` at a split: `z / (2 sd)`.
+    """Weight of the variance at which `mean + weight variance` touches `mean + z sd`
+    at a split: `z / (2 sd)`.
     """
     variance_s2 = value_s(with_variance, split.order, split.layers)[0] - split.sum_s
     return Z99 / (2 * sqrt(variance_s2)) if variance_s2 > 0 else 0.0

@@ -1,8 +1,8 @@
-"""The exact search: subset of devices, ring order and layer
-counts that minimise a mean cost under memory caps.
+"""The exact search: subset of devices, ring order and layer counts that minimise a
+mean cost under memory caps.
 
-What it minimises is the reciprocal of the asymptotic bound
-on the rate of `chats` chats (`ring_tokens_per_s_bound`):
+What it minimises is the reciprocal of the asymptotic bound on the rate of `chats` chats
+(`ring_tokens_per_s_bound`):
 
     value = max(slowest stage, (stages + hops) / chats)
 
@@ -54,8 +54,8 @@ class Split:
 
 
 def value_s(costs: RingCosts, order: Sequence[int], layers: Sequence[int]) -> tuple[float, float]:
-    """(sum of stages and hops, slowest stage) of one split,
-    straight from the definition; caps are not looked at.
+    """(sum of stages and hops, slowest stage) of one split, straight from the
+    definition; caps are not looked at.
     """
     ring, counts = list(order), np.asarray(layers)
     crowd = 1 + costs.contention * (len(ring) - 1)
@@ -136,8 +136,8 @@ class _Combinations:
         )
 
     def filled(self, limit_s: float = inf) -> tuple[Ints, NDArray[np.bool_]]:
-        """Layers by device, cheapest devices first, no stage
-        above `limit_s`; and where they are all placed.
+        """Layers by device, cheapest devices first, no stage above `limit_s`; and
+        where they are all placed.
         """
         costs, caps = self.costs, self.caps
         taking = self.members & costs.holds_layers

@@ -1,5 +1,5 @@
-"""Splits for models whose layers differ: the search's rings,
-their layers laid out by what each layer weighs.
+"""Splits for models whose layers differ: the search's rings, their layers laid out
+by what each layer weighs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def by_what_layers_weigh(
 ) -> list[Split]:
     """The rings of `splits` with the layers that make their sum of stages, or their slowest stage, least.
 
-    The search counts average layers; here each has its own bytes, so a ring
-    may turn out to be too small. Raises PlacementError where all are.
+    The search counts average layers; here each has its own bytes, so a ring may turn out to be too small.
+    Raises PlacementError where all are.
     """
     found = []
     for split in splits:

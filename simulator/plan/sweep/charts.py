@@ -27,8 +27,8 @@ WIDTH, HEIGHT = 620, 300
 
 
 def sweep_charts(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Spec]:
-    """A chart for each metric that varies: over the first
-    axis, coloured by the second; points for a hypercube.
+    """A chart for each metric that varies: over the first axis, coloured by the
+    second; points for a hypercube.
     """
     data = [_flat(sweep, at, row) for at, row in enumerate(rows) if not row.get("error")]
     is_grid = _is_grid(sweep)

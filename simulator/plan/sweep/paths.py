@@ -1,5 +1,5 @@
-"""Dotted paths into a scenario: put values there, and say at
-once what is wrong with a path that leads nowhere.
+"""Dotted paths into a scenario: put values there, and say at once what is wrong with
+a path that leads nowhere.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from simulator.scenario import Scenario
 __all__ = ["check_axis", "scenario_at", "variants"]
 
 FILLS_OTHERS = ("kind", "memory", "name", "quantisation", "rtt", "vpn")
-"""Keys from which the catalogue fills other keys, so that
-they do nothing where those are written out already.
+"""Keys from which the catalogue fills other keys, so that they do nothing where
+those are written out already.
 """
 WHOLE = ("speed", "noise")
 """Parts of a device that have no meaning with some of their keys only."""
@@ -53,8 +53,8 @@ def variants(scenario: Scenario, points: Sequence[Point]) -> Iterator[Scenario]:
 
 
 def _put(plain: Any, path: str, value: Any, whole: Any) -> None:
-    """Write a value under a dotted path; where a part that
-    needs all of its keys is missing, `whole` comes first.
+    """Write a value under a dotted path; where a part that needs all of its keys is
+    missing, `whole` comes first.
     """
     *keys, last = _keys(plain, path)
     for key in keys:
@@ -69,8 +69,8 @@ def _is_within_whole(path: str) -> bool:
 
 
 def _filled(scenario: Scenario, path: str) -> Any:
-    """What the catalogue says where the scenario says nothing,
-    up to the last key of a path; None for an unknown one.
+    """What the catalogue says where the scenario says nothing, up to the last key of a
+    path; None for an unknown one.
     """
     try:
         place: Any = complete(scenario).model_dump(mode="json", round_trip=True)
@@ -186,8 +186,8 @@ def _inside(kinds: Sequence[Any], key: str | int) -> list[Any]:
 
 
 def _names(kinds: Sequence[Any], plain: Any) -> list[str] | None:
-    """The keys that may stand here: those of a spec, those
-    present of a mapping or list; None for anything.
+    """The keys that may stand here: those of a spec, those present of a mapping
+    or list; None for anything.
     """
     specs = field_names(_bare(kinds))
     if specs:

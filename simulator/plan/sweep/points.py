@@ -178,8 +178,8 @@ def grid(axes: Sequence[Axis]) -> list[Point]:
 
 
 def hypercube(axes: Sequence[Axis], count: int, seed: int) -> list[Point]:
-    """A Latin hypercube: each axis is cut into `count` cells
-    and each cell is used once (McKay et al. 1979).
+    """A Latin hypercube: each axis is cut into `count` cells and each cell is used
+    once (McKay et al. 1979).
     """
     from scipy.stats import qmc
 

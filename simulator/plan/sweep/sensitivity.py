@@ -81,12 +81,12 @@ class Influence(Spec):
     """The metric with the factor at its 5th percentile."""
     at_p95: float
     total_order: float
-    """Share of the metric's variance in which the input
-    takes part, alone or not (Sobol's total-order index).
+    """Share of the metric's variance in which the input takes part, alone or not
+    (Sobol's total-order index).
     """
     if_twice_as_good: float
-    """Gain of the metric, as a share, if this input were
-    twice as good: half the time or delay, twice the rate.
+    """Gain of the metric, as a share, if this input were twice as good: half the time
+    or delay, twice the rate.
     """
 
     @property
@@ -113,8 +113,8 @@ def sensitivity(
 ) -> Sensitivity:
     """How much each uncertain input moves a scenario's metric.
 
-    Raises ScenarioError where `points` is no power of 2 or
-    nothing is uncertain, and whatever `prepare` raises.
+    Raises ScenarioError where `points` is no power of 2 or nothing is uncertain, and
+    whatever `prepare` raises.
     """
     if points < 2 or points & (points - 1):
         raise ScenarioError(
@@ -201,8 +201,8 @@ def factors(job: Job) -> tuple[Factor, ...]:
 
 
 def quiet(job: Job) -> Job:
-    """The job without chance: delays constant at their
-    means, stages without noise, one run of a few tokens.
+    """The job without chance: delays constant at their means, stages without
+    noise, one run of a few tokens.
     """
     devices = tuple(_quiet_device(device) for device in job.cluster.devices)
     wires = tuple(_quiet_wire(wire) for wire in job.cluster.wires)
@@ -217,8 +217,8 @@ def quiet(job: Job) -> Job:
 
 
 def _quiet_device(device: Device) -> Device:
-    # a dozing radio is left awake: whether it dozes depends
-    # on waiting times, which the fast path does not follow
+    # a dozing radio is left awake: whether it dozes depends on waiting times, which the
+    # fast path does not follow
     link = replace(device.link, delay=_at_mean(device.link.delay), power_save=None)
     return replace(device, noise=NoiseSpec(sigma=0.0), link=link)
 
@@ -261,8 +261,8 @@ def _ends(found: Sequence[Factor], middle: Floats, evaluate: Evaluate) -> Floats
 def _better(
     found: Sequence[Factor], middle: Floats, base: float, metric: Metric, evaluate: Evaluate
 ) -> Floats:
-    """Gain of the metric with each input twice as good, one
-    at a time: times and delays halve, rates double.
+    """Gain of the metric with each input twice as good, one at a time: times and
+    delays halve, rates double.
     """
     design = np.repeat(middle[:, None], len(found), axis=1)
     for place, factor in enumerate(found):
@@ -275,8 +275,8 @@ def _better(
 def _total_order(found: Sequence[Factor], evaluate: Evaluate, points: int, seed: int) -> Floats:
     """Total-order Sobol indices by scipy: Saltelli's design, Jansen's estimator (scipy.stats.sobol_indices).
 
-    `S_Ti = E[Var(y | all but x_i)] / Var(y)`. Inputs are
-    taken as independent, a calibration's correlations apart.
+    `S_Ti = E[Var(y | all but x_i)] / Var(y)`. Inputs are taken as independent, a
+    calibration's correlations apart.
     """
     if len(found) == 1:
         return np.ones(1)  # it takes part in all of the variance; scipy's estimator needs two inputs
