@@ -28,6 +28,7 @@ class _PairByDefault(TyperGroup):
     """`sim validate PREDICTION MEASUREMENT` without a subcommand's name."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        # a first word that is no subcommand is a file
         if args and args[0] not in self.commands and not args[0].startswith("-"):
             args.insert(0, "pair")
         return super().resolve_command(ctx, args)
@@ -103,6 +104,7 @@ def predict(
         loaded = load_calibration(calibration)
         applied = apply(loaded, asked)
         asked, hash_ = applied.scenario, sha256(calibration.read_bytes()).hexdigest()
+        # so that `sim validate` can refuse to test a fit on what it was fitted to
         trained = tuple(source.sha256 for source in loaded.sources)
         for warning in applied.warnings:
             print(f"doubt: {warning}")
@@ -112,6 +114,7 @@ def predict(
     write_text_atomically(path, prediction.model_dump_json(indent=2) + "\n")
     if to_ledger:
         append(ledger_file, prediction)
+    # quantiles from 5 % to 95 %, the median in the middle
     low, high = prediction.median_gap_s[0] * 1e3, prediction.median_gap_s[-1] * 1e3
     print(
         f"{asked.name}: median inter-token time {prediction.median_gap_s[3] * 1e3:.1f} ms [{low:.1f}, "

@@ -72,6 +72,7 @@ def _samples(measurements: list[Measurement]) -> dict[tuple[Kind, Route], Floats
 
     found: dict[tuple[Kind, Route], Floats] = {}
     for measurement in measurements:
+        # hops are timed one way by the relay's clock, links there and back by the sender's
         for kind, reader in (("hop", hop_delays_s), ("link", link_rtts_s)):
             for route, values in reader(measurement).items():
                 before = found.get((kind, route))

@@ -138,6 +138,7 @@ def _progress(scenario: Scenario, say: Callable[[str], None] | None) -> Any:
     """(say, count a token) as a context: a bar on a terminal, plain lines elsewhere;
     always on standard error.
     """
+    # who gives a function of his own wants lines, and counts no tokens
     if say is not None:
         return nullcontext((say, None))
     if not sys.stderr.isatty():

@@ -31,6 +31,7 @@ CATALOG = "SIM_CATALOG"  # as simulator.own reads it, whose import takes longer 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    # a fault of ours should look like one; what users can mend never gets there (`main`)
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Predict and measure how fast a large language model decodes across the devices of one LAN.",

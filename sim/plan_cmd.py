@@ -110,6 +110,7 @@ def cost(
             one,
             book,
             usage,
+            # a name may belong to one of several scenarios; with a single one it is a slip, which is refused
             own=[name for name in mine if name in one.devices or len(loaded) == 1],
             electricity=electricity,
         )

@@ -24,6 +24,7 @@ def interval_s(value: Estimate) -> str:
 
 def print_prediction(prediction: Prediction, folder: Path) -> None:
     """The whole answer."""
+    # nowhere with highlights: rich would colour every number within a sentence
     console, scenario, summary = console_here(), prediction.scenario, prediction.summary
     model = scenario.model
     console.print(f"[bold]{scenario.name}[/bold]  {scenario.question}", highlight=False)

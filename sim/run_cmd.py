@@ -150,12 +150,14 @@ class progress_bar:  # noqa: N801 (reads as a statement)
         return self
 
     def __call__(self, done: int, total: int) -> None:
+        # done before anything was shown: a bar that flashes tells nothing
         if self.quiet or (done >= total and self.bar is None):
             return
         if self.bar is None:
             from rich.console import Console
             from rich.progress import Progress
 
+            # on standard error, which leaves standard output to the answer
             self.bar = Progress(console=Console(stderr=True), transient=True)
             self.bar.start()
             self.task = self.bar.add_task("simulating", total=total)

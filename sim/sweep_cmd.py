@@ -194,6 +194,7 @@ def _points(
         raise SimulatorError(
             f"--rates: {wrong[0]:g} arrivals per hour cannot be; give numbers over 0, for example 5,20,60"
         )
+    # without a rate there is none; the curve puts its own in
     spec = ArrivalSpec.model_construct(rate=1.0, times=None, chats=chats)
     workload = asked.workload.model_copy(update={"runs": 1, "concurrency": at_once, "arrivals": spec})
     return load_curve(

@@ -82,6 +82,7 @@ def _width(widths: dict[str, int]) -> int:
 def _filled(least: dict[str, int], full: dict[str, int], room: int) -> dict[str, int]:
     """Share the room that is left among the columns that want more, the narrowest first."""
     widths = dict(least)
+    # column by column of room: who wants most must not take all of it
     for _ in range(room - _width(least)):
         hungry = [head for head in widths if widths[head] < full[head]]
         if not hungry:

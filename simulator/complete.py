@@ -43,6 +43,7 @@ def complete(scenario: Scenario) -> Scenario:
     Raises CatalogError for names that the catalogue lacks, ScenarioError where it has no
     value and none was given.
     """
+    # first: the format of the weights and what devices reach with them depend on the engine
     engine_spec = _complete_engine(scenario.engine)
     # here too, not only where a file is read: a notebook makes scenarios without one
     scenario = spelt_out(scenario).model_copy(update={"engine": engine_spec})
@@ -137,6 +138,7 @@ def _model_by_numbers(spec: ModelSpec, engine_name: str) -> ModelSpec:
             "embedding_bytes": 0.0,
             "head_bytes": 0.0,
             "kv_bytes_per_token_per_layer": 0.0,
+            # a byte holds two weights, each of them a multiplication and an addition
             "layer_flops": 4 * spec.layer_bytes,
             "head_flops": 4 * (spec.head_bytes or 0.0),
             "activation_bytes": spec.hidden * engine(engine_name).facts.activation_bytes_per_value,
@@ -202,6 +204,7 @@ def _catalogue_speed(
 ) -> SpeedSpec:
     """What the catalogue expects: peak bandwidth and peak flop/s times the platform's fitted efficiency."""
     decode = catalog.decode_speed(facts, platform)
+    # a chip's published flop/s are those of its usual platform; elsewhere its bandwidth tells better
     own = platform.name == facts.platform
     flop_per_s = facts.flop_per_s if own else facts.memory_bytes_per_s * platform.flop_per_byte
     foreign = platform.name not in software.compute_share_except
@@ -254,9 +257,11 @@ def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_ki
             # a median round trip is two crossings of this side
             "delay": law if spec.rtt is None else scaled(law, spec.rtt / (2 * median_s(law))),
             "rate": facts.rate_bytes_per_s,
+            # who told this link's delay knows how good this home is
             "delay_spread": 0.0 if told else facts.scale_log_sd,
             "rate_spread": 0.0 if spec.rate is not None else facts.rate_log_sd,
             "shared": facts.medium == "wifi",
+            # the catalogue's figure is end to end, and each end adds its own half
             "vpn_delay": overlay.added_delay_s / 2 if overlay else 0.0,
             "vpn_rate_share": overlay.rate_share if overlay else 1.0,
         },

@@ -7,7 +7,7 @@
       ScenarioError           a scenario file with faults: carries all of them
       CatalogError            a device, model, network or engine that the catalogue does not know
       PlacementError          layers that fit nowhere
-        ExoRefusal            what EXO itself refuses, with its own words (simulator.placement)
+        ExoRefusal            what EXO itself refuses, with its own words (simulator.engine.exo.request)
       CalibrationError        measurements that cannot be fitted
       MeasurementError        a file of measurements or outcomes that cannot be read or believed
       LiveError               a real cluster that does not do what was asked
@@ -96,6 +96,7 @@ class CatalogError(SimulatorError, ValueError):
     exit_code = 2
 
 
+# exit codes: 2 for input that is wrong in itself, 3 for what is right and does not fit, 1 for all else
 class PlacementError(SimulatorError):
     """Layers that fit nowhere, or a split that the engine would refuse; the message holds both figures."""
 
@@ -138,6 +139,7 @@ class EngineUnavailable(LiveError):
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """The phrase ", did you mean 'x'?" when a known name is near, else an empty string."""
+    # in small letters, and said as the thing is written
     near = get_close_matches(name.lower(), [known_name.lower() for known_name in known], n=1, cutoff=0.6)
     if not near:
         return ""

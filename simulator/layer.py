@@ -45,5 +45,6 @@ class LayerKind(Spec):
         if self.experts <= 0:
             return self.active_bytes
         touched = 1 - (1 - self.experts_per_token / self.experts) ** batch
+        # what each token reads whatever its experts: attention, router, shared experts
         shared = self.active_bytes - self.expert_bytes * self.experts_per_token / self.experts
         return shared + self.expert_bytes * touched

@@ -73,6 +73,7 @@ def _prepared(base: Ground) -> Prepared:
     memory = memory_table(placement, request)
     _check_memory(full, flow, rule, memory)
     _check_roles(flow, placement)
+    # only now: how many processes share the machine is known when the layers are placed
     if full.shared_host is not None:
         cluster = _crowded(cluster, full.shared_host.contention * (len(placement.shards) - 1))
     job = Job(
@@ -106,6 +107,7 @@ def _rule(scenario: Scenario, flow: Engine) -> str:
 
 
 def _model(spec: ModelSpec) -> Model:
+    # by these the numbers were found, or they enter in another form below
     told = {
         "doubts",
         "quantisation",
@@ -140,6 +142,8 @@ def engine_costs(spec: EngineSpec) -> EngineCosts:
 
 
 def _cluster(scenario: Scenario) -> Cluster:
+    # a complete scenario has a value everywhere: what stands behind `or`, here and below, is for the
+    # type checker alone
     devices = tuple(_device(name, spec) for name, spec in scenario.devices.items())
     points = tuple(AccessPoint(name, point.background) for name, point in scenario.access_points.items())
     wires = tuple(
@@ -210,6 +214,7 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
             name=device.name,
             usable_bytes=device.usable_bytes,
             total_bytes=device.memory_bytes,
+            # at an empty context, where reading weights is all that counts
             layers_per_s=1 / seconds_per_layer(device, model),
             role=choice.roles.get(device.name),
             may_page=device.allow_paging,
@@ -224,6 +229,7 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
         total_bytes=model.total_bytes,
         order=choice.order,
         layers=choice.layers,
+        # a split by hand that does not fit is refused by `_check_memory`, which knows who may page
         may_page=True,
         # who lists devices means all of them, unless told otherwise
         min_devices=choice.min_devices or (len(holding) if rule is not None and rule.takes_fewest else None),

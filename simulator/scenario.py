@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 Label = Literal["measured", "calibrated", "assumed"]
+# no blank, slash or arrow: names are parts of stream names, of `source -> sink`, of paths and of folders
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=60)]
 
 
@@ -278,6 +279,7 @@ class WorkloadSpec(Spec):
     """What the cluster is asked to do."""
 
     prompt_tokens: int = Field(default=128, ge=1, le=1_000_000)
+    # a rate needs two tokens
     output_tokens: int = Field(default=256, ge=2, le=100_000)
     runs: int = Field(default=5, ge=1, le=1000)
     concurrency: int = Field(
@@ -332,6 +334,7 @@ class Scenario(Spec):
 
     def _unknown_names(self) -> Iterator[tuple[str, str]]:
         """Where a device or an access point is named that is not there, and why that is wrong."""
+        # all of them at once, so that a file is mended in one go
         used = [(f"wires[{i}].between", end) for i, wire in enumerate(self.wires) for end in wire.between]
         used += [(f"placement.layers.{name}", name) for name in self.placement.layers or ()]
         used += [("placement.order", name) for name in self.placement.order or ()]
@@ -353,4 +356,5 @@ class Scenario(Spec):
 
     def replace(self, **changes: Any) -> Scenario:
         """A copy with these fields changed, checked again."""
+        # by way of JSON, so that numbers come with their units, as a file has them
         return Scenario.model_validate({**self.model_dump(mode="json"), **changes})

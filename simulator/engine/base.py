@@ -133,6 +133,7 @@ def register(flow: Engine) -> None:
     Raises SimulatorError where the name is taken. Its functions must be importable by name, as sweeps
     hand them to other processes.
     """
+    # the same engine again is welcome: each process of a sweep registers what its parent had
     if engines().get(flow.name, flow) != flow:
         raise SimulatorError(f"an engine called {flow.name!r} is known already; give yours another name")
     _PLUGINS[flow.name] = flow
@@ -145,6 +146,7 @@ def plugins() -> tuple[Engine, ...]:
 
 @cache
 def _shipped() -> dict[str, Engine]:
+    # at the first question and not above: the engines import this module
     import simulator.engine as package
 
     found = (module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg)
@@ -167,4 +169,5 @@ def engine(name: str) -> Engine:
 
 def rules() -> Mapping[str, Rule]:
     """All placement rules by name: the engines' and ours."""
+    # ours last, so that no engine changes what speed, even or manual mean
     return {name: rule for flow in engines().values() for name, rule in flow.own_rules.items()} | dict(RULES)

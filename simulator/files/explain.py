@@ -75,6 +75,7 @@ def explain(error: ValidationError, cls: type[BaseModel], tree: Tree) -> list[Fa
     """
     details = error.errors(include_url=False)[:MAX_ERRORS]
     found = _nearest([LocatedError(detail, locate(cls, detail["loc"])) for detail in details], 0, tree)
+    # else one misspelt key would be told twice: as unknown, and as missing under its right name
     misspelt = {_suggested(finding, tree) for finding in found if finding.error["type"] == "extra_forbidden"}
     groups = _by_place(
         [finding for finding in found if finding.place.path not in misspelt or not _missing(finding)]

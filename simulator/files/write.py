@@ -93,7 +93,9 @@ def write_bytes_atomically(path: str | Path, data: bytes) -> None:
     not exist or cannot be written; whatever happens, `path` holds all of the old content or all of the new.
     """
     try:
+        # a link stays a link: what it points to is replaced
         target = Path(path).resolve()
+        # of its own name: two processes may write one file at the same time
         temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
         _write(temporary, target, data)
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: a loop of links

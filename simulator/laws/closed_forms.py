@@ -100,6 +100,7 @@ def mean_value_analysis(services_s: Sequence[float], delay_s: float, customers: 
     lengths = [0.0] * len(services_s)
     sojourns, rate = list(services_s), 0.0
     for n in range(1, customers + 1):
+        # who arrives finds the queues as they are with one customer less (the arrival theorem)
         sojourns = [service * (1 + length) for service, length in zip(services_s, lengths, strict=True)]
         rate = n / (delay_s + sum(sojourns))
         lengths = [rate * sojourn for sojourn in sojourns]

@@ -8,6 +8,7 @@ The price: nothing beyond the quantile 1 - 1/131,072 is ever drawn.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Annotated, Literal
 
@@ -106,6 +107,7 @@ class Lognormal(Spec):
 
     def quantile(self, u: Floats) -> Floats:
         """`shift + median exp(sigma z(u))`."""
+        # here and below only where it is needed: SciPy takes longer to load than `sim --help` may
         from scipy.special import ndtri
 
         return self.shift + self.median * np.exp(self.sigma * ndtri(u))
@@ -150,16 +152,12 @@ class Weibull(Spec):
     @property
     def mean_s(self) -> float:
         """`shift + scale Gamma(1 + 1/shape)`."""
-        from math import gamma
-
-        return self.shift + self.scale * gamma(1 + 1 / self.shape)
+        return self.shift + self.scale * math.gamma(1 + 1 / self.shape)
 
     @property
     def variance_s2(self) -> float:
         """`scale**2 (Gamma(1 + 2/shape) - Gamma(1 + 1/shape)**2)`."""
-        from math import gamma
-
-        return self.scale**2 * (gamma(1 + 2 / self.shape) - gamma(1 + 1 / self.shape) ** 2)
+        return self.scale**2 * (math.gamma(1 + 2 / self.shape) - math.gamma(1 + 1 / self.shape) ** 2)
 
     def quantile(self, u: Floats) -> Floats:
         """`shift + scale (-ln(1 - u))**(1/shape)`."""
@@ -230,9 +228,11 @@ class Mixture(Spec):
 
     def quantile(self, u: Floats) -> Floats:
         """Inverse of the mixed distribution function, read off the pooled quantile tables of the parts."""
+        # no closed form: each cell of each part becomes a step of that part's share of the probability
         values = np.concatenate([table(part.of) for part in self.parts])
         weights = np.concatenate([np.full(TABLE_SIZE, part.weight / TABLE_SIZE) for part in self.parts])
         order = np.argsort(values, kind="stable")
+        # in the middle of its step, as `table` takes quantiles at midpoints
         reached = np.cumsum(weights[order]) - weights[order] / 2
         return np.asarray(np.interp(u, reached, values[order]))
 
@@ -243,6 +243,7 @@ Law = Annotated[
 
 
 def _midpoints() -> Floats:
+    # never 0 or 1, where the quantile of most laws with a tail is infinite
     return (np.arange(TABLE_SIZE) + 0.5) / TABLE_SIZE
 
 
@@ -250,6 +251,7 @@ def _midpoints() -> Floats:
 def table(law: Law) -> Floats:
     """The quantiles of `law` (seconds) at the midpoints of 65,536 equal cells, shape (65536,); read-only."""
     values = law.quantile(_midpoints())
+    # everybody who draws from this law looks up in this one array
     values.flags.writeable = False
     return values
 
@@ -276,5 +278,6 @@ def scaled(law: Law, factor: float) -> Law:
         return law.model_copy(update={"parts": tuple(parts)})
     if isinstance(law, Empirical):
         return law.model_copy(update={"samples": tuple(sample * factor for sample in law.samples)})
+    # sigma and shape are numbers without a unit
     times = {"value", "mean", "median", "scale", "shift"} & set(type(law).model_fields)
     return law.model_copy(update={name: getattr(law, name) * factor for name in times})

@@ -48,6 +48,7 @@ class Streams:
 
     def cells(self, name: str, n: int) -> Cells:
         """Uniform cells of the stream `name`, shape (rows, n)."""
+        # four cells to a word of 64 bits; a row begins with a word of its own, so that `advance` finds it
         words = -(-n // 4)
         generator = np.random.PCG64(np.random.SeedSequence((self.seed, _key(name))))
         generator.advance(self.first * words)
@@ -76,4 +77,5 @@ class Streams:
 
 
 def _key(name: str) -> int:
+    # not hash(): that of a text differs from process to process
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little")

@@ -63,6 +63,7 @@ class Model:
         """The layers [start, end)."""
         if not self.layer_pattern:
             return self.average(end - start)
+        # which kinds are inside is all that costs depend on, not their order
         held = Counter(self.layer_pattern[start:end])
         return Stretch(self.kinds, tuple(float(held[kind]) for kind in range(len(self.kinds))))
 

@@ -71,6 +71,7 @@ class Stretch:
         """
         total = 0.0
         for n, kind in self._parts():
+            # a continuous sum, half a token each below the exact one
             seen = tokens * context + tokens**2 / 2
             if kind.kv_window_tokens is not None:
                 # tokens whose window is not full yet

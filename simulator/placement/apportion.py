@@ -41,6 +41,7 @@ def _quotas(total: int, weights: Sequence[Fraction], caps: Sequence[int]) -> lis
     bends = {bound / weight for weight, cap in zip(weights, caps, strict=True) for bound in (1, cap)}
     below = max((bend for bend in bends if sum(at_level(bend)) <= total), default=Fraction(0))
     quotas = at_level(below)
+    # only who is between the bounds takes more as the level rises, in proportion to its weight
     rising = [weight for weight, cap in zip(weights, caps, strict=True) if 1 <= below * weight < cap]
     if not rising:
         return quotas

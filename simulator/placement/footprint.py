@@ -71,5 +71,6 @@ class Footprint:
 
 
 def _holds(where: str, ring: Sequence[str], device: str) -> bool:
+    # anything else is the name of a device
     chosen = {"all": ring, "first": ring[:1], "last": ring[-1:]}.get(where, (where,))
     return device in chosen

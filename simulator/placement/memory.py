@@ -62,6 +62,7 @@ def memory_table(
         head_on=placement.head or head_on or request.head_on,
     )
     ring = [shard.device for shard in placement.shards if shard.layers]
+    # a device that holds nothing but embedding or head has no shard and needs its row all the same
     ends = (footprint.embedding_on, footprint.head_on)
     rows = dict.fromkeys([*placement.devices, *(at for at in ends if at not in ("all", "first", "last"))])
     shards = {shard.device: shard for shard in placement.shards}

@@ -34,9 +34,11 @@ def partition(
     for d, (speed, cap) in enumerate(zip(speeds, caps, strict=True), 1):
         before, least, start_of = least, [inf] * (layers + 1), [0] * (layers + 1)
         for end in range(d, layers + 1):
+            # each of the d - 1 devices before has one layer at least
             for start in range(d - 1, end):
                 if bytes_until[end] - bytes_until[start] <= cap:
                     value = of(before[start], (until[end] - until[start]) / speed)
+                    # strictly: of equals the least start stays, so that earlier devices take fewer
                     if value < least[end]:
                         least[end], start_of[end] = value, start
         starts.append(start_of)

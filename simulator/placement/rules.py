@@ -73,6 +73,8 @@ def _placed(rule: Rule, request: PlacementRequest) -> Placement:
         if not _others_overfull(found, request):
             return found
     if any(device.may_page for device in request.devices):
+        # from little to much: who pages reads all that it maps again at each step, so it should get no layer
+        # that has room elsewhere
         for step in range(1, WIDENINGS + 1):
             wider = _widened(request, step * request.total_bytes / WIDENINGS)
             try:
@@ -99,6 +101,7 @@ def _widened(request: PlacementRequest, more_bytes: float) -> PlacementRequest:
         device.model_copy(
             update={
                 "usable_bytes": device.usable_bytes + more_bytes,
+                # a rule may look at what a machine has (legacy EXO) instead of what is usable
                 "total_bytes": device.total_bytes and device.total_bytes + more_bytes,
             }
         )
@@ -167,9 +170,11 @@ def _proportional(
     """Layers in proportion to `weight` under the caps; a device with no room for one layer is left out."""
     ring = _with_room(request, request.ring())
     if len(ring) > request.n_layers:
+        # each takes one layer at least, so not all can take part
         fastest = sorted(ring, key=weight, reverse=True)[: request.n_layers]
         ring = _with_room(request, [device for device in ring if device in fastest])
     caps = _caps(request, ring)
+    # caps are of average layers; where layers differ, only laying them out tells whether they fit
     if sum(caps) < request.n_layers and not request.by_layer:
         raise PlacementError(_shortage(request, ring, caps))
     weights = [weight(device) for device in ring]

@@ -86,6 +86,7 @@ def _name(where: str) -> str:
 
 def _hop(hop: str, share: float, cluster: Cluster) -> Bottleneck:
     ends = hop.split(" -> ")
+    # the hop is as slow as its slower side, and that is what can be mended
     slow = max(ends, key=lambda name: cluster.device(name).link.delay.mean_s)
     kind = cluster.device(slow).link.kind
     return Bottleneck(
@@ -101,6 +102,7 @@ def _network(hops: dict[str, float], share: float, cluster: Cluster) -> Bottlene
     """All hops together; the device to improve is the one whose hops cost most."""
     by_device: dict[str, float] = {}
     for hop, part in hops.items():
+        # a slow link delays what comes and what goes, so a hop counts for both of its ends
         for end in hop.split(" -> "):
             by_device[end] = by_device.get(end, 0.0) + part
     worst = max(by_device, key=by_device.__getitem__)

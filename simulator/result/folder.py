@@ -110,6 +110,7 @@ def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """
     try:
         _refuse_others(folder)
+        # beside its place, so on the same file system: else a rename would be a copy, and could break off
         home = folder if folder.is_dir() else folder.parent
         home.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}.", suffix=".tmp", dir=home))
@@ -157,6 +158,7 @@ def _swap(folder: Path, staging: Path) -> None:
     try:
         for source, target in moves:
             target.parent.mkdir(parents=True, exist_ok=True)
+            # noted before it is done: an interrupt in between must move it back too
             begun.append((source, target))
             source.rename(target)
     except BaseException:

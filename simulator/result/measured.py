@@ -53,6 +53,7 @@ def measured_summary(measurement: Measurement) -> Measured:
     warnings = list(measurement.warnings)
     full = max((len(tokens) for tokens in times.values()), default=0)
     runs = sorted({run for run, _ in times})
+    # all runs are cut to the shortest, so one that broke off early would cost the others their tail
     whole = [
         run for run in runs if all(len(times.get((run, chat), ())) >= max(2, full // 2) for chat in chats)
     ]

@@ -206,6 +206,7 @@ def read_measurement(path: str | Path) -> Measurement:
     events: list[dict[str, Any]] = []
     cut_off = True
     for number, line in enumerate(read_lines(file), 1):
+        # of the plain lines, so that a packed file is known by the same name
         digest.update(line)
         cut_off = not line.endswith(b"\n")  # the writer ends each line
         if not cut_off:

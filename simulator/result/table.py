@@ -242,6 +242,7 @@ def memory_table(uses: Sequence[MemoryUse]) -> ChartTable:
                 "label": _filled(use) + ("" if use.fits else ", pages"),
             }
         )
+    # a cap may be 0: then any byte is too much
     fullest = max(uses, key=lambda use: use.total_bytes / max(use.cap_bytes, 1.0))
     verdict = f"{fullest.device} is the fullest: {_filled(fullest)}"
     return _table(
@@ -331,6 +332,7 @@ def _small_hops_together(shares: tuple[PathShare, ...]) -> tuple[PathShare, ...]
         if " -> " in share.where:
             hops[share.where] += share.share  # type: ignore[assignment]
     small = {where for where, _ in hops.most_common()[MOST_HOPS:]}
+    # a single one keeps its name
     if len(small) < 2:
         return shares
     merged: dict[str, tuple[float, float]] = {}

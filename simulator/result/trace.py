@@ -89,6 +89,7 @@ def _tokens(times_s: Floats, runs: int, recorder: Recorder, replayed_row: int) -
     """Columns of the tokens, ordered by replication, run, chat, token."""
     streams, tokens, rows = times_s.shape
     row, chat, token = (index.ravel() for index in np.indices((rows, streams, tokens), dtype=np.int32))
+    # as floats, for a gap that no integer has; masked below
     causes = np.full((rows, streams, tokens), np.nan)
     for stream, position, _, cause in recorder.tokens:
         causes[replayed_row, stream, position] = cause

@@ -111,6 +111,7 @@ def _verdict(base: Scenario, other: Scenario, row: Ranked) -> list[str]:
 
 def _break_even(base: Scenario, other: Scenario, name: str) -> list[str]:
     """How fast, and how near, the added device would have to be for the two to be equal."""
+    # some fifty evaluations follow: three searches of 14 halvings and two ends
     short = [_short(scenario) for scenario in _aligned([base, other])]
     goal = float(np.median(scenario_rates(short[0])))
     device = prepare(short[1]).scenario.devices[name]
@@ -152,6 +153,7 @@ def _root(surplus: Callable[[float], float]) -> float | None:
     if surplus(low) >= 0:
         return low
     for _ in range(HALVINGS):
+        # in the logarithm: twice as good and half as good are equally far
         middle = (low * high) ** 0.5
         low, high = (low, middle) if surplus(middle) >= 0 else (middle, high)
     return high

@@ -52,6 +52,7 @@ def token_times_s(
     flow = engine(job.engine.name)
     fast = evaluator == "recursion" or (evaluator == "auto" and flow.is_recursion_exact(job))
     tokens = job.workload.output_tokens * len(flow.chats(job))
+    # SimPy goes row by row anyway, so its blocks only save the setting up of streams
     step = max(1, min(CHUNK_TOKENS // tokens, rows if fast else ROWS_PER_BLOCK))
     parts = []
     for first in range(0, rows, step):

@@ -59,6 +59,7 @@ def path_shares(job: Job, rows: int, places: Iterable[str]) -> Floats:
     That is the path of the last token less the path of the first. `result.critical` cuts each token's path at
     the token before instead, so the two differ where the next token is begun before the last has arrived.
     """
+    # both with the same random numbers, so that so small a stretch is seen at all
     plain_s = _decode_s(job, rows)
     stretched_s = [_decode_s(job, rows, place) for place in places]
     return np.array([(longer_s / plain_s - 1) / (STRETCH - 1) for longer_s in stretched_s])

@@ -142,7 +142,9 @@ def predict(
     summary = summarise(times_s, prepared.engine.chats(job), label(prepared))
     worlds = min(REPLAYS, scenario.replications)
     replays = {
-        row: replay(job, row) for row in range(0, worlds * scenario.workload.runs, scenario.workload.runs)
+        # one run of each of some worlds, as where time goes may differ from world to world
+        row: replay(job, row)
+        for row in range(0, worlds * scenario.workload.runs, scenario.workload.runs)
     }
     shares = critical_shares(replays.values())
     limit = bottleneck(shares, job.cluster)

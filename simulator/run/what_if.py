@@ -77,6 +77,7 @@ def _changes(prepared: Prepared, base: Scenario, limit: Bottleneck) -> Iterator[
         yield f"wire {limit.device} (1 Gbit/s Ethernet)", _wired(base, [limit.device])
     if len(wireless) > 1:
         yield "wire every device (1 Gbit/s Ethernet)", _wired(base, wireless)
+    # two, because the slowest may be needed for its memory
     for name in _slowest_first(prepared)[:2]:
         if len(ring) > 1:
             yield f"leave {name} out", _without(base, name)
@@ -102,7 +103,7 @@ def _wired(scenario: Scenario, names: list[str]) -> Scenario:
 
 
 def _slowest_first(prepared: Prepared) -> list[str]:
-    """Devices by seconds per layer, the slowest first."""
+    """Devices by the rate at which they read weights, the slowest first."""
     ring = prepared.job.ring
     return [device.name for device in sorted(ring, key=lambda device: device.speed.decode_bandwidth)]
 

@@ -23,6 +23,7 @@ def crowding(device: Device, batch: int = 1) -> float:
     `batch_cost` is 0 where further chats ride along for free until the flops count (graphics processors) and
     large where matrix products are done row by row (processors); it is fitted, not looked up.
     """
+    # a device that other work keeps busy for a share u of the time does ours in 1 / (1 - u) of it
     alone = device.slow_down / (1 - device.background_load)
     return (1 + device.speed.batch_cost * (batch - 1)) * (1 + device.contention) * alone
 
@@ -35,6 +36,7 @@ def decode_s(device: Device, held: Stretch, context: ArrayLike, batch: int = 1) 
     context_cost * kv_bytes(context) * batch` and `flops = batch * (flops + attention_flops(context))`.
     """
     tokens = np.asarray(context, dtype=float)
+    # a device that holds the head alone pays for no layer, nor for the launch of one
     if held.layers == 0:
         return np.zeros_like(tokens)
     speed = device.speed
@@ -55,6 +57,7 @@ def head_s(device: Device, model: Model, batch: int = 1) -> float:
     decode_bandwidth` and `flops = batch * head_flops / prefill_flops`.
     """
     speed = device.speed
+    # one matrix: a batch reads it once and multiplies it for each chat
     read_s = model.head_bytes / speed.decode_bandwidth
     return max(read_s, batch * model.head_flops / speed.prefill_flops) * crowding(device, batch)
 
@@ -66,6 +69,7 @@ def prefill_s(device: Device, held: Stretch, tokens: int, context: int = 0) -> f
     `max(flops / prefill_flops, weights / decode_bandwidth) + layers * layer_overhead` with `flops = tokens *
     flops (mixture_cost times for mixtures) + attention_flops`: causal attention.
     """
+    # nothing is left to read where a short prompt goes through as decode steps alone
     if tokens <= 0 or held.layers == 0:
         return 0.0
     speed = device.speed
@@ -73,4 +77,5 @@ def prefill_s(device: Device, held: Stretch, tokens: int, context: int = 0) -> f
     flop_s = (flops + held.prompt_attention_flops(tokens, context)) / speed.prefill_flops
     # a chunk reads the weights once, however long it is: that is why prompts are cheap per token
     read_s = held.bytes_read(tokens) / speed.decode_bandwidth
+    # no batch here: prompts are read one by one, or their tokens are counted in `tokens`
     return (max(flop_s, read_s) + held.layers * speed.layer_overhead) * crowding(device)

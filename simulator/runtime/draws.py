@@ -93,12 +93,14 @@ class Draws:
         if self.certain or (log_sd == 0 and not known):
             return np.ones(self.rows)
         runs = self.job.workload.runs
+        # the runs of one replication meet the same world
         worlds = (self.first + np.arange(self.rows)) // runs
         if posterior is not None and known:
             column = posterior.names.index(name)
             drawn: Floats = np.array([draw[column] for draw in posterior.draws])
             # the same draw for every name: what a fit found together (fast layers, slow hops) stays together
             return np.asarray(drawn[worlds % len(posterior.draws)])
+        # by world and not by row, so that a world stays what it is when more runs are asked for
         streams = Streams(self.job.seed, int(worlds[0]), int(worlds[-1] - worlds[0]) + 1)
         return np.asarray(streams.factors(name, log_sd)[worlds - worlds[0]])
 
@@ -162,6 +164,7 @@ class Draws:
         if law.run_sigma and not self.certain:
             factor = factor * self._streams.factors(f"run/{name}", law.run_sigma)
         if law.sigma == 0 or self.certain:
+            # a view without copies: who multiplies by it makes an array of its own
             return np.broadcast_to(factor, (n, self.rows))
         walk = autoregression(self._streams.normals(f"noise/{name}/{part}", n), law.correlation)
         walk *= law.sigma
@@ -183,6 +186,7 @@ class Draws:
         """
         out = np.empty((n, self.rows)) if out is None else out
         own_s = crowd * (self.job.engine.hop_overhead_s * self.overhead("hop"))
+        # added up leg by leg: what a leg draws is overwritten by the next one
         np.add(self._leg_delay_s(path.legs[0], slot, n), own_s, out=out)
         for leg in path.legs[1:]:
             np.add(out, self._leg_delay_s(leg, slot, n), out=out)

@@ -77,6 +77,7 @@ class Job:
     @property
     def ring(self) -> tuple[Device, ...]:
         """The devices of the placement in ring order."""
+        # pinned devices are in it too: they have no layers, but messages pass them
         return tuple(self.cluster.device(shard.device) for shard in self.placement.shards)
 
     def held(self, rank: int) -> Stretch:

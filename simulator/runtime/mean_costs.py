@@ -62,6 +62,7 @@ class MeanCosts:
     @property
     def context(self) -> float:
         """Tokens in the cache in the middle of the reply."""
+        # costs are all but linear in the context, so its middle stands for the mean over the reply
         return self.workload.prompt_tokens + self.workload.output_tokens / 2
 
     def world(self, name: str) -> float:
@@ -111,6 +112,7 @@ class MeanCosts:
         a minimum of `mean + weight variance` for some weight.
         """
         path = self._path(a, b)
+        # who sends does the work for a message, for each chat of the batch: as in `Draws.delay_s`
         crowd = 1 + self.devices[a].speed.batch_cost * (self.batch - 1)
         engine_s = crowd * self.engine.hop_overhead_s * self.world(engine_factor("hop"))
         delay_s = sum(
@@ -126,6 +128,7 @@ class MeanCosts:
 
     def _seconds_per_byte(self, path: Path) -> float:
         legs = [1 / (leg.rate_bytes_per_s * self.world(leg.rate_name)) for leg in path.legs]
+        # the rule of `Draws.seconds_per_byte`, for the middle world
         return sum(legs) if path.airtime_adds else max(legs)
 
     def ring(self, **parts: Floats) -> RingCosts:

@@ -95,6 +95,7 @@ class Hop:
         arrival_s = queue.free_s + delay_s
         if self._dozes:
             arrival_s = self._woken_s(begin_s, arrival_s)
+        # a connection hands over in order, so a late message holds up those behind it
         if arrival_s < self.last_arrival_s:
             arrival_s = self.last_arrival_s
         self.last_arrival_s = arrival_s
@@ -105,6 +106,8 @@ class Hop:
         else:
             arrival = Arrival(self.env)
             self._sent.append(arrival)
+        # as simpy.Timeout does when it is made; but here the event may be older than its time is known,
+        # for a receiver may have asked before anything was sent
         arrival._ok, arrival._value = True, cause
         self.env.schedule(arrival, NORMAL, arrival_s - now_s)
 
@@ -145,6 +148,7 @@ class Network:
         """A new connection from `source` to `sink`."""
         path = self.draws.job.cluster.path(source, sink)
         per_byte = float(self.draws.seconds_per_byte(path)[0])
+        # on a direct wire there is no radio to wake, and the path says so
         listener = self.ports[sink] if path.power_save is not None else None
         medium = self._air(path.medium)
         return Hop(self.env, source, sink, self.ports[source], per_byte, self.recorder, medium, listener)

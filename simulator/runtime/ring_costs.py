@@ -63,6 +63,7 @@ class RingCosts:
 
     def only(self, chosen: Sequence[int]) -> RingCosts:
         """The same for these devices alone, which must include the pinned ones."""
+        # arrays of devices lose rows, tables of pairs rows and columns, caps columns
         at = list(chosen)
         alone = {
             name: getattr(self, name)[at] for name in ("layer_s", "each_s", "first_s", "last_s", "most_s")

@@ -62,6 +62,7 @@ class Wiring:
         found: list[tuple[str, frozenset[str]]] = []
         pending = self._components(self.nodes)
         while pending:
+            # Johnson: a root leaves the graph after its turn; go on with what is still connected
             component = pending.pop()
             root = component[-1]
             found.append((root, frozenset(component)))
@@ -121,6 +122,7 @@ class Wiring:
 def _adjacent(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     adjacent: dict[str, list[str]] = {node: [] for node in nodes}
     for source, sink in edges:
+        # petgraph puts each edge before those that its node has
         adjacent[source].insert(0, sink)
     return adjacent
 

@@ -26,11 +26,13 @@ def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
             layer_s=costs.per_device(lambda d: prefill_s(d, model.average(1), tokens), "prefill"),
             walk_s=costs.per_pair(lambda a, b: costs.hop_s(a, b, size) if tokens else 0.0),
         )
+        # alone, whoever else decodes: EXO reads one prompt after the other
         return passes.plus(mean_costs(replace(costs, batch=1), prompt=False), float(SINGLE_STEPS))
     hidden = costs.batch * model.activation_bytes
     head = costs.per_device(lambda d: head_s(d, model, costs.batch))
     return costs.ring(
         layer_s=costs.per_device(lambda d: float(decode_s(d, model.average(1), costs.context, costs.batch))),
         most_s=head + costs.per_device(costs.host_s, ""),
+        # to the right with the hidden state, back to the left with the rounds of its all-gather
         walk_s=costs.per_pair(lambda a, b: costs.hop_s(a, b, hidden) + costs.hop_s(b, a, hidden)),
     )

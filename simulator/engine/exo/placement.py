@@ -69,6 +69,7 @@ def _shortest(request: ExoRequest) -> list[Ring]:
     reporting = [node for node in request.nodes if node in request.free_bytes]
     some_fit = False
     for size in range(max(1, request.min_nodes), len(reporting) + 1):
+        # once a set fits, memory is not to blame; larger rings are looked at only where sharding admits them
         if some_fit and not _admits(request, size):
             continue
         rings = _fitting(request, wiring, combinations(reporting, size))
@@ -210,6 +211,7 @@ def allocate_layers(n_layers: int, fractions: Sequence[float]) -> tuple[int, ...
         raise ExoRefusal(text, f"use at most {n_layers} devices")
     quotas = [fraction * n_layers for fraction in fractions]
     layers = [int(quota) for quota in quotas]
+    # a stable sort: of equal remainders the lower rank is served first
     by_remainder = sorted(range(len(quotas)), key=lambda rank: layers[rank] - quotas[rank])
     for rank in by_remainder[: n_layers - sum(layers)]:
         layers[rank] += 1

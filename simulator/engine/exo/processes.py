@@ -75,6 +75,7 @@ class RingProcesses:
         self, rank: int, stage_s: list[float], delay_s: list[float], size: float, step: int, cause: int
     ) -> Steps:
         """Wait for the hidden state, run the layers, send it on."""
+        # a hidden state that lay there before was not waited for, so it is no cause of what follows
         if rank > 0:
             arrival = self.right[rank - 1].receive()
             if not arrival.processed:
@@ -86,6 +87,7 @@ class RingProcesses:
 
     def gather(self, rank: int, slot: str, index: int, size: float, step: int, cause: int) -> Steps:
         """W - 1 rounds: send to the left, wait for the right; what came early is no cause of what follows."""
+        # what the right neighbour sends to its left comes here
         send, receive = self.left[rank].send, self.left[(rank + 1) % self.ring.size].receive
         for delay_s in self.delay_s[slot][index]:
             send(size, delay_s[rank], cause, step)

@@ -36,6 +36,7 @@ class _Recursion:
         """Rounds in which rank r waits for what rank r + 1 had when the round began."""
         t, port, arrive = self.t, self.port, self.arrive
         for delay in delay_s:
+            # all ranks send before any hears: arrivals are computed from the state in which the round began
             np.maximum(t, port, out=port)
             np.add(port, transmit_s, out=port)
             np.add(port, delay, out=arrive)
@@ -44,6 +45,7 @@ class _Recursion:
 
     def forward(self, stage_s: Floats, delay_s: Floats, transmit_s: Floats) -> None:
         """One pass through the stages; rank r sends to r + 1 and goes on at once."""
+        # only room: the last gather has been taken in, so its arrivals are not needed any more
         arrive_s = self.from_first
         self.t[0] += stage_s[0]
         for (t, t_before, port), stage, delay, transmit in zip(

@@ -1,4 +1,4 @@
-"""What EXO's master knows when it places, and what it answers: the nouns of `exo`."""
+"""What EXO's master knows when it places, and what it answers: the nouns of `placement`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ __all__ = [
 # Which backends each engine of EXO runs on, and how it ranks addresses (EXO b5375f8ce).
 ENGINE_BACKENDS = {"MlxRing": ("MlxMetal", "MlxCuda", "MlxCpu"), "MlxJaccl": ("MlxMetal",)}
 RING_RANK = {"thunderbolt": 0, "maybe_ethernet": 1, "ethernet": 2, "wifi": 3, "unknown": 4}
+# The one model that EXO refuses to pipeline, by its id.
 NO_PIPELINE = "mlx-community/DeepSeek-V3.1-8bit"
 
 

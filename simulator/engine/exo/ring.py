@@ -61,12 +61,14 @@ class ExoRing:
         tokens = max(0, self.job.workload.prompt_tokens - SINGLE_STEPS)
         if tokens < CHUNKED_FROM_TOKENS:
             return (tokens,) if tokens else ()
+        # pieces so small that several ranks are busy at once; from four ranks on no smaller ones
         most = CHUNKED_FROM_TOKENS // min(4, self.size)
         return tuple(min(most, tokens - start) for start in range(0, tokens, most))
 
     @cached_property
     def stage_s(self) -> Floats:
         """Each rank's layers, shape (waves * steps, ranks, rows)."""
+        # the first steps of a wave are the prompt's own last tokens
         context = self.job.workload.prompt_tokens - self.prompt_steps + np.arange(self.steps, dtype=float)
         stage_s = np.empty((len(self.waves) * self.steps, self.size, self.draws.rows))
         for rank, device in enumerate(self.job.ring):
@@ -108,6 +110,7 @@ class ExoRing:
             self.draws.noise(device, "prefill", requests * count) * self.draws.speed_factor(device, "prefill")
             for device in self.job.ring
         ]
+        # one base for all requests: their prompts are alike, their noise is not
         return base * np.stack(factors, axis=1).reshape(requests, count, self.size, self.draws.rows)
 
     @cached_property

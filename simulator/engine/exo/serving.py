@@ -124,6 +124,7 @@ class Serving(RingProcesses):
         size = plan.batch * self.ring.job.model.activation_bytes
         stages_s, head_s = self.base_s(rank, plan.batch)
         noise = float(self.noise[rank][k])
+        # `stage` picks its rank's own; the mean context stands for all, as caches are read in proportion
         own_s = [stages_s[round(plan.context)] * noise] * self.ring.size
         cause = yield from self.stage(rank, own_s, self.forward_s[k], size, k, cause)
         cause = yield from self.gather(rank, "gather", k, size, k, cause)
@@ -166,6 +167,7 @@ class Serving(RingProcesses):
         """The engine's own work for a message grows with the batch."""
         work_s = self.ring.job.engine.hop_overhead_s * float(self.ring.draws.overhead("hop")[0])
         for rank, device in enumerate(self.ring.job.ring):
+            # drawn for a batch of one, and used once: so each step's delays may be changed in place
             extra_s = device.speed.batch_cost * (batch - 1) * work_s
             self.forward_s[k][rank] += extra_s
             for round_s in self.delay_s["gather"][k]:

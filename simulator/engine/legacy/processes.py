@@ -55,6 +55,7 @@ class ChatProcesses:
         ring, cause = self.ring, -1
         stage_s, delay_s, result_s = (times_s[..., self.row].tolist() for times_s in ring.durations_s(chat))
         hops = [self.network.hop(*ring.ends(rank)) for rank in range(ring.size)]
+        # only the first token's messages are of another size: they carry the prompt
         sizes = [[ring.message_bytes(rank, token) for token in (0, 1)] for rank in range(ring.size)]
         for token in range(ring.tokens):
             for rank in range(ring.size):
@@ -83,6 +84,7 @@ class ChatProcesses:
             self.recorder.token(chat, token, self.env.now, cause)
             return
         source, sink = self.ring.ends(self.ring.size - 1)
+        # one connection: no token overtakes the one before it
         arrive_s = max(self.heard_s[chat], self.env.now + RESULT_BYTES * self.result_per_byte + delay_s)
         self.heard_s[chat] = arrive_s
         span = self.recorder.span("hop", f"{source} -> {sink}", token, self.env.now, arrive_s, cause)

@@ -54,8 +54,10 @@ class LegacyRing:
             prompt = (
                 prefill_s(device, held, self.job.workload.prompt_tokens) + paging_s(self.job, rank) + head
             )
+            # the first token comes out of the pass that reads the prompt
             work[0] = prompt * self.draws.speed_factor(device, "prefill")
             host = (overhead + device.speed.stage_overhead) * crowding(device)
+            # the first chat draws what a single one would: who adds chats moves none of its numbers
             columns.append((work + host) * self.draws.noise(device, f"decode{chat or ''}", self.tokens))
         return np.stack(columns, axis=1)
 

@@ -35,6 +35,7 @@ def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
         first_s=costs.per_device(lambda d: costs.host_s(d) - costs.host_s(d, step=False), ""),
         last_s=costs.per_device(lambda d: head_s(d, model, costs.batch), part),
         star_s=costs.per_pair(lambda a, b: ask_s(a, b, middle)),
+        # the last server is priced like the others in the star; here is what its logits cost more
         close_s=costs.per_pair(lambda last, first: ask_s(first, last, end) - ask_s(first, last, middle)),
     )
 
@@ -47,6 +48,7 @@ def _star_bytes(costs: MeanCosts, *, prompt: bool) -> tuple[tuple[float, float],
     if len(names) == 1:
         return (0.0, 0.0), (0.0, 0.0)
     whole, rest = divmod(costs.model.layers, len(names))
+    # a graph's bytes grow with its layers, which nobody knows before the search: evenly spread will do
     even = [(name, whole + (at < rest)) for at, name in enumerate(names)]
     placement = Placement.from_layers(even, "even")
     job = Job(costs.cluster, costs.model, placement, costs.engine, costs.workload, 0)

@@ -53,6 +53,7 @@ class StarProcesses:
             cause = yield from self.work(0, self.prefill_s[c][0], c - count, cause)
             for server in self.forth:
                 cause = yield from self.ask_prompt(server, c, cause)
+        # the last server's answer to its last chunk holds the logits; it was not waited for until now
         if star.servers:
             cause = yield self.back[star.servers].receive()
         self.recorder.token(0, 0, self.env.now, cause)
@@ -90,6 +91,7 @@ class StarProcesses:
                 cause = yield from self.take(forth, cause)
             cause = yield from self.take(forth, cause)
             cause = yield from self.work(server, self.prefill_s[c][server], c - count, cause)
+            # nobody asks the last server for the logits of any chunk but the last
             if server < star.servers or c == count - 1:
                 back.send(
                     star.reply_bytes(server, tokens),

@@ -55,6 +55,7 @@ def _prompt_end_s(star: LlamaStar) -> Floats:
                 client = back[server - 1].send(asked, rest, delay[server - 1, "reply-rest"][c])
                 size -= early
             arrived = forth[server].send(client, size, delay[server, slot][c])
+            # the client does not wait for the last server, which may still be busy with the chunk before
             if server == star.servers:
                 free = np.maximum(arrived, free) + star.prefill_s[c, server]
             else:

@@ -103,6 +103,7 @@ class LlamaStar:
         """Each device's work for each chunk, shape (chunks, devices, rows); the head
         is computed for one token.
         """
+        # the prompts of a batch lie one behind the other, and each begins with an empty cache
         starts = np.cumsum((0, *self.chunks[:-1])) % self.job.workload.prompt_tokens
         columns = []
         for rank, device in enumerate(self.job.ring):
@@ -124,6 +125,7 @@ class LlamaStar:
     def _stage_s(self, part: str, rank: int, work: Floats, n: int) -> Floats:
         """One device's work with host work and noise, shape (n, rows)."""
         device = self.job.ring[rank]
+        # the engine's own work per token is the client's: it samples and drives the others
         overhead = self.job.engine.step_overhead_s * self.draws.overhead("step") if rank == 0 else 0.0
         host = (device.speed.stage_overhead + overhead) * crowding(device, self.batch)
         return np.asarray((work + host) * self.draws.noise(device, part, n))
@@ -160,6 +162,7 @@ class LlamaStar:
         """A reply: hidden states of `tokens` tokens, or the logits of each chat from the last server."""
         if server < self.servers:
             return tokens * self.job.model.activation_bytes + REPLY_HEADER_BYTES
+        # two operations for each of hidden times vocabulary weights
         vocabulary = self.job.model.head_flops / (2 * self.job.model.hidden)
         return 4 * vocabulary * self.batch + REPLY_HEADER_BYTES
 

@@ -185,6 +185,7 @@ def load_point(prepared: Prepared, bound: Bound, progress: Callable[[int], None]
     met, chats = served.met(bound), len(served.arrivals_s)
     span_s = served.times_s[:, -1].max(axis=0) - served.arrivals_s.min(axis=0)
     spec, tokens = _arrivals(job), job.workload.output_tokens
+    # all may come at one moment
     measured = chats / max(1e-9, float(np.ptp(served.arrivals_s[:, 0]))) * HOUR_S
     return LoadPoint(
         arrivals_per_hour=rounded(spec.rate or measured),
@@ -303,6 +304,7 @@ def _means_s(prepared: Prepared, batch: int, rows: int) -> tuple[Floats, Floats]
     ends_s[0] += costs.first_s[order[0]]
     ends_s[-1] += costs.last_s[order[-1]]
     stages_s = np.array(layers) * costs.layer_s[order] + costs.each_s[order] + ends_s
+    # stages move with their world, hops stay at their means: enough for a line in a chart
     world = np.stack([draws.speed_factor(device, "decode") for device in job.ring])
     in_world_s = stages_s[:, None] * world
     return total_s + (in_world_s - stages_s[:, None]).sum(axis=0), in_world_s.max(axis=0)

@@ -59,6 +59,7 @@ def _alone_s(ground: Ground, workload: WorkloadSpec) -> Floats:
     costs = replace(own, step_overhead_s=step_s, hop_overhead_s=0.0, memory_overhead_bytes=0.0)
     found = []
     for device in ground.cluster.devices:
+        # a bound must not pay for what a placement may avoid: neither paging nor a dozing radio
         roomy = replace(device, usable_bytes=UNLIMITED_BYTES, link=replace(device.link, power_save=None))
         alone = replace(ground.cluster, devices=(roomy,), wires=())
         placement = Placement.from_layers([(device.name, model.layers)], "alone")
@@ -72,6 +73,7 @@ def _alone_s(ground: Ground, workload: WorkloadSpec) -> Floats:
 def _least_sum_s(ground: Ground, whole_s: Floats) -> Floats:
     """Least sum of stages: `whole_s` is the whole model on each device, (devices, rows)."""
     layers = ground.model.layers
+    # in the place of the ring where it has most room
     room = mean_parts(ground).ring().caps.max(axis=0).astype(float)
     cheapest = np.argsort(whole_s, axis=0)
     rooms = room[cheapest]

@@ -35,7 +35,9 @@ def reduced(costs: RingCosts) -> tuple[RingCosts, tuple[int, ...]]:
     room = np.minimum(costs.caps.max(axis=0), costs.layers)
     hop_s = (costs.walk_s + costs.star_s + costs.star_s.T).sum(axis=1) / (size - 1)
     price = np.where(room > 0, costs.layer_s + (costs.each_s + hop_s) / np.maximum(room, 1), inf)
+    # pinned devices stay, whatever they cost
     price[~costs.holds_layers] = -inf
+    # in the order in which they joined, by which equals are told apart
     chosen = tuple(sorted(int(at) for at in np.argsort(price, kind="stable")[:MOST_DEVICES]))
     return costs.only(chosen), chosen
 
@@ -73,6 +75,7 @@ def _neighbours(order: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     if len(order) <= FEW:
         yield from (other for other in permutations(order) if other != order)
         return
+    # the moves of 2-opt, and swaps
     for a, b in combinations(range(len(order)), 2):
         yield (*order[:a], *order[a : b + 1][::-1], *order[b + 1 :])
         yield (*order[:a], order[b], *order[a + 1 : b], order[a], *order[b + 1 :])

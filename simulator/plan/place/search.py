@@ -204,9 +204,11 @@ def _splits(base: Ground, objective: Objective) -> tuple[list[Split], bool]:
     if objective in ("users", "first-token"):  # what a queue or overlapping chunks might prefer
         splits += [split for n in (2.0, 4.0, inf) for split in solve(small, n)]
     splits += reordered(small, splits[0])
+    # who was left out before the search is covered by the relaxation alone
     exact = len(chosen) == costs.devices
     if not exact:
         splits[0] = replace(splits[0], lower_s=relaxed_lower_s(costs, chats))
+    # the search numbered the chosen devices; outside all are counted
     back = [replace(split, order=tuple(chosen[at] for at in split.order)) for split in splits]
     if base.request.by_layer:  # what was proven holds for average layers
         return by_what_layers_weigh(base, costs, back, slowest=objective == "slowest-stage"), False

@@ -143,11 +143,13 @@ class _Combinations:
         taking = self.members & costs.holds_layers
         possible = np.ones(len(self.sets), dtype=bool)
         if limit_s < inf:
+            # a stage as long as the limit must not fail by rounding
             spare_s = limit_s * (1 + CLOSE) / self.crowd[:, None] - self.fixed_s - costs.most_s
             caps = np.minimum(caps, np.floor(spare_s / costs.layer_s)).astype(np.int64)
             # a device without layers has a stage too
             possible = np.all(~self.members | (spare_s >= 0), axis=1)
         possible &= np.all(~taking | (caps >= 1), axis=1)
+        # one layer each first: who takes part holds one at least
         counts = taking.astype(np.int64)
         left = costs.layers - counts.sum(axis=1)
         for at in np.argsort(costs.layer_s, kind="stable"):
@@ -228,6 +230,7 @@ def _shortest_paths(walk_s: Floats) -> Floats:
         paths[at, 1 << at, at] = 0.0
     sets = np.arange(1 << size)
     counts = np.array([int(found).bit_count() for found in sets])
+    # by size: each set is reached from one with a device less
     for count in range(2, size + 1):
         for last in range(size):
             with_last = sets[(counts == count) & ((sets >> last) & 1 == 1)]
@@ -244,6 +247,7 @@ def _order(costs: RingCosts, found: _Combinations, at: int) -> tuple[int, ...]:
     if len(inside) <= 2 or not costs.walk_s.any():
         middle = [d for d in inside if d not in (first, last)]
         return tuple(dict.fromkeys((first, *middle, last)))
+    # walked back anew for the few rings that are shown, instead of keeping every predecessor
     paths = _shortest_paths(costs.walk_s[np.ix_(inside, inside)])
     ring, here, left = [inside.index(last)], inside.index(last), (1 << len(inside)) - 1
     while len(ring) < len(inside):

@@ -60,6 +60,7 @@ def simulated(
     rows, seen = _rows(list(prepared.values())), dict[tuple[Shard, ...], Tried]()
     for done, (name, placement) in enumerate(wanted.items()):
         if placement.shards not in seen:
+            # rules often agree with each other and with the search
             seen[placement.shards] = _try(base, objective, name, prepared[placement.shards], rows)
         if progress is not None:
             progress(done + 1, len(wanted))

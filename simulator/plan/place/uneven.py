@@ -46,6 +46,7 @@ def _counts(base: Ground, costs: RingCosts, order: Sequence[int], *, slowest: bo
     counts = partition(
         [read for _, _, read in request.by_layer],
         [weights + kv for weights, kv, _ in request.by_layer],
+        # only ratios count: work is told in bytes and speed in average layers
         [1 / float(costs.layer_s[at]) for at in holding],
         [request.device(name).usable_bytes - sum(footprint.fixed_bytes(names, name)) for name in names],
         of=max if slowest else operator.add,

@@ -36,6 +36,7 @@ def sweep_charts(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Spec]:
     if "total_tokens_per_s" in shown and all(
         row["total_tokens_per_s_median"] == row["tokens_per_s_median"] for row in data
     ):
+        # with one chat both are one figure
         shown.remove("total_tokens_per_s")
     return {name: _over(sweep.axes, data, name, is_grid) for name in shown}
 
@@ -100,6 +101,7 @@ def _over(axes: Sequence[Axis], data: Sequence[Row], name: str, is_grid: bool) -
             "type": "nominal" if few else "quantitative",
             "title": _title(axes[1]),
             "scale": {"range": list(drawing.PALETTE)} if few else {"scheme": "viridis"},
+            # else the legend is as pale as the bands
             "legend": {"symbolOpacity": 1},
         }
         encoding["detail"] = [{"field": f"x{k}"} for k in range(1, len(axes))]

@@ -49,6 +49,7 @@ def variants(scenario: Scenario, points: Sequence[Point]) -> Iterator[Scenario]:
         try:
             yield Scenario.model_validate(plain)
         except (ScenarioError, ValueError):
+            # read as a file it is told by path what is wrong, with the way out
             yield loads(_yaml(plain), Scenario, f"{scenario.name} at {dict(point.values)}")
 
 
@@ -132,6 +133,7 @@ def _is_idle(first: Scenario, last: Scenario, path: str) -> bool:
         place: Any = plain
         for step in keys:
             place = place[step]
+        # the key itself differs in any case
         place.pop(key, None)
     return bool(ends[0] == ends[1])
 

@@ -111,6 +111,7 @@ def _range(path: str, text: str) -> Axis:
             f"{text!r} is no range; write low..high with low < high (above 0 for log), then :log and a "
             f"number of steps from 2 to {MOST_STEPS} if wanted, for example 1ms..60ms:log:12",
         )
+    # 1.0..8.0 asks for what lies between, 1..8 for whole numbers
     is_whole = (
         not unit and low.is_integer() and high.is_integer() and "." not in left + right.replace("..", "")
     )

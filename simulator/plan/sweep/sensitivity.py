@@ -184,6 +184,7 @@ class _Listening(Draws):
 def factors(job: Job) -> tuple[Factor, ...]:
     """The uncertain inputs of a job: every world factor that its engine draws and that is not certain."""
     listening = _Listening(job, 0, 1)
+    # one row will do: which factors an engine asks for does not depend on what they are
     engine(job.engine.name).token_times_s(job, listening)
     posterior = job.posterior
     columns: Mapping[str, tuple[float, ...]] = (

@@ -120,6 +120,7 @@ def _task(scenario: Scenario, bound: Bound) -> tuple[str, str]:
 @cache
 def _catalogue_digest() -> str:
     """Of the data files from which scenarios are completed."""
+    # with another catalogue the same scenario is another point
     data = files("simulator.catalog").joinpath("data")
     found = sorted((item for item in data.iterdir() if item.is_file()), key=lambda item: item.name)
     return hashlib.sha256(b"".join(item.name.encode() + item.read_bytes() for item in found)).hexdigest()
@@ -151,6 +152,7 @@ def evaluate_point(key: str, payload: str) -> str:
         )
     except SimulatorError as error:
         row = {"error": str(error)}
+    # a worker lives for the whole sweep, and each delay that is swept has a table of its own
     if table.cache_info().currsize > LAWS_KEPT:
         table.cache_clear()
     return json.dumps({"key": key, "row": row}, sort_keys=True)
@@ -216,6 +218,7 @@ def _finished(folder: Path) -> dict[str, Row]:
     path = folder / POINTS_FILE
     if not path.exists():
         return found
+    # a line may be cut off within a letter; that must not hide the others
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
@@ -273,6 +276,7 @@ def _computed(left: Mapping[str, str], executor: Callable[[], Executor], ahead: 
                 del missing[json.loads(line)["key"]]
                 yield line
         except lost_workers() as error:
+            # a break behind finished points may be bad luck; several without one are a fault that stays
             breaks = 1 if len(missing) < before else breaks + 1
             if breaks >= MOST_BREAKS:
                 raise SimulatorError(
