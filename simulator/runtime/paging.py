@@ -26,11 +26,14 @@ def paging_s(job: Job, rank: int, chats: int | None = None) -> float:
         job.model, workload.prompt_tokens + workload.output_tokens, chats, job.ring
     )
     footprint = footprint.pinned(job.placement.embedding, job.placement.head)
+    # pinned ends hold no layers, and "first" and "last" are those of the devices that do
     ring, shard = [shard.device for shard in job.shards if shard.layers], job.shards[rank]
     if footprint.total_bytes(ring, shard) <= device.usable_bytes:
         return 0.0
     embedding, head, overhead = footprint.fixed_bytes(ring, device.name)
     _, kv = footprint.held_bytes(shard.start_layer, shard.end_layer)
+    # caches and the engine are not of the file, so they stay; of the embedding a step reads
+    # a row for each chat, so it counts as kept
     room = device.usable_bytes - kv - overhead - embedding
     return paged_bytes(job.held(rank), head, room, chats) / device.disk_bytes_per_s
 
@@ -47,6 +50,9 @@ def paged_bytes(held: Stretch, head_bytes: float, room_bytes: float, batch: int 
     if read > room_bytes:
         return read
     experts = sum(n * kind.expert_bytes for n, kind in zip(held.counts, held.kinds, strict=True))
+    if experts == 0:  # what no step reads is not missed where it has no room
+        return 0.0
+    # what is not of an expert is read at each step, so the rest of `read` is what experts were touched
     touched = read - (held.weight_bytes + head_bytes - experts)
     missing = held.weight_bytes + head_bytes - room_bytes
     return touched * missing / experts

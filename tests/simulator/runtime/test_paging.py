@@ -58,6 +58,12 @@ def test_of_a_mixture_the_experts_that_have_no_room_are_missed() -> None:
     assert paged_bytes(held, 0.0, 1e9) == 0
 
 
+def test_what_no_step_reads_is_not_missed() -> None:
+    """A layer without experts that holds more than a token reads: what is read fits, so nothing comes from disk."""
+    idle = MIXTURE.model_copy(update={"experts": 0, "experts_per_token": 0, "expert_bytes": 0.0})
+    assert paged_bytes(Stretch((idle,), (10,)), 0.0, 600e6) == 0
+
+
 @given(st.floats(0, 1.2e9), st.floats(0, 1.2e9), st.integers(1, 8))
 def test_more_memory_never_reads_more(less: float, more: float, batch: int) -> None:
     held = Stretch((MIXTURE,), (10,))
