@@ -156,6 +156,8 @@ def _proof(answer: PlacementAnswer) -> str:
     assert best is not None
     stands_in = STANDS_IN.get(answer.objective)
     sure = "proven optimal" if proof.gap < ROUNDING else f"at most {proof.gap:.1%} above the least possible"
+    if proof.is_of_average_layers:
+        sure += " were all layers alike, which they are not"
     text = (
         f"searched all subsets, ring orders and layer counts: least {stands_in or 'mean cost'} "
         f"{proof.value_s:.6g} s, {sure}; {proof.simulated} placements simulated"

@@ -70,6 +70,8 @@ class Proof(Spec):
     gap: float
     """`value / lower - 1`; below 1e-9 it is rounding."""
     exact: bool
+    is_of_average_layers: bool
+    """Layers differ, and the search counted average ones: nothing is proven of what each weighs."""
     simulated: int
 
 
@@ -133,6 +135,7 @@ def search(
             lower_s=split.lower_s,
             gap=max(0.0, split.value_s / split.lower_s - 1),
             exact=exact,
+            is_of_average_layers=bool(base.request.by_layer),
             simulated=len(tried),
         ),
     )

@@ -422,3 +422,18 @@ def test_a_proof_says_what_it_is_of(place: Any) -> None:
         said = f"the proof is of that stand-in, not of the {objective}"
         assert said in " ".join(place(path, "--replications", "3", "--objective", objective).split())
     assert "stand-in" not in place(path, "--replications", "3")
+
+
+def test_no_proof_is_claimed_where_layers_differ(place: Any, tmp_path: Path) -> None:
+    """The search counts average layers; that is said, and nothing is called optimal without it."""
+    path = tmp_path / "uneven.yaml"
+    path.write_text(
+        "name: uneven\n"
+        "model: {name: uneven, layers: 3, hidden: 64, layer_bytes: 40 MB, layer_flops: 8.0e+7,\n"
+        "        layer_kinds: [{weight_bytes: 1.0e+7, active_bytes: 1.0e+7, flops: 2.0e+7},\n"
+        "                      {weight_bytes: 1.0e+8, active_bytes: 1.0e+8, flops: 2.0e+8}],\n"
+        "        layer_pattern: [0, 0, 1]}\n"
+        "devices:\n"
+        "  a: {memory: 1 GB, speed: {decode_bandwidth: 10 GB/s, prefill_flops: 1 TFLOPS}, link: {kind: ethernet_1g}}\n"
+    )
+    assert "proven optimal were all layers alike" in place(str(path), "--replications", "3")
