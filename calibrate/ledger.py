@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from calibrate.validation import ERRORS, LEVELS, LedgerPrediction, Validation
 from simulator.errors import CalibrationError
-from simulator.files import read_lines
+from simulator.files import make_folder, read_lines
 from simulator.result.estimate import rounded
 from simulator.spec import Spec
 
@@ -29,7 +29,7 @@ def append(path: Path, *entries: LedgerPrediction | Validation) -> None:
     if path.suffix == ".gz":
         # a line is safe on disk at once, which a compressed stream cannot promise before its end
         raise CalibrationError(f"{path}: a packed ledger is only read; unpack it (gunzip), then append to it")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with path.open("a", encoding="utf-8") as file:
         for entry in entries:
             kind = "prediction" if isinstance(entry, LedgerPrediction) else "validation"

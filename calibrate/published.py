@@ -141,10 +141,10 @@ def write_published(rows: Sequence[PublishedRow], folder: Path) -> None:
     """`README.md`, `predictions.csv` and the chart as SVG and PNG."""
     import io
 
-    from simulator.files import write_text_atomically
+    from simulator.files import make_folder, write_text_atomically
     from simulator.result.drawing import save_pictures
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_text_atomically(
         folder / "README.md", report(rows) + "\n![predicted against measured](predicted_measured.svg)\n"
     )

@@ -125,15 +125,9 @@ def _with_drop(scenario: Scenario, device: str | None, at_token: int | None, sil
 def _write(predicted: Dropout, document: dict[str, Any], folder: Path, *, charts: bool) -> None:
     """`scenario.yaml`, `dropout.json` and the recovery plot."""
     from simulator.churn.picture import recovery_table, save
-    from simulator.errors import SimulatorError
-    from simulator.files import dumps, write_text_atomically
+    from simulator.files import dumps, make_folder, write_text_atomically
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SimulatorError(
-            f"{folder}: cannot be made ({error.strerror}); name a folder that you may write"
-        ) from None
+    make_folder(folder)
     scenario = predicted.scenario
     write_text_atomically(folder / "scenario.yaml", dumps(scenario, scenario.question or scenario.name))
     write_text_atomically(folder / "dropout.json", json_text(document))

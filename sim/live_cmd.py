@@ -122,11 +122,11 @@ def design(
     """Propose the placements whose measurement tells most; `sim live run` measures them."""
     from calibrate.design import propose
     from calibrate.parameters import device_of
-    from simulator.files import dump
+    from simulator.files import dump, make_folder
 
     asked = load_scenario(scenario)
     proposals = propose(asked, runs)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for stale in out.glob(f"{asked.name}_[0-9][0-9].yaml"):  # of an earlier, longer plan
         stale.unlink()
     for proposal in proposals:

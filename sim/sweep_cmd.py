@@ -69,19 +69,16 @@ def sweep(
 
 def _finish(planned: Sweep, folder: Path, charts: bool) -> list[Row]:
     """The rows in order, and the charts beside the table."""
-    from simulator.files import write_bytes_atomically
     from simulator.plan.sweep.sweep import table_rows
 
     rows = table_rows(planned, folder)
     if charts:
         from simulator.plan.sweep.charts import sweep_charts
-        from simulator.result.drawing import chart_files
+        from simulator.result.drawing import save_charts
 
-        specs = sweep_charts(planned, rows)
         text = planned.scenario.question or "; ".join(axis.path for axis in planned.axes)
-        (folder / "charts").mkdir(exist_ok=True)
-        for name, data in (chart_files(specs, planned.scenario.name, text) if specs else {}).items():
-            write_bytes_atomically(folder / name, data)
+        if specs := sweep_charts(planned, rows):  # none where all points have failed, or give the same
+            save_charts(specs, planned.scenario.name, text, folder)
     return rows
 
 
@@ -154,16 +151,13 @@ def load(
         found = crossover(asked, most, progress)
     folder = out or Path("results") / f"{asked.name}-load"
     if charts and not (as_json and out is None):
-        from simulator.files import write_bytes_atomically
         from simulator.plan.sweep.charts import crossover_chart, load_chart
-        from simulator.result.drawing import chart_files
+        from simulator.result.drawing import save_charts
 
         specs = {"crossover": crossover_chart(found)} | (
             {"goodput": load_chart(points, bound)} if len(points) > 1 else {}
         )
-        (folder / "charts").mkdir(parents=True, exist_ok=True)
-        for name, data in chart_files(specs, asked.name, asked.question).items():
-            write_bytes_atomically(folder / name, data)
+        save_charts(specs, asked.name, asked.question, folder)
     if as_json:
         print_json(
             {

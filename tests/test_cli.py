@@ -204,6 +204,58 @@ def test_mistakes_on_the_command_line(sim: Any, args: tuple[str, ...], word: str
     assert_refused(sim(*args), word)
 
 
+NOWHERE = {
+    "sensitivity": (
+        "sensitivity",
+        "catalogued.yaml",
+        "--points",
+        "2",
+        "--no-charts",
+        "--out",
+        "small.yaml/out",
+    ),
+    "plan": (
+        "plan",
+        "catalogued.yaml",
+        "--budget",
+        "0 EUR",
+        "--most-purchases",
+        "0",
+        "--out",
+        "small.yaml/out",
+    ),
+    "dropout": ("dropout", "small.yaml", "--device", "b", "--no-charts", "--out", "small.yaml/out"),
+    "load": (
+        "load",
+        "small.yaml",
+        "--replications",
+        "2",
+        "--chats",
+        "2",
+        "--most",
+        "2",
+        "--rates",
+        "60",
+        "--out",
+        "small.yaml/out",
+    ),
+    "ledger": ("predict", "small.yaml", "--ledger", "--ledger-file", "small.yaml/out/ledger.jsonl"),
+}
+
+
+@pytest.mark.parametrize("args", NOWHERE.values(), ids=NOWHERE.keys())
+def test_a_folder_that_cannot_be_made_is_one_message(sim: Any, tmp_path: Path, args: tuple[str, ...]) -> None:
+    """A file stands where the folder would be."""
+    (tmp_path / "catalogued.yaml").write_text(
+        "name: catalogued\nmodel: Llama-3.2-1B\ndevices: {a: {kind: MacBook Air M4}}\nreplications: 4\n"
+    )
+    done = sim(*args)
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert "small.yaml/out" in done.err
+    assert "cannot be made (Not a directory); name a folder" in done.err
+
+
 FAULTS = {
     "unit": ("memory: 1 GB", "memory: 1 GX", "devices.a.memory"),
     "unknown key": ("runs: 2", "rnus: 2", "workload.rnus"),

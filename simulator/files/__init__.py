@@ -5,13 +5,14 @@ records as JSON Lines, packed or not; atomic writing.
 from simulator.files.lines import pack, packed, read_lines
 from simulator.files.read import load, loads
 from simulator.files.schema import schema
-from simulator.files.write import dump, dumps, write_bytes_atomically, write_text_atomically
+from simulator.files.write import dump, dumps, make_folder, write_bytes_atomically, write_text_atomically
 
 __all__ = [
     "dump",
     "dumps",
     "load",
     "loads",
+    "make_folder",
     "pack",
     "packed",
     "read_lines",

@@ -18,7 +18,7 @@ from simulator.files.read import loads
 from simulator.files.text import MAX_BYTES
 from simulator.files.tree import FLOAT
 
-__all__ = ["dump", "dumps", "write_bytes_atomically", "write_text_atomically"]
+__all__ = ["dump", "dumps", "make_folder", "write_bytes_atomically", "write_text_atomically"]
 
 
 class _Dumper(yaml.SafeDumper):
@@ -79,6 +79,15 @@ def dump(instance: BaseModel, path: str | Path, header: str = "", *, rows: bool 
     raises as `dumps` and `write_bytes_atomically` do.
     """
     write_text_atomically(path, dumps(instance, header, rows=rows))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where they are missing; raises SimulatorError where it cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL
+        why = getattr(error, "strerror", None) or error
+        raise SimulatorError(f"{folder}: cannot be made ({why}); name a folder where you may write") from None
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:

@@ -18,10 +18,19 @@ from typing import Any
 import vl_convert
 
 from simulator.errors import SimulatorError
-from simulator.files import write_bytes_atomically
+from simulator.files import make_folder, write_bytes_atomically
 from simulator.files.cache import cache_folder
 
-__all__ = ["CONFIG", "PALETTE", "Spec", "chart_files", "html_page", "picture_files", "save_pictures"]
+__all__ = [
+    "CONFIG",
+    "PALETTE",
+    "Spec",
+    "chart_files",
+    "html_page",
+    "picture_files",
+    "save_charts",
+    "save_pictures",
+]
 
 Spec = dict[str, Any]
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
@@ -105,11 +114,18 @@ def picture_files(specs: Mapping[str, Spec]) -> dict[str, bytes]:
 
 def save_pictures(specs: Mapping[str, Spec], folder: Path) -> list[Path]:
     """Write `picture_files` to `folder`, made if it is missing; the paths. Raises SimulatorError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = picture_files(specs)
     for name, data in files.items():
         write_bytes_atomically(folder / name, data)
     return [folder / name for name in files]
+
+
+def save_charts(specs: Mapping[str, Spec], title: str, text: str, folder: Path) -> None:
+    """Write `chart_files` to `folder`, made if it is missing; raises SimulatorError."""
+    make_folder(folder / "charts")
+    for name, data in chart_files(specs, title, text).items():
+        write_bytes_atomically(folder / name, data)
 
 
 def html_page(title: str, body: str, *, style: str, head: str = "") -> str:

@@ -44,7 +44,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from simulator.errors import MeasurementError
-from simulator.files.lines import packed, read_lines
+from simulator.files import make_folder, packed, read_lines
 from simulator.laws.law import Floats
 from simulator.spec import Spec
 
@@ -159,7 +159,7 @@ class MeasurementWriter:
 
     def __init__(self, path: str | Path, provenance: Provenance) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         for taken in (self.path, packed(self.path)):
             if taken.exists():
                 raise MeasurementError(
