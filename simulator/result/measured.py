@@ -31,18 +31,12 @@ class Measured:
 
     def document(self) -> dict[str, Any]:
         """As plain data, for JSON."""
-        gaps = {
-            "p50": self.summary.inter_token_p50_s,
-            "p90": self.summary.inter_token_p90_s,
-            "p99": self.summary.inter_token_p99_s,
-        }
         return {
             "measurement": self.name,
             "runs": self.runs,
             "tokens_per_s": self.summary.tokens_per_s.model_dump(),
             "first_token_s": self.summary.first_token_s.model_dump(),
-            "inter_token_s": {name: gap.median for name, gap in gaps.items()},
-            "inter_token_interval_s": {name: [gap.p05, gap.p95] for name, gap in gaps.items()},
+            **self.summary.inter_token_document(),
             "warnings": list(self.warnings),
         }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,14 @@ class Summary:
     inter_token_p50_s: Estimate
     inter_token_p90_s: Estimate
     inter_token_p99_s: Estimate
+
+    def inter_token_document(self) -> dict[str, Any]:
+        """The inter-token times as plain data, for JSON: medians, and the ends of their intervals."""
+        gaps = {"p50": self.inter_token_p50_s, "p90": self.inter_token_p90_s, "p99": self.inter_token_p99_s}
+        return {
+            "inter_token_s": {name: gap.median for name, gap in gaps.items()},
+            "inter_token_interval_s": {name: [gap.p05, gap.p95] for name, gap in gaps.items()},
+        }
 
 
 def inter_token_s(times_s: Floats) -> Floats:

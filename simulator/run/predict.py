@@ -66,11 +66,6 @@ class Prediction:
     def document(self) -> dict[str, Any]:
         """The prediction as plain data, for JSON; numbers with six significant digits."""
         scenario, summary = self.scenario, self.summary
-        gaps = {
-            "p50": summary.inter_token_p50_s,
-            "p90": summary.inter_token_p90_s,
-            "p99": summary.inter_token_p99_s,
-        }
         return {
             "scenario": scenario.name,
             "question": scenario.question,
@@ -79,8 +74,7 @@ class Prediction:
             "tokens_per_s": summary.tokens_per_s.model_dump(),
             "total_tokens_per_s": summary.total_tokens_per_s.model_dump(),
             "first_token_s": summary.first_token_s.model_dump(),
-            "inter_token_s": {name: gap.median for name, gap in gaps.items()},
-            "inter_token_interval_s": {name: [gap.p05, gap.p95] for name, gap in gaps.items()},
+            **summary.inter_token_document(),
             "placement": self._placement(),
             "bottleneck": self.bottleneck.model_dump(exclude_none=True),
             "where_time_goes": [

@@ -76,9 +76,12 @@ class Wiring:
         finished: list[str] = []
         seen: set[str] = set()
         for node in nodes:
-            finished += _postorder(node, self.sources_newest_first, nodes, seen)
+            finished += _depth_first(node, self.sources_newest_first, nodes, seen, on_leaving=True)
         seen = set()
-        components = [_preorder(node, self.newest_first, nodes, seen) for node in reversed(finished)]
+        components = [
+            _depth_first(node, self.newest_first, nodes, seen, on_leaving=False)
+            for node in reversed(finished)
+        ]
         return [component for component in components if len(component) > 1]
 
     def first_ring(self, members: Collection[str]) -> Ring | None:
@@ -127,33 +130,17 @@ def _adjacent(nodes: Iterable[str], edges: Iterable[tuple[str, str]]) -> dict[st
     return adjacent
 
 
-def _postorder(
-    start: str, adjacent: dict[str, list[str]], nodes: Collection[str], seen: set[str]
+def _depth_first(
+    start: str, adjacent: dict[str, list[str]], nodes: Collection[str], seen: set[str], *, on_leaving: bool
 ) -> list[str]:
-    """Nodes in the order in which a walk from `start` leaves them, last neighbour
+    """Nodes in the order in which a walk from `start` enters them, or leaves them, last neighbour
     first; adds them to `seen`.
     """
     if start in seen:
         return []
     seen.add(start)
-    order: list[str] = []
+    behind: list[str] = []
     for node in reversed(adjacent[start]):
         if node in nodes:
-            order += _postorder(node, adjacent, nodes, seen)
-    return [*order, start]
-
-
-def _preorder(
-    start: str, adjacent: dict[str, list[str]], nodes: Collection[str], seen: set[str]
-) -> list[str]:
-    """Nodes in the order in which a walk from `start` enters them, last neighbour
-    first; adds them to `seen`.
-    """
-    if start in seen:
-        return []
-    seen.add(start)
-    order = [start]
-    for node in reversed(adjacent[start]):
-        if node in nodes:
-            order += _preorder(node, adjacent, nodes, seen)
-    return order
+            behind += _depth_first(node, adjacent, nodes, seen, on_leaving=on_leaving)
+    return [*behind, start] if on_leaving else [start, *behind]

@@ -7,6 +7,7 @@ short evaluation; a search over thousands of mixes cannot pay that each time.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -223,11 +224,13 @@ class Parts:
     def job(self, mix: Mix) -> Job:
         """The mix as a short Job, with the scenario's seed: mixes meet the same worlds."""
         ring = [device for member in mix.members if (device := self.device(member)) is not None]
-        placement = Placement.from_layers(list(mix.placement.items()), "manual")
+        return self._job(self._cluster(ring, mix.cables), self.model(mix.choice), mix.placement)
+
+    def _job(self, cluster: Cluster, model: Model, layers: Mapping[str, int]) -> Job:
         return Job(
-            self._cluster(ring, mix.cables),
-            self.model(mix.choice),
-            placement,
+            cluster,
+            model,
+            Placement.from_layers(layers.items(), "manual"),
             self._costs,
             self.workload,
             self.scenario.seed,
@@ -271,19 +274,10 @@ class Parts:
             assert device is not None
             # no paging: the bound must not pay for what fits elsewhere
             roomy = replace(device, usable_bytes=1e30)
-            times = []
-            for layers in (1, 2):
-                placement = Placement.from_layers([(device.name, layers)], "manual")
-                job = Job(
-                    Cluster((roomy,), self._points),
-                    replace(model, layers=layers),
-                    placement,
-                    self._costs,
-                    self.workload,
-                    self.scenario.seed,
-                    self.scenario.common_noise,
-                    self.scenario.posterior,
-                )
-                times.append(1 / self.rates_of(job))
-            self._slopes[key] = times[1] - times[0]
+            alone = Cluster((roomy,), self._points)
+            one_s, two_s = (
+                1 / self.rates_of(self._job(alone, replace(model, layers=layers), {device.name: layers}))
+                for layers in (1, 2)
+            )
+            self._slopes[key] = two_s - one_s
         return self._slopes[key]
