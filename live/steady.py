@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import median
 
 import numpy as np
 
@@ -32,11 +32,6 @@ class SteadyState:
     def median_tokens_per_s(self) -> float:
         """Median over the requests."""
         return median(self.per_request)
-
-    @property
-    def mean_tokens_per_s(self) -> float:
-        """Mean over the requests."""
-        return mean(self.per_request)
 
     @property
     def exo_bench_tokens_per_s(self) -> float:

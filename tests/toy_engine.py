@@ -172,7 +172,6 @@ FACTS = EngineFacts(
 )
 RECOVERY = RecoveryFacts(
     client_may_split=True,
-    serves_by_itself=False,
     files="everywhere",
     file_cache="mapped",
     loads="parallel",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from simulator.churn.trace import ChurnTrace, ReplyTrace
+from simulator.churn.trace import ReplyTrace
 from simulator.laws.law import Floats
 from simulator.result.drawing import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY, save_pictures
 from simulator.result.estimate import rounded
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from simulator.churn.estimate import Dropout
 
-__all__ = ["draw", "rate_at", "recovery_table", "save", "timeline_table"]
+__all__ = ["draw", "rate_at", "recovery_table", "save"]
 
 POINTS = 300
 TITLE_WIDTH = 76  # characters over the picture
@@ -113,23 +113,6 @@ def recovery_table(dropout: Dropout, measured: Sequence[tuple[float, float]] | N
     )
 
 
-def timeline_table(traces: Sequence[ChurnTrace], title: str) -> ChartTable:
-    """Tokens/s of the first reply over its whole length, minutes from the request; layer
-    `band` as in `recovery_table`.
-    """
-    replies = [trace.replies[0] for trace in traces if len(trace.replies[0].times_s) > 1]
-    end_s = float(np.median([reply.times_s[-1] for reply in replies]))
-    at_s = np.linspace(0.0, end_s, POINTS)
-    rates = np.array([rate_at(reply.times_s, _breaks(reply), at_s) for reply in replies])
-    rows = _band(at_s, rates)
-    return ChartTable(
-        textwrap.wrap(title, TITLE_WIDTH),
-        [f"band: 90% of {len(replies)} replications, line: their median"],
-        {"band": [{**row, "t": row["t"] / 60} for row in rows], "phases": [], "measured": []},
-        unit="min",
-    )
-
-
 def _breaks(reply: ReplyTrace) -> list[int]:
     return [found.token for found in reply.recoveries if found.resumed_s is not None]
 
@@ -147,11 +130,10 @@ def _band(at_s: Floats, rates: Floats) -> list[dict[str, Any]]:
 
 
 def draw(table: ChartTable) -> alt.LayerChart:
-    """The picture of a recovery or of a timeline; Altair is loaded here and nowhere else."""
+    """The picture of a recovery; Altair is loaded here and nowhere else."""
     import altair as alt
 
-    title = "minutes since the request" if table.unit == "min" else "seconds since the loss"
-    x = alt.X("t:Q", title=title, scale=alt.Scale(nice=False))
+    x = alt.X("t:Q", title="seconds since the loss", scale=alt.Scale(nice=False))
     band = alt.Chart(alt.InlineData(values=table.rows["band"]))
     layers: list[Any] = []
     if table.rows["phases"]:

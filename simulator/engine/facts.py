@@ -123,8 +123,6 @@ class RecoveryFacts(Facts):
 
     client_may_split: bool
     """The client may ask for a split of its own when the engine's rule refuses."""
-    serves_by_itself: bool
-    """The survivors divide the layers anew without being asked."""
     files: Literal["everywhere", "own_shard", "client"]
     file_cache: Literal["copied", "mapped"]
     """Whether weights in memory are a copy beside the file cache, or are the file cache."""

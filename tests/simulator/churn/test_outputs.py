@@ -17,7 +17,7 @@ from sim import dropout_cmd
 from simulator.churn.estimate import predict_dropout
 from simulator.churn.evening import predict_evening
 from simulator.churn.options import LossRate, long_run, options
-from simulator.churn.picture import draw, rate_at, recovery_table, save, timeline_table
+from simulator.churn.picture import draw, rate_at, recovery_table, save
 from simulator.churn.study import Evening, Study
 from simulator.files import dump, dumps, loads
 from simulator.scenario import ModelSpec, Scenario
@@ -109,8 +109,9 @@ def test_the_hot_phone_slows_its_ten_minute_reply_down() -> None:
     from simulator.files import load
 
     hot = load(SCENARIOS / "hot_phone.yaml", Scenario)
-    rows = timeline_table(Study(hot, 8).traces(), "hot").rows["band"]
-    minutes, rates = (np.array([row[name] for row in rows]) for name in ("t", "median"))
+    minutes = np.linspace(0, 9, 181)
+    replies = [trace.replies[0] for trace in Study(hot, 8).traces()]
+    rates = np.nanmedian([rate_at(reply.times_s, [], 60 * minutes) for reply in replies], axis=0)
     cold, warm, saving = (
         rates[(minutes > a) & (minutes < b)].mean() for a, b in ((0, 0.3), (7, 8), (8.2, 9))
     )
