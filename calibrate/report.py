@@ -132,7 +132,37 @@ def charts(rows: Sequence[Validation]) -> dict[str, Any]:
     """Altair charts by file name."""
     import altair as alt
 
-    points = [_point(row) for row in rows]
+    figures = summary(rows)
+    return {
+        "predicted_measured": _predicted_measured([_point(row) for row in rows]).properties(
+            width=420,
+            height=420,
+            title=alt.TitleParams(
+                f"Predicted against measured: {figures['median_error']:.1%} off at the median",
+                subtitle="bars: 90 % intervals of what was predicted; dashed: equal",
+            ),
+        ),
+        "coverage": _coverage(rows),
+        "error_by_kind": alt.Chart(alt.InlineData(values=[_point(row) for row in rows]))
+        .mark_circle(size=60, opacity=0.7)
+        .encode(
+            y=alt.Y("kind:N", title=None),
+            x=alt.X(
+                "error:Q",
+                title="absolute error of the median inter-token time",
+                axis=alt.Axis(format="%"),
+                scale=alt.Scale(zero=True),
+            ),
+            color=alt.Color("kind:N", legend=None, scale=alt.Scale(scheme="tableau10")),
+        )
+        .properties(width=480, height=alt.Step(28), title="Error by what is new against the calibration"),
+    }
+
+
+def _predicted_measured(points: Sequence[dict[str, Any]]) -> Any:
+    """A point for each row, with the interval that was predicted, about the diagonal."""
+    import altair as alt
+
     ends = [
         min(min(point["measured"], point["low"]) for point in points) * 0.95,
         max(max(point["measured"], point["high"]) for point in points) * 1.05,
@@ -166,31 +196,7 @@ def charts(rows: Sequence[Validation]) -> dict[str, Any]:
             color=alt.Color("kind:N", scale=alt.Scale(scheme="tableau10")),
         )
     )
-    figures = summary(rows)
-    return {
-        "predicted_measured": (line + bars + dots).properties(
-            width=420,
-            height=420,
-            title=alt.TitleParams(
-                f"Predicted against measured: {figures['median_error']:.1%} off at the median",
-                subtitle="bars: 90 % intervals of what was predicted; dashed: equal",
-            ),
-        ),
-        "coverage": _coverage(rows),
-        "error_by_kind": alt.Chart(data)
-        .mark_circle(size=60, opacity=0.7)
-        .encode(
-            y=alt.Y("kind:N", title=None),
-            x=alt.X(
-                "error:Q",
-                title="absolute error of the median inter-token time",
-                axis=alt.Axis(format="%"),
-                scale=alt.Scale(zero=True),
-            ),
-            color=alt.Color("kind:N", legend=None, scale=alt.Scale(scheme="tableau10")),
-        )
-        .properties(width=480, height=alt.Step(28), title="Error by what is new against the calibration"),
-    }
+    return line + bars + dots
 
 
 def _point(row: Validation) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from live.recovery import ObservedRecovery
 from live.session import MeasurementSession
 from live.steady import SteadyState, steady_state
 from simulator.placement.shard import Placement
-from simulator.result.measurement import Measurement, MeasurementWriter, read_measurement
+from simulator.result.measurement import Measurement, MeasurementWriter, Provenance, read_measurement
 from simulator.scenario import Scenario
 
 __all__ = ["MeasureOptions", "MeasureResult", "connect", "measure_exo", "require_new"]
@@ -146,25 +146,8 @@ def measure_exo(
         )
         # before the header is written, which says to which endpoint the chats go
         session.warm_up()
-        # once more: a node may have left and come back under a new id while the model was loaded
-        names = _names(client.state(), scenario, chosen)
-        provenance = provenance_of(
-            scenario,
-            client.state(),
-            instance,
-            names,
-            features=client.features(),
-            power=chosen.power,
-            warm_up_requests=session.warm_up_requests,
-            extra={
-                "ready_s": ready_s,
-                "endpoint": session.endpoint,
-                "links": [dict(link) for link in chosen.links],
-                "address": client.base_url,
-                **chosen.extra,
-            },
-        )
-        with MeasurementWriter(out_path, provenance) as writer:
+        header = _header(client, scenario, instance, session, chosen, ready_s)
+        with MeasurementWriter(out_path, header) as writer:
             session.run_all(writer)
             # asked at the end, when whoever took a device away knows how that went
             for text in chosen.remarks():
@@ -178,6 +161,34 @@ def measure_exo(
         steady_state(_undisturbed(measurement)),
         measurement.warnings,
         tuple(session.recoveries),
+    )
+
+
+def _header(
+    client: ExoClient,
+    scenario: Scenario,
+    instance: StateInstance,
+    session: MeasurementSession,
+    options: MeasureOptions,
+    ready_s: float,
+) -> Provenance:
+    # asked once more: a node may have left and come back under a new id while the model was loaded
+    state = client.state()
+    return provenance_of(
+        scenario,
+        state,
+        instance,
+        _names(state, scenario, options),
+        features=client.features(),
+        power=options.power,
+        warm_up_requests=session.warm_up_requests,
+        extra={
+            "ready_s": ready_s,
+            "endpoint": session.endpoint,
+            "links": [dict(link) for link in options.links],
+            "address": client.base_url,
+            **options.extra,
+        },
     )
 
 

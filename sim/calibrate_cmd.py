@@ -16,6 +16,7 @@ from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario
 
 if TYPE_CHECKING:
     from calibrate.validation import LedgerPrediction
+    from simulator.scenario import Scenario
 
 __all__ = ["calibrate", "ledger", "predict", "validate_app"]
 
@@ -88,7 +89,7 @@ def predict(
 ) -> None:
     """Write down a prediction that is to be held against a measurement."""
     from calibrate.ledger import append
-    from calibrate.validation import KINDS, predict_sessions
+    from calibrate.validation import KINDS, MEDIAN, predict_sessions
     from simulator.files import write_text_atomically
 
     if kind not in KINDS:
@@ -96,31 +97,35 @@ def predict(
     asked = load_scenario(scenario, seed, replications)
     hash_, trained = "", tuple[str, ...]()
     if calibration is not None:
-        from hashlib import sha256
-
-        from calibrate.applied import apply
-        from calibrate.calibration import load_calibration
-
-        loaded = load_calibration(calibration)
-        applied = apply(loaded, asked)
-        asked, hash_ = applied.scenario, sha256(calibration.read_bytes()).hexdigest()
-        # so that `sim validate` can refuse to test a fit on what it was fitted to
-        trained = tuple(source.sha256 for source in loaded.sources)
-        for warning in applied.warnings:
-            print(f"doubt: {warning}")
+        asked, hash_, trained = _applied(calibration, asked)
     prediction = predict_sessions(asked, kind=kind, calibration_sha256=hash_, trained_on=trained)  # type: ignore[arg-type]
     path = out or Path(f"{asked.name}.prediction.json")
     _keep_foreign(path, _prediction, "prediction")
     write_text_atomically(path, prediction.model_dump_json(indent=2) + "\n")
     if to_ledger:
         append(ledger_file, prediction)
-    # quantiles from 5 % to 95 %, the median in the middle
     low, high = prediction.median_gap_s[0] * 1e3, prediction.median_gap_s[-1] * 1e3
     print(
-        f"{asked.name}: median inter-token time {prediction.median_gap_s[3] * 1e3:.1f} ms [{low:.1f}, "
+        f"{asked.name}: median inter-token time {prediction.median_gap_s[MEDIAN] * 1e3:.1f} ms [{low:.1f}, "
         f"{high:.1f}]"
     )
     print(f"wrote {path}" + (f" and appended it to {ledger_file}" if to_ledger else ""))
+
+
+def _applied(path: Path, asked: Scenario) -> tuple[Scenario, str, tuple[str, ...]]:
+    """The scenario with a calibration, the hash of that, and those of the measurements that trained it."""
+    from hashlib import sha256
+
+    from calibrate.applied import apply
+    from calibrate.calibration import load_calibration
+
+    loaded = load_calibration(path)
+    applied = apply(loaded, asked)
+    for warning in applied.warnings:
+        print(f"doubt: {warning}")
+    # so that `sim validate` can refuse to test a fit on what it was fitted to
+    trained = tuple(source.sha256 for source in loaded.sources)
+    return applied.scenario, sha256(path.read_bytes()).hexdigest(), trained
 
 
 def _keep_foreign(path: Path, read: Callable[[Path], object], what: str) -> None:
@@ -224,17 +229,8 @@ def study(
     from calibrate.study import circle, plainest
     from live.local.run import measure
     from sim.live_local_cmd import endpoints_of
-    from simulator.errors import CalibrationError
-    from simulator.library import find_folder, load
 
-    known = {path.stem: load(path) for path in sorted(find_folder(scenarios).glob("*.yaml"))}
-    missing = [name for name in [*(train or ()), *([design] if design else [])] if name not in known]
-    if not known:
-        raise CalibrationError(
-            f"{scenarios}: no scenario files (*.yaml) there; name a folder with some, as scenarios/local"
-        )
-    if missing:
-        raise CalibrationError(f"{scenarios}: no scenario {', '.join(missing)}; there are {', '.join(known)}")
+    known = _scenarios_in(scenarios, [*(train or ()), *([design] if design else [])])
     if train:
         training, how = [known[name] for name in train], "chosen by name"
     else:
@@ -255,6 +251,22 @@ def study(
     )
     write_circle(made, out, f"Study of {scenarios}", how)
     typer.echo((out / "report.md").read_text(encoding="utf-8"))
+
+
+def _scenarios_in(folder: Path, wanted: list[str]) -> dict[str, Scenario]:
+    """The scenarios of a folder by their files' names; raises CalibrationError where a `wanted` one lacks."""
+    from simulator.errors import CalibrationError
+    from simulator.library import find_folder, load
+
+    known = {path.stem: load(path) for path in sorted(find_folder(folder).glob("*.yaml"))}
+    if not known:
+        raise CalibrationError(
+            f"{folder}: no scenario files (*.yaml) there; name a folder with some, as scenarios/local"
+        )
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        raise CalibrationError(f"{folder}: no scenario {', '.join(missing)}; there are {', '.join(known)}")
+    return known
 
 
 def ledger(

@@ -11,8 +11,9 @@ from sim.json_output import Json, print_json
 from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario, progress_bar
 
 if TYPE_CHECKING:
-    from simulator.plan.load.arrivals import Crossover, LoadPoint
+    from simulator.plan.load.arrivals import Bound, Crossover, LoadPoint
     from simulator.plan.sweep.sweep import Row, Sweep
+    from simulator.scenario import Scenario
 
 __all__ = ["load", "sweep"]
 
@@ -82,7 +83,7 @@ def _finish(planned: Sweep, folder: Path, charts: bool) -> list[Row]:
     return rows
 
 
-def _bound(first_token: str, tokens_per_s: float) -> Any:
+def _bound(first_token: str, tokens_per_s: float) -> Bound:
     from simulator.plan.load.arrivals import Bound
     from simulator.units import TIME, read_quantity
 
@@ -149,15 +150,8 @@ def load(
         points = _points(asked, rates, bound, at_once, chats, progress)
     with progress_bar(quiet=as_json) as progress:
         found = crossover(asked, most, progress)
-    folder = out or Path("results") / f"{asked.name}-load"
     if charts and not (as_json and out is None):
-        from simulator.plan.sweep.charts import crossover_chart, load_chart
-        from simulator.result.drawing import save_charts
-
-        specs = {"crossover": crossover_chart(found)} | (
-            {"goodput": load_chart(points, bound)} if len(points) > 1 else {}
-        )
-        save_charts(specs, asked.name, asked.question, folder)
+        _draw_load(asked, points, bound, found, out or Path("results") / f"{asked.name}-load")
     if as_json:
         print_json(
             {
@@ -170,8 +164,20 @@ def load(
         _print_load(points, found)
 
 
+def _draw_load(
+    asked: Scenario, points: tuple[LoadPoint, ...], bound: Bound, found: Crossover, folder: Path
+) -> None:
+    from simulator.plan.sweep.charts import crossover_chart, load_chart
+    from simulator.result.drawing import save_charts
+
+    specs = {"crossover": crossover_chart(found)}
+    if len(points) > 1:  # one rate makes no curve
+        specs["goodput"] = load_chart(points, bound)
+    save_charts(specs, asked.name, asked.question, folder)
+
+
 def _points(
-    asked: Any, rates: str, bound: Any, at_once: int, chats: int, progress: Any
+    asked: Scenario, rates: str, bound: Bound, at_once: int, chats: int, progress: Any
 ) -> tuple[LoadPoint, ...]:
     """The scenario's own arrivals, or a curve over rates."""
     from simulator.errors import SimulatorError

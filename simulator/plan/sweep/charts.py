@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from simulator.plan.sweep.points import Axis, Value, number
@@ -162,21 +162,6 @@ def crossover_chart(found: Crossover) -> Spec:
     """Tokens/s of all chats over their number, below the two bounds of a ring."""
     names = {"by_sum": "bound: sum of stages and hops", "by_slowest": "bound: slowest stage always busy"}
     top = 1.6 * max(row.total_tokens_per_s.p95 for row in found.rows)
-    data: list[Row] = [
-        {
-            "chats": row.chats,
-            "rate": row.total_tokens_per_s.median,
-            "low": row.total_tokens_per_s.p05,
-            "high": row.total_tokens_per_s.p95,
-            "what": "simulated",
-        }
-        for row in found.rows
-    ]
-    data += [
-        {"chats": row.chats, "rate": getattr(row, name), "what": title}
-        for name, title in names.items()
-        for row in found.rows
-    ]
     x = {"field": "chats", "type": "quantitative", "title": "chats at once", "scale": {"zero": False}}
     y = {
         "field": "rate",
@@ -209,17 +194,36 @@ def crossover_chart(found: Crossover) -> Spec:
             "encoding": {"x": x, "y": y, "color": colour, "strokeDash": dash},
         },
     ]
+    about = f"{found.scenario}, decoding only; medians, band: 5 % to 95 % of the replications"
+    return _spec(_crossover_finding(found), about, _crossover_rows(found, names), layers)
+
+
+def _crossover_rows(found: Crossover, names: Mapping[str, str]) -> list[Row]:
+    """What was simulated, then each bound of `names` under its title."""
+    data: list[Row] = [
+        {
+            "chats": row.chats,
+            "rate": row.total_tokens_per_s.median,
+            "low": row.total_tokens_per_s.p05,
+            "high": row.total_tokens_per_s.p95,
+            "what": "simulated",
+        }
+        for row in found.rows
+    ]
+    data += [
+        {"chats": row.chats, "rate": getattr(row, name), "what": title}
+        for name, title in names.items()
+        for row in found.rows
+    ]
+    return data
+
+
+def _crossover_finding(found: Crossover) -> str:
     if found.in_step:
-        title = (
+        return (
             f"{found.engine} decodes all chats in step: the sum of stages is the limit for any number of them"
         )
-    else:
-        title = (
-            f"Beyond {found.at_chats:.2g} chats the slowest stage is the limit, below it the sum of all "
-            "stages"
-        )
-    about = f"{found.scenario}, decoding only; medians, band: 5 % to 95 % of the replications"
-    return _spec(title, about, data, layers)
+    return f"Beyond {found.at_chats:.2g} chats the slowest stage is the limit, below it the sum of all stages"
 
 
 def _spec(title: str, subtitle: str, data: Sequence[Row], layers: Sequence[Spec]) -> Spec:

@@ -123,16 +123,11 @@ def sensitivity(
     job = prepare(scenario).job
     found = factors(job)
     if not found:
-        raise ScenarioError(
-            "sensitivity",
-            [
-                Fault(
-                    "",
-                    "no input is uncertain: every spread of the scenario is 0; take the "
-                    "catalogue's devices and networks, or a calibration",
-                )
-            ],
+        reason = (
+            "no input is uncertain: every spread of the scenario is 0; take the catalogue's devices and "
+            "networks, or a calibration"
         )
+        raise ScenarioError("sensitivity", [Fault("", reason)])
     count = [0]
 
     def evaluate(values: Floats) -> Floats:
@@ -142,20 +137,11 @@ def sensitivity(
     middle = np.array([factor.ppf(0.5) for factor in found])
     base = float(evaluate(middle[:, None])[0])
     ends = _ends(found, middle, evaluate)
-    better = _better(found, middle, base, metric, evaluate)
     indices = _total_order(found, evaluate, points, scenario.seed)
+    better = _better(found, middle, base, metric, evaluate)
     rows = [
-        Influence(
-            input=factor.name,
-            what=in_words(factor.name, job.engine.name),
-            factor_p05=rounded(factor.interval[0]),
-            factor_p95=rounded(factor.interval[1]),
-            at_p05=rounded(float(low)),
-            at_p95=rounded(float(high)),
-            total_order=rounded(float(index)),
-            if_twice_as_good=rounded(float(gain)),
-        )
-        for factor, (low, high), index, gain in zip(found, ends, indices, better, strict=True)
+        _influence(factor, job.engine.name, *figures)
+        for factor, *figures in zip(found, *ends.T, indices, better, strict=True)
     ]
     rows.sort(key=lambda row: -row.swing)
     return Sensitivity(
@@ -166,6 +152,21 @@ def sensitivity(
         measure_next=_measure(rows),
         upgrade_next=_upgrade(rows, metric),
         evaluations=count[0],
+    )
+
+
+def _influence(
+    factor: Factor, engine_name: str, low: float, high: float, index: float, gain: float
+) -> Influence:
+    return Influence(
+        input=factor.name,
+        what=in_words(factor.name, engine_name),
+        factor_p05=rounded(factor.interval[0]),
+        factor_p95=rounded(factor.interval[1]),
+        at_p05=rounded(float(low)),
+        at_p95=rounded(float(high)),
+        total_order=rounded(float(index)),
+        if_twice_as_good=rounded(float(gain)),
     )
 
 
