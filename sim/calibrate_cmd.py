@@ -100,6 +100,7 @@ def predict(
         asked, hash_, trained = _applied(calibration, asked)
     prediction = predict_sessions(asked, kind=kind, calibration_sha256=hash_, trained_on=trained)  # type: ignore[arg-type]
     path = out or Path(f"{asked.name}.prediction.json")
+    # the name is made from the scenario's, so it may hit upon a file of somebody else
     _keep_foreign(path, _prediction, "prediction")
     write_text_atomically(path, prediction.model_dump_json(indent=2) + "\n")
     if to_ledger:

@@ -91,6 +91,7 @@ def _print(kind: Kind, route: Route, fits: tuple[LawFit, ...]) -> None:
     print(table(fits))
     law = chosen.law.model_dump(mode="json")
     if chosen.law.law == "empirical":
+        # thousands of numbers help nobody on a terminal
         law["samples"] = f"... {len(chosen.law.samples)} values, see --json"
     print(f"use: {chosen.name}: {json.dumps(law)}\n")
 

@@ -116,6 +116,7 @@ def _with_drop(scenario: Scenario, device: str | None, at_token: int | None, sil
             f"--device {device!r} is no device of {scenario.name}; devices are {', '.join(known)}"
             f"{did_you_mean(device, known)}"
         )
+    # in the middle of the reply, if nobody says when
     middle = max(1, scenario.workload.output_tokens // 2)
     return scenario.model_copy(
         update={"events": (*scenario.events, Drop(device=device, at_token=at_token or middle, silent=silent))}

@@ -68,6 +68,7 @@ def dropout(
         _fault(text, at_token, _mode(mode), back_after if number == 0 else None)
         for number, text in enumerate(kill)
     ]
+    # a second reply shows what the return is worth
     done = run_dropout(asked, faults, out, _say, exact=exact, replies=1 if back_after is None else 2)
     _tell(done, faults, as_json=as_json)
 

@@ -85,6 +85,7 @@ def run(
     from simulator.library import load
 
     scenarios = [load(file) for file in scenario]
+    # there and back, so that the drift of the machine is told from what differs
     visits = rounds or (2 if len(scenarios) > 1 else 1)
     files = measure(scenarios, out, _say, rounds=visits, threads=threads, endpoints=endpoints_of(cluster))
     if as_json:
@@ -105,6 +106,7 @@ def serve(
     from live.local.server import exposure, is_loopback
     from live.local.server import serve as serve_here
 
+    # llama.cpp asks for no password, so who opens its server to the network is told
     if not is_loopback(host):
         _say(exposure(host, port))
     serve_here(host, port, threads)

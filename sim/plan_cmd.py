@@ -211,6 +211,7 @@ def _print_options(console: Console, result: Plan) -> None:
         )
     goal = () if result.goal_tokens_per_s is None else ("goal",)
     heads = (unit, "tokens/s", *goal, "W busy/idle", f"{unit} per million", "what to do")
+    # cost per million goes first, then watts: price, rate and what to do are the answer
     print_table(console, heads, groups, wraps=("what to do",), drops=heads[-2:-4:-1], right=(unit,))
 
 

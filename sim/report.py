@@ -71,6 +71,7 @@ def _print_devices(console: Console, prediction: Prediction) -> None:
     """One line per device: what it holds, what it can hold, how long its stage takes; kind
     goes on a narrow terminal.
     """
+    # from the document, so that the table and --json tell the same
     rows = []
     for row in prediction.document()["placement"]:
         layers = f"{row['first_layer']}-{row['last_layer']} ({row['layers']})" if row["layers"] else "none"

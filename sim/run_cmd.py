@@ -51,6 +51,7 @@ def run(
         prediction = predict(asked, evaluator=_evaluator(evaluator), progress=progress, doubts=doubts)
     if as_json:
         print_json(prediction.document())
+        # a document was asked for; files only where their folder was named too
         if out is None:
             return
     folder = out or Path("results") / prediction.scenario.name

@@ -36,6 +36,7 @@ def sensitivity(
     document = result.model_dump()
     if as_json:
         print_json(document)
+        # a document was asked for; files only where their folder was named too
         if out is None:
             return
     folder = out or Path("results") / f"{result.scenario}_sensitivity"

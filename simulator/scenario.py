@@ -303,6 +303,7 @@ class Scenario(Spec):
     devices: dict[Name, DeviceSpec] = Field(
         min_length=1, max_length=64, description="in the order in which they join"
     )
+    # one for all, where nobody says more
     access_points: dict[Name, AccessPointSpec] = Field(default_factory=lambda: {"lan": AccessPointSpec()})
     wires: tuple[WireSpec, ...] = ()
     engine: Annotated[EngineSpec, _named("name")] = EngineSpec()
@@ -322,6 +323,7 @@ class Scenario(Spec):
     recovery: RecoverySpec | None = Field(
         default=None, description="what the client does when a reply breaks off"
     )
+    # the most that the reader of files takes for a whole number
     seed: int = Field(default=1, ge=0, lt=2**63)
     replications: int = Field(default=200, ge=1, le=1_000_000)
 

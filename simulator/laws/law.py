@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+# one cell for each value of 16 random bits: `streams` cuts four of them from a word
 TABLE_SIZE = 1 << 16
 
 NonNegativeSeconds = Annotated[Seconds, Field(ge=0, le=1e6)]
@@ -247,6 +248,7 @@ def _midpoints() -> Floats:
     return (np.arange(TABLE_SIZE) + 0.5) / TABLE_SIZE
 
 
+# 512 KiB each, so a quarter of a GiB at most
 @lru_cache(maxsize=512)
 def table(law: Law) -> Floats:
     """The quantiles of `law` (seconds) at the midpoints of 65,536 equal cells, shape (65536,); read-only."""

@@ -101,6 +101,7 @@ class PlacementRequest(Spec):
         if self.order is None:
             return ring
         wanted = [name for name in self.order if not self.device(name).pinned]
+        # counted, so that a name given twice is no substitute for one that is missing
         if Counter(wanted) != Counter(device.name for device in ring):
             names = ", ".join(device.name for device in ring)
             raise PlacementError(

@@ -152,6 +152,7 @@ def _check_manual(request: PlacementRequest, layers: Mapping[str, int]) -> None:
 
 
 def _speed(request: PlacementRequest) -> Placement:
+    # a guess for one device would move the layers of all
     unknown = [device.name for device in request.ring() if device.layers_per_s is None]
     if unknown:
         raise PlacementError(

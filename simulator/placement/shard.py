@@ -64,6 +64,7 @@ class Placement(Spec):
         for device, count in layers:
             start = shards[-1].end_layer if shards else 0
             shards.append(Shard(device=device, start_layer=start, end_layer=start + count))
+        # a pinned device is used, though its shard is empty
         used = {shard.device for shard in shards}
         left_out = tuple(device for device in devices if device not in used)
         return cls(shards=tuple(shards), embedding=embedding, head=head, rule=rule, left_out=left_out)

@@ -152,7 +152,7 @@ class Measurement:
 
 
 class MeasurementWriter:
-    """Appends events to a new file; each line is on disk before the next one is taken.
+    """Appends events to a new file; each line is with the system before the next one is taken.
 
     >>> # with MeasurementWriter(path, provenance) as out: out.write("token", run=0, chat=0, token=0, t_ns=5)
     """
@@ -165,6 +165,7 @@ class MeasurementWriter:
                 raise MeasurementError(
                     f"{taken} exists; measurements are never overwritten, choose another name"
                 )
+        # x: of two measurements that start at once one is refused
         self._file: TextIO = self.path.open("x", encoding="utf-8")
         self._line({"type": "header", **provenance.model_dump(mode="json")})
 

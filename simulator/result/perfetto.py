@@ -30,6 +30,7 @@ def perfetto_json(recorder: Recorder, ring: Sequence[str]) -> str:
     critical = _critical(recorder)
     names = [_meta("process_name", pid, 0, {"name": name}) for pid, name in PROCESSES.items()]
     events = [_instant(*token[:3]) for token in recorder.tokens]
+    # thread ids count on through all tracks, which keeps their order in the viewer
     number = 0
     for where, spans in tracks.items():
         pid = HOPS if " -> " in where else DEVICES

@@ -61,6 +61,7 @@ def summarise(times_s: Floats, chats: Sequence[int], label: Label = "assumed") -
     """Summary of token times of shape (streams, tokens, rows); stream i stands for
     `chats[i]` chats in step.
     """
+    # a stream that stands for eight chats in step counts eight times
     weights = np.asarray(chats, dtype=float)
     rate = np.average(tokens_per_s(times_s), axis=0, weights=weights)
     span_s = times_s[:, -1].max(axis=0) - times_s[:, 0].min(axis=0)

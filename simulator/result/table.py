@@ -151,6 +151,7 @@ def where_table(shares: Iterable[PathShare], ring: Sequence[str], finding: str, 
     parts = [share for share in _small_hops_together(tuple(shares)) if share.share >= LEAST_SHARE]
     parts.sort(key=lambda share: _rank(ring, share.kind, share.where))
     unit = _unit(max(share.seconds_per_token for share in parts))
+    # in the order in which they are drawn, which `_rank` has made
     places: dict[str, Rows] = {}
     for share in parts:
         places.setdefault(share.where, []).append(
@@ -186,6 +187,7 @@ def inter_token_table(times_s: Floats) -> ChartTable:
     runs and worlds), `marks` (p50, p90, p99, equal to those of Summary).
     """
     gaps = inter_token_s(times_s)
+    # the marked levels too, so that marks lie on the curve
     levels = np.unique([*LEVELS, *MARKED_LEVELS])
     low, median, high = np.quantile(np.quantile(gaps, levels / 100, axis=(0, 1)), [0.05, 0.5, 0.95], axis=1)
     unit = _unit(high[-1])

@@ -71,6 +71,7 @@ def compare(scenarios: Sequence[Scenario]) -> Comparison:
         for scenario, row in zip(aligned[1:], ranking[1:], strict=True)
         for sentence in _verdict(aligned[0], scenario, row)
     ]
+    # after the verdicts, which go by the order in which scenarios were given
     ranking.sort(key=lambda row: -row.tokens_per_s.median)
     return Comparison(reference=names[0], ranking=tuple(ranking), verdicts=tuple(verdicts))
 

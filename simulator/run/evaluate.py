@@ -83,6 +83,7 @@ def replay(job: Job, row: int = 0, *, certain: bool = False) -> Recorder:
 
 def _by_simpy(job: Job, draws: Draws) -> Floats:
     recorder = _simulate(job, draws, Recorder())
+    # a token that never comes shows, as no number
     times = np.full((len(engine(job.engine.name).chats(job)), job.workload.output_tokens, 1), np.nan)
     for stream, token, time_s, _ in recorder.tokens:
         times[stream, token, 0] = time_s

@@ -94,6 +94,7 @@ def _changes(prepared: Prepared, base: Scenario, limit: Bottleneck) -> Iterator[
 
 def _wired(scenario: Scenario, names: list[str]) -> Scenario:
     devices = {
+        # a new link: delay, rate and dozing that were told are those of the air
         name: device.model_copy(update={"link": LinkSpec(kind=CABLE, via=device.link.via)})
         if name in names
         else device
@@ -116,6 +117,7 @@ def _without(scenario: Scenario, name: str) -> Scenario:
         update={
             "order": tuple(key for key in scenario.placement.order or () if key != name) or None,
             "roles": {key: role for key, role in scenario.placement.roles.items() if key != name},
+            # all of them were wanted, of which one is gone
             "min_devices": None,
         }
     )

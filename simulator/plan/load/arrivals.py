@@ -142,6 +142,7 @@ def serve(job: Job, rows: int, progress: Callable[[int], None] | None = None) ->
     flow, spec = engine(job.engine.name), _arrivals(job)
     came, times_s = (
         np.empty((spec.count, rows)),
+        # what is never filled in must not pass for a time
         np.full((spec.count, job.workload.output_tokens, rows), np.nan),
     )
     for row in range(rows):

@@ -31,6 +31,7 @@ def tokens_per_s_bound(ground: Ground, chats: int, *, fills_pipeline: bool) -> F
     Where chats fill the pipeline (`fills_pipeline`) no more than one token per slowest stage comes out
     either, and that one is least where all stages are equally long: `layers / sum_d 1 / layer_s_d`.
     """
+    # where chats go their own ways, one alone tells what a stage costs
     workload = ground.scenario.workload.model_copy(update={"concurrency": 1 if fills_pipeline else chats})
     times_s = _alone_s(ground, workload)
     per_token_s = (times_s[:, -1] - times_s[:, 0]) / (workload.output_tokens - 1)

@@ -110,6 +110,7 @@ def search(
     names = [device.name for device in base.cluster.devices]
     found = list(dict.fromkeys(_placement(split, names, base) for split in splits))
     rules = _by_rules(scenario, base)
+    # under numbers, which no rule is called
     wanted = {str(at): placement for at, placement in enumerate(found)}
     wanted |= {rule: placement for rule, placement in rules.items() if isinstance(placement, Placement)}
     tried = simulated(base, objective, wanted, progress)
@@ -262,6 +263,7 @@ def _by_rules(scenario: Scenario, base: Ground) -> dict[str, Placement | str]:
         )
         try:
             placement = place(rule, request, rules())
+            # a rule that counts weights alone may give what does not fit
             found[rule] = overfull(memory_table(placement, request)) or placement
         except PlacementError as error:
             found[rule] = str(error)
@@ -290,6 +292,7 @@ def _beside(rule: str, placement: Placement | str, tried: list[Tried], best: Tri
 def _bound(base: Ground, objective: Objective) -> tuple[Estimate, str]:
     """The bound and what it bounds."""
     workload = base.scenario.workload
+    # of the same short reply as what is simulated beside it
     short = replace(
         base,
         scenario=base.scenario.model_copy(

@@ -166,6 +166,7 @@ class _Combinations:
 
     def slowest_s(self, counts: Ints) -> Floats:
         """The longest stage."""
+        # the head is done by all at once, and still fills each stage
         stages = counts * self.costs.layer_s + self.fixed_s + self.costs.most_s
         return np.asarray(self.crowd * np.where(self.members, stages, 0.0).max(axis=1))
 

@@ -101,6 +101,7 @@ def _score(base: Ground, objective: str, prepared: Prepared, times_s: Floats) ->
         span_s = times_s[:, -1].max(axis=0) - times_s[:, 0].min(axis=0)
         return np.asarray(span_s / (chats.sum() * (times_s.shape[1] - 1)))
     if objective == "slowest-stage":
+        # of the mean costs: so many chats as are meant here cannot be simulated
         job = prepared.job
         names = [device.name for device in base.cluster.devices]
         order = [names.index(shard.device) for shard in job.shards]

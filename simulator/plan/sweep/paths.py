@@ -38,11 +38,13 @@ def variants(scenario: Scenario, points: Sequence[Point]) -> Iterator[Scenario]:
     text = json.dumps(scenario.model_dump(mode="json", round_trip=True, exclude_unset=True))
     parts = {
         path: _filled(scenario, path)
+        # all points of a sweep have the same paths
         for point in points[:1]
         for path, _ in point.values
         if _is_within_whole(path)
     }
     for point in points:
+        # a copy of its own for each point
         plain = json.loads(text)
         for path, value in point.values:
             _put(plain, path, _read(value), parts.get(path))
@@ -142,6 +144,7 @@ def _keys(plain: Any, path: str) -> Iterator[Any]:
     """The keys of a dotted path, where keys of the scenario may hold dots themselves."""
     while path:
         known = [key for key in plain if f"{path}.".startswith(f"{key}.")] if isinstance(plain, dict) else []
+        # the longest that fits: names of devices may hold dots
         key: str | int = max(known, key=len) if known else path.partition(".")[0]
         path = path[len(str(key)) + 1 :]
         if isinstance(plain, list) and str(key).isdecimal():

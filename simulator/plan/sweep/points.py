@@ -66,6 +66,7 @@ def parse_axis(text: str) -> Axis:
     if ".." in rest:
         return _range(path, rest)
     values = tuple(_value(part) for part in _split(rest))
+    # by what they look like: 1 and true are equal to Python, and not the same value
     if len(set(map(repr, values))) < len(values):
         raise _fault(path, f"{rest!r} names a value twice; leave one out")
     return Axis(path, values)
@@ -118,6 +119,7 @@ def _range(path: str, text: str) -> Axis:
     every = int(high - low) + 1 if is_whole else DEFAULT_STEPS
     count = steps[0] if steps else min(DEFAULT_STEPS, every)
     between = [_between(low, high, step / (count - 1), is_log) for step in range(count)]
+    # steps between near whole numbers may fall on one
     values = dict.fromkeys(round(value) if is_whole else _written(value, unit) for value in between)
     return Axis(path, tuple(values), low, high, unit, is_log, is_whole)
 

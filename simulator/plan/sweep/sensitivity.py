@@ -230,6 +230,7 @@ def _quiet_wire(wire: Wire) -> Wire:
 
 
 def _at_mean(law: Law) -> Constant:
+    # with its unit, as a file has it: the field reads nothing else
     return Constant(value=f"{law.mean_s!r} s")
 
 
@@ -254,6 +255,7 @@ Evaluate = Callable[[Floats], Floats]
 
 def _ends(found: Sequence[Factor], middle: Floats, evaluate: Evaluate) -> Floats:
     """The metric with each factor at its 5th and 95th percentile, one at a time, shape (inputs, 2)."""
+    # all points of the design in one array, so that they are one call
     design = np.repeat(middle[:, None], 2 * len(found), axis=1)
     for place, factor in enumerate(found):
         design[place, 2 * place : 2 * place + 2] = factor.interval

@@ -89,6 +89,7 @@ def _check_workers(client: Any, address: str) -> None:
 
 
 def _version() -> str:
+    # this function goes to a worker by its name, so it tells what is installed there
     from simulator.version import VERSION as ITS_VERSION
 
     return ITS_VERSION
