@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from live.errors import LiveError
+from live.exo.cards import model_of_card
 from live.exo.match import device_names
 from live.exo.state import ClusterState, StateInstance, StateNode
 from simulator.catalog.hardware import DeviceFacts, device, devices
@@ -46,9 +47,9 @@ def scenario_of(
     names = device_names(state.nodes)
     notes: list[str] = []
     specs = {names[node.node_id]: _device(node, names[node.node_id], state, notes) for node in state.nodes}
-    placement = PlacementSpec(rule="exo")
+    placement, spec = PlacementSpec(rule="exo"), model_of_card(card, notes)
     if instance is not None:
-        layers = {names[s.node_id]: s.end_layer - s.start_layer for s in instance.shards}
+        layers = _layers(instance, names, spec, notes)
         placement = PlacementSpec(layers=layers, min_devices=len(layers))
         specs = {
             key: specs[key] for key in sorted(specs, key=lambda key: key not in (placement.layers or {}))
@@ -57,13 +58,28 @@ def scenario_of(
         name=name,
         question=f"How fast does {card.get('base_model') or card.get('model_id') or 'the model'} run on this "
         "cluster?",
-        model=_model(card, notes),
+        model=spec,
         devices=specs,
         wires=tuple(_wires(state, names)),
         engine=EngineSpec(name="exo"),
         placement=placement,
     )
     return made, tuple(notes)
+
+
+def _layers(
+    instance: StateInstance, names: Mapping[str, str], spec: ModelSpec, notes: list[str]
+) -> dict[str, int]:
+    """Layers by device; where EXO's card counts other ones than the model has, the last has the rest."""
+    layers = {names[s.node_id]: s.end_layer - s.start_layer for s in instance.shards}
+    counted, has = sum(layers.values()), spec.layers or model(spec.name).layers
+    last = list(layers)[-1]
+    if has != counted and layers[last] + has - counted > 0:
+        layers[last] += has - counted
+        notes.append(
+            f"model: EXO's card counts {counted} layers, {spec.name} has {has}; {last} gets the difference"
+        )
+    return layers
 
 
 def catalogue_device(node: StateNode) -> DeviceFacts | None:
@@ -136,41 +152,3 @@ def _wires(state: ClusterState, names: Mapping[str, str]) -> list[WireSpec]:
             ):
                 found.append(WireSpec(between=(names[ends[0]], names[ends[1]]), kind=LINKS["thunderbolt"]))
     return found
-
-
-def _model(card: Mapping[str, Any], notes: list[str]) -> ModelSpec:
-    """The catalogue's model where it knows it, else the card's own numbers."""
-    card_id = str(card.get("model_id") or card.get("hugging_face_id") or card.get("id") or "")
-    bits = str(card.get("quantization") or "") or None
-    tail = card_id.rpartition("/")[2]
-    stem = tail.removesuffix(f"-{bits}") if bits else tail
-    for wanted in (stem, str(card.get("base_model") or "")):
-        for quantisation in (bits, None):
-            try:
-                facts = model(wanted, quantisation, "MLX" if quantisation else None)
-            except CatalogError:
-                continue
-            if quantisation is None and bits:
-                notes.append(f"model: {bits} is not in the catalogue, its default quantisation is assumed")
-            return ModelSpec(name=facts.name, quantisation=facts.quantisation)
-    return _model_of_card(card, card_id, notes)
-
-
-def _model_of_card(card: Mapping[str, Any], card_id: str, notes: list[str]) -> ModelSpec:
-    layers, hidden, size = card.get("n_layers"), card.get("hidden_size"), card.get("storage_size")
-    total = size.get("in_bytes") if isinstance(size, dict) else None
-    if not (isinstance(layers, int) and isinstance(total, int) and layers > 0):
-        raise LiveError(
-            f"model {card_id!r} is not in the catalogue, and EXO's card lacks layers or size; name another"
-        )
-    notes.append(
-        f"model: {card_id} is not in the catalogue; its whole size is taken for layers; add its other numbers"
-    )
-    return ModelSpec.model_validate(
-        {
-            "name": card_id,
-            "layers": layers,
-            "hidden": hidden if isinstance(hidden, int) else None,
-            "layer_bytes": _bytes(total / layers),
-        }
-    )

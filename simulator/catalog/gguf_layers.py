@@ -6,7 +6,7 @@ from pathlib import Path
 
 from simulator.catalog.config_keys import MAX_SIZE, whole_number
 from simulator.catalog.gguf_header import GgufHeader, GgufPart, Value
-from simulator.catalog.matrices import FP16_BYTES, FP32_BYTES
+from simulator.catalog.matrices import FP16_BYTES, FP32_BYTES, checked_kind
 from simulator.catalog.tables import tree
 from simulator.errors import CatalogError
 from simulator.layer import LayerKind
@@ -81,7 +81,12 @@ class LayerReader:
         share = self.used / self.experts if self.experts and part.expert_bytes else 0.0
         is_mixture = part.expert_bytes > 0 and self.experts > 0
         kv, attention_flops = self._cache(number, part)
-        return LayerKind(
+        if not part.tensor_bytes:
+            raise CatalogError(
+                f"{self.keys.path}: block_count is {self.layers}, but layer {number} has no tensors; "
+                "download the file again"
+            )
+        return checked_kind(
             weight_bytes=float(part.tensor_bytes),
             active_bytes=part.tensor_bytes - (1 - share) * part.expert_bytes
             if is_mixture

@@ -15,11 +15,22 @@ from simulator.catalog.architecture import Architecture, architecture
 from simulator.catalog.config_keys import Config
 from simulator.catalog.matrices import FP16_BYTES
 from simulator.catalog.model_facts import ModelFacts, facts_of
+from simulator.catalog.model_names import spelling
 from simulator.catalog.precision import Precision
 from simulator.catalog.tables import DATA, Facts, Row, normalise, pick, split, table
 from simulator.errors import CatalogError, did_you_mean
 
-__all__ = ["Bits", "ModelFacts", "Shape", "bits_named", "build", "model", "models", "quantisations"]
+__all__ = [
+    "Bits",
+    "ModelFacts",
+    "Shape",
+    "bits_named",
+    "build",
+    "model",
+    "models",
+    "quantisations",
+    "shape_named",
+]
 
 
 class Shape(Facts):
@@ -184,8 +195,22 @@ def model(name: str, quantisation: str | None = None, format: str | None = None)
     Defaults: MLX 4bit, GGUF Q4_K_M; gpt-oss comes as MXFP4.
     Raises CatalogError for an unknown name or quantisation.
     """
-    shape = pick("model", name, models(), lambda known: (known.name, *known.aliases))[0]
+    shape, said = shape_named(name)
     if quantisation is None:
         quantisation, format = _default(shape, format)
     bits = bits_named(quantisation, format)
-    return build(shape, bits, _published_size(shape.name, bits))
+    facts = build(shape, bits, _published_size(shape.name, bits))
+    return facts.model_copy(update={"doubts": (*said, *facts.doubts)}) if said else facts
+
+
+def shape_named(name: str) -> tuple[Shape, tuple[str, ...]]:
+    """The architecture called `name`, and what had to be left out of the name to find it.
+
+    Raises CatalogError for an unknown name, with the nearest known one.
+    """
+    known = [other for shape in models() for other in (shape.name, *shape.aliases)]
+    if normalise(name) in set(map(normalise, known)):
+        return pick("model", name, models(), lambda shape: (shape.name, *shape.aliases))[0], ()
+    other = spelling(name, known)
+    shape = pick("model", other or name, models(), lambda shape: (shape.name, *shape.aliases))[0]
+    return shape, (f"{name[:80]} is taken for {shape.name}, whose architecture it has by its name",)

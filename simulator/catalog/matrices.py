@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pydantic import ValidationError
+
+from simulator.errors import CatalogError
 from simulator.layer import LayerKind
 
-__all__ = ["Block", "Matrix", "layer_kind", "params_active", "params_of"]
+__all__ = ["Block", "Matrix", "checked_kind", "layer_kind", "params_active", "params_of"]
 
 FP16_BYTES, FP32_BYTES = 2, 4
 
@@ -77,7 +80,7 @@ def layer_kind(block: Block, bits: Callable[[Matrix], float]) -> LayerKind:
     experts = sum(size for is_expert, size in sizes if is_expert)
     rest = sum(size for is_expert, size in sizes if not is_expert)
     used = block.experts_per_token / block.experts if block.experts else 0.0
-    return LayerKind(
+    return checked_kind(
         weight_bytes=rest + experts,
         active_bytes=rest + experts * used,
         experts=block.experts,
@@ -89,3 +92,15 @@ def layer_kind(block: Block, bits: Callable[[Matrix], float]) -> LayerKind:
         flops=2 * params_active(block) + block.state_flops,
         attention_flops_per_token=block.attention_flops,
     )
+
+
+def checked_kind(**fields: float | None) -> LayerKind:
+    """A kind of layer; raises CatalogError for sizes that no layer has."""
+    try:
+        return LayerKind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CatalogError(
+            f"a layer's {first['loc'][0]} would be {first['input']:g}, which no model has "
+            f"({first['msg'].lower()}); describe the model in the scenario instead"
+        ) from error

@@ -7,7 +7,7 @@ from math import ceil
 from simulator.catalog.config_keys import Config
 from simulator.catalog.matrices import FP16_BYTES, FP32_BYTES, Block, Matrix
 
-__all__ = ["attention", "head_sizes", "linear_attention", "mamba", "short_convolution"]
+__all__ = ["HEADS", "attention", "head_sizes", "linear_attention", "mamba", "short_convolution"]
 
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 

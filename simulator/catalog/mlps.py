@@ -5,7 +5,7 @@ from __future__ import annotations
 from simulator.catalog.config_keys import Config
 from simulator.catalog.matrices import Block, Matrix
 
-__all__ = ["dense", "feed_forward", "mixture"]
+__all__ = ["WIDTH", "dense", "feed_forward", "mixture"]
 
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 CHOSEN = (
