@@ -10,9 +10,9 @@ from typing import Any
 from simulator.catalog.tables import tree
 from simulator.errors import CatalogError
 
-__all__ = ["MAX_LAYERS", "Config", "whole_number"]
+__all__ = ["MAX_LAYERS", "MAX_SIZE", "Config", "read_json", "whole_number"]
 
-MAX_CONFIG_BYTES = 10_000_000  # the longest real config.json has some hundred kB
+MAX_CONFIG_BYTES = 4_000_000  # the longest known, one line per quantised expert, has 3.1 MB
 MAX_LAYERS = 1_000  # as many as a scenario may have; the deepest model known has 126
 MAX_SIZE = 100_000_000  # no width, vocabulary or number of experts comes near
 TEXT_PARTS = ("text_config", "language_config", "llm_config")
@@ -48,20 +48,7 @@ class Config:
     @classmethod
     def read(cls, path: Path) -> Config:
         """The file; raises CatalogError when it cannot be read, is too long or is no JSON object."""
-        try:
-            if path.stat().st_size > MAX_CONFIG_BYTES:
-                raise CatalogError(
-                    f"{path}: {path.stat().st_size} bytes are too many for a config.json; give the right file"
-                )
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise CatalogError(
-                f"{path}: cannot be read ({error.strerror}); give the path of a config.json"
-            ) from error
-        except (ValueError, RecursionError) as error:
-            raise CatalogError(
-                f"{path}: is not JSON ({str(error)[:80]}); download the config.json again"
-            ) from error
+        values = read_json(path)
         if not isinstance(values, dict):
             raise CatalogError(
                 f"{path}: holds a {type(values).__name__}, must be the object of a config.json"
@@ -133,6 +120,27 @@ class Config:
     def trait(self, name: str) -> Any:
         """What config_families.yaml says of the family."""
         return self.family.get(name)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file; raises CatalogError when it cannot be read, is too long or is no JSON."""
+    try:
+        size = path.stat().st_size
+        text = path.read_text(encoding="utf-8") if size <= MAX_CONFIG_BYTES else ""
+        values = json.loads(text) if text else None
+    except OSError as error:
+        raise CatalogError(
+            f"{path}: cannot be read ({error.strerror}); give the path of a config.json"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise CatalogError(
+            f"{path}: is not JSON ({str(error)[:80]}); download the config.json again"
+        ) from error
+    if size > MAX_CONFIG_BYTES:
+        raise CatalogError(f"{path}: {size} bytes are too many for a config.json; give the right file")
+    if not text:
+        raise CatalogError(f"{path}: is not JSON (it is empty); download the config.json again")
+    return values
 
 
 def whole_number(where: str, key: str, value: Any, least: int, most: int = MAX_SIZE) -> int:

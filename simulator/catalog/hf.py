@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from simulator.catalog.architecture import architecture
-from simulator.catalog.config_keys import Config
+from simulator.catalog.config_keys import Config, read_json
 from simulator.catalog.llm import bits_named
 from simulator.catalog.model_facts import ModelFacts, facts_of
 from simulator.catalog.precision import Precision, precision_of
 from simulator.errors import CatalogError
 
 __all__ = ["from_config", "from_hf_config"]
-
-MAX_QUANTISER_BYTES = 10_000_000
 
 
 def from_hf_config(
@@ -80,11 +77,6 @@ def _uniform(config: Config, bits: float) -> Precision:
 
 def _quantiser(path: Path) -> Mapping[str, Any]:
     """The `quantization` object of hf_quant_config.json."""
-    if path.stat().st_size > MAX_QUANTISER_BYTES:
-        raise CatalogError(f"{path}: {path.stat().st_size} bytes are too many; give the right file")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CatalogError(f"{path}: is not JSON ({str(error)[:80]}); download it again") from error
+    values = read_json(path)
     stated = values.get("quantization") if isinstance(values, dict) else None
     return stated if isinstance(stated, dict) else {}

@@ -3,12 +3,16 @@
 import json
 import time
 import tracemalloc
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from simulator.catalog import from_hf_config, model
-from simulator.catalog.config_keys import MAX_LAYERS
+from simulator.catalog import from_hf_config, model, models
+from simulator.catalog.config_keys import MAX_LAYERS, Config
+from simulator.catalog.hf import from_config
 from simulator.errors import CatalogError
 
 CONFIGS = Path(__file__).parents[2] / "data/configs"
@@ -348,3 +352,66 @@ def test_the_deepest_config_that_is_read_is_read_at_once(tmp_path, keys):
     tracemalloc.stop()
     assert took_s < 3  # tracing allocations takes several times what reading takes
     assert peak_bytes < 100_000_000
+
+
+REAL = [json.loads(path.read_text()) for path in sorted(CONFIGS.glob("*.json"))]
+REAL += [shape.config for shape in models()]
+NONSENSE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**30), 10**30),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.one_of(st.integers(), st.none(), st.text(max_size=5)), max_size=200),
+    st.dictionaries(st.text(max_size=5), st.integers(), max_size=3),
+    st.sampled_from(
+        [["mamba"] * 300, {"bits": 4}, {"bits": None}, {"quant_method": "fp8"}, "full_attention"]
+    ),
+)
+
+
+def places(config, path=()):
+    """Where a value stands."""
+    for key, value in config.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from places(value, (*path, key))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_nonsense_in_a_real_config_is_read_or_refused_but_nothing_else_escapes(data):
+    config = json.loads(json.dumps(data.draw(st.sampled_from(REAL))))
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from(list(places(config))))
+        holder = config
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = deepcopy(data.draw(NONSENSE))
+    try:
+        assert from_config(Config(config, "here")).total_bytes > 0
+    except CatalogError:
+        with pytest.raises(CatalogError, match=r"^(here|a layer's).{1,600}$"):
+            from_config(Config(config, "here"))
+
+
+def test_a_config_that_ends_early_or_never_says_so(tmp_path):
+    path = tmp_path / "config.json"
+    whole = (CONFIGS / "qwen3-next-80b.json").read_text()
+    for length in range(0, len(whole) - 1, 97):
+        path.write_text(whole[:length])
+        with pytest.raises(CatalogError, match="is not JSON"):
+            from_hf_config(path)
+    path.write_text(" " * 4_000_001)
+    with pytest.raises(CatalogError, match="4000001 bytes are too many"):
+        from_hf_config(path)
+
+
+def test_nvidias_file_beside_the_config_counts(tmp_path):
+    path = made(tmp_path)
+    beside = {"quantization": {"quant_algo": "NVFP4", "group_size": 16, "exclude_modules": ["lm_head"]}}
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps(beside))
+    assert from_hf_config(path).quantisation == "nvfp4"
+    (tmp_path / "hf_quant_config.json").write_text("{")
+    with pytest.raises(CatalogError, match=r"hf_quant_config\.json: is not JSON"):
+        from_hf_config(path)
