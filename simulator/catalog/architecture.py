@@ -107,7 +107,9 @@ def architecture(config: Config) -> Architecture:
 def _number_of_layers(config: Config) -> int:
     words = config.layers_of("layers_block_type") or config.layers_of("layer_types")
     # some families say it by the length of a list alone
-    return config.whole(*LAYERS, default=len(words)) if words else config.whole(*LAYERS)
+    if words and not any(config.has(key) for key in LAYERS):
+        return len(words)
+    return config.whole(*LAYERS)
 
 
 def _is_tied(config: Config) -> bool:

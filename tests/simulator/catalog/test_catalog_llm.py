@@ -110,3 +110,24 @@ def test_defaults_are_what_people_run():
     assert model("Llama-3.2-3B").quantisation == "4bit"
     assert model("Llama-3.2-3B", format="gguf").quantisation == "Q4_K_M"
     assert model("gpt-oss-120b").quantisation == "MXFP4-Q8"
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("Qwen3-4B-Instruct-2507", "Qwen3-4B"),
+        ("mlx-community/Qwen3-235B-A22B-Instruct-2507-8bit", "Qwen3-235B-A22B"),
+        ("Meta-Llama-3-8B-Instruct", "Llama-3.1-8B"),
+        ("nvidia/NVIDIA-Nemotron-Nano-9B-v2", "Nemotron-Nano-9B-v2"),
+        ("google/gemma-3-27b-it-qat-q4_0-gguf", "Gemma-3-27B"),
+        ("Qwen3-4B-Sideways", None),
+        ("Qwen3-40B", None),
+    ],
+)
+def test_spellings_of_a_name_lead_to_it_and_say_so_but_near_ones_do_not(name, known):
+    if known is None:
+        with pytest.raises(CatalogError, match="did you mean"):
+            model(name)
+    else:
+        assert model(name).name == known
+        assert f"{name} is taken for {known}" in model(name).doubts[0]

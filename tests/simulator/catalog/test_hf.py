@@ -297,6 +297,7 @@ def test_guesses_are_doubts(tmp_path):
         ({"num_hidden_layers": 10**9}, "at most 100,000,000"),
         ({"num_hidden_layers": MAX_LAYERS + 1}, "at most 1,000"),
         ({"hidden_size": 10**8, "intermediate_size": 10**8}, "more than any model has"),
+        ({"num_hidden_layers": 0, "layer_types": ["full_attention"]}, "num_hidden_layers is 0"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
         ({"num_attention_heads": [[]]}, "num_attention_heads is"),
         ({"intermediate_size": True}, "intermediate_size is True"),
