@@ -92,7 +92,10 @@ def models_cmd(search: Search = "", as_json: Json = False) -> None:
     computed, none published); --json adds other names.
     """
     from simulator.catalog import models
+    from simulator.catalog.llm import shape_named
 
+    if "/" in search:  # the id of a repository or of a card of EXO
+        search = shape_named(search)[0].name
     heads = (
         "model",
         "layers",

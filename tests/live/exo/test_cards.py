@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from live.errors import LiveError
 from live.exo.cards import model_of_card
 from live.exo.scenario import scenario_of
 from live.exo.state import parse_state
+from sim.main import app
 from simulator.catalog import model
 from simulator.complete import complete
 from simulator.scenario import Scenario
@@ -36,6 +38,12 @@ def test_every_card_is_a_model_of_the_catalogue(card):
         card["storage_size"]["in_bytes"], rel=0.15 if card["model_id"].endswith(ODD) else 0.131
     )
     assert (facts.experts > 0) == ("-A" in card["model_id"] or facts.params_active < 0.5 * facts.params_total)
+
+
+def test_the_catalogue_lists_a_card_by_its_id():
+    result = CliRunner().invoke(app, ["catalog", "models", "--search", "moonshotai/Kimi-K2.6", "--json"])
+    assert [entry["name"] for entry in json.loads(result.output)] == ["Kimi-K2.5"]
+    assert CliRunner().invoke(app, ["catalog", "models", "--search", "me/unheard-of"]).exit_code != 0
 
 
 @pytest.mark.parametrize(
