@@ -4,14 +4,13 @@ from measurements to laws, and from predictions to a record.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from sim.json_output import Json, print_json
+from sim.json_output import Json, keep_foreign, print_json
 from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario
 
 if TYPE_CHECKING:
@@ -45,30 +44,45 @@ validate_app = typer.Typer(
 
 def calibrate(
     measurements: Annotated[
-        list[Path], typer.Argument(help="Measurement files of `sim live run`, packed (.gz) or not.")
+        list[Path],
+        typer.Argument(
+            help="Measurement files of `sim live run`, packed (.gz) or not; or results of llama-bench, EXO "
+            "bench, mlx_lm, vllm bench or llama-server, of which one device's speed is made."
+        ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The calibration to write.")] = Path(
-        "calibration.yaml"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="What to write; default calibration.yaml, of benchmarks none."),
+    ] = None,
     draws: Annotated[int, typer.Option(min=20, max=2000, help="Bootstrap draws.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1,
+    device: Annotated[str | None, typer.Option(help="Benchmarks: the device that was measured.")] = None,
+    model: Annotated[str | None, typer.Option(help="Benchmarks: the model that was run.")] = None,
+    quantisation: Annotated[str | None, typer.Option(help="Benchmarks: its quantisation.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit device speeds, overheads and noise to measured token times."""
+    """Fit device speeds, overheads and noise to measured token times; or a device's speed to benchmarks."""
     from calibrate.calibration import calibrate as fit_all
     from calibrate.calibration import load_calibration, save_calibration
     from calibrate.report import calibration_table
+    from sim.benchmark_cmd import benchmark_paths, calibrate_benchmarks
 
-    _keep_foreign(out, load_calibration, "calibration")
+    if benchmarks := benchmark_paths(measurements):
+        calibrate_benchmarks(
+            benchmarks, out=out, device=device, model=model, quantisation=quantisation, as_json=as_json
+        )
+        return
+    target = out or Path("calibration.yaml")
+    keep_foreign(target, load_calibration, "calibration")
     calibration = fit_all(measurements, draws=draws, seed=seed)
-    save_calibration(calibration, out)
+    save_calibration(calibration, target)
     if as_json:
         print_json(calibration.model_dump(mode="json"))
         return
     print("\n".join(calibration_table(calibration)))
     for warning in calibration.warnings:
         print(f"doubt: {warning}")
-    print(f"wrote {out}; next: sim run SCENARIO --calibration {out}")
+    print(f"wrote {target}; next: sim run SCENARIO --calibration {target}")
 
 
 def predict(
@@ -101,7 +115,7 @@ def predict(
     prediction = predict_sessions(asked, kind=kind, calibration_sha256=hash_, trained_on=trained)  # type: ignore[arg-type]
     path = out or Path(f"{asked.name}.prediction.json")
     # the name is made from the scenario's, so it may hit upon a file of somebody else
-    _keep_foreign(path, _prediction, "prediction")
+    keep_foreign(path, _prediction, "prediction")
     write_text_atomically(path, prediction.model_dump_json(indent=2) + "\n")
     if to_ledger:
         append(ledger_file, prediction)
@@ -127,20 +141,6 @@ def _applied(path: Path, asked: Scenario) -> tuple[Scenario, str, tuple[str, ...
     # so that `sim validate` can refuse to test a fit on what it was fitted to
     trained = tuple(source.sha256 for source in loaded.sources)
     return applied.scenario, sha256(path.read_bytes()).hexdigest(), trained
-
-
-def _keep_foreign(path: Path, read: Callable[[Path], object], what: str) -> None:
-    """Refuse to replace a file that is not ours to replace."""
-    from simulator.errors import SimulatorError
-
-    if not path.exists():
-        return
-    try:
-        read(path)
-    except SimulatorError as error:
-        raise SimulatorError(
-            f"{path} exists and is no {what}; it is kept: choose another name with -o"
-        ) from error
 
 
 @validate_app.command("pair")

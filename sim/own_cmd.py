@@ -26,6 +26,10 @@ def add(
     calibration: Annotated[
         Path | None, typer.Option(help="A file of `sim calibrate`: its speeds are taken.")
     ] = None,
+    benchmark: Annotated[
+        list[Path] | None,
+        typer.Option(help="A result that `sim calibrate` reads, of llama-bench or another tool; repeatable."),
+    ] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="Only this device; repeatable. Default: all with a speed.")
     ] = None,
@@ -37,7 +41,7 @@ def add(
     from simulator.files import loads, write_text_atomically
     from simulator.own import UserCatalog, default_file
 
-    found = _devices(scenario, calibration)
+    found = _benchmarked(benchmark, device) if benchmark else _devices(scenario, calibration)
     chosen = {name: spec for name, spec in found.items() if not device or name in device}
     _must_be_there(chosen, found, device or ())
     file = out or default_file()
@@ -71,12 +75,25 @@ def _devices(file: Path | None, calibration: Path | None) -> dict[str, DeviceSpe
     from sim.run_cmd import load_scenario
 
     if file is None and calibration is None:
-        raise typer.BadParameter("name a scenario whose devices have a speed, or a --calibration")
+        raise typer.BadParameter(
+            "name a scenario whose devices have a speed, a --calibration or a --benchmark"
+        )
     asked = load_scenario(file) if file else None
     if calibration is None:
         assert asked is not None
         return {name: _entry(spec) for name, spec in asked.devices.items() if spec.speed is not None}
     return _calibrated(calibration, asked)
+
+
+def _benchmarked(files: Sequence[Path], device: Sequence[str] | None) -> dict[str, DeviceSpec]:
+    """What benchmarks measured, under the one name given with --device, else the name that they give."""
+    from calibrate.benchmarks import measured_devices
+
+    name = device[0] if device else None
+    found, _, _ = measured_devices(files, device=name)
+    for doubt in dict.fromkeys(doubt for one in found for doubt in one.doubts):
+        typer.echo(f"doubt: {doubt}", err=True)
+    return {name or one.name: _entry(one.spec) for one in found}
 
 
 def _entry(spec: DeviceSpec, **measured: Any) -> DeviceSpec:

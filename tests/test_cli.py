@@ -309,7 +309,7 @@ def test_names_in_the_folder_scenarios_are_found(sim: Any, monkeypatch: pytest.M
         (("sweep", "small.yaml", "--over", "devices.fone.link.rtt=1ms"), "there is no 'fone'"),
         (("dropout", "small.yaml"), "has no events"),
         (("summary", "small.yaml"), "not JSON"),
-        (("calibrate", "small.yaml"), "no usable measurement"),
+        (("calibrate", "small.yaml"), "is nothing that can be read here; what can be is measurements"),
         (("calibrate", "absent.jsonl", "-o", "small.yaml"), "exists and is no calibration; it is kept"),
         (("predict", "small.yaml", "-o", "small.yaml"), "exists and is no prediction; it is kept"),
         (("validate", "absent.json", "absent.jsonl"), "cannot be read"),

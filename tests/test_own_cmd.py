@@ -130,3 +130,19 @@ def test_a_catalogue_that_is_not_there_is_one_message(sim: Any) -> None:
     code, out, err = sim("run", "mine.yaml", "--catalog", "nowhere.yaml")
     assert (code, out) == (2, "")
     assert err.startswith("error: nowhere.yaml: there is no such file")
+
+
+def test_a_benchmark_becomes_an_entry(sim: Any) -> None:
+    result = DATA.parent / "benchmarks" / "llama-bench.json"
+    code, out, err = sim("catalog", "add", "--benchmark", str(result), "--device", "studio")
+    assert code == 0
+    assert "wrote studio to" in out
+    entry = load(default_file(), UserCatalog).devices["studio"]
+    assert (entry.kind, entry.speed and entry.speed.label) == ("Mac Studio M3 Ultra", "measured")
+    assert "prefill_flops is the catalogue's" in err
+
+
+def test_a_foreign_file_is_no_benchmark(sim: Any) -> None:
+    code, _, err = sim("catalog", "add", "--benchmark", "mine.yaml", "--device", "studio")
+    assert code == 2
+    assert "mine.yaml: is nothing that can be read here" in err

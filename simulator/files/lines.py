@@ -7,6 +7,7 @@ import io
 import shutil
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from simulator.errors import MeasurementError
@@ -22,11 +23,12 @@ def packed(path: Path) -> Path:
     return path if path.suffix == ".gz" else path.with_name(path.name + ".gz")
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
+def read_lines(path: Path, most_bytes: int = -1) -> Iterator[bytes]:
     """The lines of a file, ends included, one after the other; decompressed where its name ends in `.gz`.
 
-    So a hash over the lines is that of the plain content, packed or not. Raises MeasurementError for a file
-    that cannot be opened, and for a packed one that is damaged or cut off.
+    A line longer than `most_bytes` comes in pieces, so that a foreign file of one line fits the memory. A
+    hash over the lines is that of the plain content, packed or not. Raises MeasurementError for a file that
+    cannot be opened, and for a packed one that is damaged or cut off.
     """
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -35,7 +37,7 @@ def read_lines(path: Path) -> Iterator[bytes]:
                 while file.read(CHUNK_BYTES):
                     pass
                 file.seek(0)
-            yield from file
+            yield from iter(partial(file.readline, most_bytes), b"")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         # a plain file may end anywhere, for it grows; a packed one was whole when it was made
         raise MeasurementError(

@@ -1,0 +1,113 @@
+"""`sim calibrate` on what other tools measured: one device's speed as a scenario takes it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sim.json_output import keep_foreign, print_json
+
+if TYPE_CHECKING:
+    from calibrate.benchmarks import MeasuredDevice
+
+__all__ = ["benchmark_paths", "calibrate_benchmarks", "measured_tokens_per_s"]
+
+
+def benchmark_paths(paths: Sequence[Path]) -> list[Path]:
+    """Those of the files that another tool's benchmark wrote.
+
+    Raises MeasurementError where they are mixed with our own measurements, and where nothing here is either.
+    """
+    from calibrate.benchmarks import foreign, is_foreign, recognise
+    from simulator.errors import MeasurementError
+
+    found = [path for path in paths if path.is_file() and recognise(path) is not None]
+    strangers = [path for path in paths if is_foreign(path)]
+    if strangers and len(strangers) + len(found) == len(paths):
+        raise foreign(strangers[0])
+    if found and len(found) < len(paths):
+        other = next(path for path in paths if path not in found)
+        raise MeasurementError(
+            f"{other}: is no benchmark, and {found[0]} is one of another tool; calibrate the two apart"
+        )
+    return found
+
+
+def calibrate_benchmarks(
+    paths: Sequence[Path],
+    *,
+    out: Path | None,
+    device: str | None,
+    model: str | None,
+    quantisation: str | None,
+    as_json: bool,
+) -> None:
+    """Print, or with `out` write, what a scenario's `devices:` takes; faults and doubts to standard error."""
+    from calibrate.benchmarks import fragment, measured_devices
+    from calibrate.benchmarks.device import Fragment
+    from simulator.files import load, write_text_atomically
+
+    found, records, left_out = measured_devices(paths, device=device, model=model, quantisation=quantisation)
+    text = fragment(found, paths)
+    if out is not None:
+        keep_foreign(out, lambda path: load(path, Fragment), "file of devices")
+        write_text_atomically(out, text)
+    for line in left_out:
+        print(f"left out: {line}", file=sys.stderr)
+    if as_json:
+        print_json(
+            {
+                "devices": [_document(one) for one in found],
+                "records": [record.model_dump(mode="json", exclude_defaults=True) for record in records],
+                "left_out": list(left_out),
+            }
+        )
+        return
+    for doubt in dict.fromkeys(doubt for one in found for doubt in one.doubts):
+        print(f"doubt: {doubt}", file=sys.stderr)
+    if out is None:
+        print(text, end="")
+    else:
+        names = ", ".join(one.name for one in found)
+        print(
+            f"wrote {out}: {names}, measured; put it under `devices:` of a scenario, then: sim run SCENARIO"
+        )
+
+
+def _document(one: MeasuredDevice) -> dict[str, object]:
+    return {
+        "name": one.name,
+        "kind": one.kind,
+        "engine": one.engine,
+        "model": one.model.model_dump(mode="json", exclude_defaults=True),
+        "speed": one.speed.model_dump(mode="json", exclude_defaults=True),
+        "runs": [record.place for record in one.records],
+        "doubts": list(one.doubts),
+    }
+
+
+def measured_tokens_per_s(said: str) -> float:
+    """What `--measured` says: a number, or the median decode tokens/s of a benchmark's file.
+
+    Raises MeasurementError for anything else.
+    """
+    from statistics import median
+
+    from calibrate.benchmarks import read_benchmarks
+    from simulator.errors import MeasurementError
+
+    try:
+        value = float(said)
+    except ValueError:
+        if not Path(said).is_file():
+            raise MeasurementError(
+                f"--measured is {said!r:.60} and must be tokens/s, or the path of a benchmark's file"
+            ) from None
+        read = read_benchmarks([Path(said)])
+        found = [record.decode.tokens_per_s for record in read.records if record.decode]
+        value = median(found) if found else 0.0
+    if not 0 < value <= 1e6:
+        raise MeasurementError(f"--measured is {said!r:.60} and must be tokens/s above 0, at most 1e6")
+    return value
