@@ -11,10 +11,11 @@ from rich.console import Console
 from sim.table import console_here, print_table
 from simulator.result.estimate import Estimate
 from simulator.run.compare import Comparison
+from simulator.run.held_against import HeldAgainst
 from simulator.run.predict import Prediction
 from simulator.units import format_bytes, format_seconds
 
-__all__ = ["interval_s", "print_comparison", "print_prediction"]
+__all__ = ["interval_s", "print_comparison", "print_held_against", "print_prediction"]
 
 
 def interval_s(value: Estimate) -> str:
@@ -65,6 +66,18 @@ def print_prediction(prediction: Prediction, folder: Path) -> None:
         f"files in {folder}",
         highlight=False,
     )
+
+
+def print_held_against(held: HeldAgainst) -> None:
+    """How a measured rate fares, and what could cost or give as much as it is off by."""
+    console = console_here()
+    console.print(f"\n{held.sentence}", highlight=False)
+    for one in held.candidates:
+        factor = one.factor if held.verdict == "slower" else 1 / one.factor
+        alone = ", enough alone" if one.enough_alone else ""
+        console.print(
+            f"  x {factor:.3g} {one.cause}: {one.tokens_per_s:.3g} tokens/s{alone}", highlight=False
+        )
 
 
 def _print_devices(console: Console, prediction: Prediction) -> None:

@@ -35,11 +35,20 @@ def run(
     evaluator: Annotated[str, typer.Option(help="auto, recursion or simpy.")] = "auto",
     perfetto: Annotated[bool, typer.Option(help="Write a Perfetto trace of one replication too.")] = False,
     charts: Annotated[bool, typer.Option(help="Draw the charts.")] = True,
+    measured: Annotated[
+        str | None,
+        typer.Option(
+            help="Tokens/s that you got, or a benchmark's file: is that inside, and if not, why not?"
+        ),
+    ] = None,
 ) -> None:
     """Predict tokens/s of a scenario, how sure that is, and what limits it."""
+    from sim.benchmark_cmd import measured_tokens_per_s
+    from simulator.run.held_against import held_against
     from simulator.run.predict import predict
 
     asked = load_scenario(scenario, seed, replications)
+    rate = None if measured is None else measured_tokens_per_s(measured)
     doubts: tuple[str, ...] = ()
     if calibration is not None:
         from calibrate.applied import apply
@@ -49,8 +58,9 @@ def run(
         asked, doubts = applied.scenario, applied.warnings
     with progress_bar(quiet=as_json) as progress:
         prediction = predict(asked, evaluator=_evaluator(evaluator), progress=progress, doubts=doubts)
+    held = rate and held_against(prediction.prepared, prediction.summary.tokens_per_s, rate)
     if as_json:
-        print_json(prediction.document())
+        print_json(prediction.document() | ({"measured": held.model_dump()} if held else {}))
         # a document was asked for; files only where their folder was named too
         if out is None:
             return
@@ -60,9 +70,11 @@ def run(
     with progress_bar(quiet=as_json):
         write_folder(prediction, folder, with_charts=charts, with_perfetto=perfetto)
     if not as_json:
-        from sim.report import print_prediction
+        from sim.report import print_held_against, print_prediction
 
         print_prediction(prediction, folder)
+        if held:
+            print_held_against(held)
 
 
 def compare(
