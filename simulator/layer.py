@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from simulator.spec import Spec
 
-__all__ = ["LayerKind"]
+__all__ = ["LayerKind", "experts_fault"]
 
 Amount = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
+
+
+ROUNDING = 1e-6  # figures of a file may be rounded
+
+
+def experts_fault(
+    weight_bytes: float, active_bytes: float, experts: int, experts_per_token: int, expert_bytes: float
+) -> str | None:
+    """What contradicts itself in the sizes of a layer, with the rule; None where nothing does."""
+    if experts_per_token > experts:
+        return f"{experts_per_token} experts per token of {experts} experts; there are no more to take"
+    if expert_bytes > weight_bytes * (1 + ROUNDING):
+        return f"experts of {expert_bytes:g} B in a layer of {weight_bytes:g} B; they are part of it"
+    if active_bytes > weight_bytes * (1 + ROUNDING):
+        return (
+            f"{active_bytes:g} B are read of a layer of {weight_bytes:g} B; no more can be read than there is"
+        )
+    touched = expert_bytes * experts_per_token / experts if experts else 0.0
+    if active_bytes < touched * (1 - ROUNDING):
+        return f"{active_bytes:g} B are read, but the experts of a token alone have {touched:g} B"
+    return None
 
 
 class LayerKind(Spec):
@@ -19,7 +40,7 @@ class LayerKind(Spec):
 
     weight_bytes: Annotated[float, Field(gt=0, le=1e15)]
     """All weights of the layer."""
-    active_bytes: Amount
+    active_bytes: Annotated[float, Field(gt=0, le=1e15)]
     """What one token reads of them; less than `weight_bytes` in a mixture of experts."""
     experts: Count = 0
     experts_per_token: Count = 0
@@ -35,6 +56,15 @@ class LayerKind(Spec):
     """Floating point operations for one token, attention to the context excluded."""
     attention_flops_per_token: Amount = 0.0
     """Further ones for each token that is attended to: 4 heads head_dim, for q k and for the sum."""
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> LayerKind:
+        fault = experts_fault(
+            self.weight_bytes, self.active_bytes, self.experts, self.experts_per_token, self.expert_bytes
+        )
+        if fault is not None:
+            raise ValueError(fault)
+        return self
 
     def bytes_read(self, batch: int = 1) -> float:
         """Weight bytes that a step with `batch` tokens reads.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from simulator.layer import LayerKind
+from simulator.layer import LayerKind, experts_fault
 from simulator.spec import PositiveBytes, Spec
 from simulator.units import Bytes
 
@@ -64,6 +64,20 @@ class ModelSpec(Spec):
         return self
 
     @model_validator(mode="after")
+    def _experts_are_part_of_a_layer(self) -> ModelSpec:
+        if self.layer_bytes is not None:
+            fault = experts_fault(
+                self.layer_bytes,
+                self.active_layer_bytes or self.layer_bytes,
+                self.experts or 0,
+                self.experts_per_token or 0,
+                self.expert_layer_bytes or 0.0,
+            )
+            if fault is not None:
+                raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
     def _each_layer_has_a_kind(self) -> ModelSpec:
         kinds, pattern = self.layer_kinds or (), self.layer_pattern or ()
         if bool(kinds) != bool(pattern):
@@ -72,6 +86,14 @@ class ModelSpec(Spec):
             raise ValueError(
                 f"layer_pattern has {len(pattern)} layers, but layers is {self.layers}; they must agree"
             )
+        if pattern and self.layer_bytes is not None and max(pattern) < len(kinds):
+            mean = sum(kinds[kind].weight_bytes for kind in pattern) / len(pattern)
+            if abs(self.layer_bytes - mean) > 0.01 * mean:
+                raise ValueError(
+                    f"layer_bytes is {self.layer_bytes:g} B and the layers of layer_pattern have {mean:g} B "
+                    "on "
+                    "average; give that"
+                )
         unknown = [kind for kind in pattern if not 0 <= kind < len(kinds)]
         if unknown:
             raise ValueError(f"layer_pattern names kind {unknown[0]}, but kinds are 0 to {len(kinds) - 1}")

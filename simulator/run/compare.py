@@ -50,6 +50,8 @@ def compare(scenarios: Sequence[Scenario]) -> Comparison:
     All are run with the reference's seed and with as many replications and runs as the smallest asks for, so
     that row i of each meets the same devices, networks and noise. Raises what `prepare` raises.
     """
+    if not scenarios:
+        raise ScenarioError("compare", [Fault("", "there is nothing to compare; give two scenarios or more")])
     names = [scenario.name for scenario in scenarios]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

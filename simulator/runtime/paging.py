@@ -52,7 +52,9 @@ def paged_bytes(held: Stretch, head_bytes: float, room_bytes: float, batch: int 
     experts = sum(n * kind.expert_bytes for n, kind in zip(held.counts, held.kinds, strict=True))
     if experts == 0:  # what no step reads is not missed where it has no room
         return 0.0
-    # what is not of an expert is read at each step, so the rest of `read` is what experts were touched
-    touched = read - (held.weight_bytes + head_bytes - experts)
-    missing = held.weight_bytes + head_bytes - room_bytes
-    return touched * missing / experts
+    # what is not of an expert is read at each step, so the rest of `read` is what experts were touched; a
+    # model told by numbers may have weights that no step reads, and these are the first to have no room
+    unread = max(0.0, held.weight_bytes + head_bytes - experts - read)
+    touched = max(0.0, read - (held.weight_bytes + head_bytes - experts))
+    missing = max(0.0, held.weight_bytes + head_bytes - unread - room_bytes)
+    return touched * min(1.0, missing / experts)

@@ -106,6 +106,7 @@ def search(
     Raises PlacementError where nothing fits, and what `prepare` raises.
     """
     base = ground(_asked(scenario, objective, chats))
+    base.request.check()
     splits, exact = _splits(base, objective)
     names = [device.name for device in base.cluster.devices]
     found = list(dict.fromkeys(_placement(split, names, base) for split in splits))
@@ -226,9 +227,17 @@ def _shortage(base: Ground, costs: RingCosts) -> str:
     except PlacementError as error:
         return str(error)
     least = base.scenario.placement.min_devices
+    pinned = any(device.pinned for device in base.request.devices)
+    limits = [*(["the pinned roles"] if pinned else []), *([f"at least {least} devices"] if least else [])]
+    if not limits:  # it fits by paging alone, and the search looks for what needs none
+        return (
+            f"{costs.layers} layers fit on these devices only if some are read from disk at each token, and "
+            "the "
+            "search looks for placements that need none; `sim run` says what it costs"
+        )
     return (
-        f"{costs.layers} layers fit on no ring of these devices with the pinned roles"
-        f"{f' and at least {least} devices' if least else ''}; unpin a role or lower min_devices"
+        f"{costs.layers} layers fit on no ring of these devices with {' and '.join(limits)}; unpin a role or "
+        "lower min_devices"
     )
 
 

@@ -155,3 +155,34 @@ def test_a_pattern_without_kinds_is_refused() -> None:
             .replace("MEMORY", "4"),
             Scenario,
         )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"experts_per_token": 20}, "20 experts per token of 8 experts"),
+        ({"expert_bytes": 8e9}, "they are part of it"),
+        ({"active_bytes": 2e8}, "no more can be read than there is"),
+        ({"active_bytes": 1e6}, "the experts of a token alone have"),
+        ({"active_bytes": 0}, "greater than 0"),
+    ],
+)
+def test_a_layer_that_contradicts_itself_is_refused(changes: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        LayerKind.model_validate(MIXTURE.model_dump() | changes)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ("layer_bytes: 1 B", "on average; give that"),
+        ("layer_bytes: 100 TB", "on average; give that"),
+        ("layer_bytes: 150 MB, experts: 1, experts_per_token: 100000", "experts per token of 1 experts"),
+        ("layer_bytes: 150 MB, experts: 8, experts_per_token: 2, expert_layer_bytes: 80 GB", "part of it"),
+    ],
+)
+def test_numbers_of_a_model_that_contradict_each_other_are_refused(numbers: str, said: str) -> None:
+    kinds = json.dumps([DENSE.model_dump(), LIGHT.model_dump()])
+    text = written().replace("layer_bytes: 150 MB", numbers).replace("KINDS", kinds)
+    with pytest.raises(ScenarioError, match=said):
+        loads(text.replace("ENGINE", "exo").replace("MEMORY", "4"), Scenario)

@@ -109,3 +109,11 @@ def test_paging_may_be_allowed_under_every_rule_of_every_engine(engine: str, rul
     assert not fits["a"]
     assert fits["b"]
     assert paging_s(prepared.job, list(fits).index("a")) > 0
+
+
+def test_weights_that_nobody_reads_are_never_waited_for() -> None:
+    """3 GB of which a token reads 1, with a trifle of experts: what is read fits, so nothing comes from disk."""
+    odd = LayerKind(
+        weight_bytes=3e9, active_bytes=1e9, experts=8, experts_per_token=2, expert_bytes=1e6, flops=1e9
+    )
+    assert paged_bytes(Stretch((odd,), (1,)), 0.0, 2e9) == 0
