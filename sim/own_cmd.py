@@ -38,7 +38,7 @@ def add(
     ] = None,
 ) -> None:
     """Write devices with their speed into your own catalogue: any scenario can name them as a kind then."""
-    from simulator.files import loads, write_text_atomically
+    from simulator.files import loads, make_folder, write_text_atomically
     from simulator.own import UserCatalog, default_file
 
     found = _benchmarked(benchmark, device) if benchmark else _devices(scenario, calibration)
@@ -53,7 +53,7 @@ def add(
         )
     after = _inserted(before, _text(chosen))
     loads(after, UserCatalog, str(file))  # before anything is written: what is there must still read
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     write_text_atomically(file, after)
     typer.echo(f"wrote {', '.join(chosen)} to {file}; a scenario names it as `kind: {next(iter(chosen))}`")
 

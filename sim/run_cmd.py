@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["compare", "init", "load_scenario", "progress_bar", "run", "schema"]
 
 ScenarioFile = Annotated[Path, typer.Argument(help="A scenario file, or the name of one, as five_devices.")]
+NAMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,59}\Z")
+"""What a scenario may be called."""
 Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Replaces the scenario's seed.")]
 Replications = Annotated[
     int | None, typer.Option(min=1, max=100_000, help="Replaces the scenario's replications.")
@@ -132,7 +135,10 @@ def init(
     target = path or out or Path(template.name if source else "my_scenario.yaml")
     if target.exists() and not force:
         raise SimulatorError(f"{target} exists; give another name, or --force to replace it")
-    write_text_atomically(target, template.read_text(encoding="utf-8"))
+    text = template.read_text(encoding="utf-8")
+    if source and NAMED.match(target.stem):  # a copy is another scenario: two of one name cannot be compared
+        text = re.sub(r"(?m)^name: .*$", f"name: {target.stem}", text, count=1)
+    write_text_atomically(target, text)
     print(f"wrote {target}; edit it, then: sim run {target}")
 
 

@@ -134,7 +134,8 @@ def test_init_copies_a_scenario_with_its_comments(sim: Any) -> None:
     assert sim("init", "--from", "five_devices")[0] == 0
     assert Path("five_devices.yaml").read_text(encoding="utf-8") == original
     assert sim("init", "--from", "five_devices", "-o", "mine.yaml")[0] == 0
-    assert Path("mine.yaml").read_text(encoding="utf-8") == original
+    renamed = original.replace("name: five_devices\n", "name: mine\n")
+    assert Path("mine.yaml").read_text(encoding="utf-8") == renamed
     assert "five_devices.yaml exists" in sim("init", "--from", "five_devices")[2]
     assert "is given twice" in sim("init", "a.yaml", "-o", "b.yaml")[2]
     assert "the nearest are five_devices" in sim("init", "--from", "five_device")[2]

@@ -93,14 +93,18 @@ def _fewer_bits(scenario: Scenario) -> Iterator[str]:
     """Quantisations of the same format with fewer bits than
     now, the most bits first; sizes come from a name alone.
     """
-    spec = scenario.model
-    if spec.gguf is not None or spec.hf_config is not None or spec.layers is not None:
+    spec, default = scenario.model, engine(scenario.engine.name).facts.default_format
+    if spec.gguf is not None or spec.layers is not None or spec.bits_per_weight is not None:
         return
-    try:
-        default = None if spec.quantisation else engine(scenario.engine.name).facts.default_format
-        now = catalog.model(spec.name, spec.quantisation, default)
-    except CatalogError:
-        return
-    bits = {found.quantisation: found.body for found in catalog.quantisations() if found.format == now.format}
-    here = bits.get(now.quantisation, float("inf"))
+    quantisation, file_format = spec.quantisation, default
+    if spec.hf_config is None:
+        try:
+            now = catalog.model(spec.name, spec.quantisation, None if spec.quantisation else default)
+        except CatalogError:
+            return
+        quantisation, file_format = now.quantisation, now.format
+    bits = {
+        found.quantisation: found.body for found in catalog.quantisations() if found.format == file_format
+    }
+    here = bits.get(quantisation or "", float("inf"))
     yield from sorted((name for name, body in bits.items() if body < here), key=lambda name: -bits[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +69,14 @@ def test_the_embedding_of_llama_cpp_stays_in_the_memory_of_a_cards_host() -> Non
         text.replace("ENGINE", "llama-rpc").replace("RTX 3060 12GB desktop", "MacBook Pro M4 Pro"), Scenario
     )
     assert prepare(mac).memory[0].embedding_bytes > 0.5e9
+
+
+def test_fewer_bits_are_tried_for_a_config_too() -> None:
+    config = Path(__file__).parents[2] / "data" / "configs" / "qwen3-32b.json"
+    scenario = loads(
+        f"name: c\nmodel: {{name: own, hf_config: {config}}}\nengine: llama-rpc\n"
+        "devices: {x: {kind: MacBook Pro M4 Pro, memory: 24 GB}}\n",
+        Scenario,
+    )
+    with pytest.raises(PlacementError, match=r"model\.quantisation: "):
+        predict(scenario)
