@@ -12,7 +12,7 @@ import yaml
 from calibrate.benchmarks.model import model_of
 from calibrate.benchmarks.read import read_benchmarks
 from calibrate.benchmarks.record import Record
-from calibrate.benchmarks.speed import FEWEST_PROMPT_TOKENS, FEWEST_TOKENS, Trial, solved_speed
+from calibrate.benchmarks.speed import FEWEST_PROMPT_TOKENS, FEWEST_TOKENS, TrialSpeed, solved_speed
 from simulator import catalog
 from simulator.engine.base import engines
 from simulator.errors import CatalogError, MeasurementError
@@ -115,7 +115,7 @@ def _measured(
     kind, engine, used = _kind(told) or _kind(name), _engine(records[0]), _some(records)
     models = [model_of(record, model, quantisation) for record in used]
     runs = [
-        (Trial(spec, EngineSpec(name=engine), kind), _for_speed(record))
+        (TrialSpeed(spec, EngineSpec(name=engine), kind), _for_speed(record))
         for record, (spec, _) in zip(used, models, strict=True)
     ]
     if kind is None and not any(record.prompt for _, record in runs):
@@ -184,7 +184,7 @@ def _doubts(name: str, kind: str | None, records: Sequence[Record]) -> Iterator[
         yield "no engine here is vLLM; the speed is net of another engine's own costs"
 
 
-def _doubt_of_speed(speed: SpeedSpec, trial: Trial) -> Iterator[str]:
+def _doubt_of_speed(speed: SpeedSpec, trial: TrialSpeed) -> Iterator[str]:
     if speed.layer_overhead != trial.start.layer_overhead:
         yield (
             f"a layer costs {format_seconds(speed.layer_overhead)} beside its bytes, where the catalogue has "

@@ -44,7 +44,7 @@ from simulator.scenario import (
     WorkloadSpec,
 )
 
-__all__ = ["FEWEST_PROMPT_TOKENS", "FEWEST_TOKENS", "FLOOR_LOG_SD", "Trial", "solved_speed"]
+__all__ = ["FEWEST_PROMPT_TOKENS", "FEWEST_TOKENS", "FLOOR_LOG_SD", "TrialSpeed", "solved_speed"]
 
 FLOOR_LOG_SD = 0.1
 """What a run says of another model on the same device, at best: the median over the 18 chips of
@@ -72,7 +72,7 @@ HUGE_BYTES = 1e14
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialSpeed:
     """One device with one model on one engine, to be predicted with any speed."""
 
     model: ModelSpec
@@ -122,7 +122,7 @@ class Trial:
 
 
 @lru_cache(maxsize=64)
-def _job(trial: Trial, prompt_tokens: int, output_tokens: int) -> Job:
+def _job(trial: TrialSpeed, prompt_tokens: int, output_tokens: int) -> Job:
     """The job of a trial; a search asks for the same one at each step."""
     known = trial.kind is not None
     device = DeviceSpec.model_construct(
@@ -143,10 +143,10 @@ def _job(trial: Trial, prompt_tokens: int, output_tokens: int) -> Job:
     return prepare(scenario).job
 
 
-Run = tuple[Trial, Record, Rate]
+Run = tuple[TrialSpeed, Record, Rate]
 
 
-def solved_speed(runs: Sequence[tuple[Trial, Record]]) -> SpeedSpec:
+def solved_speed(runs: Sequence[tuple[TrialSpeed, Record]]) -> SpeedSpec:
     """The speed with which each run's device is predicted as it was measured, as nearly as one speed can.
 
     Several runs give the geometric mean of theirs. `decode_spread` and `prefill_spread` are what they and the
@@ -194,7 +194,7 @@ def _decoding(speed: SpeedSpec, runs: Sequence[Run]) -> tuple[SpeedSpec, float]:
     return _with(speed, layer_overhead=fmean(overheads_s)), _spread(overheads_s, measured)
 
 
-def _bandwidth(trial: Trial, record: Record, rate: Rate, speed: SpeedSpec) -> float:
+def _bandwidth(trial: TrialSpeed, record: Record, rate: Rate, speed: SpeedSpec) -> float:
     """Bytes/s with which this run is predicted as measured."""
     return _solve(
         lambda value: trial.decode_tokens_per_s(_with(speed, decode_bandwidth=value), record),
@@ -203,7 +203,7 @@ def _bandwidth(trial: Trial, record: Record, rate: Rate, speed: SpeedSpec) -> fl
     )
 
 
-def _overhead_s(trial: Trial, record: Record, rate: Rate, speed: SpeedSpec) -> float:
+def _overhead_s(trial: TrialSpeed, record: Record, rate: Rate, speed: SpeedSpec) -> float:
     """Seconds of a layer beside its bytes, with which this run is predicted as measured."""
     return 1 / _solve(
         lambda value: trial.decode_tokens_per_s(_with(speed, layer_overhead=1 / value), record),
@@ -212,7 +212,7 @@ def _overhead_s(trial: Trial, record: Record, rate: Rate, speed: SpeedSpec) -> f
     )
 
 
-def _flops(trial: Trial, record: Record, rate: Rate, speed: SpeedSpec) -> float:
+def _flops(trial: TrialSpeed, record: Record, rate: Rate, speed: SpeedSpec) -> float:
     """Flop/s with which this run's prompt is predicted as measured."""
     return _solve(
         lambda value: trial.prompt_tokens_per_s(_with(speed, prefill_flops=value), record.prompt_tokens),

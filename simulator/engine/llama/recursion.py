@@ -15,7 +15,7 @@ __all__ = ["chats", "is_recursion_exact", "token_times_s"]
 
 
 @dataclass
-class _Interface:
+class _SendQueue:
     """A device's network interface for all rows."""
 
     free_s: Floats | float = 0.0
@@ -25,7 +25,7 @@ class _Interface:
 class _Lane:
     """One direction of one link for all rows; the arithmetic twin of `Hop`."""
 
-    port: _Interface
+    port: _SendQueue
     seconds_per_byte: Floats
     last_s: Floats | float = 0.0
 
@@ -38,9 +38,9 @@ class _Lane:
 
 def _prompt_end_s(star: LlamaStar) -> Floats:
     """When the client has the first logits, shape (rows,)."""
-    servers, uplink = range(1, star.servers + 1), _Interface()
+    servers, uplink = range(1, star.servers + 1), _SendQueue()
     forth = {server: _Lane(uplink, star.seconds_per_byte(server, is_reply=False)) for server in servers}
-    back = {server: _Lane(_Interface(), star.seconds_per_byte(server, is_reply=True)) for server in servers}
+    back = {server: _Lane(_SendQueue(), star.seconds_per_byte(server, is_reply=True)) for server in servers}
     delay = star.all_delays_s
     client = free = np.zeros(star.draws.rows)  # `free`: when the last server has done its chunk
     for c, tokens in enumerate(star.chunks):
