@@ -57,13 +57,14 @@ def prepare(scenario: Scenario) -> Prepared:
 
     Raises PlacementError where it does not fit, with both figures, and whatever `complete` raises.
     """
+    idle = ground(scenario, client_idles=True)
     try:
-        return _prepared(ground(scenario, client_idles=True))
+        return _prepared(idle)
     except PlacementError:
-        base = ground(scenario)
-        if base.scenario.placement == ground(scenario, client_idles=True).scenario.placement:
+        helping = ground(scenario)
+        if helping.scenario.placement == idle.scenario.placement:
             raise
-        return _prepared(base)  # the others cannot hold all layers, so the client takes its part
+        return _prepared(helping)  # the others cannot hold all layers, so the client takes its part
 
 
 def _prepared(base: Ground) -> Prepared:
