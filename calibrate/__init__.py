@@ -13,8 +13,9 @@ takes half a second to load::
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from simulator.face import face
 
 if TYPE_CHECKING:
     from calibrate.applied import Applied, apply
@@ -52,12 +53,4 @@ _HOMES = {
 
 
 if not TYPE_CHECKING:  # type checkers would take every name for one that is here
-
-    def __getattr__(name: str) -> object:
-        for module, names in _HOMES.items():
-            if name in names:
-                return getattr(import_module(module), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = face(__name__, _HOMES)

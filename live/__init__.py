@@ -11,8 +11,9 @@ running EXO cluster; `simulator.read_measurement` reads what they wrote:
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from simulator.face import face
 
 if TYPE_CHECKING:
     from live.local.run import run_scenario
@@ -26,13 +27,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:  # as in `simulator`: a name is imported when first asked for
-
-    def __getattr__(name: str) -> object:
-        for module, names in _HOMES.items():
-            if name in names:
-                globals()[name] = getattr(import_module(module), name)
-                return globals()[name]
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = face(__name__, _HOMES)

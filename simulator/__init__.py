@@ -17,8 +17,9 @@ that a user can mend are `SimulatorError`. What is not named here may change wit
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from simulator.face import face
 
 if TYPE_CHECKING:
     from simulator.errors import ScenarioError, SimulatorError
@@ -81,14 +82,4 @@ _HOMES = {
 }
 
 if not TYPE_CHECKING:  # type checkers would take every name for one that is here
-
-    def __getattr__(name: str) -> object:
-        # Imported when first asked for: every command imports this package, and `sim --help` needs none.
-        for module, names in _HOMES.items():
-            if name in names:
-                globals()[name] = getattr(import_module(module), name)
-                return globals()[name]
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+    __getattr__, __dir__ = face(__name__, _HOMES)
