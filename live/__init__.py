@@ -11,9 +11,8 @@ running EXO cluster; `simulator.read_measurement` reads what they wrote:
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
-
-from simulator.face import face
 
 if TYPE_CHECKING:
     from live.local.run import run_scenario
@@ -26,5 +25,14 @@ _HOMES = {
     "live.measure": ("MeasureOptions", "MeasureResult", "measure_exo"),
 }
 
-if not TYPE_CHECKING:  # as in `simulator`: a name is imported when first asked for
-    __getattr__, __dir__ = face(__name__, _HOMES)
+
+if not TYPE_CHECKING:  # as in `simulator.face`, which a phone that runs only `live.agent` does not hold
+
+    def __getattr__(name: str) -> object:
+        home = next((home for home, names in _HOMES.items() if name in names), None)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(home), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
