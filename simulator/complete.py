@@ -60,6 +60,8 @@ def complete(scenario: Scenario) -> Scenario:
 
 def _complete_engine(spec: EngineSpec) -> EngineSpec:
     facts = engine(spec.name).facts
+    if spec.protocol is not None:
+        facts.protocol(spec.protocol)  # refuses what is not known
     # an alias, 'llama.cpp', ends here: everything behind asks for the engine by its one name
     return _filled(
         spec.model_copy(update={"name": facts.name}),

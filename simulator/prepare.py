@@ -139,6 +139,7 @@ def engine_costs(spec: EngineSpec) -> EngineCosts:
         embedding_on=flow.embedding_on,
         head_on=flow.head_on,
         embedding_on_host=flow.facts.embedding_on_host,
+        protocol=spec.protocol,
     )
 
 

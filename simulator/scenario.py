@@ -216,6 +216,9 @@ class EngineSpec(Spec):
     memory_overhead: Annotated[Bytes, Field(ge=0)] | None = Field(
         default=None, description="per device, beside weights"
     )
+    protocol: Annotated[str, BeforeValidator(str)] | None = Field(
+        default=None, description="version of the wire protocol (llama-rpc: 1.0 to 7); default: the newest"
+    )
     label: Label = "assumed"
 
 

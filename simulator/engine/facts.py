@@ -8,18 +8,43 @@ tokens, the prompt read again) nor the client's own choice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from simulator.catalog.tables import Facts, yaml_tree
+from simulator.errors import CatalogError
 from simulator.laws.law import Constant, Law
 from simulator.units import SIZE, TIME, read_quantity
 
-__all__ = ["EngineFacts", "RecoveryFacts", "SourcedLaw", "read_facts", "read_recovery"]
+__all__ = ["EngineFacts", "ProtocolFacts", "RecoveryFacts", "SourcedLaw", "read_facts", "read_recovery"]
 
 NOTHING: Law = Constant(value=0.0)
+
+
+class ProtocolFacts(Facts):
+    """What a version of a wire protocol makes the client wait for, until the next one here."""
+
+    version: str
+    answered: tuple[Literal["set_tensor", "graph_compute"], ...] = ()
+    """Messages that the client waits for an answer to, beside the read at the end of each request."""
+    keeps_graph: bool
+    """Whether a server keeps the last graph; else it travels with each request."""
+    inputs: int
+    """Tensors in each request beside hidden states and the word which token needs logits."""
+    source: str
+    confidence: str
+
+    @model_validator(mode="after")
+    def _tensors_are_not_answered_alone(self) -> ProtocolFacts:
+        # both evaluators build on it: a server that is asked singly is never still busy with the chunk before
+        if self.answered == ("set_tensor",):
+            raise ValueError("a protocol that answers set_tensor answers graph_compute too")
+        return self
 
 
 class EngineFacts(Facts):
@@ -56,6 +81,8 @@ class EngineFacts(Facts):
     """Platforms where it runs what the fit was made with."""
     prompt_chunk_tokens: int | None = None
     """Prompts are read in chunks of at most so many tokens; none: in one piece."""
+    protocols: tuple[ProtocolFacts, ...] = ()
+    """Versions of its wire protocol that cost differently, oldest first; the last one runs unless told."""
     chats_at_once: int | None = None
     """Chats whose KV caches are in memory together, others wait; none: as many as come."""
     source: str
@@ -67,6 +94,35 @@ class EngineFacts(Facts):
         if self.unquantised_except is None:
             return False
         return not set(platforms) - {"unknown"} <= set(self.unquantised_except)
+
+    def protocol(self, version: str | None) -> ProtocolFacts:
+        """How that version of the wire protocol ('2', 'v3.5.1') speaks: as the newest of ours up to it.
+
+        None is the newest. Raises CatalogError where the engine has no protocols, or none so old or so new.
+        """
+        if not self.protocols:
+            raise CatalogError(f"engine {self.name!r} has no protocols to choose from; leave `protocol` out")
+        if version is None:
+            return self.protocols[-1]
+        asked, newest = _numbers(version), _numbers(self.protocols[-1].version)
+        spoken = [protocol for protocol in self.protocols if _numbers(protocol.version) <= asked]
+        if not spoken or asked[0] > newest[0]:
+            known = ", ".join(protocol.version for protocol in self.protocols)
+            raise CatalogError(
+                f"{version[:80]!r} is no known protocol of engine {self.name!r}; those that cost differently "
+                f"are {known}, and a version between two of them speaks like the older one"
+            )
+        return spoken[-1]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version, (0,) where it has none, so that nothing known is as old.
+
+    >>> _numbers("v3.5.1"), _numbers("3"), _numbers("newest")
+    ((3, 5, 1), (3,), (0,))
+    """
+    found = re.fullmatch(r"v?(\d{1,9}(?:\.\d{1,9}){0,3})", version.strip().lower())
+    return tuple(map(int, found[1].split("."))) if found else (0,)
 
 
 # keys of the file that carry a unit: the field they fill, and the units it is read in

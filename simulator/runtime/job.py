@@ -31,6 +31,8 @@ class EngineCosts:
     head_on: str
     embedding_on_host: bool = False
     """Whether the embedding stays in the memory of a card's host."""
+    protocol: str | None = None
+    """Version of the wire protocol, where the engine has several; None: the newest."""
 
     def footprint(self, model: Model, context: int, chats: int, devices: Iterable[Device]) -> Footprint:
         """What `devices` hold of `model` when `chats` chats have `context` tokens in their caches."""

@@ -21,8 +21,9 @@ def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
     model, workload, part = (costs.model, costs.workload, "prefill" if prompt else "decode")
     middle, end = _star_bytes(costs, prompt=prompt)
 
-    def ask_s(client: int, server: int, sizes: tuple[float, float]) -> float:
-        return costs.hop_s(client, server, sizes[0]) + costs.hop_s(server, client, sizes[1])
+    def ask_s(client: int, server: int, sizes: tuple[float, float, int]) -> float:
+        waits_s = sizes[2] * (costs.hop_s(client, server, 0) + costs.hop_s(server, client, 0))
+        return costs.hop_s(client, server, sizes[0]) + costs.hop_s(server, client, sizes[1]) + waits_s
 
     def layer_s(device: Device) -> float:
         if prompt:
@@ -40,13 +41,15 @@ def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
     )
 
 
-def _star_bytes(costs: MeanCosts, *, prompt: bool) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Mean bytes of (request, reply) for a server between others and for the last one,
-    with layers evenly spread.
+def _star_bytes(
+    costs: MeanCosts, *, prompt: bool
+) -> tuple[tuple[float, float, int], tuple[float, float, int]]:
+    """Mean bytes of request and reply, and further round trips, of a server between others and of the last
+    one, with layers evenly spread.
     """
     names = [device.name for device in costs.devices]
     if len(names) == 1:
-        return (0.0, 0.0), (0.0, 0.0)
+        return (0.0, 0.0, 0), (0.0, 0.0, 0)
     whole, rest = divmod(costs.model.layers, len(names))
     # a graph's bytes grow with its layers, which nobody knows before the search: evenly spread will do
     even = [(name, whole + (at < rest)) for at, name in enumerate(names)]
@@ -54,11 +57,13 @@ def _star_bytes(costs: MeanCosts, *, prompt: bool) -> tuple[tuple[float, float],
     job = Job(costs.cluster, costs.model, placement, costs.engine, costs.workload, 0)
     star = LlamaStar(job, Draws(job, 0, 1))
 
-    def sizes(server: int) -> tuple[float, float]:
+    def sizes(server: int) -> tuple[float, float, int]:
         if prompt:
             chunks = range(len(star.chunks))
             back = sum(star.reply_bytes(server, star.chunks[c]) for c in chunks)
-            return sum(star.prompt_request_bytes(server, c) for c in chunks), back
-        return float(np.mean(star.decode_request_bytes(server))), star.reply_bytes(server, star.batch)
+            waits = sum(star.round_trips(server, star.chunks[c]) for c in chunks)
+            return sum(star.prompt_request_bytes(server, c) for c in chunks), back, waits
+        request = float(np.mean(star.decode_request_bytes(server)))
+        return request, star.answers_bytes(server), star.round_trips(server, star.batch)
 
     return sizes(max(1, star.servers - 1)), sizes(star.servers)

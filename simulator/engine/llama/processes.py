@@ -8,7 +8,7 @@ from typing import Any
 
 import simpy
 
-from simulator.engine.llama.star import READ_BYTES, LlamaStar
+from simulator.engine.llama.star import ACK_BYTES, READ_BYTES, SET_TENSOR_BYTES, STATUS_BYTES, LlamaStar
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.network import Hop, Network
@@ -54,30 +54,67 @@ class StarProcesses:
             for server in self.forth:
                 cause = yield from self.ask_prompt(server, c, cause)
         # the last server's answer to its last chunk holds the logits; it was not waited for until now
+        if star.servers and star.waits_for_compute:
+            last = star.servers
+            self.forth[last].send(READ_BYTES, self.delay_s[last, "prompt-fetch"][-1], cause, -1)
         if star.servers:
             cause = yield self.back[star.servers].receive()
         self.recorder.token(0, 0, self.env.now, cause)
         sizes = star.decode_sizes_bytes
         for k in range(star.steps):
             cause = yield from self.work(0, self.decode_s[k][0], k, cause)
-            for server, forth in self.forth.items():
-                forth.send(sizes[server][k], self.delay_s[server, "request"][k], cause, k)
-                cause = yield self.back[server].receive()
+            for server in self.forth:
+                cause = yield from self.ask(server, sizes[server][k], k, cause)
             self.recorder.token(0, k + 1, self.env.now, cause)
+
+    def ask(self, server: int, size: float, k: int, cause: int) -> Steps:
+        """One decode step of one server: all that is answered singly, then the rest and the result."""
+        star, forth, back = self.star, self.forth[server], self.back[server]
+        puts = star.puts(server, star.batch)
+        cause = yield from self.put(server, range(puts), "", k, k, cause)
+        size -= SET_TENSOR_BYTES * puts
+        if star.waits_for_compute:
+            forth.send(size - READ_BYTES, self.delay_s[server, "request"][k], cause, k)
+            cause = yield back.receive()
+            forth.send(READ_BYTES, self.delay_s[server, "fetch"][k], cause, k)
+        else:
+            forth.send(size, self.delay_s[server, "request"][k], cause, k)
+        cause = yield back.receive()
+        return cause
+
+    def put(self, server: int, which: range, part: str, at: int, step: int, cause: int) -> Steps:
+        """Tensors that are answered one by one. As each waits for the one before, how a request's data is
+        shared out among its messages moves nothing: all of it goes with the graph.
+        """
+        for i in which:
+            delay_s = self.delay_s[server, f"{part}put{i}"][at]
+            self.forth[server].send(SET_TENSOR_BYTES, delay_s, cause, step)
+            cause = yield self.back[server].receive()
+        return cause
 
     def ask_prompt(self, server: int, c: int, cause: int) -> Steps:
         """Send one server its chunk, in two parts where the boundary carries two
         tensors; the last answers later.
         """
         star, tokens, step, slot = self.star, self.star.chunks[c], c - len(self.star.chunks), "prompt"
-        size = star.prompt_request_bytes(server, c)
+        size, puts = star.prompt_request_bytes(server, c), range(star.puts(server, self.star.chunks[c]))
         if star.carries_two(server, tokens):
             early, slot = star.early_bytes(tokens), "prompt-rest"
             self.forth[server].send(early, self.delay_s[server, "prompt"][c], cause, step)
+            if puts:
+                cause, puts = (yield self.back[server].receive()), puts[1:]
             self.forth[server - 1].send(READ_BYTES, self.delay_s[server - 1, "prompt-read"][c], cause, step)
             cause = yield self.back[server - 1].receive()
             size -= early
-        self.forth[server].send(size, self.delay_s[server, slot][c], cause, step)
+        cause = yield from self.put(server, puts, "prompt-", c, step, cause)
+        size -= SET_TENSOR_BYTES * len(puts)
+        if star.waits_for_compute:
+            self.forth[server].send(size - READ_BYTES, self.delay_s[server, slot][c], cause, step)
+            cause = yield self.back[server].receive()
+            if server < star.servers:
+                self.forth[server].send(READ_BYTES, self.delay_s[server, "prompt-fetch"][c], cause, step)
+        else:
+            self.forth[server].send(size, self.delay_s[server, slot][c], cause, step)
         if server < star.servers:
             cause = yield self.back[server].receive()
         return cause
@@ -87,12 +124,24 @@ class StarProcesses:
         star, count, forth, back = self.star, len(self.star.chunks), self.forth[server], self.back[server]
         cause = -1
         for c, tokens in enumerate(star.chunks):
+            puts = range(star.puts(server, tokens))
             if star.carries_two(server, tokens):
-                cause = yield from self.take(forth, cause)
+                if puts:
+                    cause, puts = (
+                        (yield from self.answer(server, puts[:1], "prompt-", c, c - count, cause)),
+                        puts[1:],
+                    )
+                else:
+                    cause = yield from self.take(forth, cause)
+            cause = yield from self.answer(server, puts, "prompt-", c, c - count, cause)
             cause = yield from self.take(forth, cause)
             cause = yield from self.work(server, self.prefill_s[c][server], c - count, cause)
+            if star.waits_for_compute:
+                back.send(STATUS_BYTES, self.delay_s[server, "reply-prompt-status"][c], cause, c - count)
             # nobody asks the last server for the logits of any chunk but the last
             if server < star.servers or c == count - 1:
+                if star.waits_for_compute:
+                    cause = yield from self.take(forth, cause)
                 back.send(
                     star.reply_bytes(server, tokens),
                     self.delay_s[server, "reply-prompt"][c],
@@ -105,10 +154,22 @@ class StarProcesses:
                     star.reply_bytes(server, tokens), self.delay_s[server, "reply-rest"][c], cause, c - count
                 )
         size, delay_s = star.reply_bytes(server, star.batch), self.delay_s[server, "reply"]
+        puts = range(star.puts(server, star.batch))
         for k in range(star.steps):
+            cause = yield from self.answer(server, puts, "", k, k, cause)
             cause = yield from self.take(forth, cause)
             cause = yield from self.work(server, self.decode_s[k][server], k, cause)
+            if star.waits_for_compute:
+                back.send(STATUS_BYTES, self.delay_s[server, "reply-status"][k], cause, k)
+                cause = yield from self.take(forth, cause)
             back.send(size, delay_s[k], cause, k)
+
+    def answer(self, server: int, which: range, part: str, at: int, step: int, cause: int) -> Steps:
+        """Take tensors one by one and say that each is there."""
+        for i in which:
+            cause = yield from self.take(self.forth[server], cause)
+            self.back[server].send(ACK_BYTES, self.delay_s[server, f"reply-{part}put{i}"][at], cause, step)
+        return cause
 
     def take(self, hop: Hop, busy: int) -> Steps:
         """The next message; one that had to wait for the server was released by `busy`,

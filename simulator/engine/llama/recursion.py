@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from simulator.engine.llama.star import READ_BYTES, LlamaStar
+from simulator.engine.llama.star import ACK_BYTES, READ_BYTES, SET_TENSOR_BYTES, STATUS_BYTES, LlamaStar
 from simulator.laws.law import Floats
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
@@ -46,14 +46,31 @@ def _prompt_end_s(star: LlamaStar) -> Floats:
     for c, tokens in enumerate(star.chunks):
         client = client + star.prefill_s[c, 0]
         for server in servers:
-            size, slot = star.prompt_request_bytes(server, c), "prompt"
+            size, slot, puts = star.prompt_request_bytes(server, c), "prompt", star.puts(server, tokens)
             if star.carries_two(server, tokens):
                 early, slot = star.early_bytes(tokens), "prompt-rest"
-                forth[server].send(client, early, delay[server, "prompt"][c])
+                arrived = forth[server].send(client, early, delay[server, "prompt"][c])
+                if puts:
+                    client = back[server].send(arrived, ACK_BYTES, delay[server, "reply-prompt-put0"][c])
                 asked = forth[server - 1].send(client, READ_BYTES, delay[server - 1, "prompt-read"][c])
                 rest = star.reply_bytes(server - 1, tokens)
                 client = back[server - 1].send(asked, rest, delay[server - 1, "reply-rest"][c])
                 size -= early
+            for i in range(1 if slot == "prompt-rest" else 0, puts):
+                put = forth[server].send(client, SET_TENSOR_BYTES, delay[server, f"prompt-put{i}"][c])
+                client = back[server].send(put, ACK_BYTES, delay[server, f"reply-prompt-put{i}"][c])
+                size -= SET_TENSOR_BYTES
+            if star.waits_for_compute:
+                arrived = forth[server].send(client, size - READ_BYTES, delay[server, slot][c])
+                done = arrived + star.prefill_s[c, server]
+                client = back[server].send(done, STATUS_BYTES, delay[server, "reply-prompt-status"][c])
+                # nobody asks the last server for the logits of any chunk but the last
+                if server < star.servers or c == len(star.chunks) - 1:
+                    free = forth[server].send(client, READ_BYTES, delay[server, "prompt-fetch"][c])
+                if server < star.servers:
+                    size = star.reply_bytes(server, tokens)
+                    client = back[server].send(free, size, delay[server, "reply-prompt"][c])
+                continue
             arrived = forth[server].send(client, size, delay[server, slot][c])
             # the client does not wait for the last server, which may still be busy with the chunk before
             if server == star.servers:
@@ -77,9 +94,10 @@ def token_times_s(job: Job, draws: Draws) -> Floats:
     star = LlamaStar(job, draws)
     step_s = np.sum(star.decode_s, axis=1)
     for server in range(1, star.servers + 1):
-        step_s += star.all_delays_s[server, "request"] + star.all_delays_s[server, "reply"]
+        for slot in star.decode_slots(server):
+            step_s += star.all_delays_s[server, slot]
         step_s += star.decode_request_bytes(server)[:, None] * star.seconds_per_byte(server, is_reply=False)
-        step_s += star.reply_bytes(server, star.batch) * star.seconds_per_byte(server, is_reply=True)
+        step_s += star.answers_bytes(server) * star.seconds_per_byte(server, is_reply=True)
     first_s = _prompt_end_s(star)
     return np.concatenate([first_s[None], first_s + np.cumsum(step_s, axis=0)])[None]
 

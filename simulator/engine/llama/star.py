@@ -1,7 +1,8 @@
 """What llama.cpp RPC sends and computes: sizes on the wire and durations of every part of a job.
 
 Sizes are those of protocol 7 as observed (docs/llama-rpc-flow.md) for the Llama architecture: decode requests
-and replies to the byte, prompt requests to 0.01%. The flow itself is told in the package.
+and replies to the byte, prompt requests to 0.01%. What older protocols wait for stands in `engine.yaml`. The
+flow itself is told in the package.
 """
 
 from __future__ import annotations
@@ -13,14 +14,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from simulator.engine.facts import read_facts
+from simulator.engine.facts import ProtocolFacts, read_facts
 from simulator.laws.law import Floats
 from simulator.runtime.cost import crowding, head_s, prefill_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.paging import paging_s
 
-__all__ = ["CHUNK_TOKENS", "DECODE_SLOTS", "FACTS", "PROMPT_SLOTS", "READ_BYTES", "LlamaStar"]
+__all__ = [
+    "ACK_BYTES",
+    "CHUNK_TOKENS",
+    "FACTS",
+    "READ_BYTES",
+    "SET_TENSOR_BYTES",
+    "STATUS_BYTES",
+    "LlamaStar",
+]
 
 FACTS = read_facts(Path(__file__).parent)
 CHUNK_TOKENS = FACTS.prompt_chunk_tokens or 1  # n_ubatch, llama.cpp's default
@@ -30,6 +39,8 @@ SET_TENSOR_BYTES = 314  # header 9, tensor 296, flag 1, offset 8
 READ_BYTES = 321  # a get_tensor request: header 9, tensor 296, range 16
 RECOMPUTE_BYTES = 13
 REPLY_HEADER_BYTES = 8
+ACK_BYTES = REPLY_HEADER_BYTES  # an empty answer, of protocols that answer a set_tensor
+STATUS_BYTES = REPLY_HEADER_BYTES + 1  # of those that answer a graph_compute
 GRAPH_LAYER_BYTES, GRAPH_FIXED_BYTES, GRAPH_ADD_BYTES, GRAPH_HEAD_BYTES = 12_680, 1_501, 600, 2_408
 # a graph on the wire (observed, Llama architecture): per layer; always; where the
 # residual is added; with the head
@@ -37,6 +48,8 @@ GRAPH_LAYER_BYTES, GRAPH_FIXED_BYTES, GRAPH_ADD_BYTES, GRAPH_HEAD_BYTES = 12_680
 # names of the messages whose delays are drawn as streams of their own
 PROMPT_SLOTS = ("prompt", "prompt-read", "prompt-rest", "reply-prompt", "reply-rest")
 DECODE_SLOTS = ("request", "reply")
+# what older protocols add: the answer that a graph has been computed, and the read that waits for it
+PROMPT_WAITS, DECODE_WAITS = ("reply-prompt-status", "prompt-fetch"), ("reply-status", "fetch")
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,31 @@ class LlamaStar:
     def cached(self) -> Floats:
         """Tokens of one chat in the cache before each decode step, shape (steps,)."""
         return self.job.workload.prompt_tokens + np.arange(self.steps, dtype=float)
+
+    @cached_property
+    def protocol(self) -> ProtocolFacts:
+        """The version that client and servers speak."""
+        return FACTS.protocol(self.job.engine.protocol)
+
+    @property
+    def waits_for_compute(self) -> bool:
+        """Whether the client reads the result only when the server has answered that it is there."""
+        return "graph_compute" in self.protocol.answered
+
+    def puts(self, server: int, tokens: int) -> int:
+        """Tensors of a request that the client waits for an answer to, one after the other."""
+        return self._tensors(server, tokens) if "set_tensor" in self.protocol.answered else 0
+
+    def round_trips(self, server: int, tokens: int) -> int:
+        """Of a request, beside that of its read."""
+        return self.puts(server, tokens) + self.waits_for_compute
+
+    def _tensors(self, server: int, tokens: int) -> int:
+        return self.protocol.inputs + self._states(server, tokens) + (server == self.servers)
+
+    def _states(self, server: int, tokens: int) -> int:
+        """Hidden states in a request: with the residual one where the sum of both is left to the server."""
+        return 2 if (server == 1 and self._client_computes) or self.carries_two(server, tokens) else 1
 
     def carries_two(self, server: int, tokens: int) -> bool:
         """Whether the boundary before this server (from 1) takes two tensors and a second round trip."""
@@ -134,16 +172,16 @@ class LlamaStar:
         """Requests on the wire, shape of `cached`: inputs, their headers, the
         graph or the word to reuse it, and the read at the end.
         """
-        first, last = server == 1, server == self.servers
-        states = 2 if (first and self._client_computes) or self.carries_two(server, tokens) else 1
+        states_bytes = self._states(server, tokens) * self.job.model.activation_bytes
         attended = CACHE_STEP_TOKENS * np.ceil(np.asarray(cached) / CACHE_STEP_TOKENS)
-        # position 4 bytes, places in the key and value caches 8 each, a row of the mask in half precision
-        inputs = (
-            tokens * (states * self.job.model.activation_bytes + 4 + 8 + 8 + 2 * attended)
-            + 4 * self.batch * last
+        # position 4 bytes, a row of the mask in half precision, places in the key and value caches 8 each
+        places_bytes = 8 * (self.protocol.inputs - 2)
+        inputs = tokens * (states_bytes + 4 + places_bytes + 2 * attended) + 4 * self.batch * (
+            server == self.servers
         )
-        size = inputs + (4 + states + last) * SET_TENSOR_BYTES + READ_BYTES
-        return np.asarray(size + np.where(has_new_graph, self._graph_bytes(server), RECOMPUTE_BYTES))
+        size = inputs + self._tensors(server, tokens) * SET_TENSOR_BYTES + READ_BYTES
+        has_graph = has_new_graph if self.protocol.keeps_graph else True
+        return np.asarray(size + np.where(has_graph, self._graph_bytes(server), RECOMPUTE_BYTES))
 
     def early_bytes(self, tokens: int) -> float:
         """The normed state, which goes to the next server while the residual one is still being fetched."""
@@ -186,11 +224,29 @@ class LlamaStar:
     @cached_property
     def all_delays_s(self) -> dict[tuple[int, str], Floats]:
         """Delays of all messages by server and slot, each of shape (messages, rows)."""
-        counts = dict.fromkeys(PROMPT_SLOTS, len(self.chunks)) | dict.fromkeys(DECODE_SLOTS, self.steps)
-        servers = range(1, self.servers + 1)
         return {
-            (server, slot): self.delay_s(server, slot, n) for server in servers for slot, n in counts.items()
+            (server, slot): self.delay_s(server, slot, n)
+            for server in range(1, self.servers + 1)
+            for slots, n in (
+                (self._prompt_slots(server), len(self.chunks)),
+                (self.decode_slots(server), self.steps),
+            )
+            for slot in slots
         }
+
+    def _prompt_slots(self, server: int) -> tuple[str, ...]:
+        puts = self.puts(server, max(self.chunks))
+        return PROMPT_SLOTS + PROMPT_WAITS * self.waits_for_compute + _put_slots("prompt-", puts)
+
+    def decode_slots(self, server: int) -> tuple[str, ...]:
+        """Names of all messages to and from a server in one decode step; replies begin with "reply"."""
+        puts = self.puts(server, self.batch)
+        return DECODE_SLOTS + DECODE_WAITS * self.waits_for_compute + _put_slots("", puts)
+
+    def answers_bytes(self, server: int) -> float:
+        """All that a server sends in one decode step."""
+        acks = ACK_BYTES * self.puts(server, self.batch) + STATUS_BYTES * self.waits_for_compute
+        return self.reply_bytes(server, self.batch) + acks
 
     def ends(self, server: int, is_reply: bool) -> tuple[str, str]:
         """Source and sink of a message between the client and a server."""
@@ -215,3 +271,7 @@ class LlamaStar:
         """
         splits = any(self.carries_two(server, max(self.chunks)) for server in range(2, self.servers + 1))
         return len(self.chunks) > 1 or splits
+
+
+def _put_slots(part: str, puts: int) -> tuple[str, ...]:
+    return tuple(slot for i in range(puts) for slot in (f"{part}put{i}", f"reply-{part}put{i}"))

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from simulator import load
 from simulator.cluster.cluster import PowerSave
+from simulator.complete import complete
 from simulator.engine.base import engine
 from simulator.engine.llama.recursion import is_recursion_exact
 from simulator.engine.llama.star import LlamaStar
+from simulator.errors import CatalogError
 from simulator.laws import Constant, Lognormal
 from simulator.model.model import Model
 from simulator.runtime.draws import Draws
@@ -74,6 +77,63 @@ def test_a_token_costs_two_latencies_per_server(servers: int) -> None:
     assert of(0.005) - of(0.0) == pytest.approx(servers * 2 * 2 * 0.005)
 
 
+@pytest.mark.parametrize("client_layers", [0, 8])
+@pytest.mark.parametrize("servers", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("protocol", "per_server", "of_first", "of_last"),
+    [
+        ("1.0", 1 + 1 + 3, 1, 1),
+        ("2.0", 1 + 1, 0, 0),
+        ("3.5.1", 1 + 1, 0, 0),
+        ("3.6", 1, 0, 0),
+        ("7", 1, 0, 0),
+    ],
+)
+def test_older_protocols_wait_for_answers(
+    protocol: str, per_server: int, of_first: int, of_last: int, client_layers: int, servers: int
+) -> None:
+    """Round trips of a token, by both evaluators: the read; a graph's answer before 3.6; before 2.0 those of
+    three tensors to each server, of one more to the first where the client has layers, and of one more to the last
+    (four for one server and a client without layers, as pull 12943 counts).
+    """
+    layers = [client_layers, *[4] * (servers - 1), 24 - client_layers - 4 * (servers - 1)]
+
+    def of(delay_s: float) -> Job:
+        devices = [device(f"d{i}", link=link(delay_s)) for i in range(servers + 1)]
+        a_job = job(devices, "llama-rpc", layers=layers)
+        return replace(a_job, engine=replace(a_job.engine, protocol=protocol))
+
+    round_trips = servers * per_server + of_first * (client_layers > 0) + of_last
+    for evaluate in (by_recursion, by_simpy):
+        far, near = (np.diff(evaluate(of(delay_s))[0, -2:], axis=0) for delay_s in (0.005, 0.0))
+        np.testing.assert_allclose(far - near, round_trips * 2 * 2 * 0.005)
+
+
+def test_older_protocols_send_the_graph_with_each_token() -> None:
+    seen = star([0, 16], 20)
+    old = LlamaStar(replace(seen.job, engine=replace(seen.job.engine, protocol="2.0")), seen.draws)
+    graph_bytes = 1501 + 16 * 12_680 + 2_408
+    # and without the two tensors of 8 bytes that tell places in the caches
+    assert (old.decode_request_bytes(1) - seen.decode_request_bytes(1))[1:].tolist() == [
+        graph_bytes - 13 - 2 * (314 + 8)
+    ] * 4
+
+
+def test_a_protocol_that_nobody_knows_is_refused() -> None:
+    def asked(engine_name: str, protocol: object) -> None:
+        complete(load("thunderbolt_macs").replace(engine={"name": engine_name, "protocol": protocol}))
+
+    for unknown in ("0.9", "8", 9.1, "newest", "", "9" * 500, [1]):
+        with pytest.raises(
+            CatalogError, match=r"no known protocol of engine 'llama-rpc'.* 1\.0, 2\.0, 3\.6, 7\.0"
+        ):
+            asked("llama-rpc", unknown)
+    with pytest.raises(CatalogError, match="'exo' has no protocols to choose from; leave `protocol` out"):
+        asked("exo", "1.0")
+    for known in ("1.0", 2, 3.5, "v3.6.1", "7.0.1"):
+        asked("llama-rpc", known)
+
+
 def test_one_device_sends_nothing() -> None:
     alone, far = (job([device("d0", link=link(delay))], "llama-rpc") for delay in (0.0, 1.0))
     np.testing.assert_array_equal(by_recursion(alone), by_recursion(far))
@@ -88,11 +148,22 @@ def test_recursion_is_simpy(a_job: Job) -> None:
             np.testing.assert_allclose(fast[:, :, row], by_simpy(a_job, row), rtol=1e-9)
 
 
+@pytest.mark.parametrize("protocol", ["1.0", "2.0"])
+@given(jobs("llama-rpc", chats=4, prompts=1500))
+@settings(parent=many, max_examples=40)
+def test_recursion_is_simpy_in_older_protocols(protocol: str, a_job: Job) -> None:
+    a_job = replace(a_job, engine=replace(a_job.engine, protocol=protocol))
+    if is_recursion_exact(a_job):
+        np.testing.assert_allclose(by_recursion(a_job, 2)[:, :, 1], by_simpy(a_job, 1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("protocol", [None, "1.0"])
 @pytest.mark.parametrize("prompt_tokens", [20, 100, 1500])
-def test_critical_path_has_no_gap(prompt_tokens: int) -> None:
+def test_critical_path_has_no_gap(prompt_tokens: int, protocol: str | None) -> None:
     slow = link(Lognormal(median="3 ms", sigma=0.5), rate=2e6)
     devices = [device(f"d{i}", link=slow) for i in range(3)]
     a_job = job(devices, "llama-rpc", prompt_tokens=prompt_tokens, output_tokens=5)
+    a_job = replace(a_job, engine=replace(a_job.engine, protocol=protocol))
     seen = simulate(a_job, spans=True)
     for _, _, time_s, span in seen.tokens:
         assert sum(part.end_s - part.start_s for part in seen.critical_path(span)) == pytest.approx(
