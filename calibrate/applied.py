@@ -180,7 +180,7 @@ def _scaled(calibration: Calibration, device: DeviceSpec) -> DeviceSpec:
             "layer_overhead": device.speed.layer_overhead * slower,
             "batch_cost": calibration.value(BATCH_COST) or device.speed.batch_cost,
             # independent doubts: the catalogue's about the chip, and how evenly the engine meets it
-            "decode_spread": min(2.0, hypot(device.speed.decode_spread, spread)),
+            "decode_spread": min(2.0, hypot(device.speed.decode_spread or 0.0, spread)),
         }
     )
     return device.model_copy(update={"speed": speed, "noise": _own_noise(calibration)})

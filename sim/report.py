@@ -4,6 +4,7 @@ the what-ifs, the doubts.
 
 from __future__ import annotations
 
+from math import expm1
 from pathlib import Path
 
 from rich.console import Console
@@ -91,15 +92,21 @@ def _print_devices(console: Console, prediction: Prediction) -> None:
         low, high = row["stage_interval_s"]
         stage = f"{row['stage_s'] * 1e3:.0f} [{low * 1e3:.0f}, {high * 1e3:.0f}]" if row["layers"] else "-"
         memory = f"{format_bytes(row['memory_bytes'])} / {format_bytes(row['cap_bytes'])}"
-        rows.append((row["device"], row["kind"] or "-", layers, memory, stage, row["label"]))
+        rests = (_surely(row["label"], row["speed_spread"]), _surely(row["link_label"], row["link_spread"]))
+        rows.append((row["device"], row["kind"] or "-", layers, memory, stage, *rests))
     print_table(
         console,
-        ("device", "kind", "layers", "memory / cap", "ms per token", "label"),
+        ("device", "kind", "layers", "memory / cap", "ms per token", "speed", "link"),
         rows,
         wraps=("device", "kind"),
-        drops=("kind", "label", "memory / cap"),
+        drops=("link", "kind", "speed", "memory / cap"),
         right=("memory / cap",),
     )
+
+
+def _surely(label: str, log_sd: float) -> str:
+    """A label with how far that is off in two cases of three, as a scenario writes it: 'assumed ± 20 %'."""
+    return f"{label} ± {expm1(log_sd):.0%}" if log_sd else label
 
 
 def print_comparison(comparison: Comparison) -> None:

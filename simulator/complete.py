@@ -154,7 +154,7 @@ def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceS
         # a machine told by numbers: what its system keeps for itself is the person's to leave out
         usable = spec.usable_memory or spec.memory
         filled = _filled(
-            spec,
+            spec.model_copy(update={"speed": _said_speed(spec.speed)}),
             {
                 "memory": usable,
                 "usable_memory": usable,
@@ -169,14 +169,16 @@ def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceS
         platform = catalog.platform(
             spec.platform or facts.platform, engine(scenario.engine.name).facts.runtime
         )
+        known = _catalogue_speed(facts, platform, engine(scenario.engine.name).facts)
         # people say 32 GB and mean the 32 GiB that are sold
+        changes = {"kind": facts.name, "memory": facts.snap(spec.memory)}
         filled = _filled(
-            spec.model_copy(update={"kind": facts.name, "memory": facts.snap(spec.memory)}),
+            spec.model_copy(update={**changes, "speed": _said_speed(spec.speed, known)}),
             {
                 "usable_memory": facts.usable_bytes(spec.memory),
                 "platform": platform.name,
                 "disk": facts.disk_bytes_per_s,
-                "speed": _catalogue_speed(facts, platform, engine(scenario.engine.name).facts),
+                "speed": known,
                 "noise": NoiseSpec(sigma=platform.noise_cv, correlation=0.0),
             },
         )
@@ -225,6 +227,36 @@ def _catalogue_speed(
     )
 
 
+def _said_speed(said: SpeedSpec | None, known: SpeedSpec | None = None) -> SpeedSpec | None:
+    """A speed that the scenario gives, with how sure that is; `known` is the catalogue's for the device."""
+    if said is None:
+        return None
+    measured = said.label != "assumed"
+    kind = known.model_dump(include={"decode_spread", "prefill_spread"}) if known else {}
+    return _filled(
+        said,
+        {
+            "decode_spread": catalog.said_log_sd(
+                "decode", measured=measured, of_kind=kind.get("decode_spread")
+            ),
+            "prefill_spread": catalog.said_log_sd(
+                "prefill", measured=measured, of_kind=kind.get("prefill_spread")
+            ),
+        },
+    )
+
+
+def _said_spreads(spec: LinkSpec | WireSpec, facts: catalog.NetworkFacts | None = None) -> dict[str, float]:
+    """How sure delay and rate of a link are; what the scenario says nothing of is the catalogue's."""
+    measured = spec.label != "assumed"
+    has_delay = spec.delay is not None or (isinstance(spec, LinkSpec) and spec.rtt is not None)
+    delay, rate = (facts.scale_log_sd, facts.rate_log_sd) if facts else (None, None)
+    return {
+        "delay_spread": catalog.said_log_sd("delay", measured=measured and has_delay, of_kind=delay),
+        "rate_spread": catalog.said_log_sd("rate", measured=measured and spec.rate is not None, of_kind=rate),
+    }
+
+
 def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_kind: str | None) -> LinkSpec:
     spec, platform = device.link, device.platform or "unknown"
     point = spec.via or next(iter(scenario.access_points))
@@ -239,8 +271,7 @@ def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_ki
             spec,
             {
                 "via": point,
-                "delay_spread": 0.0,
-                "rate_spread": 0.0,
+                **_said_spreads(spec),
                 "shared": False,
                 "vpn_delay": 0.0,
                 "vpn_rate_share": 1.0,
@@ -250,7 +281,6 @@ def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_ki
     facts = catalog.network(kind)
     overlay = catalog.vpn(spec.vpn) if spec.vpn else None
     law = read_law(facts.delay)
-    told = spec.rtt is not None or spec.delay is not None
     named = spec.model_copy(update={"kind": facts.name, "power_save": _power_save(spec.power_save, platform)})
     return _filled(
         named,
@@ -259,9 +289,7 @@ def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_ki
             # a median round trip is two crossings of this side
             "delay": law if spec.rtt is None else scaled(law, spec.rtt / (2 * median_s(law))),
             "rate": facts.rate_bytes_per_s,
-            # who told this link's delay knows how good this home is
-            "delay_spread": 0.0 if told else facts.scale_log_sd,
-            "rate_spread": 0.0 if spec.rate is not None else facts.rate_log_sd,
+            **_said_spreads(spec, facts),
             "shared": facts.medium == "wifi",
             # the catalogue's figure is end to end, and each end adds its own half
             "vpn_delay": overlay.added_delay_s / 2 if overlay else 0.0,
@@ -285,7 +313,7 @@ def _power_save(wanted: PowerSaveSpec | bool | None, platform: str) -> PowerSave
 
 def _complete_wire(spec: WireSpec) -> WireSpec:
     if spec.delay is not None and spec.rate is not None:
-        return _filled(spec, {"delay_spread": 0.0, "rate_spread": 0.0})
+        return _filled(spec, _said_spreads(spec))
     if spec.kind is None:
         reason = (
             "has no kind; name a network of the catalogue (`sim catalog networks`) or give delay and rate"
@@ -293,13 +321,7 @@ def _complete_wire(spec: WireSpec) -> WireSpec:
         raise ScenarioError("scenario", [Fault(f"wires {' -- '.join(spec.between)}", reason)])
     facts = catalog.network(spec.kind)
     return _filled(
-        spec,
-        {
-            "delay": read_law(facts.delay),
-            "rate": facts.rate_bytes_per_s,
-            "delay_spread": facts.scale_log_sd,
-            "rate_spread": facts.rate_log_sd,
-        },
+        spec, {"delay": read_law(facts.delay), "rate": facts.rate_bytes_per_s, **_said_spreads(spec, facts)}
     )
 
 

@@ -7,7 +7,7 @@ from the catalogue, labelled *assumed*, and the completed scenario runs again an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
@@ -15,8 +15,19 @@ from simulator.churn.spec import EventSpec, HeatSpec, RecoverySpec
 from simulator.errors import Fault, ScenarioError, did_you_mean
 from simulator.laws.law import Law
 from simulator.model_spec import ModelSpec
-from simulator.spec import Busy, Duration, LogSd, PositiveBytes, PositiveFlops, PositiveRate, Spec
-from simulator.units import Bytes, PerHour, Seconds, Share
+from simulator.spec import (
+    Busy,
+    Duration,
+    LogSd,
+    PositiveBytes,
+    PositiveRate,
+    Spec,
+    ToldFlops,
+    ToldRate,
+    ToldSeconds,
+    ToldSpec,
+)
+from simulator.units import FLOPS, RATE, TIME, Bytes, PerHour, Share
 
 __all__ = [
     "AccessPointSpec",
@@ -82,11 +93,20 @@ class PosteriorSpec(Spec):
         return self
 
 
-class SpeedSpec(Spec):
-    """What a device really does with a model, after all inefficiency."""
+class SpeedSpec(ToldSpec):
+    """What a device really does with a model, after all inefficiency.
 
-    decode_bandwidth: PositiveRate = Field(description="weight and KV bytes read per second while decoding")
-    prefill_flops: PositiveFlops = Field(
+    What is said is not exact: a spread that is not given is that of the catalogue's figure for the kind of
+    device, or of a figure that somebody says (told.yaml); small with `label: measured`.
+    """
+
+    PLUS_MINUS: ClassVar = {
+        "decode_bandwidth": ("decode_spread", RATE),
+        "prefill_flops": ("prefill_spread", FLOPS),
+    }
+
+    decode_bandwidth: ToldRate = Field(description="weight and KV bytes read per second while decoding")
+    prefill_flops: ToldFlops = Field(
         description="floating point operations per second while reading a prompt"
     )
     layer_overhead: Duration = Field(
@@ -105,10 +125,10 @@ class SpeedSpec(Spec):
     batch_cost: float = Field(
         default=0.0, ge=0, le=10, description="of each further chat in a batch, in first chats"
     )
-    decode_spread: LogSd = Field(
-        default=0.0, description="standard deviation of the logarithm: how sure this is"
+    decode_spread: LogSd | None = Field(
+        default=None, description="standard deviation of the logarithm: how sure this is"
     )
-    prefill_spread: LogSd = Field(default=0.0, description="the same for the prompt")
+    prefill_spread: LogSd | None = Field(default=None, description="the same for the prompt")
     label: Label = "assumed"
 
 
@@ -119,18 +139,21 @@ class PowerSaveSpec(Spec):
     wake: Law
 
 
-class LinkSpec(Spec):
+class LinkSpec(ToldSpec):
     """How a device reaches the LAN."""
+
+    PLUS_MINUS: ClassVar = {"rtt": ("delay_spread", TIME), "rate": ("rate_spread", RATE)}
 
     kind: str | None = Field(default=None, description="a network of the catalogue: wifi6, ethernet_1g, ...")
     via: Name | None = Field(default=None, description="the access point or switch; default: the only one")
-    rtt: Annotated[Seconds, Field(gt=0, le=60)] | None = Field(
-        default=None, description="median round trip between the device and its access point or switch"
+    rtt: Annotated[ToldSeconds, Field(gt=0, le=60)] | None = Field(
+        default=None,
+        description="median round trip between the device and its access point or switch: 3 ms, 3 ms ± 20 %",
     )
     delay: Law | None = Field(
         default=None, description="one-way delay between the device and its access point"
     )
-    rate: PositiveRate | None = Field(default=None, description="throughput of the link alone")
+    rate: ToldRate | None = Field(default=None, description="throughput of the link alone")
     vpn: str | None = Field(default=None, description="an overlay of the catalogue: tailscale, wireguard")
     vpn_delay: Duration | None = Field(
         default=None, description="one-way delay that the overlay adds on this side"
@@ -163,17 +186,20 @@ class SharedHostSpec(Spec):
     )
 
 
-class WireSpec(Spec):
+class WireSpec(ToldSpec):
     """A cable straight between two devices, past the access point."""
+
+    PLUS_MINUS: ClassVar = {"rate": ("rate_spread", RATE)}
 
     between: tuple[Name, Name]
     kind: str | None = "ethernet_10g"
     delay: Law | None = Field(
         default=None, description="one-way delay of one end; a message passes both ends"
     )
-    rate: PositiveRate | None = None
+    rate: ToldRate | None = None
     delay_spread: LogSd | None = None
     rate_spread: LogSd | None = None
+    label: Label = "assumed"
 
 
 class DeviceSpec(Spec):
@@ -202,14 +228,16 @@ class DeviceSpec(Spec):
     link: LinkSpec = LinkSpec()
 
 
-class EngineSpec(Spec):
+class EngineSpec(ToldSpec):
     """The software that moves a token, and its own costs."""
 
+    PLUS_MINUS: ClassVar = dict.fromkeys(("step_overhead", "hop_overhead"), ("overhead_spread", TIME))
+
     name: Name = "exo"
-    step_overhead: Duration | None = Field(
+    step_overhead: ToldSeconds | None = Field(
         default=None, description="host time per token on each rank: sampling, Python"
     )
-    hop_overhead: Duration | None = Field(
+    hop_overhead: ToldSeconds | None = Field(
         default=None, description="host time per message beyond the link's delay"
     )
     overhead_spread: LogSd | None = None

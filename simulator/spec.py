@@ -2,23 +2,85 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from simulator.units import Bytes, BytesPerSecond, FlopPerSecond, Seconds, Share
+from simulator.errors import UnitError
+from simulator.units import (
+    FLOPS,
+    MOST_LOG_SD,
+    RATE,
+    TIME,
+    Bytes,
+    BytesPerSecond,
+    FlopPerSecond,
+    Quantity,
+    Seconds,
+    Share,
+    read_plus_minus,
+)
 
-__all__ = ["Busy", "Duration", "LogSd", "PositiveBytes", "PositiveFlops", "PositiveRate", "Spec"]
+__all__ = [
+    "Busy",
+    "Duration",
+    "LogSd",
+    "PositiveBytes",
+    "PositiveRate",
+    "Spec",
+    "ToldFlops",
+    "ToldRate",
+    "ToldSeconds",
+    "ToldSpec",
+]
 
-LogSd = Annotated[float, Field(ge=0, le=2)]
+LogSd = Annotated[float, Field(ge=0, le=MOST_LOG_SD)]
 PositiveBytes = Annotated[Bytes, Field(gt=0, le=1e15)]
 PositiveRate = Annotated[BytesPerSecond, Field(gt=0, le=1e15)]
-PositiveFlops = Annotated[FlopPerSecond, Field(gt=0, le=1e18)]
 Duration = Annotated[Seconds, Field(ge=0, le=1e5)]
 Busy = Annotated[Share, Field(ge=0, lt=1)]
+
+if TYPE_CHECKING:
+    _Seconds: TypeAlias = Seconds
+    _Rate: TypeAlias = BytesPerSecond
+    _Flops: TypeAlias = FlopPerSecond
+else:
+    _Seconds, _Rate, _Flops = (Quantity(units, with_spread=True) for units in (TIME, RATE, FLOPS))
+# figures that may carry ±
+ToldSeconds = Annotated[_Seconds, Field(ge=0, le=1e5)]
+ToldRate = Annotated[_Rate, Field(gt=0, le=1e15)]
+ToldFlops = Annotated[_Flops, Field(gt=0, le=1e18)]
 
 
 class Spec(BaseModel):
     """A noun of a file: frozen, unknown keys forbidden, no runtime state; sequences are tuples."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ToldSpec(Spec):
+    """A noun with figures that may carry ±: that goes into the field beside each, so that a complete scenario
+    has figures and spreads apart.
+    """
+
+    PLUS_MINUS: ClassVar[Mapping[str, tuple[str, Mapping[str, float]]]] = {}
+    """By figure: the field of its spread, and the figure's units."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spreads_apart(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        apart = dict(given)
+        for figure, (spread, units) in cls.PLUS_MINUS.items():
+            try:
+                told = read_plus_minus(given.get(figure), units)
+            except UnitError:
+                continue  # the field itself tells what is wrong, at its own line
+            if told is None:
+                continue
+            if apart.get(spread, told[1]) != told[1]:
+                raise ValueError(f"{figure} carries ±, and {spread} is given beside it; keep one of them")
+            apart |= {figure: told[0], spread: told[1]}
+        return apart

@@ -28,6 +28,7 @@ __all__ = [
     "format_bytes",
     "format_rate",
     "format_seconds",
+    "read_plus_minus",
     "read_quantity",
     "write_quantity",
 ]
@@ -46,6 +47,11 @@ POWER = {"W": 1.0, "mW": 1e-3, "kW": 1e3}
 SHARE = {"%": 0.01, "": 1.0}
 PER_HOUR = {"/h": 1.0, "per hour": 1.0, "/min": 60.0, "/day": 1 / 24}
 MONEY = {"EUR": 1.0, "USD": 1.0}
+
+PLUS_MINUS = re.compile(r"±|\+-|\+/-")
+"""How a file says how sure a figure is: `3 ms ± 0.5 ms`, or `+-` where a keyboard has no such sign."""
+MOST_LOG_SD = 2.0
+"""A figure that may be off by more (a factor of 7) says nothing."""
 
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:[_ ]\d{3})*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*\Z")
 
@@ -70,6 +76,8 @@ def read_quantity(text: Any, units: Mapping[str, float], *, plain_is_base: bool 
     # longer is no quantity, only work for the pattern
     match = _NUMBER.match(text) if len(text) <= 60 else None
     if match is None or (match[2] or "") not in units:
+        if PLUS_MINUS.search(text):
+            raise UnitError(f"{text[:60]!r}: ± is not understood here; give one number with one of {allowed}")
         raise UnitError(f"{text[:60]!r} is not a quantity; write a number with one of {allowed}")
     value = float(match[1].replace("_", "").replace(" ", "")) * units[match[2] or ""]
     if not math.isfinite(value):
@@ -77,21 +85,49 @@ def read_quantity(text: Any, units: Mapping[str, float], *, plain_is_base: bool 
     return value
 
 
-def Quantity(units: Mapping[str, float], *, plain_is_base: bool = False) -> Any:  # noqa: N802 (makes a type)
+def read_plus_minus(text: Any, units: Mapping[str, float]) -> tuple[Any, float] | None:
+    """(the figure alone, the standard deviation of its natural logarithm), None where `text` carries no ±.
+
+    What follows ± is one standard deviation, as llama-bench and ping print it: an amount or a share of the
+    figure. Raises UnitError where it is neither, or says nothing.
+
+    >>> read_plus_minus("3 ms ± 20 %", TIME)
+    ('3 ms', 0.1823215567939546)
+    """
+    figure, *rest = PLUS_MINUS.split(text, maxsplit=1) if isinstance(text, str) else (text,)
+    if not rest:
+        return None
+    value, spread = read_quantity(figure, units), rest[0].strip()
+    if spread.endswith("%"):
+        share = read_quantity(spread, {"%": 0.01})
+    else:
+        share = read_quantity(spread, units) / value if value > 0 else math.inf
+    if not 0 < math.log1p(max(share, 0.0)) <= MOST_LOG_SD:
+        raise UnitError(
+            f"{text[:60]!r}: what follows ± must be more than 0 and less than {math.expm1(MOST_LOG_SD):.1f} "
+            "times the figure; leave ± out where you do not know"
+        )
+    return figure.strip(), math.log1p(share)
+
+
+def Quantity(  # noqa: N802 (makes a type)
+    units: Mapping[str, float], *, plain_is_base: bool = False, with_spread: bool = False
+) -> Any:
     """A pydantic annotation that reads human units, writes the base unit, and
     documents both in the JSON schema.
 
     In JSON a value leaves as `write_quantity` puts it, so that it can be read back;
-    in Python it stays a float.
+    in Python it stays a float. One `with_spread` may carry `±`, which `ToldSpec` takes off.
     """
 
     def read(value: Any) -> float:
-        return read_quantity(value, units, plain_is_base=plain_is_base)
+        told = read_plus_minus(value, units) if with_spread else None
+        return read_quantity(told[0] if told else value, units, plain_is_base=plain_is_base)
 
     def write(value: float) -> str | float:
         return write_quantity(value, units, plain_is_base=plain_is_base)
 
-    document = _json_schema(units, write, plain_is_base or "" in units)
+    document = _json_schema(units, write, plain_is_base or "" in units, with_spread)
     return Annotated[
         float,
         BeforeValidator(read),
@@ -117,13 +153,17 @@ def write_quantity(value: float, units: Mapping[str, float], *, plain_is_base: b
     return f"{int(number) if whole else repr(number)} {base}"
 
 
-def _json_schema(units: Mapping[str, float], write: Callable[[float], str | float], plain: bool) -> Any:
+def _json_schema(
+    units: Mapping[str, float], write: Callable[[float], str | float], plain: bool, with_spread: bool
+) -> Any:
     """Replace pydantic's plain `number` by what the file may really say."""
     names = [unit for unit in units if unit and unit.isascii()]
     choices = "|".join(
         re.escape(unit) for unit in sorted((unit for unit in units if unit), key=len, reverse=True)
     )
-    text = rf"^\s*[+-]?(\d[\d_ ]*\.?\d*|\.\d+)([eE][+-]?\d+)?\s*({choices}){'?' if plain else ''}\s*$"
+    amount = r"[+-]?(\d[\d_ ]*\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
+    spread = rf"(({PLUS_MINUS.pattern})\s*{amount}({choices}|%)\s*)?" if with_spread else ""
+    text = rf"^\s*{amount}({choices}){'?' if plain else ''}\s*{spread}$"
     number: dict[str, Any] = {"type": "number"} if plain else {"const": 0}
 
     def extend(target: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from simulator.catalog.links import (
 from simulator.catalog.llm import ModelFacts, Shape, model, models, quantisations
 from simulator.catalog.prices import CloudPrice, ElectricityPrice, cloud_prices, electricity_prices
 from simulator.catalog.speed import DecodeSpeed, HeldOut, PlatformFacts, decode_speed, platform, platforms
+from simulator.catalog.told import Statement, said_log_sd
 
 __all__ = [
     "CloudPrice",
@@ -35,6 +36,7 @@ __all__ = [
     "PlatformFacts",
     "PowerSaveFacts",
     "Shape",
+    "Statement",
     "Usable",
     "VpnFacts",
     "cloud_prices",
@@ -55,6 +57,7 @@ __all__ = [
     "power_save",
     "quantisations",
     "raise_memory",
+    "said_log_sd",
     "vpn",
     "vpns",
 ]

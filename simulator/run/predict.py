@@ -108,6 +108,10 @@ class Prediction:
                     "stage_s": stage.median if stage else 0.0,
                     "stage_interval_s": [stage.p05, stage.p95] if stage else [0.0, 0.0],
                     "label": device.speed.label,
+                    # how far each may be off: its draws tell of a calibrated one
+                    "speed_spread": rounded(device.speed.decode_spread or 0.0),
+                    "link_label": device.link.label,
+                    "link_spread": rounded(device.link.delay_log_sd),
                 }
             )
         return rows
@@ -180,7 +184,7 @@ def _stages(prepared: Prepared) -> tuple[Estimate, ...]:
     return tuple(
         estimate(
             decode_s(device, job.held(rank), context)
-            * draws.world(device_factor(device.name, "decode"), device.speed.decode_spread),
+            * draws.world(device_factor(device.name, "decode"), device.speed.decode_spread or 0.0),
             device.speed.label,
         )
         for rank, device in enumerate(job.ring)

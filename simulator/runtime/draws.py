@@ -108,7 +108,8 @@ class Draws:
         """What multiplies the cost of a device's layers and head in this world, shape
         (rows,); part as in `noise`.
         """
-        log_sd = device.speed.prefill_spread if part == "prefill" else device.speed.decode_spread
+        speed, is_prompt = device.speed, part == "prefill"
+        log_sd = (speed.prefill_spread if is_prompt else speed.decode_spread) or 0.0
         return self.world(device_factor(device.name, "prefill" if part == "prefill" else "decode"), log_sd)
 
     def decode_s(

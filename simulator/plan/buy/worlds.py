@@ -68,8 +68,8 @@ def _spreads(job: Job) -> Iterator[tuple[str, float]]:
     yield engine_factor("step"), job.engine.overhead_log_sd
     yield engine_factor("hop"), job.engine.overhead_log_sd
     for device in job.ring:
-        yield device_factor(device.name, "decode"), device.speed.decode_spread
-        yield device_factor(device.name, "prefill"), device.speed.prefill_spread
+        yield device_factor(device.name, "decode"), device.speed.decode_spread or 0.0
+        yield device_factor(device.name, "prefill"), device.speed.prefill_spread or 0.0
     for a, b in combinations(job.placement.devices, 2):
         for leg in job.cluster.path(a, b).legs:
             yield leg.scale_name, leg.scale_log_sd
