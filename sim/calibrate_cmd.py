@@ -4,6 +4,8 @@ from measurements to laws, and from predictions to a record.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -185,18 +187,36 @@ def _prediction(path: Path) -> LedgerPrediction:
 
 @validate_app.command("published")
 def published(
-    scenarios: Annotated[Path, typer.Option(help="Folder with the published clusters as scenarios.")] = Path(
+    scenarios: Annotated[Path, typer.Option(help="Folder with the published rows as scenarios.")] = Path(
         "scenarios/published"
     ),
+    row: Annotated[list[str] | None, typer.Option(help="Only this row; several times.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("results/published"),
+    open_counted: Annotated[
+        bool,
+        typer.Option(
+            "--open-counted",
+            help="Show single rows of the part that is only counted too: the last thing to do.",
+        ),
+    ] = False,
 ) -> None:
-    """Predict published clusters from the catalogue alone and report every row."""
-    from calibrate.published import published_rows, report, write_published
+    """Predict published measurements from the catalogue alone; by group, beside baselines, with causes."""
+    from calibrate.ground.cases import load_cases
+    from calibrate.ground.predict import chosen, predict_cases
+    from calibrate.ground.report import write_ground
+    from calibrate.ground.rows import parts, rows
     from simulator.library import find_folder
 
-    rows = published_rows(find_folder(scenarios))
-    write_published(rows, out)
-    print(report(rows))
+    table = {one.row: one for one in rows()}
+    cases = chosen(load_cases(find_folder(scenarios)), row or (), table, parts())
+    outcomes = list(predict_cases(cases, table, parts(), _progress(len(cases))))
+    print(write_ground(cases, outcomes, list(table.values()), out, open_counted=open_counted))
+
+
+def _progress(total: int) -> Callable[[str], None]:
+    """Say on standard error which of how many rows is next."""
+    done = count(1)
+    return lambda row: typer.echo(f"{next(done)}/{total} {row}", err=True)
 
 
 @validate_app.command("study")

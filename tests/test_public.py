@@ -144,9 +144,11 @@ def test_init_copies_a_scenario_with_its_comments(sim: Any) -> None:
     assert not Path("copy.yaml").exists()
 
 
-def test_published_clusters_are_found_in_the_package(sim: Any) -> None:
-    code, out, error = sim("validate", "published")
-    assert (code, error) == (0, "")
-    assert out.startswith("# Published clusters")
+def test_published_rows_are_found_in_the_package(sim: Any) -> None:
+    code, out, error = sim("validate", "published", "--row", "V38-alone")
+    assert (code, error) == (0, "1/1 V38-alone\n")
+    assert out.startswith("# Published measurements")
     assert {path.name for path in Path("results/published").iterdir()} >= {"README.md"}
-    assert "no scenario V*.yaml there" in sim("validate", "published", "--scenarios", "absent")[2]
+    assert "no case (*.yaml) there" in sim("validate", "published", "--scenarios", "absent")[2]
+    assert "no such case" in sim("validate", "published", "--row", "V99")[2]
+    assert "is only counted" in sim("validate", "published", "--row", "kubis-gptoss-01")[2]

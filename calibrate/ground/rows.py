@@ -17,11 +17,22 @@ from pydantic import Field, ValidationError
 from simulator.errors import CalibrationError
 from simulator.spec import Spec
 
-__all__ = ["Part", "Row", "Strategy", "part_by_hash", "parts", "read_parts", "read_rows", "rows"]
+__all__ = [
+    "PARTS",
+    "Part",
+    "Row",
+    "Strategy",
+    "excluded",
+    "part_by_hash",
+    "parts",
+    "read_parts",
+    "read_rows",
+    "rows",
+]
 
 Part = Literal["looked-at", "counted"]
 Strategy = Literal["single", "pipeline", "tensor"]
-PARTS: tuple[str, ...] = get_args(Part)
+PARTS: tuple[Part, ...] = get_args(Part)
 BY_HASH = "hash"
 """What stands as `why` beside a source whose part nobody chose."""
 
@@ -74,6 +85,11 @@ def parts() -> dict[str, Part]:
     return read_parts(_lines("published_sources.csv"))
 
 
+def excluded() -> dict[str, str]:
+    """Why a row is not predicted, by the row's name."""
+    return {line["row"]: line["reason"] for line in _lines("published_excluded.csv")}
+
+
 def read_rows(records: Iterable[dict[str, str]]) -> tuple[Row, ...]:
     """Rows of the table's columns; raises CalibrationError with line, column and rule for what is no row."""
     found: dict[str, Row] = {}
@@ -100,10 +116,9 @@ def read_parts(records: Iterable[dict[str, str]]) -> dict[str, Part]:
     """The part of each source; raises CalibrationError where a part that nobody chose is not the hash's."""
     found: dict[str, Part] = {}
     for number, record in enumerate(records, start=2):
-        source, part, why = record["source"], record["part"], record["why"]
+        source, why = record["source"], record["why"]
         where = f"published sources, line {number} ({source})"
-        if part != "looked-at" and part != "counted":
-            raise CalibrationError(f"{where}: part is {part!r}; give one of {', '.join(PARTS)}")
+        part = _part(record["part"], where)
         # a source may only be moved out of the counted part, by having been looked at; never into it
         if (why == BY_HASH or part == "counted") and part != part_by_hash(source):
             raise CalibrationError(
@@ -112,6 +127,14 @@ def read_parts(records: Iterable[dict[str, str]]) -> dict[str, Part]:
             )
         found[source] = part
     return found
+
+
+def _part(text: str, where: str) -> Part:
+    """A text as a part; raises CalibrationError for anything else."""
+    for part in PARTS:
+        if text == part:
+            return part
+    raise CalibrationError(f"{where}: part is {text!r}; give one of {', '.join(PARTS)}")
 
 
 def _lines(name: str) -> list[dict[str, str]]:

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from calibrate.ground.cases import load_case
 from simulator.engine.base import engine
-from simulator.files import load, loads
+from simulator.files import loads
 from simulator.plan.buy.hops import hops_of, orders
 from simulator.plan.buy.mix import fill, scenario_of
 from simulator.plan.buy.options import shelf
@@ -210,7 +211,7 @@ def test_the_front_is_a_front_within_the_budget() -> None:
 @pytest.mark.parametrize(("name", "fastest"), [("V12", "max"), ("V38", "ultra")])
 def test_the_planner_leaves_out_the_slower_device_as_measured(name: str, fastest: str) -> None:
     """V11 68 > V12 21 tokens/s, V38 alone 11.1 > with the Spark 5.9: leaving the second device out is the answer."""
-    scenario = load(PUBLISHED / f"{name}.yaml", Scenario)
+    scenario = load_case(PUBLISHED / f"{name}.yaml").scenario
     options, parts = planner(scenario, 0)
     front = search(options, parts, 0).front
     assert [set(best.mix.placement) for best in front] == [{fastest}]
@@ -218,7 +219,7 @@ def test_the_planner_leaves_out_the_slower_device_as_measured(name: str, fastest
 
 def test_the_planner_ranks_one_two_and_three_macs_as_measured() -> None:
     """V01 49.3 > V02 44.4 > V03 39.7 tokens/s."""
-    options, parts = planner(load(PUBLISHED / "V03.yaml", Scenario), 0)
+    options, parts = planner(load_case(PUBLISHED / "V03.yaml").scenario, 0)
     best: dict[int, float] = {}
     for mix in mixes(options, parts, 0):
         rate = float(np.median(parts.rates(mix)))
@@ -230,7 +231,7 @@ def test_the_planner_ranks_one_two_and_three_macs_as_measured() -> None:
 def test_the_published_splits_rank_as_measured_too(order: tuple[str, ...]) -> None:
     rates = []
     for name in order:
-        scenario = load(PUBLISHED / f"{name}.yaml", Scenario)
+        scenario = load_case(PUBLISHED / f"{name}.yaml").scenario
         balanced = Worlds(scenario.seed, WORLDS).given(prepare(scenario).job)
         rates.append(float(np.median(tokens_per_s(token_times_s(balanced, WORLDS, "recursion")))))
     assert rates == sorted(rates, reverse=True)

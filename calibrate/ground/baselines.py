@@ -1,0 +1,64 @@
+"""Baselines on the same rows: the back of an envelope, and a public calculator."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+
+from calibrate.ground.cases import Case
+from calibrate.ground.predict import Outcome
+from simulator import catalog
+from simulator.errors import CalibrationError
+from simulator.prepare import prepare
+
+__all__ = ["SHARE", "calculator_s", "peak_s", "with_baselines"]
+
+SHARE = 0.7
+"""Share of the peak bandwidth that rules of thumb take."""
+
+
+def peak_s(case: Case, share: float = 1.0) -> float:
+    """Seconds per token if each device read its bytes at `share` of its peak and nothing else took time.
+
+    Bytes are the weights that a token needs, its head, and the cache in the middle of the reply. Raises
+    CalibrationError for a device without a kind, whose peak nobody knows.
+    """
+    job = prepare(case.scenario).job
+    workload = case.scenario.workload
+    batch, context = workload.concurrency, workload.prompt_tokens + workload.output_tokens / 2
+    seconds = 0.0
+    for rank, device in enumerate(job.ring):
+        spec = case.scenario.devices[device.name]
+        if spec.kind is None:
+            raise CalibrationError(f"{case.row}: {device.name} has no kind, so its peak is unknown; name one")
+        held = job.held(rank)
+        read_bytes = held.bytes_read(batch) + float(held.kv_bytes(context, batch)) if held.layers else 0.0
+        if device.name == job.engine.head_on:
+            read_bytes += job.model.head_bytes
+        seconds += read_bytes / (share * catalog.device(spec.kind, spec.memory).memory_bytes_per_s)
+    return seconds / batch
+
+
+def calculator_s() -> tuple[str, dict[str, float]]:
+    """Name and version of the public calculator, and the seconds per token that it said by row.
+
+    Rows that it cannot express are missing. `scripts/published_baselines.py` asked it.
+    """
+    text = files("calibrate").joinpath("data", "published_baselines.csv").read_text(encoding="utf-8")
+    lines = list(csv.DictReader(text.splitlines()))
+    name = f"{lines[0]['calculator']} {lines[0]['version']}"
+    return name, {line["row"]: 1 / float(line["tokens_per_s"]) for line in lines}
+
+
+def with_baselines(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> Mapping[str, dict[str, float]]:
+    """Errors (`predicted / measured - 1`) by baseline and row, of the outcomes that are about decoding."""
+    by_row = {case.row: case for case in cases}
+    decoded = [one for one in outcomes if one.quantity == "decode"]
+    name, told_s = calculator_s()
+    peaks = {one.row: peak_s(by_row[one.row]) / one.measured_s for one in decoded}
+    return {
+        "peak bandwidth": {row: ratio - 1 for row, ratio in peaks.items()},
+        f"{SHARE:.0%} of it": {row: ratio / SHARE - 1 for row, ratio in peaks.items()},
+        name: {one.row: told_s[one.row] / one.measured_s - 1 for one in decoded if one.row in told_s},
+    }

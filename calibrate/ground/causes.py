@@ -1,0 +1,104 @@
+"""Causes of misses: which uncertain input, moved alone, would have given what was measured.
+
+Inputs are the simulator's world factors, in a quiet twin of the job (`simulator.plan.sweep.sensitivity`).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from importlib.resources import files
+
+import numpy as np
+
+from calibrate.ground.cases import Case
+from calibrate.ground.predict import Outcome
+from simulator.laws.factors import how_to_measure, in_words
+from simulator.plan.sweep.sensitivity import Factor, factors, respond
+from simulator.prepare import prepare
+from simulator.result.estimate import rounded
+from simulator.runtime.job import Job
+from simulator.spec import Spec
+
+__all__ = ["Cause", "cause", "known_causes"]
+
+FARTHEST_SD = 3.0
+"""An input moved farther than that is no explanation: one world in 370 is so far out."""
+STEPS = 25
+TERMS = {
+    "delay": "link",
+    "rate": "link",
+    "decode": "device efficiency",
+    "load": "device efficiency",
+    "prefill": "prefill",
+    "step": "overhead",
+    "hop": "overhead",
+}
+
+
+class Cause(Spec):
+    """What would explain a miss: a term, an input of it, how far it must move, what would have told."""
+
+    row: str
+    quantity: str
+    term: str
+    """link, device efficiency, overhead, prefill, or unknown."""
+    what: str = ""
+    """The input, in words."""
+    sd: float = 0.0
+    """Standard deviations that it must move; positive is slower."""
+    would_have_told: str = ""
+    known: str = ""
+    """A cause that somebody found in the source, by hand."""
+
+
+def known_causes() -> dict[str, str]:
+    """Causes written by hand, by row."""
+    text = files("calibrate").joinpath("data", "published_causes.csv").read_text(encoding="utf-8")
+    return {line["row"]: line["cause"] for line in csv.DictReader(text.splitlines())}
+
+
+def cause(case: Case, outcome: Outcome, known: str = "") -> Cause:
+    """The input that must move least to meet the measurement; unknown where none within 3 sd does."""
+    job = prepare(case.scenario).job
+    wanted = outcome.measured_s / outcome.median_s
+    inputs = factors(job)
+    moves = [
+        (abs(sd), sd, factor)
+        for at, factor in enumerate(inputs)
+        for sd in _needed(job, inputs, at, outcome, wanted)
+    ]
+    found = {"row": outcome.row, "quantity": outcome.quantity, "known": known}
+    if not moves:
+        return Cause.model_validate({**found, "term": "unknown"})
+    _, sd, factor = min(moves, key=lambda move: move[0])
+    return Cause.model_validate(
+        {
+            **found,
+            "term": TERMS.get(factor.name.rpartition("/")[2], "unknown"),
+            "what": in_words(factor.name, job.engine.name),
+            "sd": rounded(sd),
+            "would_have_told": how_to_measure(factor.name),
+        }
+    )
+
+
+def _needed(job: Job, inputs: Sequence[Factor], at: int, outcome: Outcome, wanted: float) -> list[float]:
+    """The standard deviations at which one input alone stretches the time by `wanted`; none within reach."""
+    sds = np.linspace(-FARTHEST_SD, FARTHEST_SD, STEPS)
+    factor = inputs[at]
+    log_sd = factor.log_sd or float(np.std(np.log(factor.drawn)))
+    # all inputs are named: one that is not would be drawn anew at each point
+    design = np.repeat([[factor.ppf(0.5)] for factor in inputs], STEPS, axis=1)
+    design[at] *= np.exp(log_sd * sds)
+    is_first = outcome.quantity == "first token"
+    values = respond(
+        job, [one.name for one in inputs], design, "first_token_s" if is_first else "tokens_per_s"
+    )
+    times = values if is_first else 1 / values
+    reached = np.log(times / times[STEPS // 2])
+    # a faster link shortens times, so the curve may fall: interpolation wants it rising
+    order, log_wanted = np.argsort(reached), float(np.log(wanted))
+    if not reached[order[0]] <= log_wanted <= reached[order[-1]]:
+        return []
+    return [float(np.interp(log_wanted, reached[order], sds[order]))]
