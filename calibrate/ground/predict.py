@@ -24,7 +24,6 @@ __all__ = ["Outcome", "chosen", "group_of", "predict_cases", "samples_s"]
 Quantity = Literal["decode", "first token"]
 LONG_PROMPT_TOKENS = 4096
 """From here on a source is about its context, not about its machines."""
-OWN_ENGINES = {"exo": "exo", "exo-legacy": "exo-legacy", "llama-rpc": "llama.cpp RPC"}
 
 
 class Outcome(Spec):
@@ -114,7 +113,7 @@ def group_of(case: Case, row: Row) -> str:
     if (row.prompt_tokens or 0) >= LONG_PROMPT_TOKENS:
         return "long prompt"
     apart = case.apart or ("another engine" if case.stands_for else "")
-    kind = "single" if row.strategy == "single" else f"pipeline, {OWN_ENGINES[case.scenario.engine.name]}"
+    kind = "single" if row.strategy == "single" else f"pipeline, {case.scenario.engine.name}"
     return f"{kind}, {apart}" if apart else kind
 
 
