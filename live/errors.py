@@ -5,6 +5,8 @@
     LiveError                       (simulator.errors)
       Unreachable                   nothing answers at that address
         NotListening                the machine answers: nothing listens on that port
+        NoRoute                     no machine has that address or name, or no way leads there
+        Unanswered                  no answer to the connection: packets are dropped, or the machine is off
       ApiChanged                    it answers, but not in a form that we know
         NotStreamed                 a stream was asked for, one whole answer came
       RequestRefused                it answers, and says no; carries the HTTP status
@@ -39,6 +41,7 @@ __all__ = [
     "LiveError",
     "MasterLost",
     "ModelSubstituted",
+    "NoRoute",
     "NotListening",
     "NotMended",
     "NotOffered",
@@ -53,12 +56,21 @@ __all__ = [
     "StreamErrorEvent",
     "StreamGarbled",
     "StreamStalled",
+    "Unanswered",
     "Unreachable",
 ]
 
 
 class NotListening(Unreachable):
     """The machine lives and refuses the connection: nothing listens on that port."""
+
+
+class NoRoute(Unreachable):
+    """Nobody has that address or name, or no way leads there, as the network or the look-up of names says."""
+
+
+class Unanswered(Unreachable):
+    """Not even a refusal came: a firewall drops packets to that port, or the machine is off."""
 
 
 class NotStreamed(ApiChanged):

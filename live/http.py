@@ -8,7 +8,9 @@ time. Redirects are not followed, proxies of the environment are not used, compr
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
 import ssl
 import threading
 import time
@@ -19,7 +21,16 @@ from typing import Any
 import httpcore
 import httpx
 
-from live.errors import ApiChanged, LiveError, NotListening, NotOffered, RequestRefused, Unreachable
+from live.errors import (
+    ApiChanged,
+    LiveError,
+    NoRoute,
+    NotListening,
+    NotOffered,
+    RequestRefused,
+    Unanswered,
+    Unreachable,
+)
 from live.exo.words import is_missing_endpoint
 
 __all__ = ["Aborted", "Http", "Watch", "body_of", "parse_json", "translated"]
@@ -27,6 +38,7 @@ __all__ = ["Aborted", "Http", "Watch", "body_of", "parse_json", "translated"]
 MAX_BODY_BYTES = 12 * 2**20  # a whole /state of a large cluster stays below 2 MB (recordings: 16 to 161 kB)
 # commas and brackets: bounds the Python objects that a body can become to about 60 MB
 MAX_JSON_PARTS = 500_000
+NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN)
 SLICE_S = 0.25  # how long a wait for bytes may overlook that somebody called it off
 
 
@@ -306,6 +318,31 @@ def parse_json(raw: bytes, where: str) -> Any:
         raise ApiChanged(f"{where} answers no JSON ({error}): {start!r}; is EXO there?") from None
 
 
+def _unconnected(where: str, error: Exception) -> Unreachable:
+    """What it means that no connection came about; httpcore keeps what the socket said as the cause."""
+    cause = error.__cause__
+    if isinstance(cause, ConnectionRefusedError):  # proves that the machine lives
+        return NotListening(
+            f"{where}: the machine is there and refuses the connection ({error}): nothing listens on that "
+            "port; start the server there, or give the port that it has"
+        )
+    if isinstance(cause, socket.gaierror):
+        return NoRoute(
+            f"{where}: no machine of that name is known ({error}); check the name, or give its address"
+        )
+    if isinstance(cause, OSError) and cause.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN):
+        return NoRoute(
+            f"{where}: no machine answers at that address ({error}): it is off or asleep, has another "
+            "address, or is in another network; wake it, or check the address"
+        )
+    if isinstance(cause, TimeoutError):
+        return Unanswered(
+            f"{where}: no connection and no refusal either ({error}): a firewall drops packets to that port, "
+            "or the machine is off; let the port through there, or wake the machine"
+        )
+    return Unreachable(f"{where}: no connection ({error}); is a server running there, and the port right?")
+
+
 @contextmanager
 def translated(where: str) -> Iterator[None]:
     """Turn what httpx and httpcore raise into Unreachable or ApiChanged, with the way out."""
@@ -317,11 +354,7 @@ def translated(where: str) -> Iterator[None]:
         httpx.ConnectError,
         httpx.ConnectTimeout,
     ) as error:
-        # httpcore keeps what the socket said as the cause: a refusal proves that the machine lives
-        kind = NotListening if isinstance(error.__cause__, ConnectionRefusedError) else Unreachable
-        raise kind(
-            f"{where}: no connection ({error}); is EXO running there, the port right, a firewall between?"
-        ) from None
+        raise _unconnected(where, error) from None
     except (
         UnicodeError
     ) as error:  # what the look-up of a name says of 'a..b', or of a label beyond 63 characters

@@ -43,12 +43,15 @@ def discover(
     """Show who is on this network: EXO of both generations, our agents, and the hosts that you name."""
     from live.discover import discover as look
     from live.discover import table
+    from live.discover.look import networks_here
 
     options = _options(host, seconds, namespace, sweep, token)
     discovery = look(options)
-    complaints = table.missing(discovery, expect, options.hosts) if expect else []
+    # asking hundreds of addresses is for the user to decide, so it is offered and not done
+    networks = () if options.hosts or sweep else networks_here()
+    complaints = table.missing(discovery, expect, options.hosts, networks) if expect else []
     # An empty table needs its causes too, but only a number that was expected makes it a failure.
-    advice = complaints or table.nothing(discovery, options.hosts)
+    advice = complaints or table.nothing(discovery, options.hosts, networks)
     if as_json:
         print_json(table.as_json(discovery, advice))
     else:

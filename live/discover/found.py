@@ -39,6 +39,8 @@ class FoundDevice:
     link_kind: str = "unknown"
     seen_by: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    silent_s: float | None = None
+    """how long the cluster has heard nothing of a device that it still lists; None: it is there"""
 
 
 def clean(text: object, limit: int = 60) -> str:

@@ -4,17 +4,21 @@ nothing but GET, nothing that changes a cluster.
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 from live.discover.found import LEGACY, LIBP2P, ZENOH, FoundDevice, clean
 from live.discover.get import Answer, get
 from live.discover.state import departed, nodes_of_network, nodes_of_topology, one_way
-from live.errors import ApiChanged, LiveError, NotListening, Unreachable
-from live.exo.state import StateNetwork, parse_network
+from live.errors import ApiChanged, LiveError, NoRoute, NotListening, Unanswered, Unreachable
+from live.exo.health import ClusterHealth, health_of
+from live.exo.state import parse_network
 
-__all__ = ["API_PORT", "Probe", "probe", "probe_all"]
+__all__ = ["API_PORT", "Probe", "look_again", "probe", "probe_all"]
 
 API_PORT = 52415
 
@@ -27,12 +31,30 @@ SINCE = (
     ("/bench/chat/completions", "1.0.64 to 1.0.67"),
     ("/node_id", "1.0.60 to 1.0.63"),
 )
-SUBTREES = ("topology", "nodeIdentities", "nodeMemory", "nodeNetwork")
+SUBTREES = (
+    "topology",
+    "nodeIdentities",
+    "nodeMemory",
+    "nodeNetwork",
+    "instances",
+    "runners",
+    "lastSeen",
+    "nodeDisk",
+    "nodeThunderbolt",
+    "nodeThunderboltBridge",
+    "nodeRdmaCtl",
+)
+ALIVE_S = 1.0  # a machine in the LAN answers within milliseconds, also one that refuses
+NO_SERVICE = 9  # TCP discard: nobody listens there, so a machine without a firewall refuses
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one host answered; `outcome` is exo, legacy, refused (host lives), silent, or other (no EXO)."""
+    """What one host answered.
+
+    `outcome` is exo, legacy, other (no EXO), refused (the host lives, nothing listens), filtered (the host
+    lives, the port is dropped), absent (no such host or way), or silent.
+    """
 
     host: str
     port: int
@@ -45,6 +67,10 @@ class Probe:
     one_way: tuple[tuple[str, str], ...] = ()
     departed: tuple[str, ...] = ()
     """names of devices that the cluster knew and lost"""
+    health: ClusterHealth | None = None
+    """what an EXO 1.x cluster says of itself"""
+    asked_s: float = 0.0
+    """when it said so (s, monotonic)"""
 
     @property
     def where(self) -> str:
@@ -66,10 +92,25 @@ def probe(host: str, port: int = API_PORT, get: Get = get) -> Probe:
         return _legacy(host, port, get)
     except NotListening as error:
         return Probe(host, port, "refused", str(error))
+    except NoRoute as error:
+        return Probe(host, port, "absent", str(error))
+    except Unanswered as error:
+        return Probe(host, port, "filtered" if _lives(host) else "silent", str(error))
     except Unreachable as error:
         return Probe(host, port, "silent", str(error))
     except LiveError as error:
         return Probe(host, port, "other", str(error))
+
+
+def _lives(host: str) -> bool:
+    """Whether the machine answers at all: a port without a service is refused unless packets are dropped."""
+    try:
+        socket.create_connection((host, NO_SERVICE), timeout=ALIVE_S).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _node_id(reply: Answer) -> str:
@@ -87,25 +128,72 @@ def _node_id(reply: Answer) -> str:
 
 def _exo(host: str, port: int, node_id: str, reply: Answer, get: Get) -> Probe:
     generation, version = _version(host, port, get)
-    network = _network(host, port, get)
-    nodes = [_here(node, node_id, host, port) for node in nodes_of_network(network, generation, version)]
+    raw = _state(host, port, get)
+    network, asked_s = parse_network(raw), time.monotonic()
+    nodes = list(nodes_of_network(network, generation))
     if node_id not in {node.node_id for node in nodes}:  # it has just started and does not know itself yet
-        unknown = FoundDevice(
-            name=host, node_id=node_id, generation=generation, version=version, seen_by=("EXO state",)
-        )
-        nodes.append(_here(unknown, node_id, host, port))
+        nodes.append(FoundDevice(name=host, node_id=node_id, generation=generation, seen_by=("EXO state",)))
+    rows = tuple(_here(node, version, host, port) if node.node_id == node_id else node for node in nodes)
     names = {node.node_id: node.name for node in nodes}
-    blind = tuple((names.get(a, a), names.get(b, b)) for a, b in one_way(network))
-    gone = departed(network)
-    return Probe(host, port, "exo", "", tuple(nodes), generation, version, reply.clock_offset_s, blind, gone)
+    return Probe(
+        host,
+        port,
+        "exo",
+        "",
+        rows,
+        generation,
+        version,
+        reply.clock_offset_s,
+        tuple((names.get(a, a), names.get(b, b)) for a, b in one_way(network)),
+        departed(network),
+        _health(raw),
+        asked_s,
+    )
 
 
-def _here(node: FoundDevice, node_id: str, host: str, port: int) -> FoundDevice:
-    """The row of the very node that answered gets the address that worked."""
-    if node.node_id != node_id:
-        return node
+def _health(raw: Any) -> ClusterHealth | None:
+    """None for a state that is none: what discovery needs of it may be there all the same."""
+    try:
+        return health_of(raw)
+    except ApiChanged:
+        return None
+
+
+def _here(node: FoundDevice, version: str, host: str, port: int) -> FoundDevice:
+    """The row of the very node that answered gets the address that worked, and its version: what the
+    others run, only they can tell.
+    """
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return replace(node, api=where, addresses=tuple(dict.fromkeys((host, *node.addresses))))
+    addresses = tuple(dict.fromkeys((host, *node.addresses)))
+    return replace(node, version=version, api=where, addresses=addresses)
+
+
+def look_again(probes: Sequence[Probe], get: Get = get) -> tuple[Probe, ...]:
+    """The same with a second look at each cluster: what has not moved since stands still.
+
+    One node speaks for its cluster. What cannot be looked at again stays as it was.
+    """
+    known: set[str] = set()
+    found = []
+    for first in probes:
+        nodes = {node.node_id for node in first.found}
+        is_new = first.health is not None and not nodes & known
+        known |= nodes if is_new else set()
+        found.append(_second_look(first, get) if is_new else first)
+    return tuple(found)
+
+
+def _second_look(first: Probe, get: Get) -> Probe:
+    try:
+        later = _health(_state(first.host, first.port, get))
+    except LiveError:
+        return first
+    if first.health is None or later is None:
+        return first
+    waited_s = time.monotonic() - first.asked_s
+    # all but the first state is as fresh as it can be
+    health = replace(later, state=first.health.state, later=later.state, waited_s=waited_s)
+    return replace(first, health=health)
 
 
 def _version(host: str, port: int, get: Get) -> tuple[str, str]:
@@ -123,15 +211,17 @@ def _version(host: str, port: int, get: Get) -> tuple[str, str]:
     return (ZENOH, "after 1.0.71") if get(host, port, "/v1/feature-flags").status == 200 else (LIBP2P, "")
 
 
-def _network(host: str, port: int, get: Get) -> StateNetwork:
-    """Of `/state`, or of only the parts that we need where it has grown too long; raises LiveError."""
+def _state(host: str, port: int, get: Get) -> Any:
+    """`/state`, or only the parts that we need where it has grown too long; raises LiveError."""
     try:
         reply = get(host, port, "/state")
     except ApiChanged:
-        return parse_network({name: get(host, port, f"/state/{name}").json() for name in SUBTREES})
+        parts = {name: get(host, port, f"/state/{name}") for name in SUBTREES}
+        # a version may lack one of the parts
+        return {name: answer.json() for name, answer in parts.items() if answer.status == 200}
     if reply.status != 200:
         raise ApiChanged(f"{host}:{port}/state answers {reply.status}; update EXO, or this program")
-    return parse_network(reply.json())
+    return reply.json()
 
 
 def _legacy(host: str, port: int, get: Get) -> Probe:

@@ -6,19 +6,22 @@ import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from live.agent.facts import own_addresses
 from live.discover import exo_udp, legacy_udp, mdns
 from live.discover.agents import with_facts
 from live.discover.catalogue import with_speed
 from live.discover.exo_udp import Heard
 from live.discover.found import FoundDevice, clean, is_local, merge
-from live.discover.hosts import API_PORT, Probe, probe_all
+from live.discover.hosts import API_PORT, Probe, look_again, probe_all
 from live.discover.mdns import Announced
+from live.exo.ring import interface_kind
+from live.exo.state import Interface
 from simulator.errors import LiveError
 
-__all__ = ["Discovery", "Options", "Sources", "discover", "read_host", "sweep"]
+__all__ = ["Discovery", "Options", "Sources", "discover", "networks_here", "read_host", "sweep"]
 
 SWEEP_LIMIT = 1024
 SWEEP_TIMEOUT_S = 0.5
@@ -56,6 +59,7 @@ class Sources:
     legacy: Callable[[float], tuple[FoundDevice, ...]] = _legacy
     announced: Callable[[float], Announced] = mdns.browse
     probe: Callable[[Sequence[Host]], tuple[Probe, ...]] = probe_all
+    again: Callable[[Sequence[Probe]], tuple[Probe, ...]] = look_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,11 @@ class Discovery:
     heard: Heard = field(default_factory=Heard)
     announced: Announced = field(default_factory=Announced)
     faults: tuple[str, ...] = ()
+
+    @property
+    def present(self) -> tuple[FoundDevice, ...]:
+        """The devices that are really there: without those that the cluster lists and no longer hears."""
+        return tuple(row for row in self.found if row.silent_s is None)
 
 
 def read_host(text: str) -> Host:
@@ -113,6 +122,24 @@ def sweep(network: str, port: int = API_PORT, timeout_s: float = SWEEP_TIMEOUT_S
         return tuple(address for address, is_open in zip(addresses, answers, strict=True) if is_open)
 
 
+def networks_here(addresses: Sequence[tuple[str, str, int]] | None = None) -> tuple[str, ...]:
+    """Networks of this machine that `sweep` takes, of its (interface, address, prefix length).
+
+    Of a network that is too large, the 256 addresses around our own; bridges to containers and tunnels
+    lead to no other device.
+    """
+    found = []
+    for name, address, prefix in own_addresses() if addresses is None else addresses:
+        kind = interface_kind(Interface(name, address))
+        is_lan = is_local(address) and not address.startswith("127.") and ":" not in address
+        if kind in ("container", "vpn") or not is_lan:
+            continue
+        most = prefix if 2 ** (32 - prefix) <= SWEEP_LIMIT else 24
+        if most < 31:
+            found.append(str(ipaddress.ip_network(f"{address}/{most}", strict=False)))
+    return tuple(dict.fromkeys(found))
+
+
 def discover(options: Options = Options(), sources: Sources = Sources()) -> Discovery:
     """Look for devices with all sources at once; takes `options.seconds` and what the asked hosts need.
 
@@ -150,7 +177,22 @@ def discover(options: Options = Options(), sources: Sources = Sources()) -> Disc
     libp2p = [row for row in services.libp2p if row.node_id in known]
     merged = merge([*rows, *confirmed, *libp2p])
     found = tuple(with_speed(row) for row in (with_facts(merged, options.token) if options.token else merged))
-    return Discovery(found, (*first, *second), heard, services, tuple(faults))
+    # only now: between the looks lie the seconds of listening, in which a living node reports
+    probes = sources.again([*first, *second])
+    return Discovery(_with_silence(found, probes), probes, heard, services, tuple(faults))
+
+
+def _with_silence(rows: Sequence[FoundDevice], probes: Sequence[Probe]) -> tuple[FoundDevice, ...]:
+    """The rows, those marked of which their cluster hears nothing; whoever answered us himself is there."""
+    silent: dict[str, float] = {}
+    for health in (probe.health for probe in probes if probe.health):
+        silent |= health.silent
+        if health.is_standing:  # without a master nobody knows who lives
+            silent |= {node.node_id: health.waited_s for node in health.state.nodes}
+    return tuple(
+        row if row.api or row.node_id not in silent else replace(row, silent_s=silent[row.node_id])
+        for row in rows
+    )
 
 
 def _result(get: Callable[[], Value], default: Value, what: str, faults: list[str]) -> Value:

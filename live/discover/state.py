@@ -41,12 +41,12 @@ def departed(network: StateNetwork) -> tuple[str, ...]:
     )
 
 
-def nodes_of_network(network: StateNetwork, generation: str, version: str) -> tuple[FoundDevice, ...]:
-    """One row per living node of an EXO 1.x cluster."""
-    return tuple(_row(node, network, generation, version) for node in network.nodes)
+def nodes_of_network(network: StateNetwork, generation: str) -> tuple[FoundDevice, ...]:
+    """One row per node in the topology of an EXO 1.x cluster."""
+    return tuple(_row(node, network, generation) for node in network.nodes)
 
 
-def _row(node: StateNode, network: StateNetwork, generation: str, version: str) -> FoundDevice:
+def _row(node: StateNode, network: StateNetwork, generation: str) -> FoundDevice:
     kinds = {clean(interface.ip): KINDS.get(interface.kind, "unknown") for interface in node.interfaces}
     used = [clean(edge.ip) for edge in network.edges if edge.sink == node.node_id and edge.ip]
     known = {kinds.get(address, "unknown") for address in used}
@@ -54,7 +54,6 @@ def _row(node: StateNode, network: StateNetwork, generation: str, version: str) 
         name=_known(node.name) or clean(node.node_id, 12),
         node_id=clean(node.node_id, 100),
         generation=generation,
-        version=version,
         chip=_known(node.chip),
         memory_total_bytes=node.memory_bytes,
         memory_free_bytes=node.free_bytes,

@@ -46,16 +46,28 @@ def _row(found: FoundDevice) -> list[str]:
 
 def render(discovery: Discovery, complaints: Sequence[str] = ()) -> RenderableType:
     """One table for people, the faults of the sources, and `complaints` about what is missing."""
-    table = Table(
-        *COLUMNS, title=f"{len(discovery.found)} devices", title_justify="left", box=None, pad_edge=False
-    )
+    silent = len(discovery.found) - len(discovery.present)
+    title = f"{len(discovery.present)} devices{f', and {silent} not heard of' if silent else ''}"
+    table = Table(*COLUMNS, title=title, title_justify="left", box=None, pad_edge=False)
     for found in sorted(discovery.found, key=lambda row: (row.generation in ("", AGENT), row.name)):
         table.add_row(*(escape(cell) for cell in _row(found)))
     notes = [f"note: {fault}" for fault in discovery.faults]
     notes += [f"note: {probe.detail}" for probe in discovery.probes if probe.outcome not in ("exo", "legacy")]
     notes += [f"note: {note}" for found in discovery.found for note in found.notes]
-    notes += [f"note: {note}" for note in _unconfirmed(discovery)]
+    notes += [f"note: {note}" for note in (*_silent(discovery), *_unconfirmed(discovery))]
     return Group(table, *(Text(line) for line in (*notes, *complaints)))
+
+
+def _silent(discovery: Discovery) -> list[str]:
+    """Devices that a cluster still lists, and no longer hears: EXO takes 30 to 41 s to drop one."""
+    if any(probe.health and probe.health.is_standing for probe in discovery.probes):
+        return ["the cluster's state stands still: its master is lost, so who else is there is not known"]
+    return [
+        f"{row.name or row.node_id[:12]} is not counted: no sign of life for {row.silent_s:.0f} s, and a "
+        "node reports every second; is EXO still running there?"
+        for row in discovery.found
+        if row.silent_s is not None
+    ]
 
 
 def _unconfirmed(discovery: Discovery) -> list[str]:
@@ -80,18 +92,22 @@ def _unconfirmed(discovery: Discovery) -> list[str]:
     return notes
 
 
-def missing(discovery: Discovery, expect: int, named: Sequence[tuple[str, int]] = ()) -> list[str]:
-    """Which of `expect` devices are missing and the likely causes, in lines;
-    nothing when there are enough.
+def missing(
+    discovery: Discovery, expect: int, named: Sequence[tuple[str, int]] = (), networks: Sequence[str] = ()
+) -> list[str]:
+    """Which of `expect` devices are missing, the likely causes and the ways out, in lines; nothing when there
+    are enough. `networks` are those of this machine, which may be swept.
     """
-    count = len(discovery.found)
+    count = len(discovery.present)
     if count >= expect:
         return []
     first = f"found {count} of {expect} devices, {expect - count} missing"
-    return [first, *_which(discovery, named), *_causes(discovery)]
+    return [first, *_which(discovery, named), *_causes(discovery), *_ways_out(networks)]
 
 
-def nothing(discovery: Discovery, named: Sequence[tuple[str, int]] = ()) -> list[str]:
+def nothing(
+    discovery: Discovery, named: Sequence[tuple[str, int]] = (), networks: Sequence[str] = ()
+) -> list[str]:
     """The likely causes of an empty table and the ways out, in lines; nothing when there are devices."""
     if discovery.found:
         return []
@@ -99,9 +115,17 @@ def nothing(discovery: Discovery, named: Sequence[tuple[str, int]] = ()) -> list
         "found no devices",
         *_which(discovery, named),
         *_causes(discovery),
-        "way out: start EXO on a device (docs/live-setup.md) and name it with --host ADDRESS, or look for "
-        "it with --sweep 192.168.1.0/24",
+        "way out: start EXO on a device (docs/live-setup.md) and name it with --host ADDRESS",
+        *_ways_out(networks),
         "way out: on a device without EXO start `sim live agent --listen ADDRESS`; it announces itself",
+    ]
+
+
+def _ways_out(networks: Sequence[str]) -> list[str]:
+    """Asking every address of a network, which only its owner may decide."""
+    return [
+        f"way out: ask every address of this machine's network: sim live discover --sweep {network}"
+        for network in networks
     ]
 
 
@@ -126,7 +150,7 @@ def _causes(discovery: Discovery) -> list[str]:
     outcomes = {probe.outcome for probe in discovery.probes}
     heard = discovery.heard.answers or discovery.heard.hellos or discovery.announced.libp2p
     causes = []
-    if not discovery.found and not {"refused", "silent"} & outcomes:
+    if not discovery.found and not {"refused", "silent", "filtered", "absent"} & outcomes:
         causes.append(
             "EXO and our agent run on none of the devices, this machine included, or are still starting"
         )
@@ -134,6 +158,10 @@ def _causes(discovery: Discovery) -> list[str]:
         causes.append(
             "EXO does not run on a host that is up, or uses another --api-port: start it, or name host:port"
         )
+    if "filtered" in outcomes:
+        causes.append("a host lives, but its firewall drops TCP 52415: let it pass there")
+    if "absent" in outcomes:
+        causes.append("no machine has the address or name of a host: it is off, or has got another address")
     if "silent" in outcomes:
         causes.append("a host is off, on another subnet or guest Wi-Fi, or its firewall drops TCP 52415")
     if not heard:

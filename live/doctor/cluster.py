@@ -16,8 +16,8 @@ SKEW_PROBLEM_S = 30.0  # EXO takes a node for lost after 30 s of silence by its 
 
 
 def exo_nodes(seen: Surroundings) -> list[FoundDevice]:
-    """The devices on which EXO of any generation was seen."""
-    return [found for found in seen.discovery.found if found.generation in (ZENOH, LIBP2P, LEGACY)]
+    """The devices on which EXO of any generation lives."""
+    return [found for found in seen.discovery.present if found.generation in (ZENOH, LIBP2P, LEGACY)]
 
 
 def exo_missing(seen: Surroundings) -> Iterator[DoctorFinding]:
@@ -54,17 +54,34 @@ def exo_missing(seen: Surroundings) -> Iterator[DoctorFinding]:
         )
 
 
+SILENCES = {
+    "filtered": (
+        "drops TCP {port}",
+        "the machine lives, for it refuses other ports; this one is filtered",
+        "let its firewall pass it (macOS: System Settings, Network, Firewall; Linux: `sudo ufw allow "
+        "{port}/tcp`)",
+    ),
+    "absent": (
+        "is not there",
+        "nobody answers at that address, or nobody has that name",
+        "wake the device or join it to this network; check its address (Wi-Fi settings, `ip addr`), which "
+        "the router may have changed",
+    ),
+    "silent": (
+        "does not answer",
+        "TCP {port} must be open between all devices; neither an answer nor a refusal came",
+        "wake the device; else let the firewall pass the port (macOS: System Settings, Network, Firewall; "
+        "Linux: `sudo ufw allow {port}/tcp`)",
+    ),
+}
+
+
 def ports(seen: Surroundings) -> Iterator[DoctorFinding]:
-    """Hosts that say nothing: closed ports and firewalls."""
+    """Hosts that give no answer: a filtered port, a machine that is off, silence."""
     for probe in seen.discovery.probes:
-        if probe.outcome == "silent":
-            yield problem(
-                f"{probe.where} does not answer",
-                probe.detail,
-                "TCP 52415 must be open between all devices",
-                "let the firewall pass it (macOS: System Settings, Network, Firewall; Linux: "
-                "`sudo ufw allow 52415/tcp`), or wake the device",
-            )
+        if probe.outcome in SILENCES:
+            what, rule, way_out = (text.format(port=probe.port) for text in SILENCES[probe.outcome])
+            yield problem(f"{probe.where} {what}", probe.detail, rule, way_out)
 
 
 def versions(seen: Surroundings) -> Iterator[DoctorFinding]:

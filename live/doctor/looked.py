@@ -11,21 +11,29 @@ from live.agent.server import is_loopback
 from live.discover.found import FoundDevice
 from live.doctor.cluster import exo_nodes
 from live.doctor.gather import Surroundings
+from live.doctor.health import clusters, name_of
 from live.doctor.network import HEARD_BY, on_lan
+from live.exo.ring import ring_hops
 
 __all__ = [
     "addresses",
     "answering",
     "clocks",
     "devices",
+    "disks",
+    "downloads",
+    "instances",
     "links",
     "memories",
     "nodes",
     "pairs",
     "ports",
+    "ports_of_macs",
     "radios",
+    "rings",
     "savers",
     "senders",
+    "states",
     "temperatures",
     "versions",
     "visited",
@@ -77,6 +85,46 @@ def pairs(seen: Surroundings) -> Iterator[str]:
     yield from (
         probe.where for probe in seen.discovery.probes if probe.outcome == "exo" and len(probe.found) > 1
     )
+
+
+def states(seen: Surroundings) -> Iterator[str]:
+    """Nodes in the states of clusters."""
+    for _, health in clusters(seen):
+        yield from (name_of(health.newest, node.node_id) for node in health.newest.nodes)
+
+
+def instances(seen: Surroundings) -> Iterator[str]:
+    """Placed models."""
+    for _, health in clusters(seen):
+        yield from (instance.model_id for instance in health.newest.instances.values())
+
+
+def rings(seen: Surroundings) -> Iterator[str]:
+    """Placed models whose ring has hops."""
+    for _, health in clusters(seen):
+        state = health.newest
+        yield from (one.model_id for one in state.instances.values() if ring_hops(state, one))
+
+
+def ports_of_macs(seen: Surroundings) -> Iterator[str]:
+    """Nodes that told of Thunderbolt or RDMA."""
+    for _, health in clusters(seen):
+        for node_id, node in health.nodes.items():
+            if (node.has_rdma, node.has_bridge, node.port_bits_per_s) != (None, None, None):
+                yield name_of(health.newest, node_id)
+
+
+def downloads(seen: Surroundings) -> Iterator[str]:
+    """Nodes that told which models they have."""
+    for _, health in clusters(seen):
+        yield from (name_of(health.newest, one.node_id) for one in health.downloads)
+
+
+def disks(seen: Surroundings) -> Iterator[str]:
+    """Nodes that told how full their disk is."""
+    for _, health in clusters(seen):
+        told = (key for key, node in health.nodes.items() if node.disk_free_bytes is not None)
+        yield from (name_of(health.newest, node_id) for node_id in told)
 
 
 def versions(seen: Surroundings) -> Iterator[str]:

@@ -192,7 +192,9 @@ def vpn(seen: Surroundings) -> Iterator[DoctorFinding]:
 def mesh(seen: Surroundings) -> Iterator[DoctorFinding]:
     """Pairs of EXO nodes of which one cannot reach the other: EXO places rings over them and fails later."""
     pairs = dict.fromkeys(pair for probe in seen.discovery.probes for pair in probe.one_way)
-    for source, sink in pairs:
+    # a node that is gone is reached by nobody, which says nothing of the network
+    gone = {found.name for found in seen.discovery.found if found.silent_s is not None}
+    for source, sink in (pair for pair in pairs if not gone & set(pair)):
         yield problem(
             f"{source} cannot reach {sink}",
             "no connection in EXO's topology",

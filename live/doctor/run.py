@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from live.discover.found import clean
-from live.doctor import cluster, device, looked, network
+from live.doctor import cluster, device, health, looked, network, ways
 from live.doctor.finding import DoctorFinding, unknown
 from live.doctor.gather import Surroundings
 
@@ -31,6 +31,7 @@ class Check(NamedTuple):
 
 
 ASK = "start EXO on the devices and name one with --host ADDRESS"
+STATE = f"only EXO 1.x tells: {ASK}"
 AGENT = "start `sim live agent --listen ADDRESS` on each device and name them with --agents ADDRESS,ADDRESS"
 CHECKS: tuple[Check, ...] = (
     Check("EXO is there", cluster.exo_missing, looked.nodes, ASK),
@@ -48,6 +49,14 @@ CHECKS: tuple[Check, ...] = (
         looked.pairs,
         f"two EXO nodes at least, not legacy: {ASK}",
     ),
+    Check("every node reports", health.reports, looked.states, STATE),
+    Check("one id per machine", health.identities, looked.states, STATE),
+    Check("runners are ready", health.runners, looked.instances, f"no instance is placed; {STATE}"),
+    Check("the ring takes the best way", ways.ring, looked.rings, f"no ring of two nodes is placed; {STATE}"),
+    Check("no way through containers", ways.edges, looked.pairs, f"two EXO nodes at least: {ASK}"),
+    Check("Thunderbolt is set up", ways.thunderbolt, looked.ports_of_macs, f"no Mac told its ports; {STATE}"),
+    Check("models are downloaded", health.downloads, looked.downloads, f"no download was told; {STATE}"),
+    Check("disks have room", health.disks, looked.disks, f"no node told its disk; {STATE}"),
     Check("one EXO version", cluster.versions, looked.versions, ASK),
     Check("no VPN", network.vpn, looked.links, AGENT),
     Check("no phone as access point", network.hotspot, looked.addresses, AGENT),

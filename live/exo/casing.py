@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
-__all__ = ["camel_case", "snake"]
+__all__ = ["camel_case", "either", "snake"]
 
 # A camelCase word. Ids (hex, UUIDs with dashes, libp2p's "12D3..."), model names and tags
 # ("RunnerReady") are not one.
@@ -30,6 +31,20 @@ def snake(value: Any, levels: int = MOST_LEVELS) -> Any:
     return value
 
 
+def either(mapping: dict[str, Any], key: str) -> Any:
+    """The value under `key` in snake_case or as camelCase, None without one.
+
+    Much cheaper than `snake` of a whole answer: a state of 64 nodes has a quarter of a million keys, and we
+    look at a few hundred of them, several times a second.
+
+    >>> either({"ramTotal": 1}, "ram_total")
+    1
+    """
+    value = mapping.get(camel_case(key))
+    return mapping.get(key) if value is None else value
+
+
+@cache  # called for each of thousands of edges, with a handful of names
 def camel_case(name: str) -> str:
     """A snake_case name as EXO writes it.
 

@@ -107,15 +107,14 @@ def _lost_nodes(
     now: ClusterState, before: ClusterState, instance: StateInstance, limit_s: float
 ) -> list[str]:
     """Nodes of the instance that left, went silent, or that others no longer reach."""
-    # reports are compared with each other and not with our clock, which may differ by minutes
-    newest = max((node.last_seen for node in now.nodes if node.last_seen), default=None)
+    silences_s = now.silences_s()
     lost = []
     for shard in instance.shards:
         node, name = now.node(shard.node_id), before.name_of(shard.node_id)
         if node is None:
             lost.append(f"{name} left the cluster")
             continue
-        silent_s = (newest - node.last_seen).total_seconds() if newest and node.last_seen else 0.0
+        silent_s = silences_s.get(shard.node_id, 0.0)
         alive = {other.node_id for other in now.nodes}
         # only who reached it before and lives now: a node that never did proves nothing
         unreached = (_sources(before, shard.node_id) - _sources(now, shard.node_id)) & alive

@@ -10,6 +10,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
+from live.exo.casing import snake
 from live.exo.state import ClusterState, StateInstance, StateNode
 from simulator.files import dumps
 from simulator.result.measurement import DeviceProvenance, Provenance, ShardProvenance
@@ -110,7 +111,7 @@ def trimmed(state: ClusterState) -> dict[str, Any]:
     """
     # runners and tasks of the dead stay for ever, and a model card has hundreds of lines
     dropped = {"downloads", "tasks", "runners", "instances", "custom_model_cards", "node_profiles"}
-    kept = {key: value for key, value in state.raw.items() if key not in dropped}
+    kept = {key: snake(value) for key, value in snake(dict(state.raw), 1).items() if key not in dropped}
     kept["instances"] = {
         key: {"model": one.model_id, "shards": [[s.node_id, s.start_layer, s.end_layer] for s in one.shards]}
         for key, one in state.instances.items()

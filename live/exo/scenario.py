@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from live.errors import LiveError
 from live.exo.cards import model_of_card
+from live.exo.health import silent_nodes
+from live.exo.links import link_of, remarks, used_hops, wires_of
 from live.exo.match import device_names
 from live.exo.state import ClusterState, StateInstance, StateNode
 from simulator.catalog.hardware import DeviceFacts, device, devices
 from simulator.catalog.llm import model
 from simulator.catalog.tables import normalise
 from simulator.errors import CatalogError
-from simulator.scenario import DeviceSpec, EngineSpec, LinkSpec, ModelSpec, PlacementSpec, Scenario, WireSpec
+from simulator.scenario import DeviceSpec, EngineSpec, LinkSpec, ModelSpec, PlacementSpec, Scenario
 
 __all__ = ["catalogue_device", "scenario_of"]
 
-# What EXO calls an interface, as a network of the catalogue.
-# It does not tell generations apart, so the usual one.
-LINKS = {
-    "wifi": "wifi6",
-    "ethernet": "ethernet_1g",
-    "maybe_ethernet": "ethernet_1g",
-    "thunderbolt": "thunderbolt4",
-}
 CPU_DEVICE = "Linux laptop LPDDR5/DDR5-4800 dual channel"  # EXO says nothing of a machine that is no Mac
 CUDA_DEVICE = "RTX 4060 Laptop"
-ORDER = ("thunderbolt", "maybe_ethernet", "ethernet", "wifi")  # EXO's order of preference
 
 
 def scenario_of(
@@ -42,11 +36,19 @@ def scenario_of(
     With `instance` its layers and ring order are taken over, else EXO's rule decides.
     Raises LiveError without nodes.
     """
+    notes: list[str] = []
+    state, instance = _living(state, instance, notes)
     if not state.nodes:
         raise LiveError("the cluster has no nodes yet; wait some seconds after EXO's start")
-    names = device_names(state.nodes)
-    notes: list[str] = []
-    specs = {names[node.node_id]: _device(node, names[node.node_id], state, notes) for node in state.nodes}
+    names, (ring, best) = device_names(state.nodes), used_hops(state, instance)
+    known = {node.node_id: catalogue_device(node) for node in state.nodes}
+    specs = {
+        names[node.node_id]: _device(
+            node, names[node.node_id], known[node.node_id], link_of(node, state, ring or best), notes
+        )
+        for node in state.nodes
+    }
+    notes += remarks(state, names, ring)
     placement, spec = PlacementSpec(rule="exo"), model_of_card(card, notes)
     if instance is not None:
         layers = _layers(instance, names, spec, notes)
@@ -60,11 +62,33 @@ def scenario_of(
         "cluster?",
         model=spec,
         devices=specs,
-        wires=tuple(_wires(state, names)),
+        wires=tuple(wires_of(state, names, (*ring, *best), instance, known)),
         engine=EngineSpec(name="exo"),
         placement=placement,
     )
     return made, tuple(notes)
+
+
+def _living(
+    state: ClusterState, instance: StateInstance | None, notes: list[str]
+) -> tuple[ClusterState, StateInstance | None]:
+    """The state without nodes that no longer report, and the instance unless it needs one of them."""
+    silent = silent_nodes(state)
+    nodes = tuple(node for node in state.nodes if node.node_id not in silent)
+    notes += [
+        f"{state.name_of(node_id)}: left out, no sign of life for {quiet_s:.0f} s; start EXO there again and "
+        "write the scenario anew if it belongs in it"
+        for node_id, quiet_s in silent.items()
+    ]
+    ids = {node.node_id for node in nodes}
+    lost = [shard.node_id for shard in instance.shards if shard.node_id not in ids] if instance else []
+    if lost:
+        notes.append(
+            f"placement: the running instance needs {', '.join(map(state.name_of, lost))}, so EXO's rule "
+            "places the model on the others"
+        )
+    edges = tuple(edge for edge in state.edges if {edge.source, edge.sink} <= ids)
+    return replace(state, nodes=nodes, edges=edges), None if lost else instance
 
 
 def _layers(
@@ -102,15 +126,15 @@ def _same_chip(known: str, chip: str) -> bool:
     return bool(chip) and normalise(stem) == normalise(chip)
 
 
-def _device(node: StateNode, name: str, state: ClusterState, notes: list[str]) -> DeviceSpec:
-    facts = catalogue_device(node)
+def _device(
+    node: StateNode, name: str, facts: DeviceFacts | None, link: LinkSpec | None, notes: list[str]
+) -> DeviceSpec:
     if facts is None:
         generic = CUDA_DEVICE if "MlxCuda" in node.backends else CPU_DEVICE
         facts = device(generic)
         notes.append(
             f"{name}: chip {node.chip!r} is not in the catalogue, {generic!r} stands in for it; set its kind"
         )
-    link = _link(node, state)
     if link is None:
         notes.append(
             f"{name}: EXO does not say how it is connected, {facts.network} is assumed; set its link"
@@ -120,7 +144,7 @@ def _device(node: StateNode, name: str, state: ClusterState, notes: list[str]) -
             "kind": facts.name,
             "memory": _bytes(node.memory_bytes),
             "usable_memory": _bytes(node.free_bytes),
-            "link": LinkSpec(kind=link),
+            "link": link or LinkSpec(),
         }
     )
 
@@ -128,27 +152,3 @@ def _device(node: StateNode, name: str, state: ClusterState, notes: list[str]) -
 def _bytes(value: float | None) -> str | None:
     """Bytes as a scenario says them: with their unit."""
     return f"{value:.0f} B" if value else None
-
-
-def _link(node: StateNode, state: ClusterState) -> str | None:
-    """How the others reach the node through the LAN: the interface that EXO would prefer,
-    cables between two aside.
-    """
-    kinds = {kind for source in state.nodes for _, kind in state.addresses(source.node_id, node.node_id)}
-    if not kinds and len(state.nodes) == 1:
-        kinds = {interface.kind for interface in node.interfaces}
-    return next((LINKS[kind] for kind in ORDER[1:] if kind in kinds), None)
-
-
-def _wires(state: ClusterState, names: Mapping[str, str]) -> list[WireSpec]:
-    """Thunderbolt cables: pairs of nodes that reach each other through such interfaces in both directions."""
-    found = []
-    for i, one in enumerate(state.nodes):
-        for other in state.nodes[i + 1 :]:
-            ends = (one.node_id, other.node_id)
-            if all(
-                any(kind == "thunderbolt" for _, kind in state.addresses(*pair))
-                for pair in (ends, ends[::-1])
-            ):
-                found.append(WireSpec(between=(names[ends[0]], names[ends[1]]), kind=LINKS["thunderbolt"]))
-    return found

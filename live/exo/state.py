@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 from live.errors import ApiChanged
-from live.exo.casing import snake
+from live.exo.casing import either, snake
 
 __all__ = [
     "ClusterState",
@@ -26,6 +26,7 @@ __all__ = [
     "StateInstance",
     "StateNetwork",
     "StateNode",
+    "names_of",
     "parse_instance",
     "parse_network",
     "parse_state",
@@ -37,6 +38,7 @@ ENDED_TASKS = ("Complete", "TimedOut", "Failed", "Cancelled")
 GENERATION_TASKS = ("TextGeneration", "ChatCompletion", "ImageGeneration", "ImageEdits")
 MOST_NODES = 256  # EXO is made for a desk; a state that names more is not believed
 MOST_BYTES = 1e16
+MULTIADDRESS = re.compile(r"/(?:ip4|ip6|dns[46]?)/([^/]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class StateInstance:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """What a runner says of itself."""
+    """What a runner says of itself; `error` in EXO's own words, with its diagnosis where it has one."""
 
     status: str
     error: str | None = None
@@ -134,7 +136,7 @@ class ClusterState:
     """Generations that wait or run, as 'kind id'."""
     event_index: int
     raw: Mapping[str, Any]
-    """The whole state in snake_case."""
+    """The whole state as it came, in either casing."""
 
     def node(self, node_id: str) -> StateNode | None:
         """The living node of that id."""
@@ -155,6 +157,16 @@ class ClusterState:
         """Every runner is ready or running."""
         return all(runner.status in READY for _, runner in self.runners_of(instance))
 
+    def silences_s(self) -> dict[str, float]:
+        """By how much each node's last report is older than the newest one (s); empty where none is told.
+
+        Reports are compared with each other and not with our clock, which may differ by minutes. A living
+        node reports about once per second (recordings).
+        """
+        told = {node.node_id: node.last_seen for node in self.nodes if node.last_seen}
+        newest = max(told.values(), default=None)
+        return {key: (newest - seen).total_seconds() for key, seen in told.items()} if newest else {}
+
     def addresses(self, source: str, sink: str) -> tuple[tuple[str, str], ...]:
         """(address, interface kind) at which `source` reached `sink`; kinds are the sink's."""
         node = self.node(sink)
@@ -169,20 +181,20 @@ def _bare(ip: str) -> str:
 
 def parse_state(raw: Any) -> ClusterState:
     """The answer of `GET /state`; raises ApiChanged when it is none."""
-    state = snake(raw)
+    state = raw
     if not isinstance(state, dict) or not isinstance(state.get("instances"), dict) or "topology" not in state:
         raise ApiChanged(
             "/state holds no instances and topology: is this EXO 1.x? (legacy EXO has no /state)"
         )
     # the one number that moves as long as there is a master
-    index = state.get("last_event_applied_idx")
+    index = either(state, "last_event_applied_idx")
     return ClusterState(
         nodes=tuple(_nodes(state)),
         edges=tuple(_edges(_dict(state, "topology").get("connections"))),
         instances={
             # from the raw state: an instance is posted back in the very casing in which it came
             found.instance_id: found
-            for found in map(parse_instance, _dict(raw, "instances").values())
+            for found in map(parse_instance, _dict(state, "instances").values())
         },
         # dead runners stay in the state for ever; whoever asks goes by the shards of an instance
         runners={key: _runner(value) for key, value in _dict(state, "runners").items()},
@@ -194,15 +206,19 @@ def parse_state(raw: Any) -> ClusterState:
 
 def parse_network(raw: Any) -> StateNetwork:
     """The nodes and edges of a state, or of some of its parts; empty for anything that is none."""
-    state = snake(raw)
-    identities = _dict(state, "node_identities") or _dict(state, "node_profiles")
-    names = {
-        node_id: str(_dict(identities, node_id).get("friendly_name") or "")
+    state = raw if isinstance(raw, dict) else {}
+    return StateNetwork(
+        tuple(_nodes(state)), tuple(_edges(_dict(state, "topology").get("connections"))), names_of(state)
+    )
+
+
+def names_of(raw: dict[str, Any]) -> dict[str, str]:
+    """The names by node id, of the dead too."""
+    identities = _dict(raw, "node_identities") or _dict(raw, "node_profiles")
+    return {
+        node_id: str(either(_dict(identities, node_id), "friendly_name") or "")
         for node_id in islice(identities, MOST_NODES)
     }
-    return StateNetwork(
-        tuple(_nodes(state)), tuple(_edges(_dict(state, "topology").get("connections"))), names
-    )
 
 
 def parse_instance(raw: Any) -> StateInstance:
@@ -247,7 +263,7 @@ def _nodes(state: dict[str, Any]) -> Iterator[StateNode]:
     listed = _dict(state, "topology").get("nodes")
     for entry in listed[:MOST_NODES] if isinstance(listed, list) else ():
         # up to 1.0.63 an object, with or without the profile in it; an id since
-        node_id = entry.get("node_id") if isinstance(entry, dict) else entry
+        node_id = either(entry, "node_id") if isinstance(entry, dict) else entry
         if isinstance(node_id, str):
             profile = _dict(entry, "node_profile") or _dict(_dict(state, "node_profiles"), node_id)
             yield _node(node_id, state, profile)
@@ -262,29 +278,30 @@ def _node(node_id: str, state: dict[str, Any], profile: dict[str, Any]) -> State
     # the newer mapping wins where a version in between has both
     who = {**profile, **part("node_identities")}
     memory = part("node_memory") or _dict(profile, "memory")
-    network = part("node_network").get("interfaces", profile.get("network_interfaces"))
+    network = part("node_network").get("interfaces", either(profile, "network_interfaces"))
     backends = _dict(state, "node_backends").get(node_id)
     seen = _dict(state, "last_seen").get(node_id)
     return StateNode(
         node_id=node_id,
-        name=str(who.get("friendly_name") or node_id[:8]),
-        model=str(who.get("model_id") or "unknown"),
-        chip=str(who.get("chip_id") or "unknown"),
-        os=str(who.get("os_version") or "unknown"),
-        memory_bytes=_bytes(memory.get("ram_total")),
-        free_bytes=_bytes(memory.get("ram_available")),
+        name=str(either(who, "friendly_name") or node_id[:8]),
+        model=str(either(who, "model_id") or "unknown"),
+        chip=str(either(who, "chip_id") or "unknown"),
+        os=str(either(who, "os_version") or "unknown"),
+        memory_bytes=_bytes(either(memory, "ram_total")),
+        free_bytes=_bytes(either(memory, "ram_available")),
         interfaces=tuple(_interfaces(network)),
         backends=tuple(map(str, backends)) if isinstance(backends, list) else (),
-        system=part("node_system") or _dict(profile, "system"),
+        system=snake(part("node_system") or _dict(profile, "system")),
         last_seen=_time(seen),
     )
 
 
 def _interfaces(raw: Any) -> Iterator[Interface]:
     for entry in raw[:MOST_NODES] if isinstance(raw, list) else ():
-        if isinstance(entry, dict) and entry.get("ip_address"):
-            kind = str(entry.get("interface_type") or "unknown")
-            yield Interface(str(entry.get("name", "")), str(entry["ip_address"]), kind)
+        ip = either(entry, "ip_address") if isinstance(entry, dict) else None
+        if ip:
+            kind = str(either(entry, "interface_type") or "unknown")
+            yield Interface(str(entry.get("name", "")), str(ip), kind)
 
 
 def _edges(raw: Any) -> Iterator[StateEdge]:
@@ -292,36 +309,39 @@ def _edges(raw: Any) -> Iterator[StateEdge]:
     for entry in raw if isinstance(raw, list) else ():
         if isinstance(entry, dict):
             address = _dict(entry, "send_back_multiaddr")
-            yield StateEdge(
-                str(entry.get("local_node_id")), str(entry.get("send_back_node_id")), _ip(address)
-            )
+            source, sink = either(entry, "local_node_id"), either(entry, "send_back_node_id")
+            yield StateEdge(str(source), str(sink), _ip(address))
     for source, sinks in raw.items() if isinstance(raw, dict) else ():
         for sink, edges in sinks.items() if isinstance(sinks, dict) else ():
             for edge in edges if isinstance(edges, list) else ():
                 if isinstance(edge, dict):
-                    yield StateEdge(
-                        source, sink, _ip(_dict(edge, "sink_multiaddr")), "source_rdma_iface" in edge
-                    )
+                    is_rdma = either(edge, "source_rdma_iface") is not None
+                    yield StateEdge(source, sink, _ip(_dict(edge, "sink_multiaddr")), is_rdma)
 
 
 def _ip(address: dict[str, Any]) -> str | None:
     """The address of a multiaddress; its text is the one part that every version sends."""
-    found = re.match(r"/(?:ip4|ip6|dns[46]?)/([^/]+)", str(address.get("address", "")))
-    ip = address.get("ip_address") or (found.group(1) if found else None)
+    ip = either(address, "ip_address")
+    if not ip and (found := MULTIADDRESS.match(str(address.get("address", "")))):
+        ip = found.group(1)
     return str(ip) if ip else None
 
 
 def _runner(raw: Any) -> Runner:
     tag, body = _tagged(raw)
-    shown = ", ".join(f"{key} {value}" for key, value in body.items() if isinstance(value, int))
-    error = body.get("error_message")
-    return Runner(tag, str(error)[:1000] if error else None, shown)
+    shown = ", ".join(f"{key} {value}" for key, value in snake(body).items() if isinstance(value, int))
+    # EXO recognises some faults in what the runner wrote: a GPU time-out, a ring that broke
+    known = either(body, "diagnostics")
+    reasons = [either(body, "error_message")]
+    reasons += [_tagged(one)[1].get("message") for one in known] if isinstance(known, list) else []
+    error = "; ".join(dict.fromkeys(str(reason)[:500] for reason in reasons if reason))
+    return Runner(tag, error or None, shown)
 
 
 def _busy(tasks: dict[str, Any]) -> Iterator[str]:
     for task_id, raw in tasks.items():
         tag, body = _tagged(raw)
-        if tag in GENERATION_TASKS and body.get("task_status") not in ENDED_TASKS:
+        if tag in GENERATION_TASKS and either(body, "task_status") not in ENDED_TASKS:
             yield f"{tag} {task_id[:8]}"
 
 
@@ -336,12 +356,12 @@ def _tagged(raw: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _dict(raw: Any, key: str) -> dict[str, Any]:
-    value = raw.get(key) if isinstance(raw, dict) else None
+    value = either(raw, key) if isinstance(raw, dict) else None
     return value if isinstance(value, dict) else {}
 
 
 def _bytes(raw: Any) -> float | None:
-    value = raw.get("in_bytes") if isinstance(raw, dict) else raw
+    value = either(raw, "in_bytes") if isinstance(raw, dict) else raw
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 <= value < MOST_BYTES else None
@@ -349,6 +369,8 @@ def _bytes(raw: Any) -> float | None:
 
 def _time(raw: Any) -> datetime | None:
     try:
-        return datetime.fromisoformat(str(raw)) if raw else None
+        found = datetime.fromisoformat(str(raw)) if raw else None
     except ValueError:
         return None
+    # EXO stamps in UTC; a time without a zone could not be compared with the others
+    return found.replace(tzinfo=UTC) if found and found.tzinfo is None else found

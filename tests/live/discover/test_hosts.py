@@ -80,7 +80,7 @@ def _snake(value):
 
 
 def rows_of(state, generation):
-    return nodes_of_network(parse_network(state), generation, "")
+    return nodes_of_network(parse_network(state), generation)
 
 
 def test_both_casings_give_the_same_rows():

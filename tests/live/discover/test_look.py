@@ -17,7 +17,7 @@ from live.discover.catalogue import with_speed
 from live.discover.exo_udp import Heard
 from live.discover.found import AGENT, LEGACY, LIBP2P, ZENOH, clean, is_local, merge
 from live.discover.hosts import Probe, probe
-from live.discover.look import Sources, sweep
+from live.discover.look import Sources, networks_here, sweep
 from live.discover.mdns import Announced
 from live.discover.table import as_json, missing, nothing, render
 from simulator.errors import LiveError
@@ -240,3 +240,20 @@ def test_a_sweep_finds_open_ports_of_a_local_network_only():
     for network in ("8.8.8.0/24", "10.0.0.0/8", "x"):
         with pytest.raises(LiveError):
             sweep(network)
+
+
+def test_the_networks_to_sweep_are_those_of_this_machine():
+    here = [
+        ("lo", "127.0.0.1", 8),
+        ("en0", "192.168.7.4", 24),
+        ("en0", "fe80::1", 64),
+        ("docker0", "172.17.0.1", 16),
+        ("utun3", "10.8.0.2", 24),
+        ("eth1", "10.20.30.40", 8),
+        ("ppp", "8.8.8.8", 24),
+    ]
+    assert networks_here(here) == ("192.168.7.0/24", "10.20.30.0/24")
+    assert any(
+        "--sweep 192.168.7.0/24" in line
+        for line in nothing(discover(Options(), sources()), (), ("192.168.7.0/24",))
+    )

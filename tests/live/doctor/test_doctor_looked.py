@@ -12,6 +12,8 @@ from live.discover import Discovery, FoundDevice
 from live.discover.found import AGENT
 from live.discover.mdns import Announced
 from live.doctor import CHECKS, Surroundings, examine, exit_code
+from live.exo.health import health_of
+from tests.live.doctor.states import IDS, changed, downloading
 from tests.live.doctor.test_doctor_checks import HERE, NEED, node, probe, seen, with_wifi
 
 NOTHING = Surroundings(Discovery(()), (AgentFacts("here", "linux"),))
@@ -19,6 +21,7 @@ NOTHING = Surroundings(Discovery(()), (AgentFacts("here", "linux"),))
 
 def well():
     """A node with an agent, heard by multicast, that another node reaches; nothing is left unknown."""
+    told = changed(downloading("Completed"), nodeRdmaCtl={IDS["node-a"]: {"enabled": True}})
     mini, air = node(memory_free_bytes=64e9), node("air", "192.168.1.6")
     laptop = replace(
         with_wifi(),
@@ -28,7 +31,7 @@ def well():
     )
     return seen(
         mini,
-        probes=(probe(clock_offset_s=0.1, found=(mini, air)),),
+        probes=(probe(clock_offset_s=0.1, found=(mini, air), health=health_of(told)),),
         facts=(HERE, laptop),
         need=NEED,
         agents=(("192.168.1.5", 52425),),
@@ -50,6 +53,14 @@ LOOKED_AT = {  # what the well network shows to each check
     "one subnet": "mini, laptop",
     "multicast works": "mini",
     "every node reaches every other": "192.168.1.5:52415",
+    "every node reports": "node-a, node-b, node-c",
+    "one id per machine": "node-a, node-b, node-c",
+    "runners are ready": "synthetic/Llama-16L-512h-4bit",
+    "the ring takes the best way": "synthetic/Llama-16L-512h-4bit",
+    "no way through containers": "192.168.1.5:52415",
+    "Thunderbolt is set up": "node-a",
+    "models are downloaded": "node-b",
+    "disks have room": "node-a, node-b, node-c",
     "one EXO version": "mini",
     "no VPN": "here, laptop, the way to 192.168.1.5",
     "no phone as access point": "here, mini, laptop",

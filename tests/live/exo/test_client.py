@@ -221,7 +221,7 @@ def test_transport_is_an_argument() -> None:
 
 
 def test_nothing_there() -> None:
-    with pytest.raises(Unreachable, match="is EXO running there"):
+    with pytest.raises(Unreachable, match="nothing listens on that port; start the server"):
         ExoClient("http://127.0.0.1:9", timeouts=QUICK).node_id()
 
 

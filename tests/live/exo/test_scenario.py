@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from simulator.files import dump, load
 from simulator.prepare import prepare
 from simulator.scenario import Scenario
 from simulator.units import GIB
+from tests.live.doctor import states
+from tests.live.doctor.states import best_ring, field_state
 from tests.live.exo.fake import MODEL, FakeExo, rest
 
 
@@ -133,3 +136,52 @@ def test_pairs() -> None:
     assert parse_pairs(["a=b", "c=d=e"], "--device") == {"a": "b", "c": "d=e"}
     with pytest.raises(LiveError, match="name=value"):
         parse_pairs(["a"], "--device")
+
+
+def field_scenario(name: str, raw: Any = None) -> tuple[Scenario, tuple[str, ...]]:
+    state = parse_state(raw or field_state(name))
+    (instance,) = state.instances.values()
+    return scenario_of(state, instance.card, instance=instance)
+
+
+def test_the_link_is_the_one_that_the_ring_uses() -> None:
+    """exo-explore/exo#2295: the ring on Wi-Fi beside a Thunderbolt cable ran at 9 tokens/s; the cable promises 25."""
+    made, notes = field_scenario("ring_on_wifi")
+    assert [device.link.kind for device in made.devices.values()] == ["wifi6", "wifi6"]
+    assert made.wires == ()
+    assert any("mac-1 and mac-2: the ring uses wifi (192.168.1.6" in note for note in notes)
+    made, notes = field_scenario("", best_ring())
+    assert [(wire.between, wire.kind) for wire in made.wires] == [(("mac-1", "mac-2"), "thunderbolt5")]
+    assert not any("the ring uses" in note for note in notes)
+    raw = json.loads(json.dumps(best_ring()).replace("169.254.10.", "192.168.1.1"))
+    made, _ = field_scenario("", raw)
+    assert [device.link.kind for device in made.devices.values()] == ["ethernet_1g", "ethernet_1g"]
+
+
+def test_rdma_is_a_wire_of_its_own() -> None:
+    raw = states.macs("warming")
+    one, other = raw["topology"]["nodes"]
+    ports = {"sourceRdmaIface": "rdma_en2", "sinkRdmaIface": "rdma_en2"}
+    raw["topology"]["connections"][one][other].append(ports)
+    made, _ = field_scenario("", raw)
+    assert [wire.kind for wire in made.wires] == ["thunderbolt5_rdma"]
+
+
+@pytest.mark.parametrize(
+    ("speed", "kind"), [("Up to 40 Gb/s", "thunderbolt4"), ("Up to 80 Gb/s", "thunderbolt5")]
+)
+def test_ports_tell_their_generation(speed: str, kind: str) -> None:
+    raw = best_ring()
+    port = {"rdmaInterface": "rdma_en2", "domainUuid": "u", "linkSpeed": speed}
+    raw["nodeThunderbolt"] = {node: {"interfaces": [port]} for node in raw["topology"]["nodes"]}
+    made, _ = field_scenario("", raw)
+    assert [wire.kind for wire in made.wires] == [kind]
+
+
+def test_a_dead_node_is_no_device() -> None:
+    """Killed 8 s ago, still in the topology with its instance (recorded)."""
+    made, notes = field_scenario("", states.worker_killed(8))
+    assert set(made.devices) == {"node-a", "node-b"}
+    assert made.placement.rule == "exo"
+    assert any(note.startswith("node-c: left out, no sign of life for 8 s") for note in notes)
+    assert any("the running instance needs node-c" in note for note in notes)
