@@ -396,15 +396,20 @@ def _table() -> Iterator[Line]:
             )
 
 
+def _right(verdict: bool | dict[str, bool]) -> str:
+    """Whether the tokens were right; the first two series held them against one thing, the later ones two."""
+    flags = verdict.values() if isinstance(verdict, dict) else (verdict,)
+    return ", ".join("yes" if flag else "NO" for flag in flags)
+
+
 def report() -> None:
     """Errors of every case, hits and misses, and the plot."""
     lines, verified = list(_table()), json.loads((FOLDER / "verified.json").read_text(encoding="utf-8"))
-    right = {True: "yes", False: "NO"}
     table = [
         f"| {one.case} | {one.guess['median']:.2f} [{one.guess['p05']:.2f}, {one.guess['p95']:.2f}] | "
         f"{one.was_s:.2f} | {one.error:+.0%} | {one.before:.1f} / {one.before_was:.1f} | "
         f"{one.rate['median']:.1f} | {one.rate_was:.1f} | {one.rate_error:+.1%} | "
-        f"{', '.join(right[flag] for flag in verified[one.case.split(':')[0]].values())} |"
+        f"{_right(verified[one.case.split(':')[0]])} |"
         for one in lines
     ]
     errors, rates = [abs(one.error) for one in lines], [abs(one.rate_error) for one in lines]

@@ -11,8 +11,9 @@ from sim.json_output import keep_foreign, print_json
 
 if TYPE_CHECKING:
     from calibrate.benchmarks import MeasuredDevice
+    from simulator.scenario import Scenario
 
-__all__ = ["benchmark_paths", "calibrate_benchmarks", "measured_tokens_per_s"]
+__all__ = ["benchmark_paths", "calibrate_benchmarks", "measured_rate"]
 
 
 def benchmark_paths(paths: Sequence[Path]) -> list[Path]:
@@ -40,16 +41,21 @@ def calibrate_benchmarks(
     *,
     out: Path | None,
     device: str | None,
+    name: str | None,
     model: str | None,
     quantisation: str | None,
+    request: tuple[int | None, int | None, int | None],
     as_json: bool,
 ) -> None:
     """Print, or with `out` write, what a scenario's `devices:` takes; faults and doubts to standard error."""
     from calibrate.benchmarks import fragment, measured_devices
     from calibrate.benchmarks.device import Fragment
+    from calibrate.benchmarks.record import Request
     from simulator.files import load, write_text_atomically
 
-    found, records, left_out = measured_devices(paths, device=device, model=model, quantisation=quantisation)
+    found, records, left_out = measured_devices(
+        paths, device=device, name=name, model=model, quantisation=quantisation, request=Request(*request)
+    )
     text = fragment(found, paths)
     if out is not None:
         keep_foreign(out, lambda path: load(path, Fragment), "file of devices")
@@ -88,26 +94,30 @@ def _document(one: MeasuredDevice) -> dict[str, object]:
     }
 
 
-def measured_tokens_per_s(said: str) -> float:
-    """What `--measured` says: a number, or the median decode tokens/s of a benchmark's file.
+def measured_rate(said: str, asked: Scenario) -> tuple[float, tuple[str, ...]]:
+    """What `--measured` says: tokens/s, or the median decode tokens/s of a benchmark's file, and what that
+    file ran otherwise than the scenario.
 
     Raises MeasurementError for anything else.
     """
     from statistics import median
 
-    from calibrate.benchmarks import read_benchmarks
-    from simulator.errors import MeasurementError
+    from calibrate.benchmarks import differences, read_benchmarks
+    from simulator.errors import MeasurementError, UnitError
+    from simulator.units import TOKENS_PER_S, read_quantity
 
+    doubts: tuple[str, ...] = ()
     try:
-        value = float(said)
-    except ValueError:
+        value = read_quantity(said, TOKENS_PER_S)
+    except UnitError:
         if not Path(said).is_file():
             raise MeasurementError(
-                f"--measured is {said!r:.60} and must be tokens/s, or the path of a benchmark's file"
+                f"--measured is {said!r:.60} and must be tokens/s ('0.69', '0.69 tokens/s'), or the path of "
+                "a benchmark's file"
             ) from None
-        read = read_benchmarks([Path(said)])
-        found = [record.decode.tokens_per_s for record in read.records if record.decode]
-        value = median(found) if found else 0.0
+        found = [record for record in read_benchmarks([Path(said)]).records if record.decode]
+        value = median(record.decode.tokens_per_s for record in found if record.decode) if found else 0.0
+        doubts = differences(found, asked)
     if not 0 < value <= 1e6:
         raise MeasurementError(f"--measured is {said!r:.60} and must be tokens/s above 0, at most 1e6")
-    return value
+    return value, doubts

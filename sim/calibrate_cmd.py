@@ -58,9 +58,22 @@ def calibrate(
     ] = None,
     draws: Annotated[int, typer.Option(min=20, max=2000, help="Bootstrap draws.")] = 500,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1,
-    device: Annotated[str | None, typer.Option(help="Benchmarks: the device that was measured.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Benchmarks: the device that was measured, as `sim catalog devices` calls it."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Benchmarks: what to call the device; also of one that is not known.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Benchmarks: the model that was run.")] = None,
     quantisation: Annotated[str | None, typer.Option(help="Benchmarks: its quantisation.")] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="vllm bench latency: its --input-len.")
+    ] = None,
+    output_tokens: Annotated[
+        int | None, typer.Option(min=1, help="vllm bench latency: its --output-len.")
+    ] = None,
+    chats: Annotated[int | None, typer.Option(min=1, help="vllm bench latency: its --batch-size.")] = None,
     as_json: Json = False,
 ) -> None:
     """Fit device speeds, overheads and noise to measured token times; or a device's speed to benchmarks."""
@@ -71,7 +84,14 @@ def calibrate(
 
     if benchmarks := benchmark_paths(measurements):
         calibrate_benchmarks(
-            benchmarks, out=out, device=device, model=model, quantisation=quantisation, as_json=as_json
+            benchmarks,
+            out=out,
+            device=device,
+            name=name,
+            model=model,
+            quantisation=quantisation,
+            request=(prompt_tokens, output_tokens, chats),
+            as_json=as_json,
         )
         return
     target = out or Path("calibration.yaml")

@@ -46,6 +46,10 @@ def common(
     ] = None,
 ) -> None:
     """Predict and measure how fast a large language model decodes across the devices of one LAN."""
+    for file in catalog or ():
+        # here, as not every command looks into it: one that is not there is a slip of the pen all the same
+        if not file.is_file():
+            raise SimulatorError(f"{file}: there is no such file, and --catalog names it")
     if catalog:
         os.environ[CATALOG] = os.pathsep.join(map(str, catalog))
 

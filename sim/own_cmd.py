@@ -90,7 +90,7 @@ def _benchmarked(files: Sequence[Path], device: Sequence[str] | None) -> dict[st
     from calibrate.benchmarks import measured_devices
 
     name = device[0] if device else None
-    found, _, _ = measured_devices(files, device=name)
+    found, _, _ = measured_devices(files, name=name)
     for doubt in dict.fromkeys(doubt for one in found for doubt in one.doubts):
         typer.echo(f"doubt: {doubt}", err=True)
     return {name or one.name: _entry(one.spec) for one in found}

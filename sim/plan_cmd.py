@@ -130,12 +130,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _goal(text: str | None) -> float | None:
-    """Tokens/s of '8 tokens/s'."""
-    from simulator.units import read_quantity
+    """Tokens/s of '8 tokens/s', or of '8'."""
+    from simulator.units import TOKENS_PER_S, read_quantity
 
     if text is None:
         return None
-    goal = read_quantity(text, {"tokens/s": 1.0, "token/s": 1.0, "tok/s": 1.0, "t/s": 1.0})
+    goal = read_quantity(text, TOKENS_PER_S)
     if goal <= 0:
         raise typer.BadParameter(f"--goal is {text!r} and must be more than 0 tokens/s")
     return goal

@@ -46,19 +46,18 @@ def run(
     ] = None,
 ) -> None:
     """Predict tokens/s of a scenario, how sure that is, and what limits it."""
-    from sim.benchmark_cmd import measured_tokens_per_s
+    from sim.benchmark_cmd import measured_rate
     from simulator.run.held_against import held_against
     from simulator.run.predict import predict
 
     asked = load_scenario(scenario, seed, replications)
-    rate = None if measured is None else measured_tokens_per_s(measured)
-    doubts: tuple[str, ...] = ()
+    rate, doubts = (None, tuple[str, ...]()) if measured is None else measured_rate(measured, asked)
     if calibration is not None:
         from calibrate.applied import apply
         from calibrate.calibration import load_calibration
 
         applied = apply(load_calibration(calibration), asked)
-        asked, doubts = applied.scenario, applied.warnings
+        asked, doubts = applied.scenario, (*doubts, *applied.warnings)
     with progress_bar(quiet=as_json) as progress:
         prediction = predict(asked, evaluator=_evaluator(evaluator), progress=progress, doubts=doubts)
     held = rate and held_against(prediction.prepared, prediction.summary.tokens_per_s, rate)

@@ -3,6 +3,7 @@
 ::
 
     SimulatorError            anything that a user can mend; `sim` prints it and exits with `exit_code`
+                              (docs/exit-codes.md)
       UnitError               a quantity that cannot be read ("0.4 mS")
       ScenarioError           a scenario file with faults: carries all of them
       CatalogError            a device, model, network or engine that the catalogue does not know
@@ -42,17 +43,19 @@ __all__ = [
 
 
 class SimulatorError(Exception):
-    """Something that the user can mend; the message holds the value, the rule and the way out."""
+    """Something that the user can mend; the message holds the value, the rule and the way out.
 
-    exit_code = 1
+    `exit_code` is 2 for what was asked wrongly, 3 for what is right and fits nowhere, 1 for a world that does
+    not do what was asked of it.
+    """
+
+    exit_code = 2
 
 
 class UnitError(SimulatorError, ValueError):
     """A quantity that cannot be read. A `ValueError` too, so that pydantic turns it
     into a fault of the field.
     """
-
-    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,6 @@ class Fault:
 
 class ScenarioError(SimulatorError):
     """A scenario with faults; `faults` holds every one that could be found in one pass."""
-
-    exit_code = 2
 
     def __init__(self, file: str, faults: Sequence[Fault]) -> None:
         self.file = file
@@ -93,10 +94,7 @@ class ScenarioError(SimulatorError):
 class CatalogError(SimulatorError, ValueError):
     """A name that the catalogue does not hold."""
 
-    exit_code = 2
 
-
-# exit codes: 2 for input that is wrong in itself, 3 for what is right and does not fit, 1 for all else
 class PlacementError(SimulatorError):
     """Layers that fit nowhere, or a split that the engine would refuse; the message holds both figures."""
 
@@ -106,15 +104,17 @@ class PlacementError(SimulatorError):
 class CalibrationError(SimulatorError):
     """Measurements from which the asked-for parameters cannot be fitted."""
 
+    exit_code = 1
+
 
 class MeasurementError(SimulatorError):
     """A file of measurements or outcomes that cannot be read or believed."""
 
-    exit_code = 2
-
 
 class LiveError(SimulatorError):
     """A real cluster that does not do what was asked."""
+
+    exit_code = 1
 
 
 class Unreachable(LiveError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import PurePath
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -54,6 +55,17 @@ class ModelSpec(Spec):
     other_bytes: Annotated[Bytes, Field(ge=0)] | None = Field(
         default=None, description="held with the embedding and never read for text: a vision tower"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _called_as_its_file(cls, said: Any) -> Any:
+        """Without a name: that of the folder of a config.json, else of the file."""
+        path = isinstance(said, dict) and "name" not in said and (said.get("hf_config") or said.get("gguf"))
+        if not isinstance(path, str):
+            return said
+        file = PurePath(path)
+        name = file.parent.name if file.name == "config.json" and file.parent.name else file.stem
+        return {"name": name or path, **said}
 
     @model_validator(mode="after")
     def _numbers_say_what_is_sent(self) -> ModelSpec:

@@ -188,9 +188,10 @@ def _called(entries: Mapping[str, SpecT], name: str | None) -> SpecT | None:
 
 
 def _over(entry: SpecT, spec: SpecT, *names: str) -> SpecT:
-    """`entry` with what `spec` says beyond the defaults, its `names` apart: those led to the entry."""
-    fields = type(spec).model_fields
-    said = {key: getattr(spec, key) for key in fields if key not in names}
+    """`entry` with all that `spec` says, its `names` apart: those led to the entry.
+
+    What is said may be the default: `allow_paging: false` takes back what the entry allows.
+    """
     return entry.model_copy(
-        update={key: value for key, value in said.items() if value != fields[key].default}
+        update={key: getattr(spec, key) for key in spec.model_fields_set if key not in names}
     )

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
 from simulator.churn.spec import EventSpec, HeatSpec, RecoverySpec
 from simulator.errors import Fault, ScenarioError, did_you_mean
+from simulator.files.explain import explain
+from simulator.files.tree import Tree
 from simulator.laws.law import Law
 from simulator.model_spec import ModelSpec
 from simulator.spec import (
@@ -46,6 +48,7 @@ __all__ = [
     "SpeedSpec",
     "WireSpec",
     "WorkloadSpec",
+    "must_be_scenario",
 ]
 
 Label = Literal["measured", "calibrated", "assumed"]
@@ -388,6 +391,23 @@ class Scenario(Spec):
                 )
 
     def replace(self, **changes: Any) -> Scenario:
-        """A copy with these fields changed, checked again."""
+        """A copy with these fields changed, checked again; raises ScenarioError with every fault.
+
+        Numbers have their units, as in a file: `replace(workload={"output_tokens": 64})`.
+        """
         # by way of JSON, so that numbers come with their units, as a file has them
-        return Scenario.model_validate({**self.model_dump(mode="json"), **changes})
+        try:
+            return Scenario.model_validate({**self.model_dump(mode="json"), **changes})
+        except ValidationError as error:
+            raise ScenarioError("replace", explain(error, Scenario, Tree())) from None
+        except ScenarioError as error:
+            raise ScenarioError("replace", error.faults) from None
+
+
+def must_be_scenario(caller: str, given: object) -> None:
+    """Refuse what a notebook hands over instead of a Scenario, most often its name."""
+    if not isinstance(given, Scenario):
+        load = f"simulator.load({given!r:.60})" if isinstance(given, str) else "simulator.load(NAME)"
+        got = f"takes a Scenario and got a {type(given).__name__}"
+        reason = f"{caller} {got}; {load} makes one of a name or a file"
+        raise ScenarioError(caller, [Fault("", reason)])

@@ -47,6 +47,8 @@ POWER = {"W": 1.0, "mW": 1e-3, "kW": 1e3}
 SHARE = {"%": 0.01, "": 1.0}
 PER_HOUR = {"/h": 1.0, "per hour": 1.0, "/min": 60.0, "/day": 1 / 24}
 MONEY = {"EUR": 1.0, "USD": 1.0}
+TOKENS_PER_S = {"tokens/s": 1.0, "token/s": 1.0, "tok/s": 1.0, "t/s": 1.0, "": 1.0}
+"""A bare number too: on the command line there is nothing else that it could be."""
 
 PLUS_MINUS = re.compile(r"±|\+-|\+/-")
 """How a file says how sure a figure is: `3 ms ± 0.5 ms`, or `+-` where a keyboard has no such sign."""

@@ -4,6 +4,7 @@
 """
 
 from calibrate.benchmarks.device import MeasuredDevice, fragment, measured_devices
+from calibrate.benchmarks.model import differences
 from calibrate.benchmarks.read import Benchmarks, foreign, is_foreign, read_benchmarks, recognise
 from calibrate.benchmarks.record import Rate, Record
 
@@ -12,6 +13,7 @@ __all__ = [
     "MeasuredDevice",
     "Rate",
     "Record",
+    "differences",
     "foreign",
     "fragment",
     "is_foreign",

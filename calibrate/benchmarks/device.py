@@ -11,7 +11,7 @@ import yaml
 
 from calibrate.benchmarks.model import model_of
 from calibrate.benchmarks.read import read_benchmarks
-from calibrate.benchmarks.record import Record
+from calibrate.benchmarks.record import NO_REQUEST, Record, Request
 from calibrate.benchmarks.speed import FEWEST_PROMPT_TOKENS, FEWEST_TOKENS, TrialSpeed, solved_speed
 from simulator import catalog
 from simulator.engine.base import engines
@@ -59,17 +59,21 @@ def measured_devices(
     paths: Sequence[Path],
     *,
     device: str | None = None,
+    name: str | None = None,
     model: str | None = None,
     quantisation: str | None = None,
+    request: Request = NO_REQUEST,
 ) -> tuple[tuple[MeasuredDevice, ...], tuple[Record, ...], tuple[str, ...]]:
     """The devices that these files tell of, all records, and `file:line: reason` for each row left out.
 
-    `device`, `model` and `quantisation` stand for what a file lacks, and replace what it says. Raises
-    MeasurementError where something is missing, naming its option, and what `read_benchmarks` raises.
+    `device` (a name of the catalogue), `model` and `quantisation` stand for what a file lacks, and replace
+    what it says; `name` is what to call the device; `request` how long the requests were, where a file tells
+    only seconds of whole ones. Raises MeasurementError where something is missing, naming its option, or
+    known to nobody, with the nearest names; and what `read_benchmarks` raises.
     """
     read = read_benchmarks(paths)
     usable, left_out = list[Record](), list(read.faults)
-    for record in read.records:
+    for record in (request.told(record) for record in read.records):
         why = _unusable(record)
         usable += [] if why else [record]
         left_out += [f"{record.place}: {why}; left out"] if why else []
@@ -78,15 +82,28 @@ def measured_devices(
     groups: dict[str, list[Record]] = {}
     for record in usable:
         groups.setdefault(record.device, []).append(record)
-    if device and len(groups) > 1:
-        told = ", ".join(name or "one that is not named" for name in groups)
+    if (device or name) and len(groups) > 1:
+        told = ", ".join(one or "one that is not named" for one in groups)
         raise MeasurementError(
-            f"these are several devices ({told}): leave --device out, or give their files apart"
+            f"these are several devices ({told}): leave --device and --name out, or give their files apart"
         )
+    kind = None if device is None else _catalogue_name(device)
     found = [
-        _measured(name, device or name, records, model, quantisation) for name, records in groups.items()
+        _measured(
+            kind or _kind(told) or _kind(name or ""), name or kind or told, records, model, quantisation
+        )
+        for told, records in groups.items()
     ]
     return tuple(found), read.records, tuple(left_out)
+
+
+def _catalogue_name(device: str) -> str:
+    try:
+        return catalog.device(device).name
+    except CatalogError as error:
+        raise MeasurementError(
+            f"--device: {error}; one that is not among them is called by --name NAME"
+        ) from None
 
 
 def _unusable(record: Record) -> str:
@@ -108,11 +125,11 @@ def _unusable(record: Record) -> str:
 
 
 def _measured(
-    told: str, name: str, records: list[Record], model: str | None, quantisation: str | None
+    kind: str | None, name: str, records: list[Record], model: str | None, quantisation: str | None
 ) -> MeasuredDevice:
-    """The device that the file calls `told` and the person `name`."""
+    """The device that the catalogue calls `kind`, and the person or the file `name`."""
     _must_say(name, records)
-    kind, engine, used = _kind(told) or _kind(name), _engine(records[0]), _some(records)
+    engine, used = _engine(records[0]), _some(records)
     models = [model_of(record, model, quantisation) for record in used]
     runs = [
         (TrialSpeed(spec, EngineSpec(name=engine), kind), _for_speed(record))
@@ -145,8 +162,8 @@ def _must_say(name: str, records: Sequence[Record]) -> None:
     first = records[0]
     if not name:
         raise MeasurementError(
-            f"{first.place}: {first.tool} does not say which device this was; give --device NAME, best a "
-            "name of `sim catalog devices`"
+            f"{first.place}: {first.tool} does not say which device this was; give --device NAME, a name of "
+            "`sim catalog devices`, or --name NAME for one that is not there"
         )
     if not any(record.decode for record in records):
         raise MeasurementError(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from calibrate.benchmarks.record import Fields, Rate, Record
+from calibrate.benchmarks.record import Fields, Rate, Record, records_of
 from calibrate.benchmarks.source import Line, json_objects
 from simulator.errors import Fault, MeasurementError, UnitError
 from simulator.units import SIZE, read_quantity
@@ -53,15 +53,7 @@ def read_markdown(file: str, lines: Iterable[Line]) -> Iterator[Record | Fault]:
 
 
 def _records(file: str, rows: Iterable[Row | Fault]) -> Iterator[Record | Fault]:
-    for row in rows:
-        if isinstance(row, Fault):
-            yield row
-            continue
-        line, values = row
-        try:
-            yield _record(file, line, Fields(values))
-        except MeasurementError as error:
-            yield Fault("", f"{error}; this row is left out", line)
+    return records_of(rows, lambda line, row: _record(file, line, row))
 
 
 def _record(file: str, line: int, row: Fields) -> Record:

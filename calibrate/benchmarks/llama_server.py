@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from calibrate.benchmarks.record import Fields, Record, rate_of
+from calibrate.benchmarks.record import Fields, Record, rate_of, records_of
 from calibrate.benchmarks.source import Line, json_objects
 from simulator.errors import Fault, MeasurementError
 
@@ -24,18 +24,15 @@ _DRAFT = re.compile(r"draft acceptance(?: rate)? =")
 
 def read_timings(file: str, lines: Iterable[Line]) -> Iterator[Record | Fault]:
     """Replies of the server, whole or as a stream; objects without `timings` are passed over."""
-    for found in json_objects(lines):
-        if isinstance(found, Fault):
-            yield found
-            continue
-        line, reply = found
-        timings = Fields(reply).below("timings")
-        if not timings.values:
-            continue
+
+    def record(line: int, reply: Fields) -> Record | None:
+        timings = reply.below("timings")
         try:
-            yield _of_timings(line, Fields(reply).text("model"), timings).record(file)
+            return _of_timings(line, reply.text("model"), timings).record(file) if timings.values else None
         except MeasurementError as error:
-            yield Fault("", f"timings: {error}; left out", line)
+            raise MeasurementError(f"timings: {error}") from None
+
+    return records_of(json_objects(lines), record)
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from simulator.errors import MeasurementError
+from simulator.errors import Fault, MeasurementError
 from simulator.spec import Spec
 
-__all__ = ["Fields", "Rate", "Record", "rate_of"]
+__all__ = ["NO_REQUEST", "Fields", "Rate", "Record", "Request", "rate_of", "records_of"]
 
 LONGEST_TEXT = 200
 """Characters of a name that are kept: a path is shorter, and a message with more helps nobody."""
 MOST_TOKENS = 10_000_000
-MOST_TOKENS_PER_S = 1e8
+MOST_TOKENS_PER_S, LEAST = 1e8, 1e-9
+SHORT_PROMPT_TOKENS = 64
+"""As in `speed.py`: a prompt so short costs one reading of the weights, as a token does."""
 
 
 class Rate(Spec):
@@ -54,6 +57,8 @@ class Record(Spec):
     gpu_layers: int | None = None
     flash_attention: bool | None = None
     versions: str = ""
+    request_s: Rate | None = None
+    """Of whole requests, as requests/s, where a tool says neither how long they were nor a token's time."""
     not_one_device: str = ""
     """Why this is no speed of one device; empty where it is."""
     label: Literal["measured"] = "measured"
@@ -62,6 +67,45 @@ class Record(Spec):
     def place(self) -> str:
         """`file:line`, as messages begin."""
         return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """How long the requests of a benchmark were that tells only their seconds; None is not said."""
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    chats: int | None = None
+
+    def told(self, record: Record) -> Record:
+        """The record with its tokens/s; raises MeasurementError for one that cannot do without lengths.
+
+        The first token comes out of the prompt, whose reading takes as long as a token's where it is short.
+        """
+        if record.request_s is None:
+            return record
+        if not (self.prompt_tokens and self.output_tokens and self.chats):
+            raise MeasurementError(
+                f"{record.place}: {record.tool} does not say how long its requests were; give "
+                "--prompt-tokens, --output-tokens and --chats (its --input-len, --output-len, --batch-size)"
+            )
+        if self.prompt_tokens > SHORT_PROMPT_TOKENS:
+            raise MeasurementError(
+                f"{record.place}: reading {self.prompt_tokens} prompt tokens is in each request's time; "
+                f"measure with --input-len {SHORT_PROMPT_TOKENS} or less, or with vllm bench serve"
+            )
+        rate = record.request_s.tokens_per_s * self.output_tokens
+        return record.model_copy(
+            update={
+                "decode": record.request_s.model_copy(update={"tokens_per_s": rate}),
+                "output_tokens": self.output_tokens,
+                "depth": self.prompt_tokens,
+                "batch": self.chats,
+            }
+        )
+
+
+NO_REQUEST = Request()
 
 
 def rate_of(values: Sequence[float]) -> Rate | None:
@@ -94,9 +138,11 @@ class Fields:
             value = float(said) if isinstance(said, str | int | float) else math.nan
         except (ValueError, OverflowError):
             value = math.nan
-        # a comparison with nan is false, so this refuses it too
-        if not 0 <= value <= most:
-            raise MeasurementError(f"{name} is {said!r:.40} and must be a number from 0 to {most:g}")
+        # a comparison with nan is false, so this refuses it too; what is divided by 1e-310 is infinite
+        if value != 0 and not LEAST <= value <= most:
+            raise MeasurementError(
+                f"{name} is {said!r:.40} and must be a number, 0 or from {LEAST:g} to {most:g}"
+            )
         return value
 
     def rate(self, name: str) -> float:
@@ -121,3 +167,21 @@ class Fields:
         """The mapping under a name, empty where there is none."""
         value = self.values.get(name)
         return Fields(value if isinstance(value, Mapping) else {})
+
+
+def records_of(
+    rows: Iterable[tuple[int, Mapping[str, Any]] | Fault], record: Callable[[int, Fields], Record | None]
+) -> Iterator[Record | Fault]:
+    """What `record` makes of each row, nothing where it gives None; a row that it refuses stops no other."""
+    for row in rows:
+        if isinstance(row, Fault):
+            yield row
+            continue
+        line, values = row
+        try:
+            made = record(line, Fields(values))
+        except MeasurementError as error:
+            made = None
+            yield Fault("", f"{error}; left out", line)
+        if made is not None:
+            yield made

@@ -1,14 +1,15 @@
 """Results of `vllm bench serve --save-result`, `latency` and `throughput --output-json` (vllm-project/vllm).
 
-`serve` tells the time per output token of a request. `latency` and `throughput` write seconds of whole
-requests without saying how long these were, so no rate of one chat can be had from them: they are refused.
+`serve` tells the time per output token of a request. `latency` writes the seconds of whole requests without
+saying how long these were, which is asked for by options. `throughput` adds up all requests that were on
+their way together, so no rate of one chat can be had from it: it is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from calibrate.benchmarks.record import Fields, Rate, Record, rate_of
+from calibrate.benchmarks.record import Fields, Rate, Record, rate_of, records_of
 from calibrate.benchmarks.source import Line, json_objects
 from simulator.errors import Fault, MeasurementError
 
@@ -19,20 +20,12 @@ WAY_OUT = "run `vllm bench serve --max-concurrency 1 --save-result`, which tells
 
 def read_vllm(file: str, lines: Iterable[Line]) -> Iterator[Record | Fault]:
     """A result file, or several one after the other (`--append-result`)."""
-    for found in json_objects(lines):
-        if isinstance(found, Fault):
-            yield found
-            continue
-        line, values = found
-        try:
-            yield _record(file, line, Fields(values))
-        except MeasurementError as error:
-            yield Fault("", f"{error}; left out", line)
+    return records_of(json_objects(lines), lambda line, result: _record(file, line, result))
 
 
 def _record(file: str, line: int, result: Fields) -> Record:
     if "avg_latency" in result.values:
-        raise MeasurementError(f"`vllm bench latency` does not say how many tokens a request had; {WAY_OUT}")
+        return _latency(file, line, result)
     if "elapsed_time" in result.values:
         raise MeasurementError(f"`vllm bench throughput` adds all requests up; {WAY_OUT}")
     requests = max(1, result.whole("completed") or result.whole("num_prompts"))
@@ -54,6 +47,26 @@ def _record(file: str, line: int, result: Fields) -> Record:
         batch=batch,
         versions=result.text("vllm_version"),
     )
+
+
+def _latency(file: str, line: int, result: Fields) -> Record:
+    """Requests/s with their spread; `latencies` are the seconds of each repeat."""
+    seconds = result.number("avg_latency", 1e6)
+    if not seconds:
+        raise MeasurementError("avg_latency must be seconds above 0")
+    repeats = result.values.get("latencies")
+    each = (
+        [Fields({"latencies": one}).number("latencies", 1e6) for one in repeats]
+        if isinstance(repeats, list)
+        else []
+    )
+    spread = rate_of([one for one in each if one])
+    rate = (
+        Rate(tokens_per_s=1 / seconds)
+        if spread is None
+        else spread.model_copy(update={"tokens_per_s": 1 / seconds})
+    )
+    return Record(file=file, line=line, tool="vllm bench latency", runtime="vllm", request_s=rate)
 
 
 def _decode(result: Fields) -> Rate:

@@ -12,7 +12,7 @@ from typing import Any
 from simulator.churn.recovery import PHASES
 from simulator.churn.study import Study
 from simulator.churn.trace import ChurnTrace, RecoveryTrace, ReplyTrace
-from simulator.errors import PlacementError
+from simulator.errors import Fault, PlacementError, ScenarioError
 from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.scenario import Label, Scenario
 from simulator.version import VERSION
@@ -123,8 +123,10 @@ def predict_dropout(
 ) -> Dropout:
     """What the scenario's events do to one reply.
 
-    Raises PlacementError where not even the devices of the beginning hold the model, and what `Study` raises.
+    Raises PlacementError where not even the devices of the beginning hold the model, ScenarioError for an
+    event at or after the reply's last token, and what `Study` raises.
     """
+    _within_the_reply(scenario)
     study = Study(scenario, replications)
     traces = tuple(study.traces(progress))
     replies = [reply for trace in traces for reply in trace.replies]
@@ -149,6 +151,21 @@ def predict_dropout(
         completed=sum(reply.complete for reply in replies) / len(replies),
         refusals=_refusals(traces),
     )
+
+
+def _within_the_reply(scenario: Scenario) -> None:
+    """Refuse what happens when the only reply is over already: nothing would come of it."""
+    most = scenario.workload.output_tokens - 1
+    late = [
+        Fault(
+            f"events[{number}].at_token",
+            f"{event.at_token} must be at most {most}: the reply has {most + 1} tokens",
+        )
+        for number, event in enumerate(scenario.events)
+        if event.at_token is not None and event.at_token > most
+    ]
+    if late:
+        raise ScenarioError(scenario.name, late)
 
 
 def _first_losses(traces: Sequence[ChurnTrace]) -> list[tuple[ReplyTrace, RecoveryTrace]]:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from simulator.errors import Fault
-from simulator.files.text import Stop, decode, in_plain_words
+from simulator.files.text import UNPRINTABLE, Stop, decode, in_plain_words
 
 __all__ = ["FLOAT", "MAX_DEPTH", "MAX_INTEGER", "MAX_VALUES", "Tree", "YamlNode", "dotted", "parse"]
 
@@ -173,6 +173,9 @@ class _Builder:
             self._spoil(f"alias '*{event.anchor:.40}' is not allowed; write the value out", line)
             self._attach(YamlNode(line, None, ""))
         elif isinstance(event, yaml.ScalarEvent):
+            # the bytes of the file are plain text, but an escape within quotes makes what a terminal obeys
+            if found := UNPRINTABLE.search(event.value):
+                self._spoil(f"the text holds the control character {found[0]!a}; leave it out", line)
             value = self._scalar(event.value, line) if event.implicit[0] else event.value
             self._attach(YamlNode(line, value, event.value))
         else:
@@ -201,6 +204,11 @@ class _Builder:
             reason = "merge key '<<' is not allowed; write the keys out"
         elif event.implicit[0] and NULL.match(event.value):
             reason = "a key is missing before ':'"
+        elif not event.value.isprintable():
+            where, reason = (
+                self._here(),
+                "this key holds a control character or a line break; write plain text",
+            )
         elif earlier := frame.node.children.get(event.value):
             where, reason = (
                 self._here(),

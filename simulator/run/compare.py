@@ -13,7 +13,7 @@ from simulator.laws.law import scaled
 from simulator.prepare import prepare
 from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.run.evaluate import scenario_rates
-from simulator.scenario import DeviceSpec, Scenario
+from simulator.scenario import DeviceSpec, Scenario, must_be_scenario
 from simulator.spec import Spec
 from simulator.units import format_seconds
 
@@ -52,6 +52,8 @@ def compare(scenarios: Sequence[Scenario]) -> Comparison:
     """
     if not scenarios:
         raise ScenarioError("compare", [Fault("", "there is nothing to compare; give two scenarios or more")])
+    for scenario in [scenarios] if isinstance(scenarios, str) else scenarios:
+        must_be_scenario("compare", scenario)
     names = [scenario.name for scenario in scenarios]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -26,7 +26,7 @@ from simulator.run.what_if import WhatIf, alternatives
 from simulator.runtime.cost import decode_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.record import Recorder
-from simulator.scenario import Label, Scenario
+from simulator.scenario import Label, Scenario, must_be_scenario
 from simulator.units import format_seconds
 from simulator.version import VERSION
 
@@ -130,6 +130,7 @@ def predict(
     `progress` is told rows done and rows in all; `doubts` are added to the warnings.
     Raises PlacementError, CatalogError, ScenarioError.
     """
+    must_be_scenario("predict", scenario)
     try:
         prepared = prepare(scenario)
     except PlacementError as error:

@@ -11,6 +11,7 @@ import yaml
 
 from calibrate.benchmarks import MeasuredDevice, fragment, measured_devices
 from calibrate.benchmarks.device import Fragment
+from calibrate.benchmarks.record import Request
 from sim.main import main
 from simulator.errors import MeasurementError
 from simulator.files import loads
@@ -21,8 +22,8 @@ DATA = Path(__file__).parents[2] / "data" / "benchmarks"
 MODELS = {"name": "Llama-3.2-3B", "quantisation": "Q4_K_M"}
 
 
-def device(name: str, **said: str | None) -> MeasuredDevice:
-    (found,), _, _ = measured_devices([DATA / name], **said)  # type: ignore[arg-type]
+def device(name: str, called: str | None = None, **said: str | None) -> MeasuredDevice:
+    (found,), _, _ = measured_devices([DATA / name], name=called, **said)  # type: ignore[arg-type]
     return found
 
 
@@ -101,7 +102,7 @@ def test_spreads_are_of_the_repeats_and_never_below_the_floor() -> None:
     ("name", "said", "asked"),
     [
         ("llama-bench.md", {}, "--device NAME"),
-        ("llama-bench.md", {"device": "my box"}, "llama-bench -p 512"),
+        ("llama-bench.md", {"called": "my box"}, "llama-bench -p 512"),
         ("mlx_benchmark.txt", {"device": "MacBook Pro M2 Max"}, "--model NAME and --quantisation NAME"),
         (
             "mlx_generate.txt",
@@ -132,9 +133,49 @@ def test_a_name_and_its_quantisation_are_told_apart(model: str, quantisation: st
     assert (one.model.name, one.model.quantisation) == ("Qwen2.5-7B", "Q4_K_M")
 
 
-def test_a_name_is_not_cut_before_what_is_no_quantisation() -> None:
-    one = device("rtx4080.json", device="RTX 4080 SUPER desktop", model="DeepSeek-R1-Distill-Nobody-7B")
+def test_a_name_is_not_cut_before_what_is_no_quantisation(tmp_path: Path) -> None:
+    path = tmp_path / "named.json"
+    path.write_text(
+        (DATA / "rtx4080.json").read_text().replace("Qwen2.5-7B", "DeepSeek-R1-Distill-Nobody-7B")
+    )
+    (one,), _, _ = measured_devices([path], device="RTX 4080 SUPER desktop")
     assert one.model.layers == 1  # by its numbers: no model of 671 billion weights
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"device": "RTX 4900"}, "--device: 'RTX 4900' is no known device, did you mean 'RTX 4090"),
+        ({"device": "nope"}, "--device: 'nope' is no known device.* --name NAME"),
+        (
+            {"model": "Qwen2.5-7C"},
+            "'Qwen2.5-7C' is no known model, did you mean 'Qwen2.5-7B.*leave --model out",
+        ),
+        ({"model": "nope"}, "'nope' is no known model"),
+        ({"quantisation": "Q4_K_X"}, "Q4_K_X.*leave --quantisation out"),
+    ],
+)
+def test_what_nobody_knows_is_refused_and_never_replaced_by_the_file(said: dict[str, str], told: str) -> None:
+    with pytest.raises(MeasurementError, match=told):
+        device("rtx4080.json", **({"device": "RTX 4080 SUPER desktop"} | said))
+
+
+def test_a_device_that_is_named_replaces_what_the_file_says() -> None:
+    assert device("llama-bench.json", device="Mac Studio M2 Ultra").kind == "Mac Studio M2 Ultra"
+
+
+def test_vllm_latency_says_its_rate_once_its_lengths_are_told() -> None:
+    said = {"device": "RTX 4090 desktop", "model": "Llama-3.2-3B", "quantisation": "bf16"}
+    with pytest.raises(MeasurementError, match="--prompt-tokens, --output-tokens and --chats"):
+        device("vllm_latency.json", **said)
+    seconds = json.loads((DATA / "vllm_latency.json").read_text())["avg_latency"]
+    (one,), _, _ = measured_devices([DATA / "vllm_latency.json"], **said, request=Request(32, 128, 1))
+    assert one.records[0].decode
+    assert one.records[0].decode.tokens_per_s == pytest.approx(128 / seconds)
+    with pytest.raises(MeasurementError, match="--input-len 64 or less"):
+        measured_devices([DATA / "vllm_latency.json"], **said, request=Request(2048, 128, 1))
+    with pytest.raises(MeasurementError, match="with 8 chats at once; measure one chat alone"):
+        measured_devices([DATA / "vllm_latency.json"], **said, request=Request(32, 128, 8))
 
 
 def test_a_model_by_another_size_than_its_name_is_doubted() -> None:
@@ -149,7 +190,7 @@ def test_an_unknown_model_is_taken_by_its_numbers_and_said_to_be() -> None:
 
 
 def test_the_fragment_is_a_file_of_devices() -> None:
-    one = device("llama-bench.json", device="gpu")
+    one = device("llama-bench.json", called="gpu")
     made = loads(fragment([one], [Path("llama-bench.json")]), Fragment)
     assert made.devices["gpu"].speed == one.speed
 
@@ -165,7 +206,7 @@ def test_the_command_writes_what_a_scenario_takes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "gpu.yaml"
-    assert command(monkeypatch, str(DATA / "llama-bench.json"), "--device", "gpu", "-o", str(out)) == 0
+    assert command(monkeypatch, str(DATA / "llama-bench.json"), "--name", "gpu", "-o", str(out)) == 0
     assert "put it under `devices:` of a scenario" in capsys.readouterr().out
     assert list(yaml.safe_load(out.read_text())) == ["devices"]
     assert command(monkeypatch, str(DATA / "llama-bench.json"), "--json") == 0
@@ -180,7 +221,7 @@ def test_the_command_writes_what_a_scenario_takes(
         (["README.md"], "README.md: is nothing that can be read here; what can be is measurements"),
         (["no_such.json"], "no usable measurement"),
         (["rtx4080.json", "README.md"], "is nothing that can be read here"),
-        (["vllm_latency.json"], "vllm bench serve"),
+        (["vllm_throughput.json"], "vllm bench serve"),
     ],
 )
 def test_a_file_that_cannot_be_used_ends_in_one_message(

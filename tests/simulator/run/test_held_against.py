@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from sim.benchmark_cmd import measured_rate
 from sim.main import main
+from sim.plan_cmd import _goal
 from simulator.files import dump
+from simulator.model_spec import ModelSpec
 from simulator.prepare import prepare
 from simulator.result.estimate import Estimate
 from simulator.run.held_against import HeldAgainst, held_against
-from simulator.scenario import Scenario
+from simulator.scenario import EngineSpec, Scenario
 
 MACS = Scenario.model_validate(
     {
@@ -77,6 +80,30 @@ def test_one_device_alone_has_no_candidates_on_the_network() -> None:
     # a card's host reads at a tenth of the card's rate
     processor = next(one for one in found.candidates if "processor" in one.cause)
     assert processor.factor > 5
+
+
+def test_a_file_of_another_model_or_engine_is_said_to_be(tmp_path: Path) -> None:
+    data = Path(__file__).parents[2] / "data" / "benchmarks"
+    _, doubts = measured_rate(str(data / "rtx4080.json"), MACS)
+    assert any(doubt.startswith("measured was Qwen2.5-7B, predicted is ") for doubt in doubts)
+    on_exo = MACS.model_copy(update={"engine": EngineSpec(name="exo")})
+    _, more = measured_rate(str(data / "rtx4080.json"), on_exo)
+    assert "measured with llama-bench (llama.cpp), predicted on exo (mlx)" in more
+    same = MACS.model_copy(
+        update={
+            "engine": EngineSpec(name="llama-rpc"),
+            "model": ModelSpec(name="Qwen2.5-7B", quantisation="Q8_0"),
+        }
+    )
+    assert measured_rate(str(data / "rtx4080.json"), same)[1] == (
+        "measured was Qwen2.5-7B at Q4_K_M, predicted is Q8_0",
+    )
+
+
+def test_a_rate_may_have_its_unit_wherever_one_is_asked_for() -> None:
+    for said in ("0.5", "0.5 tokens/s", "0.5 tok/s", ".5 t/s"):
+        assert measured_rate(said, MACS) == (0.5, ())
+        assert _goal(said) == 0.5
 
 
 @pytest.mark.parametrize("measured", ["0.69", "exo_bench.json"])
