@@ -15,7 +15,7 @@ from simulator.files.tree import parse
 from simulator.own import spelt_out
 from simulator.scenario import Scenario
 
-__all__ = ["find_folder", "find_scenario", "load", "scenario_names"]
+__all__ = ["find_folder", "find_scenario", "load", "must_be_scenario", "scenario_names"]
 
 FOLDER = Path("scenarios")
 SUFFIXES = (".yaml", ".yml")
@@ -136,3 +136,12 @@ def _unknown(name: str) -> str:
     names = scenario_names()
     near = get_close_matches(name, names, n=NEAREST, cutoff=0.4) or names
     return f"there is no such file, and no scenario of this name; the nearest are {', '.join(near)}"
+
+
+def must_be_scenario(caller: str, given: object) -> None:
+    """Refuse what a notebook hands over instead of a Scenario, most often its name."""
+    if not isinstance(given, Scenario):
+        load = f"simulator.load({given!r:.60})" if isinstance(given, str) else "simulator.load(NAME)"
+        got = f"takes a Scenario and got a {type(given).__name__}"
+        reason = f"{caller} {got}; {load} makes one of a name or a file"
+        raise ScenarioError(caller, [Fault("", reason)])

@@ -48,7 +48,6 @@ __all__ = [
     "SpeedSpec",
     "WireSpec",
     "WorkloadSpec",
-    "must_be_scenario",
 ]
 
 Label = Literal["measured", "calibrated", "assumed"]
@@ -391,23 +390,9 @@ class Scenario(Spec):
                 )
 
     def replace(self, **changes: Any) -> Scenario:
-        """A copy with these fields changed, checked again; raises ScenarioError with every fault.
-
-        Numbers have their units, as in a file: `replace(workload={"output_tokens": 64})`.
-        """
+        """A copy with these fields changed, checked again; raises ScenarioError with every fault."""
         # by way of JSON, so that numbers come with their units, as a file has them
         try:
             return Scenario.model_validate({**self.model_dump(mode="json"), **changes})
         except ValidationError as error:
             raise ScenarioError("replace", explain(error, Scenario, Tree())) from None
-        except ScenarioError as error:
-            raise ScenarioError("replace", error.faults) from None
-
-
-def must_be_scenario(caller: str, given: object) -> None:
-    """Refuse what a notebook hands over instead of a Scenario, most often its name."""
-    if not isinstance(given, Scenario):
-        load = f"simulator.load({given!r:.60})" if isinstance(given, str) else "simulator.load(NAME)"
-        got = f"takes a Scenario and got a {type(given).__name__}"
-        reason = f"{caller} {got}; {load} makes one of a name or a file"
-        raise ScenarioError(caller, [Fault("", reason)])

@@ -10,10 +10,11 @@ import numpy as np
 
 from simulator.errors import Fault, ScenarioError
 from simulator.laws.law import scaled
+from simulator.library import must_be_scenario
 from simulator.prepare import prepare
 from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.run.evaluate import scenario_rates
-from simulator.scenario import DeviceSpec, Scenario, must_be_scenario
+from simulator.scenario import DeviceSpec, Scenario
 from simulator.spec import Spec
 from simulator.units import format_seconds
 

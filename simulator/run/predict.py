@@ -14,6 +14,7 @@ from simulator.churn.spec import HeatSpec
 from simulator.errors import PlacementError
 from simulator.laws.factors import device_factor
 from simulator.laws.law import Floats
+from simulator.library import must_be_scenario
 from simulator.prepare import Prepared, prepare
 from simulator.result.bottleneck import Bottleneck, bottleneck
 from simulator.result.critical import PathShare, critical_shares
@@ -26,7 +27,7 @@ from simulator.run.what_if import WhatIf, alternatives
 from simulator.runtime.cost import decode_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.record import Recorder
-from simulator.scenario import Label, Scenario, must_be_scenario
+from simulator.scenario import Label, Scenario
 from simulator.units import format_seconds
 from simulator.version import VERSION
 
