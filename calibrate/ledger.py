@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -18,6 +19,8 @@ from simulator.errors import CalibrationError
 from simulator.files import make_folder, read_lines
 from simulator.result.estimate import rounded
 from simulator.spec import Spec
+
+Outcome = TypeVar("Outcome")
 
 __all__ = ["append", "by", "predictions", "summary", "validations"]
 
@@ -72,26 +75,37 @@ def _entries(path: Path, kind: str) -> Iterable[dict[str, object]]:
 
 
 def summary(rows: Sequence[Validation]) -> dict[str, float]:
-    """Errors and coverage of a set of outcomes."""
-    errors = {name: np.abs([getattr(row, name) for row in rows]) for name in ERRORS}
+    """Errors and coverage of a set of outcomes, each measurement counted once.
+
+    A measurement that several calibrations predicted counts with the mean of what they made of it: as so many
+    trials it would make few measurements look like many.
+    """
+    measured = list(by(rows, lambda row: row.measurement_sha256).values())
+    errors = {
+        name: [float(np.mean([abs(getattr(row, name)) for row in ones])) for ones in measured]
+        for name in ERRORS
+    }
     medians = {name: rounded(float(np.median(error))) for name, error in errors.items()}
     return {
         "n": len(rows),
+        "measurements": len(measured),
         "median_error": medians.pop("median_error"),
         "median_error_p90": rounded(float(np.quantile(errors["median_error"], 0.9))),
-        "worst": rounded(float(errors["median_error"].max())),
+        "worst": rounded(max(abs(row.median_error) for row in rows)),
         **medians,
         **{
-            f"coverage_{level}": rounded(float(np.mean([row.holds(level) for row in rows])))
+            f"coverage_{level}": rounded(
+                float(np.mean([np.mean([row.holds(level) for row in ones]) for ones in measured]))
+            )
             for level in LEVELS
         },
-        "repeatability": rounded(float(np.median([row.repeatability for row in rows]))),
+        "repeatability": rounded(float(np.median([ones[0].repeatability for ones in measured]))),
     }
 
 
-def by(rows: Sequence[Validation], key: Callable[[Validation], str]) -> dict[str, list[Validation]]:
+def by(rows: Sequence[Outcome], key: Callable[[Outcome], str]) -> dict[str, list[Outcome]]:
     """Outcomes grouped by a key, in order of first appearance."""
-    groups: dict[str, list[Validation]] = {}
+    groups: dict[str, list[Outcome]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return groups

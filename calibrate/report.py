@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "calibration_table",
     "charts",
+    "html_report",
     "markdown",
     "summary_line",
     "validation_table",
@@ -37,9 +38,10 @@ STYLE = (
 def summary_line(rows: Sequence[Validation]) -> str:
     """The figures of a set of outcomes in one sentence."""
     figures = summary(rows)
+    of = f" of {figures['measurements']:.0f} measurements" if figures["measurements"] < figures["n"] else ""
     return (
-        f"{figures['n']:.0f} predictions: median inter-token time off by {figures['median_error']:.1%} at "
-        f"the median, {figures['median_error_p90']:.1%} at the 90th percentile, {figures['worst']:.1%} at "
+        f"{figures['n']:.0f} predictions{of}: median inter-token time off by {figures['median_error']:.1%} "
+        f"at the median, {figures['median_error_p90']:.1%} at the 90th percentile, {figures['worst']:.1%} at "
         f"worst; p90 off by {figures['p90_error']:.1%}, p99 by {figures['p99_error']:.1%}, tokens/s by "
         f"{figures['tokens_per_s_error']:.1%}, first token by {figures['first_token_error']:.1%} "
         f"(medians); the 50 / 80 / 90 % intervals held {figures['coverage_50']:.0%} / "
@@ -271,7 +273,7 @@ def write_report(
     pictures = save_pictures({name: chart.to_dict() for name, chart in charts(rows).items()}, folder)
     text = markdown(title, introduction, rows, details)
     write_text_atomically(folder / "report.md", text)
-    write_text_atomically(folder / "report.html", _html(title, text, pictures))
+    write_text_atomically(folder / "report.html", html_report(title, text, pictures))
 
 
 def write_circle(made: Circle, folder: Path, title: str, how: str) -> None:
@@ -309,7 +311,7 @@ def write_circle(made: Circle, folder: Path, title: str, how: str) -> None:
     write_report(folder, title, introduction, made.validations, details)
 
 
-def _html(title: str, text: str, pictures: Sequence[Path]) -> str:
+def html_report(title: str, text: str, pictures: Sequence[Path]) -> str:
     """The report as one page that needs nothing else."""
     from markdown_it import MarkdownIt
 

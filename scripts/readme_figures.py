@@ -77,7 +77,7 @@ PHRASES = (
     "published single devices, catalogue alone | {single.seen} looked at; {single.counted} only counted | "
     "{single.seen_error} %; {single.counted_error} % | {single.seen_held} %; {single.counted_held} % |",
     "decode rate of {catalog.chips} chips, left out in turn | {catalog.error} % | {catalog.held} % |",
-    "{exo.splits} splits, {exo.predictions} predictions | {exo.error} % | {exo.held} % |",
+    "{exo.splits} splits, {exo.predictions} predictions of {exo.recordings} recordings | {exo.error} % | {exo.held} % |",
     "{local.predictions} configurations, each predicted before it was measured, from {local.trained} that",
     "| {local.error} % (worst {local.worst} %) | {local.held} % ({local.all_held} of {local.all} over three "
     "studies)",
@@ -241,6 +241,7 @@ def report_figures() -> dict[str, str]:
         "catalog.chips": chips,
         "catalog.error": f"{float(decode):.0f}",
         "catalog.held": inside,
+        "exo.recordings": found("exo", r"(\d+) recordings of a real EXO")[0],
         "exo.splits": str(
             len(re.findall(r"\n## Split: ", (ROOT / RESULTS["exo"]).read_text(encoding="utf-8")))
         ),
@@ -259,7 +260,7 @@ def report_figures() -> dict[str, str]:
 def study(name: str) -> dict[str, str]:
     """The headline of a report of predictions and measurements."""
     pattern = (
-        r"\*\*(\d+) predictions: median inter-token time off by ([\d.]+)% at the median.*? ([\d.]+)% at worst"
+        r"\*\*(\d+) predictions(?: of \d+ measurements)?: median inter-token time off by ([\d.]+)% at the median.*? ([\d.]+)% at worst"
         r".*held \d+% / \d+% / (\d+)%"
     )
     return dict(zip(("predictions", "error", "worst", "held"), found(name, pattern), strict=True))

@@ -311,11 +311,37 @@ def _scenarios_in(folder: Path, wanted: list[str]) -> dict[str, Scenario]:
 
 
 def ledger(
-    ledger_file: LedgerFile = DEFAULT_LEDGER,
+    ledger_file: Annotated[
+        Path | None, typer.Option("--ledger-file", help="One ledger; default: every one below --results.")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Folder whose ledgers are read, by ground.")] = Path(
+        "results"
+    ),
     out: Annotated[Path | None, typer.Option(help="Folder for a report with charts.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show every prediction that was put to the test, hits and misses."""
+    """Show every prediction that was put to the test, hits and misses; on all grounds, or of one ledger."""
+    if ledger_file is not None:
+        _one_ledger(ledger_file, out, as_json)
+        return
+    from calibrate.trials import standing, trials, worst
+    from calibrate.trials_report import by_ground, text, write_ledger
+
+    found = trials(results)
+    if as_json:
+        print_json(
+            {
+                "grounds": [standing(name, ones).model_dump() for name, ones in by_ground(found).items()],
+                "misses": [trial.model_dump() for trial in worst(found)],
+            }
+        )
+    else:
+        print(text(found))
+    if out is not None:
+        write_ledger(found, out)
+
+
+def _one_ledger(ledger_file: Path, out: Path | None, as_json: bool) -> None:
     from calibrate.ledger import by, predictions, summary, validations
     from calibrate.report import summary_line, validation_table, write_report
     from simulator.errors import CalibrationError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -335,3 +336,13 @@ def test_predict_and_ledger_keep_what_was_asked_before_it_is_measured(sim: Any) 
     assert entry["type"] == "prediction"
     assert sum(entry["placement"].values()) == 12
     assert "no outcome yet" in sim("ledger", "--ledger-file", "l.jsonl").err
+
+
+def test_the_ledger_reads_all_grounds_or_one(sim: Any) -> None:
+    shutil.copytree(ROOT / "results", "results", ignore=shutil.ignore_patterns("*.png", "*.svg", "*.gz"))
+    grounds = {ground["ground"] for ground in json.loads(sim("ledger", "--json").out)["grounds"]}
+    assert grounds >= {"exo", "local", "published", "catalog"}
+    assert "# The ledger" in sim("ledger", "--out", "page").out
+    assert Path("page/report.html").is_file()
+    assert "new order" in sim("ledger", "--ledger-file", "results/local/ledger.jsonl").out
+    assert "no outcome" in sim("ledger", "--results", "absent").err

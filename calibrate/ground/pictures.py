@@ -110,12 +110,14 @@ def _held(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
     return found
 
 
-def reliability(points: Sequence[dict[str, object]]) -> Spec:
+def reliability(points: Sequence[dict[str, object]], legend: str = "of (figures)") -> Spec:
     """How many intervals held (%) against their level, with the band of chance.
 
     `points` have `of`, `level`, `held`, `low` and `high`; below the diagonal intervals are too narrow.
     """
     levels = list(LEVELS)
+    # thinner where more stand side by side
+    width = max(5, SIZE // len(levels) // (2 + len({point["of"] for point in points})))
     x = {
         "field": "level",
         "type": "ordinal",
@@ -136,20 +138,26 @@ def reliability(points: Sequence[dict[str, object]]) -> Spec:
         "data": {"values": list(points)},
         "layer": [
             {
-                "mark": {"type": "bar", "width": 14, "color": GREY, "opacity": 0.35},
+                "mark": {"type": "bar", "width": width, "color": GREY, "opacity": 0.35},
                 "encoding": {"x": x, **shift, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
             },
             {
-                "mark": {"type": "tick", "width": 16, "thickness": 2, "orient": "horizontal", "color": BLACK},
+                "mark": {
+                    "type": "tick",
+                    "width": width + 2,
+                    "thickness": 2,
+                    "orient": "horizontal",
+                    "color": BLACK,
+                },
                 "encoding": {"x": x, **shift, "y": {**y, "field": "level"}},
             },
             {
-                "mark": {"type": "point", "filled": True, "size": 70},
+                "mark": {"type": "point", "filled": True, "size": 50, "opacity": 1},
                 "encoding": {
                     "x": x,
                     **shift,
                     "y": {**y, "field": "held"},
-                    "color": {"field": "of", "title": "of (figures)"},
+                    "color": {"field": "of", "title": legend, "scale": {"scheme": "tableau10"}},
                 },
             },
         ],
