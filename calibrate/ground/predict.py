@@ -106,14 +106,22 @@ def chosen(
     return tuple(by_name[name] for name in names) if names else tuple(cases)
 
 
-def group_of(case: Case, row: Row) -> str:
-    """The group that a row is counted in: one of batch, long prompt, single, or pipeline by engine."""
-    if row.batch != 1:
-        return "batch"
-    if (row.prompt_tokens or 0) >= LONG_PROMPT_TOKENS:
-        return "long prompt"
+def group_of(case: Case, row: Row, quantity: Quantity = "decode") -> str:
+    """The group of a figure: first token, or one of batch, long prompt, single, or pipeline by engine.
+
+    What another engine measured, or a device that nobody has at home, is a group of its own.
+    """
     apart = case.apart or ("another engine" if case.stands_for else "")
-    kind = "single" if row.strategy == "single" else f"pipeline, {case.scenario.engine.name}"
+    if quantity == "first token":
+        kind: str = quantity
+    elif row.batch != 1:
+        kind = "batch"
+    elif (row.prompt_tokens or 0) >= LONG_PROMPT_TOKENS:
+        kind = "long prompt"
+    elif row.strategy == "single":
+        kind = "single"
+    else:
+        kind = f"pipeline, {case.scenario.engine.name}"
     return f"{kind}, {apart}" if apart else kind
 
 
@@ -129,7 +137,7 @@ def _outcomes(case: Case, row: Row, part: Part) -> Iterator[Outcome]:
             row=row.row,
             source=row.source,
             part=part,
-            group="first token" if quantity == "first token" else group_of(case, row),
+            group=group_of(case, row, quantity),
             quantity=quantity,
             is_apart=bool(case.apart or case.stands_for),
             devices=row.devices,
