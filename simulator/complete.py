@@ -7,15 +7,14 @@ A complete scenario runs again without the catalogue, so each results folder hol
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from math import hypot
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from simulator import catalog
+from simulator.defaults import catalogue_speed, complete_host, filled, platform_of, said_speed
 from simulator.engine.base import engine
-from simulator.engine.facts import EngineFacts
 from simulator.errors import CatalogError, Fault, ScenarioError
 from simulator.laws.law import Law, median_s, scaled
 from simulator.own import spelt_out
@@ -27,10 +26,8 @@ from simulator.scenario import (
     NoiseSpec,
     PowerSaveSpec,
     Scenario,
-    SpeedSpec,
     WireSpec,
 )
-from simulator.spec import Spec
 
 __all__ = ["UNQUANTISED", "complete"]
 
@@ -48,7 +45,7 @@ def complete(scenario: Scenario) -> Scenario:
     # here too, not only where a file is read: a notebook makes scenarios without one
     scenario = spelt_out(scenario).model_copy(update={"engine": engine_spec})
     devices = {name: _complete_device(scenario, name, device) for name, device in scenario.devices.items()}
-    platforms = {device.platform or "unknown" for device in devices.values()}
+    platforms = {platform_of(device) for device in devices.values()}
     return scenario.model_copy(
         update={
             "model": _complete_model(scenario.model, engine_spec.name, platforms),
@@ -63,7 +60,7 @@ def _complete_engine(spec: EngineSpec) -> EngineSpec:
     if spec.protocol is not None:
         facts.protocol(spec.protocol)  # refuses what is not known
     # an alias, 'llama.cpp', ends here: everything behind asks for the engine by its one name
-    return _filled(
+    return filled(
         spec.model_copy(update={"name": facts.name}),
         {
             "step_overhead": facts.step_overhead_s,
@@ -88,7 +85,7 @@ def _complete_model(spec: ModelSpec, engine_name: str, platforms: Set[str]) -> M
             UNQUANTISED if engine_facts.is_unquantised_on(platforms) else None
         )
         facts = catalog.model(spec.name, quantisation, None if quantisation else engine_facts.default_format)
-    return _filled(
+    return filled(
         spec.model_copy(update={"doubts": (*spec.doubts, *facts.doubts)}),
         {
             "quantisation": facts.quantisation,
@@ -130,7 +127,7 @@ def _model_by_numbers(spec: ModelSpec, engine_name: str) -> ModelSpec:
     """
     assert spec.layer_bytes is not None
     assert spec.hidden is not None, "ModelSpec asks for it beside layer_bytes"
-    return _filled(
+    return filled(
         spec,
         {
             "active_layer_bytes": spec.layer_bytes,
@@ -149,12 +146,14 @@ def _model_by_numbers(spec: ModelSpec, engine_name: str) -> ModelSpec:
 
 
 def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceSpec:
-    if spec.kind is None:
+    if spec.processors is not None:
+        full, default_link = complete_host(name, spec, engine(scenario.engine.name).facts)
+    elif spec.kind is None:
         _must_say(name, spec)
         # a machine told by numbers: what its system keeps for itself is the person's to leave out
         usable = spec.usable_memory or spec.memory
-        filled = _filled(
-            spec.model_copy(update={"speed": _said_speed(spec.speed)}),
+        full = filled(
+            spec.model_copy(update={"speed": said_speed(spec.speed)}),
             {
                 "memory": usable,
                 "usable_memory": usable,
@@ -169,11 +168,11 @@ def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceS
         platform = catalog.platform(
             spec.platform or facts.platform, engine(scenario.engine.name).facts.runtime
         )
-        known = _catalogue_speed(facts, platform, engine(scenario.engine.name).facts)
+        known = catalogue_speed(facts, platform, engine(scenario.engine.name).facts)
         # people say 32 GB and mean the 32 GiB that are sold
         changes = {"kind": facts.name, "memory": facts.snap(spec.memory)}
-        filled = _filled(
-            spec.model_copy(update={**changes, "speed": _said_speed(spec.speed, known)}),
+        full = filled(
+            spec.model_copy(update={**changes, "speed": said_speed(spec.speed, known)}),
             {
                 "usable_memory": facts.usable_bytes(spec.memory),
                 "platform": platform.name,
@@ -183,7 +182,7 @@ def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceS
             },
         )
         default_link = facts.network
-    return filled.model_copy(update={"link": _complete_link(scenario, name, filled, default_link)})
+    return full.model_copy(update={"link": _complete_link(scenario, name, full, default_link)})
 
 
 def _must_say(name: str, spec: DeviceSpec) -> None:
@@ -201,49 +200,6 @@ def _must_say(name: str, spec: DeviceSpec) -> None:
         faults.append(Fault(f"devices.{name}", "has neither kind nor memory; give one of them"))
     if faults:
         raise ScenarioError("scenario", faults)
-
-
-def _catalogue_speed(
-    facts: catalog.DeviceFacts, platform: catalog.PlatformFacts, software: EngineFacts
-) -> SpeedSpec:
-    """What the catalogue expects: peak bandwidth and peak flop/s times the platform's fitted efficiency."""
-    decode = catalog.decode_speed(facts, platform)
-    # a chip's published flop/s are those of its usual platform; elsewhere its bandwidth tells better
-    own = platform.name == facts.platform
-    flop_per_s = facts.flop_per_s if own else facts.memory_bytes_per_s * platform.flop_per_byte
-    foreign = platform.name not in software.compute_share_except
-    share, share_log_sd = (software.compute_share, software.compute_share_log_sd) if foreign else (1.0, 0.0)
-    return SpeedSpec.model_construct(
-        decode_bandwidth=decode.bytes_per_s * share,
-        prefill_flops=flop_per_s * platform.prefill_efficiency * share,
-        layer_overhead=platform.layer_overhead_s,
-        context_cost=platform.kv_cost,
-        mixture_cost=platform.decode_mixture_cost,
-        prefill_mixture_cost=platform.prefill_mixture_cost,
-        # independent errors of two factors: their logarithms' variances add
-        decode_spread=hypot(decode.log_sd, share_log_sd),
-        prefill_spread=hypot(platform.prefill_log_sd, share_log_sd),
-        label="measured" if decode.label == "measured" and share == 1 else "assumed",
-    )
-
-
-def _said_speed(said: SpeedSpec | None, known: SpeedSpec | None = None) -> SpeedSpec | None:
-    """A speed that the scenario gives, with how sure that is; `known` is the catalogue's for the device."""
-    if said is None:
-        return None
-    measured = said.label != "assumed"
-    kind = known.model_dump(include={"decode_spread", "prefill_spread"}) if known else {}
-    return _filled(
-        said,
-        {
-            "decode_spread": catalog.said_log_sd(
-                "decode", measured=measured, of_kind=kind.get("decode_spread")
-            ),
-            "prefill_spread": catalog.said_log_sd(
-                "prefill", measured=measured, of_kind=kind.get("prefill_spread")
-            ),
-        },
-    )
 
 
 def _said_spreads(spec: LinkSpec | WireSpec, facts: catalog.NetworkFacts | None = None) -> dict[str, float]:
@@ -267,7 +223,7 @@ def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_ki
                 "has no kind; name a network of the catalogue (`sim catalog networks`) or give delay and rate"
             )
             raise ScenarioError("scenario", [Fault(f"devices.{name}.link", reason)])
-        return _filled(
+        return filled(
             spec,
             {
                 "via": point,
@@ -282,7 +238,7 @@ def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_ki
     overlay = catalog.vpn(spec.vpn) if spec.vpn else None
     law = read_law(facts.delay)
     named = spec.model_copy(update={"kind": facts.name, "power_save": _power_save(spec.power_save, platform)})
-    return _filled(
+    return filled(
         named,
         {
             "via": point,
@@ -313,27 +269,19 @@ def _power_save(wanted: PowerSaveSpec | bool | None, platform: str) -> PowerSave
 
 def _complete_wire(spec: WireSpec) -> WireSpec:
     if spec.delay is not None and spec.rate is not None:
-        return _filled(spec, _said_spreads(spec))
+        return filled(spec, _said_spreads(spec))
     if spec.kind is None:
         reason = (
             "has no kind; name a network of the catalogue (`sim catalog networks`) or give delay and rate"
         )
         raise ScenarioError("scenario", [Fault(f"wires {' -- '.join(spec.between)}", reason)])
     facts = catalog.network(spec.kind)
-    return _filled(
+    return filled(
         spec, {"delay": read_law(facts.delay), "rate": facts.rate_bytes_per_s, **_said_spreads(spec, facts)}
     )
-
-
-AnySpec = TypeVar("AnySpec", bound=Spec)
 
 
 def read_law(entry: Mapping[str, Any]) -> Law:
     """A law of the catalogue."""
     law: Law = TypeAdapter(Law).validate_python(dict(entry))
     return law
-
-
-def _filled(spec: AnySpec, values: Mapping[str, Any]) -> AnySpec:
-    """`spec` with these base-unit values where it says nothing."""
-    return spec.model_copy(update={key: value for key, value in values.items() if getattr(spec, key) is None})

@@ -78,3 +78,31 @@ class LayerKind(Spec):
         # what each token reads whatever its experts: attention, router, shared experts
         shared = self.active_bytes - self.expert_bytes * self.experts_per_token / self.experts
         return shared + self.expert_bytes * touched
+
+    def apart(self) -> tuple[LayerKind, LayerKind]:
+        """(all but the experts, the experts alone), where they are held by different processors.
+
+        Flops are divided as the bytes that a token reads of the two; the KV cache stays with attention.
+        """
+        touched = self.expert_bytes * self.experts_per_token / self.experts
+        share = touched / self.active_bytes
+        # built without validation: a layer may be nothing but experts, and then the rest of it weighs nothing
+        rest = self.model_copy(
+            update={
+                "weight_bytes": self.weight_bytes - self.expert_bytes,
+                "active_bytes": self.active_bytes - touched,
+                "experts": 0,
+                "experts_per_token": 0,
+                "expert_bytes": 0.0,
+                "flops": self.flops * (1 - share),
+            }
+        )
+        experts = LayerKind.model_construct(
+            weight_bytes=self.expert_bytes,
+            active_bytes=touched,
+            experts=self.experts,
+            experts_per_token=self.experts_per_token,
+            expert_bytes=self.expert_bytes,
+            flops=self.flops * share,
+        )
+        return rest, experts

@@ -13,13 +13,13 @@ from simulator.cluster.cluster import AccessPoint, Cluster, Device, Link, PowerS
 from simulator.complete import UNQUANTISED, complete
 from simulator.engine.base import Engine, engine, engines, rules
 from simulator.errors import PlacementError
+from simulator.hosts import host_device, host_doubts, host_memory, host_tasks, layers_per_s
 from simulator.laws.law import Constant
 from simulator.model.model import Model
-from simulator.placement.memory import MemoryUse, memory_table, overfull
+from simulator.placement.memory import HostMemory, MemoryUse, memory_table, overfull
 from simulator.placement.request import DeviceCapacity, PlacementRequest
 from simulator.placement.rules import place
 from simulator.placement.shard import Placement
-from simulator.runtime.cost import seconds_per_layer
 from simulator.runtime.job import EngineCosts, Job
 from simulator.runtime.paging import paging_s
 from simulator.scenario import DeviceSpec, EngineSpec, LinkSpec, ModelSpec, NoiseSpec, PowerSaveSpec, Scenario
@@ -71,7 +71,12 @@ def _prepared(base: Ground) -> Prepared:
     full, flow, cluster, model, request = base.scenario, base.engine, base.cluster, base.model, base.request
     rule = _rule(full, flow)
     placement = place(rule, request, rules())
-    memory = memory_table(placement, request)
+    tasks = host_tasks(cluster, model, placement, flow, request.footprint, _load(full, flow))
+    divided = {name: flow.divide_host(task) for name, task in tasks.items() if flow.divide_host}
+    memory = tuple(
+        host_memory(row, tasks[row.device], divided[row.device]) if row.device in tasks else row
+        for row in memory_table(placement, request)
+    )
     _check_memory(full, flow, rule, memory)
     _check_roles(flow, placement)
     # only now: how many processes share the machine is known when the layers are placed
@@ -86,6 +91,7 @@ def _prepared(base: Ground) -> Prepared:
         full.seed,
         full.common_noise,
         full.posterior,
+        divided,
     )
     return Prepared(full, flow, job, memory, _warnings(full, flow, job, memory))
 
@@ -98,7 +104,7 @@ def ground(scenario: Scenario, *, client_idles: bool = False) -> Ground:
     full = complete(scenario)
     flow = engine(full.engine.name)
     full = full.model_copy(update={"placement": with_client(full, flow, idles=client_idles)})
-    cluster, model = _cluster(full), _model(full.model)
+    cluster, model = _cluster(full, flow), _model(full.model)
     return Ground(full, flow, cluster, model, _request(full, flow, cluster, model))
 
 
@@ -143,10 +149,16 @@ def engine_costs(spec: EngineSpec) -> EngineCosts:
     )
 
 
-def _cluster(scenario: Scenario) -> Cluster:
+def _cluster(scenario: Scenario, flow: Engine) -> Cluster:
     # a complete scenario has a value everywhere: what stands behind `or`, here and below, is for the
     # type checker alone
-    devices = tuple(_device(name, spec) for name, spec in scenario.devices.items())
+    overhead_bytes = scenario.engine.memory_overhead or 0.0
+    devices = tuple(
+        _device(name, spec)
+        if spec.processors is None
+        else host_device(name, spec, _link(spec.link), flow, overhead_bytes)
+        for name, spec in scenario.devices.items()
+    )
     points = tuple(AccessPoint(name, point.background) for name, point in scenario.access_points.items())
     wires = tuple(
         Wire(
@@ -207,17 +219,15 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
     """What the placement rules may look at; memory for the KV cache is counted at
     the end of the longest chat.
     """
-    choice, workload = scenario.placement, scenario.workload
-    chats = flow.memory_chats(workload.concurrency)
-    context = workload.prompt_tokens + workload.output_tokens
-    footprint = engine_costs(scenario.engine).footprint(model, context, chats, cluster.devices)
+    choice, load = scenario.placement, _load(scenario, flow)
+    footprint = engine_costs(scenario.engine).footprint(model, *load, cluster.devices)
     capacities = tuple(
         DeviceCapacity(
             name=device.name,
             usable_bytes=device.usable_bytes,
             total_bytes=device.memory_bytes,
             # at an empty context, where reading weights is all that counts
-            layers_per_s=1 / seconds_per_layer(device, model),
+            layers_per_s=layers_per_s(device, model, flow, footprint, load),
             role=choice.roles.get(device.name),
             may_page=device.allow_paging,
         )
@@ -238,14 +248,30 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
     )
 
 
+def _load(scenario: Scenario, flow: Engine) -> tuple[int, int]:
+    """(tokens of context, chats) that are in memory at the end of the longest chat."""
+    workload = scenario.workload
+    return workload.prompt_tokens + workload.output_tokens, flow.memory_chats(workload.concurrency)
+
+
 def _check_memory(scenario: Scenario, flow: Engine, rule: str, memory: tuple[MemoryUse, ...]) -> None:
     """Refuse what would page, unless the device is allowed to."""
-    trouble = overfull([row for row in memory if not scenario.devices[row.device].allow_paging])
+    trouble = overfull([row for found in memory for row in _must_fit(found, scenario)])
     if trouble is None:
         return
     if rules()[rule].counts_weights_alone:
         trouble += f"\n{flow.name} itself would accept this placement, because it counts weights alone"
     raise PlacementError(trouble)
+
+
+def _must_fit(row: MemoryUse, scenario: Scenario) -> list[MemoryUse]:
+    """What of a device's memory must not page: nothing where it may, but for its cards, which cannot."""
+    spec = scenario.devices[row.device]
+    if not spec.allow_paging:
+        return [row]
+    if not isinstance(row, HostMemory):
+        return []
+    return [row.cards_alone]
 
 
 def _check_roles(flow: Engine, placement: Placement) -> None:
@@ -282,6 +308,7 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
             "this; leave "
             "quantisation out to see what they ran"
         )
+    warnings += host_doubts(scenario, flow)
     left_out = set(scenario.devices) - {device.name for device in job.ring}
     if left_out:
         warnings.append(
@@ -292,7 +319,7 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
         again_s = paging_s(job, ranks[row.device])
         again = format_bytes(again_s * job.cluster.device(row.device).disk_bytes_per_s)
         warnings.append(
-            f"{row.device}: {format_bytes(row.total_bytes - row.cap_bytes)} more than it can keep, so "
+            f"{row.device}: {format_bytes(row.over_bytes)} more than it can keep, so "
             f"{again} are read from its disk again at each token, {format_seconds(again_s)}"
         )
     for name, device in scenario.devices.items():

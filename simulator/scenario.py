@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from simulator.churn.spec import EventSpec, HeatSpec, RecoverySpec
 from simulator.errors import Fault, ScenarioError, did_you_mean
@@ -17,6 +17,7 @@ from simulator.files.explain import explain
 from simulator.files.tree import Tree
 from simulator.laws.law import Law
 from simulator.model_spec import ModelSpec
+from simulator.processor_spec import Label, Name, NoiseSpec, OffloadSpec, ProcessorSpec, SpeedSpec
 from simulator.spec import (
     Busy,
     Duration,
@@ -24,12 +25,11 @@ from simulator.spec import (
     PositiveBytes,
     PositiveRate,
     Spec,
-    ToldFlops,
     ToldRate,
     ToldSeconds,
     ToldSpec,
 )
-from simulator.units import FLOPS, RATE, TIME, Bytes, PerHour, Share
+from simulator.units import RATE, TIME, Bytes, PerHour, Share
 
 __all__ = [
     "AccessPointSpec",
@@ -40,9 +40,11 @@ __all__ = [
     "LinkSpec",
     "ModelSpec",
     "NoiseSpec",
+    "OffloadSpec",
     "PlacementSpec",
     "PosteriorSpec",
     "PowerSaveSpec",
+    "ProcessorSpec",
     "Scenario",
     "SharedHostSpec",
     "SpeedSpec",
@@ -50,27 +52,10 @@ __all__ = [
     "WorkloadSpec",
 ]
 
-Label = Literal["measured", "calibrated", "assumed"]
-# no blank, slash or arrow: names are parts of stream names, of `source -> sink`, of paths and of folders
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=60)]
-
 
 def _named(key: str) -> BeforeValidator:
     """Let a plain string stand for a mapping with one key: `engine: exo` for `engine: {name: exo}`."""
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
-
-
-class NoiseSpec(Spec):
-    """Fast noise of a stage: its time is multiplied by `exp(x)`, x a first-order autoregression."""
-
-    sigma: LogSd = Field(description="standard deviation of the logarithm of one token's stage time")
-    correlation: float = Field(
-        default=0.0, ge=-0.99, le=0.99, description="of one token's noise with the next one's"
-    )
-    run_sigma: LogSd = Field(default=0.0, description="standard deviation of the logarithm from run to run")
-    session_sigma: LogSd = Field(
-        default=0.0, description="the same from one start of the cluster to the next"
-    )
 
 
 class PosteriorSpec(Spec):
@@ -93,45 +78,6 @@ class PosteriorSpec(Spec):
                     f"draw {number} has {len(draw)} values for {len(self.names)} names; give one for each"
                 )
         return self
-
-
-class SpeedSpec(ToldSpec):
-    """What a device really does with a model, after all inefficiency.
-
-    What is said is not exact: a spread that is not given is that of the catalogue's figure for the kind of
-    device, or of a figure that somebody says (told.yaml); small with `label: measured`.
-    """
-
-    PLUS_MINUS: ClassVar = {
-        "decode_bandwidth": ("decode_spread", RATE),
-        "prefill_flops": ("prefill_spread", FLOPS),
-    }
-
-    decode_bandwidth: ToldRate = Field(description="weight and KV bytes read per second while decoding")
-    prefill_flops: ToldFlops = Field(
-        description="floating point operations per second while reading a prompt"
-    )
-    layer_overhead: Duration = Field(
-        default=0.0, description="fixed time per layer and token (kernel launches)"
-    )
-    stage_overhead: Duration = Field(default=0.0, description="fixed time per stage and token on this device")
-    context_cost: float = Field(
-        default=1.0, ge=0, le=1e4, description="cost of reading KV bytes, in weight bytes"
-    )
-    mixture_cost: float = Field(
-        default=1.0, ge=0.1, le=100, description="cost of expert weights, in dense weight bytes"
-    )
-    prefill_mixture_cost: float = Field(
-        default=1.0, ge=0.1, le=100, description="the same for the flops of a prompt"
-    )
-    batch_cost: float = Field(
-        default=0.0, ge=0, le=10, description="of each further chat in a batch, in first chats"
-    )
-    decode_spread: LogSd | None = Field(
-        default=None, description="standard deviation of the logarithm: how sure this is"
-    )
-    prefill_spread: LogSd | None = Field(default=None, description="the same for the prompt")
-    label: Label = "assumed"
 
 
 class PowerSaveSpec(Spec):
@@ -204,6 +150,10 @@ class WireSpec(ToldSpec):
     label: Label = "assumed"
 
 
+OF_ONE_PROCESSOR = ("kind", "memory", "usable_memory", "platform", "speed")
+"""Keys of a device that each of its processors has, where it holds several."""
+
+
 class DeviceSpec(Spec):
     """A machine; whatever is missing comes from the catalogue's entry for `kind`."""
 
@@ -228,6 +178,32 @@ class DeviceSpec(Spec):
         default=None, description="true: the catalogue's law for its kind of device"
     )
     link: LinkSpec = LinkSpec()
+    processors: dict[Name, ProcessorSpec] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=17,
+        description="graphics cards and the processor of a device that holds several, in llama.cpp's order",
+    )
+    offload: OffloadSpec | None = Field(
+        default=None, description="what its cards hold; default: as much as fits, as llama.cpp does it"
+    )
+
+    @model_validator(mode="after")
+    def _processors_say_the_rest(self) -> DeviceSpec:
+        if self.processors is None:
+            if self.offload is not None:
+                raise ValueError(
+                    "offload divides layers among processors, and none are given; give processors: "
+                    "{gpu: {kind: ...}, cpu: {kind: ...}}, or leave offload out"
+                )
+            return self
+        twice = [key for key in OF_ONE_PROCESSOR if getattr(self, key) is not None]
+        if twice:
+            raise ValueError(
+                f"{', '.join(twice)} beside processors; each processor has its own, so give "
+                f"{'it' if len(twice) == 1 else 'them'} there"
+            )
+        return self
 
 
 class EngineSpec(ToldSpec):

@@ -11,9 +11,12 @@ from simulator.catalog.files import from_gguf
 from simulator.catalog.hardware import DeviceFacts, Usable, device, devices, is_card
 from simulator.catalog.hf import from_hf_config
 from simulator.catalog.links import (
+    BusFacts,
     NetworkFacts,
     PowerSaveFacts,
     VpnFacts,
+    bus,
+    buses,
     network,
     networks,
     power_save,
@@ -26,6 +29,7 @@ from simulator.catalog.speed import DecodeSpeed, HeldOut, PlatformFacts, decode_
 from simulator.catalog.told import Statement, said_log_sd
 
 __all__ = [
+    "BusFacts",
     "CloudPrice",
     "DecodeSpeed",
     "DeviceFacts",
@@ -39,6 +43,8 @@ __all__ = [
     "Statement",
     "Usable",
     "VpnFacts",
+    "bus",
+    "buses",
     "cloud_prices",
     "decode_speed",
     "device",

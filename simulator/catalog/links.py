@@ -9,7 +9,19 @@ from simulator.catalog.tables import Facts, normalise, pick, tree
 from simulator.errors import CatalogError
 from simulator.units import RATE, TIME, read_quantity
 
-__all__ = ["NetworkFacts", "PowerSaveFacts", "VpnFacts", "network", "networks", "power_save", "vpn", "vpns"]
+__all__ = [
+    "BusFacts",
+    "NetworkFacts",
+    "PowerSaveFacts",
+    "VpnFacts",
+    "bus",
+    "buses",
+    "network",
+    "networks",
+    "power_save",
+    "vpn",
+    "vpns",
+]
 
 Medium = Literal["wifi", "wired", "direct"]
 
@@ -65,6 +77,35 @@ class NetworkFacts(Facts):
     def power_save(self, platform: str) -> PowerSaveFacts | None:
         """How the radio of a device of this platform dozes; None for cables and for what is no phone."""
         return power_save(platform) if self.medium == "wifi" else None
+
+
+class BusFacts(Facts):
+    """How a graphics card is plugged in: bytes/s each way, and the delay of one side of a hand-over."""
+
+    name: str
+    aliases: tuple[str, ...]
+    title: str
+    rate_bytes_per_s: float
+    delay_s: float
+    source: str
+    confidence: str
+    assumed_fields: tuple[str, ...] = ()
+
+
+@cache
+def buses() -> tuple[BusFacts, ...]:
+    """All buses, in the order of buses.yaml."""
+    found = []
+    for entry in tree("buses")["buses"]:
+        fields = _fields({key: value for key, value in entry.items() if key != "delay"})
+        # a plain time, where the delay of a network is a law
+        found.append(BusFacts(**fields, delay_s=read_quantity(entry["delay"], TIME)))
+    return tuple(found)
+
+
+def bus(name: str) -> BusFacts:
+    """The bus called `name`: pcie3_x16, pcie4_x4, ...; raises CatalogError for an unknown one."""
+    return pick("bus", name, buses(), lambda facts: (facts.name, *facts.aliases))[0]
 
 
 @cache

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from simulator.laws.factors import cable, link_factor
 from simulator.laws.law import Law
-from simulator.scenario import Label, NoiseSpec, SpeedSpec
+from simulator.scenario import Label, NoiseSpec, OffloadSpec, SpeedSpec
 
-__all__ = ["AccessPoint", "Cluster", "Device", "Leg", "Link", "Path", "PowerSave", "Wire"]
+__all__ = ["AccessPoint", "Cluster", "Device", "Leg", "Link", "Path", "PowerSave", "Processor", "Wire"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,32 @@ class Device:
     """Multiplies all of its computing times: 1 as catalogued, more while it is throttled or hot."""
     is_card: bool = False
     """A graphics card with memory of its own beside that of its host."""
+    processors: tuple[Processor, ...] = ()
+    """Of a device of several; empty where it is one. What is said above is then the sum of their memories
+    and the speed of the first card.
+    """
+    offload: OffloadSpec | None = None
+
+    @property
+    def cards(self) -> tuple[Processor, ...]:
+        """Those of its processors that are graphics cards."""
+        return tuple(one for one in self.processors if one.device.is_card)
+
+    @property
+    def host_processor(self) -> Processor | None:
+        """The one of its processors that its cards are plugged into, where it is told."""
+        return next((one for one in self.processors if not one.device.is_card), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """One of several processors of a device; `device` is it alone, called `<device>/<processor>`."""
+
+    device: Device
+    bus_bytes_per_s: float = float("inf")
+    """Between a card and the processor that it is plugged into, each way."""
+    bus_delay_s: float = 0.0
+    """Of a card that hands a step over, or takes one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from simulator.placement.shard import Placement
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.mean_costs import MeanCosts
+from simulator.runtime.portions import DivideHost
 from simulator.runtime.record import Recorder
 from simulator.runtime.ring_costs import RingCosts
 
@@ -79,6 +80,10 @@ class Engine:
     """Whether a rank that waits for a message takes processor time (which matters
     where ranks share a machine).
     """
+    divide_host: DivideHost | None = None
+    """Who of a device's processors holds which of its layers; None where it does not divide them."""
+    takes_one_processor: bool = False
+    """Whether it then computes on the first card alone; if it neither does, such a device is refused."""
     client_is_first: bool = False
     """Whether the first device is the one that the chat runs on, so that no
     placement can begin with another.

@@ -60,6 +60,8 @@ class EngineFacts(Facts):
     note: str = ""
     """What to tell somebody on whose platform it does not run, with the way out."""
     needs: str = ""
+    host_note: str = ""
+    """What to add where it uses one of a device's several processors."""
     default_format: str
     unquantised_except: tuple[str, ...] | None = None
     """Platforms on which it runs quantised models, where it runs 16 bits on all others; none: everywhere."""

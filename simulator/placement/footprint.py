@@ -52,6 +52,10 @@ class Footprint:
         head = self.head_bytes if _holds(self.head_on, ring, device) else 0.0
         return embedding, head, self.overhead_bytes
 
+    def holds_head(self, ring: Sequence[str], device: str) -> bool:
+        """Whether the output head is on `device`, if `ring` holds the layers."""
+        return _holds(self.head_on, ring, device)
+
     def held_bytes(self, start: int, end: int) -> tuple[float, float]:
         """(weights, KV cache) of the layers [start, end)."""
         if not self.by_layer:

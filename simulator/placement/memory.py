@@ -11,7 +11,7 @@ from simulator.placement.shard import Placement, Shard
 from simulator.spec import Spec
 from simulator.units import format_bytes
 
-__all__ = ["MemoryUse", "memory_table", "overfull"]
+__all__ = ["HostMemory", "MemoryUse", "memory_table", "overfull"]
 
 
 class MemoryUse(Spec):
@@ -34,12 +34,44 @@ class MemoryUse(Spec):
         # less than a byte is none.
         return self.total_bytes < self.cap_bytes + 1
 
+    @property
+    def over_bytes(self) -> float:
+        """What it must hold beyond what it can; 0 where all fits."""
+        return 0.0 if self.fits else self.total_bytes - self.cap_bytes
+
     def __str__(self) -> str:
-        verdict = "fits" if self.fits else f"{format_bytes(self.total_bytes - self.cap_bytes)} too much"
+        verdict = "fits" if self.fits else f"{format_bytes(self.over_bytes)} too much"
         return (
             f"{self.device}: {self.layers} layers, {format_bytes(self.total_bytes)} of "
             f"{format_bytes(self.cap_bytes)}: {verdict}"
         )
+
+
+class HostMemory(MemoryUse):
+    """The memory of a device of several processors: what they hold together, and each alone."""
+
+    processors: tuple[MemoryUse, ...]
+    pages: str | None
+    """The processor whose memory may be mapped from a file; cards cannot page."""
+
+    @property
+    def fits(self) -> bool:
+        """True where each processor can hold its own."""
+        return all(one.fits for one in self.processors)
+
+    @property
+    def over_bytes(self) -> float:
+        """What its processors must hold beyond what they can."""
+        return sum(one.over_bytes for one in self.processors)
+
+    @property
+    def cards_alone(self) -> HostMemory:
+        """The same but for the processor that may page."""
+        left = tuple(one for one in self.processors if one.device != self.pages)
+        return self.model_copy(update={"processors": left})
+
+    def __str__(self) -> str:
+        return "\n  ".join(f"{one}" for one in self.processors if not one.fits) or super().__str__()
 
 
 def memory_table(
@@ -91,12 +123,14 @@ def overfull(table: Sequence[MemoryUse]) -> str | None:
     rows = [row for row in table if not row.fits]
     if not rows:
         return None
-    missing = sum(row.total_bytes - row.cap_bytes for row in rows)
+    missing = format_bytes(sum(row.over_bytes for row in rows))
+    where = "other devices"
+    if any(isinstance(row, HostMemory) for row in rows):
+        where = "another processor (offload: gpu_layers, tensor_split, cpu_moe_layers) or other devices"
     return "\n".join(
         [
             "the placement does not fit:",
             *(f"  {row}" for row in rows),
-            f"move layers worth {format_bytes(missing)} to other devices, take a smaller quantisation or a "
-            "shorter context",
+            f"move layers worth {missing} to {where}, take a smaller quantisation or a shorter context",
         ]
     )

@@ -7,7 +7,7 @@ runs), the others change from token to token. Rows are replications times runs: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -26,8 +26,9 @@ from simulator.laws.factors import (
 from simulator.laws.law import Constant, Floats
 from simulator.laws.streams import Room, Streams
 from simulator.model.stretch import Stretch
-from simulator.runtime.cost import decode_s
+from simulator.runtime.cost import decode_parts, prefill_parts
 from simulator.runtime.job import Job
+from simulator.runtime.portions import Divided
 from simulator.scenario import NoiseSpec
 
 __all__ = ["Draws"]
@@ -113,21 +114,59 @@ class Draws:
         return self.world(device_factor(device.name, "prefill" if part == "prefill" else "decode"), log_sd)
 
     def decode_s(
-        self, device: Device, held: Stretch, context: Floats, batch: int = 1, fixed_s: float = 0.0
+        self, device: Device, held: Stretch | Divided, context: Floats, batch: int = 1, fixed_s: float = 0.0
     ) -> Floats:
         """`cost.decode_s` plus `fixed_s` in this world, without noise, shape (len(context), rows).
 
         A calibration may leave open what context and batches cost; then its draws stretch those parts alone.
+        `fixed_s` is of the processor with the head, where a device has several.
         """
-        base = decode_s(device, held, context, batch) + fixed_s
+        parts = decode_parts(device, held, context, batch)
+        if len(parts) == 1:
+            return self._decode_s(*parts[0], held, context, batch, fixed_s)
+        # each processor has its own error: that of a card says nothing of the memory beside it
+        factors = [self.speed_factor(one, "decode") for one, _ in parts]
+        total: Floats = np.sum(
+            [np.multiply.outer(base, factor) for (_, base), factor in zip(parts, factors, strict=True)],
+            axis=0,
+        )
+        return total + fixed_s * factors[-1]
+
+    def _decode_s(
+        self,
+        device: Device,
+        base: Floats,
+        held: Stretch | Divided,
+        context: Floats,
+        batch: int,
+        fixed_s: float,
+    ) -> Floats:
+        base = base + fixed_s
         # one factor for layers, head and disk: they share what the catalogue has wrong about the device
         total = np.multiply.outer(base, self.speed_factor(device, "decode"))
         if self._is_open(CONTEXT):
-            bare = decode_s(device, held, np.zeros_like(context), batch) + fixed_s
+            (_, bare), *_ = decode_parts(device, held, np.zeros_like(context), batch)
             total += np.multiply.outer(
-                base - bare, self.speed_factor(device, "decode") * (self.world(CONTEXT, 0) - 1)
+                base - (bare + fixed_s), self.speed_factor(device, "decode") * (self.world(CONTEXT, 0) - 1)
             )
         total *= self.batch_factor(device, batch)
+        return total
+
+    def prefill_s(
+        self, device: Device, held: Stretch | Divided, chunks: Sequence[tuple[int, int]], fixed_s: float = 0.0
+    ) -> Floats:
+        """`cost.prefill_s` plus `fixed_s` in this world for each chunk (tokens, tokens
+        before it), without noise, shape (chunks, rows).
+        """
+        parts = [prefill_parts(device, held, tokens, start) for tokens, start in chunks]
+        total: Floats = np.zeros((len(chunks), self.rows))
+        # the same processors for each chunk, in the same order
+        for at, (one, _) in enumerate(parts[0]):
+            seconds = np.array([chunk[at][1] for chunk in parts])
+            last = at == len(parts[0]) - 1
+            total += np.multiply.outer(
+                seconds + fixed_s if last else seconds, self.speed_factor(one, "prefill")
+            )
         return total
 
     def batch_factor(self, device: Device, batch: int) -> Floats | float:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from simulator.cluster.cluster import Cluster, Device
 from simulator.model.model import Model
 from simulator.model.stretch import Stretch
 from simulator.placement.footprint import Footprint
 from simulator.placement.shard import Placement, Shard
+from simulator.runtime.portions import Divided
 from simulator.scenario import NoiseSpec, PosteriorSpec, WorkloadSpec
 
 __all__ = ["EngineCosts", "Job"]
@@ -75,6 +76,8 @@ class Job:
     seed: int
     common_noise: NoiseSpec = NO_NOISE
     posterior: PosteriorSpec | None = None
+    divided: Mapping[str, Divided] = field(default_factory=dict)
+    """What each processor holds, of devices that have several."""
 
     @property
     def ring(self) -> tuple[Device, ...]:
@@ -82,9 +85,11 @@ class Job:
         # pinned devices are in it too: they have no layers, but messages pass them
         return tuple(self.cluster.device(shard.device) for shard in self.placement.shards)
 
-    def held(self, rank: int) -> Stretch:
-        """The layers of a rank."""
+    def held(self, rank: int) -> Stretch | Divided:
+        """The layers of a rank, divided where its device has several processors."""
         shard = self.placement.shards[rank]
+        if shard.device in self.divided:
+            return self.divided[shard.device]
         return self.model.stretch(shard.start_layer, shard.end_layer)
 
     @property

@@ -9,8 +9,10 @@ CACM 11 (1968): a loop longer than memory faults at each reference).
 
 from __future__ import annotations
 
+from simulator.cluster.cluster import Device
 from simulator.model.stretch import Stretch
 from simulator.runtime.job import Job
+from simulator.runtime.portions import Divided
 
 __all__ = ["paged_bytes", "paging_s"]
 
@@ -28,14 +30,32 @@ def paging_s(job: Job, rank: int, chats: int | None = None) -> float:
     footprint = footprint.pinned(job.placement.embedding, job.placement.head)
     # pinned ends hold no layers, and "first" and "last" are those of the devices that do
     ring, shard = [shard.device for shard in job.shards if shard.layers], job.shards[rank]
+    embedding, head, overhead = footprint.fixed_bytes(ring, device.name)
+    held = job.held(rank)
+    if isinstance(held, Divided):
+        context = workload.prompt_tokens + workload.output_tokens
+        return _host_paging_s(device, held, (embedding, head, overhead), context, chats)
     if footprint.total_bytes(ring, shard) <= device.usable_bytes:
         return 0.0
-    embedding, head, overhead = footprint.fixed_bytes(ring, device.name)
     _, kv = footprint.held_bytes(shard.start_layer, shard.end_layer)
     # caches and the engine are not of the file, so they stay; of the embedding a step reads
     # a row for each chat, so it counts as kept
     room = device.usable_bytes - kv - overhead - embedding
-    return paged_bytes(job.held(rank), head, room, chats) / device.disk_bytes_per_s
+    return paged_bytes(held, head, room, chats) / device.disk_bytes_per_s
+
+
+def _host_paging_s(
+    device: Device, held: Divided, fixed: tuple[float, float, float], context: int, chats: int
+) -> float:
+    """Of a device of several processors: cards hold what they hold, the rest is mapped into RAM."""
+    embedding, head, overhead = fixed
+    mine = [part for part in held.portions if not part.processor.device.is_card]
+    if not mine:
+        return 0.0
+    part = mine[0]
+    kv = float(part.held.kv_bytes(context, chats))
+    room = part.processor.device.usable_bytes - kv - overhead - embedding
+    return paged_bytes(part.held, head if part.has_head else 0.0, room, chats) / device.disk_bytes_per_s
 
 
 def paged_bytes(held: Stretch, head_bytes: float, room_bytes: float, batch: int = 1) -> float:

@@ -49,4 +49,5 @@ ENGINE = Engine(
     form=form,
     overlaps_prompt_from_tokens=CHUNKED_FROM_TOKENS,
     waits_by_polling=True,  # MLX polls its sockets
+    takes_one_processor=True,
 )

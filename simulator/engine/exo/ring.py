@@ -15,6 +15,7 @@ from simulator.runtime.cost import crowding, head_s, prefill_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.paging import paging_s
+from simulator.runtime.portions import Divided
 
 __all__ = ["CHUNKED_FROM_TOKENS", "FACTS", "MAX_BATCH", "NOTICE_BYTES", "SINGLE_STEPS", "ExoRing"]
 
@@ -114,7 +115,7 @@ class ExoRing:
         return base * np.stack(factors, axis=1).reshape(requests, count, self.size, self.draws.rows)
 
     @cached_property
-    def _held(self) -> list[Stretch]:
+    def _held(self) -> list[Stretch | Divided]:
         return [self.job.held(rank) for rank in range(self.size)]
 
     @cached_property

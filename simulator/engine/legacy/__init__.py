@@ -35,4 +35,5 @@ ENGINE = Engine(
     recovery=read_recovery(FOLDER),
     serve=start,
     decodes_in_step=False,
+    takes_one_processor=True,
 )

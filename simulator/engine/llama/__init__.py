@@ -26,6 +26,7 @@ from simulator.engine.base import Engine
 from simulator.engine.facts import read_recovery
 from simulator.engine.llama.form import form
 from simulator.engine.llama.mean import mean_costs
+from simulator.engine.llama.offload import divide
 from simulator.engine.llama.processes import start
 from simulator.engine.llama.recursion import chats, is_recursion_exact, token_times_s
 from simulator.engine.llama.star import CHUNK_TOKENS, FACTS
@@ -44,5 +45,6 @@ ENGINE = Engine(
     recovery=read_recovery(Path(__file__).parent),
     form=form,
     overlaps_prompt_from_tokens=CHUNK_TOKENS + 1,
+    divide_host=divide,
     client_is_first=True,
 )

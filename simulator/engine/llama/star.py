@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike
 
 from simulator.engine.facts import ProtocolFacts, read_facts
 from simulator.laws.law import Floats
-from simulator.runtime.cost import crowding, head_s, prefill_s
+from simulator.runtime.cost import crowding, head_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.paging import paging_s
+from simulator.runtime.portions import Divided
 
 __all__ = [
     "ACK_BYTES",
@@ -143,21 +144,26 @@ class LlamaStar:
         """
         # the prompts of a batch lie one behind the other, and each begins with an empty cache
         starts = np.cumsum((0, *self.chunks[:-1])) % self.job.workload.prompt_tokens
-        columns = []
-        for rank, device in enumerate(self.job.ring):
-            layers_s = np.array(
-                [
-                    prefill_s(device, self.job.held(rank), tokens, int(start))
-                    for tokens, start in zip(self.chunks, starts, strict=True)
-                ]
-            ) + self._fixed_s(rank)
-            work = np.multiply.outer(layers_s, self.draws.speed_factor(device, "prefill"))
-            columns.append(self._stage_s("prefill", rank, work, len(self.chunks)))
-        return np.stack(columns, axis=1)
+        chunks = list(zip(self.chunks, starts.tolist(), strict=True))
+        return np.stack(
+            [
+                self._stage_s(
+                    "prefill",
+                    rank,
+                    self.draws.prefill_s(device, self.job.held(rank), chunks, self._fixed_s(rank)),
+                    len(chunks),
+                )
+                for rank, device in enumerate(self.job.ring)
+            ],
+            axis=1,
+        )
 
     def _fixed_s(self, rank: int) -> float:
         """Paging, and the head where it is."""
-        head = head_s(self.job.ring[rank], self.job.model, self.batch) if rank == self.servers else 0.0
+        device, held = self.job.ring[rank], self.job.held(rank)
+        if isinstance(held, Divided):
+            device = held.used[-1].processor.device
+        head = head_s(device, self.job.model, self.batch) if rank == self.servers else 0.0
         return paging_s(self.job, rank) + head
 
     def _stage_s(self, part: str, rank: int, work: Floats, n: int) -> Floats:

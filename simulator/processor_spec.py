@@ -1,0 +1,115 @@
+"""Processors of a device: how fast each is, and what of a model it is given to hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from simulator.spec import Duration, LogSd, PositiveBytes, PositiveRate, Spec, ToldFlops, ToldRate, ToldSpec
+from simulator.units import FLOPS, RATE
+
+__all__ = ["Label", "Name", "NoiseSpec", "OffloadSpec", "ProcessorSpec", "SpeedSpec"]
+
+Label = Literal["measured", "calibrated", "assumed"]
+# no blank, slash or arrow: names are parts of stream names, of `source -> sink`, of paths and of folders
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=60)]
+
+
+class NoiseSpec(Spec):
+    """Fast noise of a stage: its time is multiplied by `exp(x)`, x a first-order autoregression."""
+
+    sigma: LogSd = Field(description="standard deviation of the logarithm of one token's stage time")
+    correlation: float = Field(
+        default=0.0, ge=-0.99, le=0.99, description="of one token's noise with the next one's"
+    )
+    run_sigma: LogSd = Field(default=0.0, description="standard deviation of the logarithm from run to run")
+    session_sigma: LogSd = Field(
+        default=0.0, description="the same from one start of the cluster to the next"
+    )
+
+
+class SpeedSpec(ToldSpec):
+    """What a device really does with a model, after all inefficiency.
+
+    What is said is not exact: a spread that is not given is that of the catalogue's figure for the kind of
+    device, or of a figure that somebody says (told.yaml); small with `label: measured`.
+    """
+
+    PLUS_MINUS: ClassVar = {
+        "decode_bandwidth": ("decode_spread", RATE),
+        "prefill_flops": ("prefill_spread", FLOPS),
+    }
+
+    decode_bandwidth: ToldRate = Field(description="weight and KV bytes read per second while decoding")
+    prefill_flops: ToldFlops = Field(
+        description="floating point operations per second while reading a prompt"
+    )
+    layer_overhead: Duration = Field(
+        default=0.0, description="fixed time per layer and token (kernel launches)"
+    )
+    stage_overhead: Duration = Field(default=0.0, description="fixed time per stage and token on this device")
+    context_cost: float = Field(
+        default=1.0, ge=0, le=1e4, description="cost of reading KV bytes, in weight bytes"
+    )
+    mixture_cost: float = Field(
+        default=1.0, ge=0.1, le=100, description="cost of expert weights, in dense weight bytes"
+    )
+    prefill_mixture_cost: float = Field(
+        default=1.0, ge=0.1, le=100, description="the same for the flops of a prompt"
+    )
+    batch_cost: float = Field(
+        default=0.0, ge=0, le=10, description="of each further chat in a batch, in first chats"
+    )
+    decode_spread: LogSd | None = Field(
+        default=None, description="standard deviation of the logarithm: how sure this is"
+    )
+    prefill_spread: LogSd | None = Field(default=None, description="the same for the prompt")
+    label: Label = "assumed"
+
+
+class ProcessorSpec(Spec):
+    """One processor of a device that holds several: a graphics card, or the processor
+    that the cards are plugged into. What is missing comes from the catalogue's entry for `kind`.
+    """
+
+    kind: str | None = Field(
+        default=None, description="a device of the catalogue; of a card only the card counts"
+    )
+    memory: PositiveBytes | None = Field(default=None, description="installed: of the card, or RAM")
+    usable_memory: PositiveBytes | None = Field(default=None, description="what an engine may fill")
+    platform: str | None = Field(default=None, description="nvidia-cuda, amd-gpu, x86-cpu, ...")
+    speed: SpeedSpec | None = None
+    bus: str | None = Field(
+        default=None, description="of a card: pcie3_x16, pcie4_x4, ...; default pcie4_x16"
+    )
+    bus_rate: PositiveRate | None = Field(default=None, description="what really crosses it, each way")
+    bus_delay: Duration | None = Field(
+        default=None, description="to hand a step over, or to take it, beyond the bytes"
+    )
+
+
+CardShare = Annotated[float, Field(ge=0, le=1e6)]
+
+
+class OffloadSpec(Spec):
+    """What of a model the cards of a device hold, as llama.cpp is told it."""
+
+    gpu_layers: int | None = Field(
+        default=None,
+        ge=0,
+        le=1001,
+        description="-ngl: the last so many layers; the output head counts as one, the first to go",
+    )
+    tensor_split: tuple[CardShare, ...] | None = Field(
+        default=None, min_length=1, description="--tensor-split: shares of the cards, in their order"
+    )
+    cpu_moe_layers: int | None = Field(
+        default=None, ge=0, le=1000, description="--n-cpu-moe: experts of the first so many layers in RAM"
+    )
+
+    @model_validator(mode="after")
+    def _somebody_has_a_share(self) -> OffloadSpec:
+        if self.tensor_split is not None and not any(self.tensor_split):
+            raise ValueError("tensor_split gives no card a share; give one at least more than 0")
+        return self
