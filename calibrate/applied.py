@@ -24,6 +24,7 @@ from calibrate.parameters import (
 )
 from simulator.complete import complete
 from simulator.errors import CalibrationError
+from simulator.hosts import one_processor_each
 from simulator.result.estimate import rounded
 from simulator.scenario import DeviceSpec, NoiseSpec, PosteriorSpec, Scenario, SharedHostSpec, SpeedSpec
 
@@ -50,6 +51,7 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
 
     Raises CalibrationError where engine differs: what one engine costs says nothing of another.
     """
+    one_processor_each(scenario, "a calibration", "predict without it, or give each processor its speed")
     own = {name: device.speed for name, device in scenario.devices.items()}
     full = complete(scenario)  # which resolves another name of the engine too
     if calibration.engine != full.engine.name:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from math import expm1
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -86,7 +87,7 @@ def _print_devices(console: Console, prediction: Prediction) -> None:
     goes on a narrow terminal.
     """
     # from the document, so that the table and --json tell the same
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for row in prediction.document()["placement"]:
         layers = f"{row['first_layer']}-{row['last_layer']} ({row['layers']})" if row["layers"] else "none"
         low, high = row["stage_interval_s"]
@@ -94,6 +95,7 @@ def _print_devices(console: Console, prediction: Prediction) -> None:
         memory = f"{format_bytes(row['memory_bytes'])} / {format_bytes(row['cap_bytes'])}"
         rests = (_surely(row["label"], row["speed_spread"]), _surely(row["link_label"], row["link_spread"]))
         rows.append((row["device"], row["kind"] or "-", layers, memory, stage, *rests))
+        rows += [_processor_row(one) for one in row.get("processors", ())]
     print_table(
         console,
         ("device", "kind", "layers", "memory / cap", "ms per token", "speed", "link"),
@@ -107,6 +109,24 @@ def _print_devices(console: Console, prediction: Prediction) -> None:
 def _surely(label: str, log_sd: float) -> str:
     """A label with how far that is off in two cases of three, as a scenario writes it: 'assumed ± 20 %'."""
     return f"{label} ± {expm1(log_sd):.0%}" if log_sd else label
+
+
+def _processor_row(one: dict[str, Any]) -> tuple[str, ...]:
+    """A line of the table of devices for one processor of a device."""
+    held = {"": one["layers"], " without experts": one["layers_without_experts"]}
+    held["x experts alone"] = one["layers_of_experts"]
+    words = [f"{count}{what}" for what, count in held.items() if count] + ["head"] * one["has_head"]
+    memory = f"{format_bytes(one['memory_bytes'])} / {format_bytes(one['cap_bytes'])}"
+    stage = f"{one['stage_s'] * 1e3:.0f}" if one["stage_s"] else "-"
+    return (
+        f"  {one['processor'].partition('/')[2]}",
+        one["kind"],
+        ", ".join(words) or "none",
+        memory,
+        stage,
+        _surely(one["label"], one["speed_spread"]),
+        "",
+    )
 
 
 def print_comparison(comparison: Comparison) -> None:

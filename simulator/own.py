@@ -19,7 +19,7 @@ from simulator import catalog
 from simulator.catalog.tables import normalise
 from simulator.errors import CatalogError, Fault, ScenarioError
 from simulator.files import load
-from simulator.scenario import DeviceSpec, LinkSpec, ModelSpec, Scenario, WireSpec
+from simulator.scenario import DeviceSpec, LinkSpec, ModelSpec, ProcessorSpec, Scenario, WireSpec
 from simulator.spec import Spec
 
 __all__ = ["ENVIRONMENT", "UserCatalog", "Yours", "default_file", "own_files", "spelt_out", "yours"]
@@ -56,7 +56,12 @@ class UserCatalog(Spec):
         """Names that the catalogue lacks, and devices that nothing fills."""
         for name, device in self.devices.items():
             at = f"devices.{name}"
-            if device.kind is None and (device.speed is None or not (device.memory or device.usable_memory)):
+            alone = device.processors is None
+            if (
+                alone
+                and device.kind is None
+                and (device.speed is None or not (device.memory or device.usable_memory))
+            ):
                 yield Fault(at, "needs a kind of the catalogue (`sim catalog devices`), or speed and memory")
             yield from _unknown(f"{at}.kind", catalog.device, device.kind)
             yield from _unknown(f"{at}.platform", catalog.platform, device.platform)
@@ -164,8 +169,21 @@ def spelt_out(scenario: Scenario) -> Scenario:
 def _device(spec: DeviceSpec, devices: Mapping[str, DeviceSpec], links: Mapping[str, LinkSpec]) -> DeviceSpec:
     entry = _called(devices, spec.kind)
     full = _over(entry, spec, "kind") if entry else spec
+    if full.processors is not None:
+        told = {name: _processor(one, devices) for name, one in full.processors.items()}
+        full = full.model_copy(update={"processors": told})
     link = _called(links, full.link.kind)
     return full.model_copy(update={"link": _over(link, full.link, "kind")}) if link else full
+
+
+def _processor(spec: ProcessorSpec, devices: Mapping[str, DeviceSpec]) -> ProcessorSpec:
+    entry = _called(devices, spec.kind)
+    if entry is None:
+        return spec
+    # of a device of the user's own, what a processor has too: neither its link nor its disk
+    keys = ("kind", "memory", "usable_memory", "platform", "speed")
+    plain = ProcessorSpec.model_construct(**{key: getattr(entry, key) for key in keys})
+    return _over(plain, spec, "kind")
 
 
 def _wire(wire: WireSpec, links: Mapping[str, LinkSpec]) -> WireSpec:

@@ -11,6 +11,7 @@ from simulator import catalog
 from simulator.cluster.cluster import Cluster
 from simulator.cluster.cluster import Path as Way
 from simulator.errors import LiveError
+from simulator.hosts import one_processor_each
 from simulator.prepare import Prepared, prepare
 from simulator.runtime.cost import seconds_per_layer
 from simulator.scenario import Scenario
@@ -61,6 +62,7 @@ def plan(scenario: Scenario, threads: int = 1) -> ClusterPlan:
 
     Raises LiveError for what the local cluster cannot do, and whatever preparing the scenario raises.
     """
+    one_processor_each(scenario, "the local cluster", "give the kind of one of them to the device itself")
     prepared = prepare(scenario)
     full, job = prepared.scenario, prepared.job
     if full.engine.name != ENGINE_NAME:

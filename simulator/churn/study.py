@@ -22,6 +22,7 @@ from simulator.churn.spec import HeatSpec, RecoverySpec
 from simulator.churn.trace import ChurnTrace
 from simulator.complete import complete
 from simulator.engine.base import engine
+from simulator.hosts import one_processor_each
 from simulator.laws.law import Exponential
 from simulator.laws.streams import Streams
 from simulator.prepare import prepare
@@ -57,6 +58,9 @@ class Study:
         knows, and PlacementError where the devices that are there from the start cannot hold the
         model, unless others join.
         """
+        one_processor_each(
+            scenario, "a dropout", "leave its events to the others, or give it the kind of its main processor"
+        )
         self.scenario = with_heat(complete(scenario))
         self.replications = replications if replications is not None else scenario.replications
         self.evening = evening

@@ -117,6 +117,8 @@ def _verdict(base: Scenario, other: Scenario, row: Ranked) -> list[str]:
 
 def _break_even(base: Scenario, other: Scenario, name: str) -> list[str]:
     """How fast, and how near, the added device would have to be for the two to be equal."""
+    if other.devices[name].processors is not None:
+        return [f"break-even of {name} is not looked for: it has several processors, each with its own speed"]
     # some fifty evaluations follow: three searches of 14 halvings and two ends
     short = [_short(scenario) for scenario in _aligned([base, other])]
     goal = float(np.median(scenario_rates(short[0])))

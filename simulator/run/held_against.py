@@ -174,6 +174,8 @@ def _each(scenario: Scenario, change: Callable[[str, DeviceSpec], DeviceSpec]) -
 
 
 def _short_of_memory(spec: DeviceSpec, need_bytes: float) -> DeviceSpec:
+    if spec.processors is not None:
+        raise CatalogError("which of its processors is short of memory nobody can tell")
     usable = SHORT_OF_MEMORY * need_bytes or spec.usable_memory
     return spec.model_copy(update={"usable_memory": usable, "allow_paging": True})
 

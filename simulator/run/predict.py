@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import hypot
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from simulator.churn.facts import with_heat
 from simulator.churn.heat import settled_slow_down
 from simulator.churn.spec import HeatSpec
 from simulator.errors import PlacementError
-from simulator.laws.factors import device_factor
 from simulator.laws.law import Floats
 from simulator.library import must_be_scenario
+from simulator.placement.memory import HostMemory, MemoryUse
 from simulator.prepare import Prepared, prepare
 from simulator.result.bottleneck import Bottleneck, bottleneck
 from simulator.result.critical import PathShare, critical_shares
@@ -24,8 +25,9 @@ from simulator.run.evaluate import Evaluator, replay, token_times_s
 from simulator.run.limits import limits
 from simulator.run.ways_out import refused
 from simulator.run.what_if import WhatIf, alternatives
-from simulator.runtime.cost import decode_s
+from simulator.runtime.cost import decode_parts
 from simulator.runtime.draws import Draws
+from simulator.runtime.job import Job
 from simulator.runtime.record import Recorder
 from simulator.scenario import Label, Scenario
 from simulator.units import format_seconds
@@ -114,8 +116,41 @@ class Prediction:
                     "link_label": device.link.label,
                     "link_spread": rounded(device.link.delay_log_sd),
                 }
+                | _processors(row, self.prepared.job)
             )
         return rows
+
+
+def _processors(row: MemoryUse, job: Job) -> dict[str, Any]:
+    """What each processor of a device holds; nothing where it is one."""
+    if not isinstance(row, HostMemory):
+        return {}
+    context = job.workload.prompt_tokens + job.workload.output_tokens / 2
+    rank, divided = job.placement.devices.index(row.device), job.divided[row.device]
+    parts = decode_parts(job.ring[rank], divided, context)
+    stage_s = {one.name: float(base) for one, base in parts}
+    # of a sum of independent terms, each as large a part as it has of the time
+    weighed = [(float(base), one.speed.decode_spread or 0.0) for one, base in parts]
+    spread = hypot(*(base * log_sd for base, log_sd in weighed)) / sum(base for base, _ in weighed)
+    return {
+        "speed_spread": rounded(spread),
+        "processors": [
+            {
+                "processor": use.device,
+                "kind": part.processor.device.kind,
+                "layers": part.whole_layers,
+                "layers_without_experts": part.layers_without_experts,
+                "layers_of_experts": part.expert_layers,
+                "has_head": part.has_head,
+                "memory_bytes": round(use.total_bytes),
+                "cap_bytes": round(use.cap_bytes),
+                "stage_s": rounded(stage_s.get(use.device, 0.0)),
+                "label": part.processor.device.speed.label,
+                "speed_spread": rounded(part.processor.device.speed.decode_spread or 0.0),
+            }
+            for use, part in zip(row.processors, divided.portions, strict=True)
+        ],
+    }
 
 
 def predict(
@@ -185,8 +220,11 @@ def _stages(prepared: Prepared) -> tuple[Estimate, ...]:
     context = job.workload.prompt_tokens + job.workload.output_tokens / 2
     return tuple(
         estimate(
-            decode_s(device, job.held(rank), context)
-            * draws.world(device_factor(device.name, "decode"), device.speed.decode_spread or 0.0),
+            # each processor in its own world, and a step goes through one after the other
+            sum(
+                base * draws.speed_factor(one, "decode")
+                for one, base in decode_parts(device, job.held(rank), context)
+            ),
             device.speed.label,
         )
         for rank, device in enumerate(job.ring)

@@ -56,6 +56,11 @@ def _candidates(scenario: Scenario) -> Iterator[list[Way]]:
         return [(words, changed), (f"{words}, with placement: speed", also)]
 
     yield [("placement: speed, which counts everything", scenario.model_copy(update={"placement": by_speed}))]
+    told = {name: spec for name, spec in scenario.devices.items() if spec.offload is not None}
+    if told:
+        free = {name: spec.model_copy(update={"offload": None}) for name, spec in told.items()}
+        words = f"leave offload of {', '.join(told)} out: as much on its cards as fits"
+        yield variants(words, scenario.model_copy(update={"devices": {**scenario.devices, **free}}))
     raised = _raised(scenario)
     if raised is not None:
         yield variants(raised[0], scenario.model_copy(update={"devices": raised[1]}))

@@ -9,6 +9,7 @@ import numpy as np
 
 from simulator.engine.base import engine, engines
 from simulator.errors import PlacementError, SimulatorError
+from simulator.hosts import one_processor_each
 from simulator.plan.buy.cost import HOUR_S, MILLION, Usage, fixed_per_day, marginal_per_token
 from simulator.plan.buy.mix import Mix, scenario_of
 from simulator.plan.buy.money import Money, Quote
@@ -135,6 +136,9 @@ def plan(
 
 
 def _check(scenario: Scenario) -> None:
+    one_processor_each(
+        scenario, "`sim plan`", "compare what you would buy as scenarios of their own (`sim compare`)"
+    )
     if scenario.placement.roles:
         raise SimulatorError("plan chooses the placement itself; remove placement.roles from the scenario")
     flow = engine(scenario.engine.name)

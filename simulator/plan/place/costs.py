@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from simulator.errors import PlacementError
 from simulator.prepare import Ground, engine_costs
 from simulator.runtime.mean_costs import MeanCosts
 from simulator.runtime.ring_costs import RingCosts
@@ -12,8 +13,18 @@ __all__ = ["decode_costs", "mean_parts", "prompt_costs", "spread_costs"]
 
 
 def mean_parts(ground: Ground, batch: int = 1, variance_weight_per_s: float = 0.0) -> MeanCosts:
-    """The parts from which the engine puts its mean costs together, for `batch` chats that decode in step."""
+    """The parts from which the engine puts its mean costs together, for `batch` chats that decode in step.
+
+    Raises PlacementError where a device has several processors.
+    """
     scenario = ground.scenario
+    hosts = [device.name for device in ground.cluster.devices if device.processors]
+    if hosts:
+        raise PlacementError(
+            f"placements with {', '.join(hosts)} cannot be searched: what one more layer costs a device of "
+            "several processors depends on how many it has; compare some by hand (`placement: {layers: ...}` "
+            "and `sim compare`), or sweep its offload"
+        )
     return MeanCosts(
         cluster=ground.cluster,
         model=ground.model,
