@@ -19,7 +19,15 @@ from simulator.runtime.cost import decode_s, seconds_per_layer
 from simulator.runtime.portions import Divided, HostTask, Portion
 from simulator.scenario import DeviceSpec, Label, NoiseSpec, ProcessorSpec, Scenario
 
-__all__ = ["host_device", "host_doubts", "host_memory", "host_tasks", "layers_per_s", "one_processor_each"]
+__all__ = [
+    "experts_are_there",
+    "host_device",
+    "host_doubts",
+    "host_memory",
+    "host_tasks",
+    "layers_per_s",
+    "one_processor_each",
+]
 
 
 def one_processor_each(scenario: Scenario, what: str, instead: str) -> None:
@@ -28,6 +36,23 @@ def one_processor_each(scenario: Scenario, what: str, instead: str) -> None:
         Fault(f"devices.{name}.processors", f"{what} knows devices of one processor alone; {instead}")
         for name, spec in scenario.devices.items()
         if spec.processors is not None
+    ]
+    if faults:
+        raise ScenarioError("scenario", faults)
+
+
+def experts_are_there(scenario: Scenario, model: Model) -> None:
+    """Raise ScenarioError where experts are to be left in RAM, of a model that has none."""
+    if any(kind.experts for kind in model.kinds):
+        return
+    faults = [
+        Fault(
+            f"devices.{name}.offload.cpu_moe_layers",
+            f"leaves {spec.offload.cpu_moe_layers} layers' experts in RAM, and {model.name} has none; leave it "
+            "out, or say gpu_layers",
+        )
+        for name, spec in scenario.devices.items()
+        if spec.offload is not None and spec.offload.cpu_moe_layers
     ]
     if faults:
         raise ScenarioError("scenario", faults)

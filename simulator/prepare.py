@@ -13,7 +13,7 @@ from simulator.cluster.cluster import AccessPoint, Cluster, Device, Link, PowerS
 from simulator.complete import UNQUANTISED, complete
 from simulator.engine.base import Engine, engine, engines, rules
 from simulator.errors import PlacementError
-from simulator.hosts import host_device, host_doubts, host_memory, host_tasks, layers_per_s
+from simulator.hosts import experts_are_there, host_device, host_doubts, host_memory, host_tasks, layers_per_s
 from simulator.laws.law import Constant
 from simulator.model.model import Model
 from simulator.placement.memory import HostMemory, MemoryUse, memory_table, overfull
@@ -105,6 +105,7 @@ def ground(scenario: Scenario, *, client_idles: bool = False) -> Ground:
     flow = engine(full.engine.name)
     full = full.model_copy(update={"placement": with_client(full, flow, idles=client_idles)})
     cluster, model = _cluster(full, flow), _model(full.model)
+    experts_are_there(full, model)
     return Ground(full, flow, cluster, model, _request(full, flow, cluster, model))
 
 

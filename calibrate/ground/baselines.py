@@ -32,7 +32,8 @@ def peak_s(case: Case, share: float = 1.0) -> float:
         spec = case.scenario.devices[device.name]
         if spec.kind is None:
             raise CalibrationError(f"{case.row}: {device.name} has no kind, so its peak is unknown; name one")
-        held = job.held(rank)
+        shard = job.shards[rank]
+        held = job.model.stretch(shard.start_layer, shard.end_layer)
         read_bytes = held.bytes_read(batch) + float(held.kv_bytes(context, batch)) if held.layers else 0.0
         if device.name == job.engine.head_on:
             read_bytes += job.model.head_bytes
