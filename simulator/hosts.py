@@ -48,8 +48,8 @@ def experts_are_there(scenario: Scenario, model: Model) -> None:
     faults = [
         Fault(
             f"devices.{name}.offload.cpu_moe_layers",
-            f"leaves {spec.offload.cpu_moe_layers} layers' experts in RAM, and {model.name} has none; leave it "
-            "out, or say gpu_layers",
+            f"leaves {spec.offload.cpu_moe_layers} layers' experts in RAM, and {model.name} has none; "
+            "leave it out, or say gpu_layers",
         )
         for name, spec in scenario.devices.items()
         if spec.offload is not None and spec.offload.cpu_moe_layers
