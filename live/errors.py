@@ -78,10 +78,10 @@ class NotStreamed(ApiChanged):
 
 
 class RequestRefused(LiveError):
-    """The cluster understood and said no; `status` is the HTTP status."""
+    """The cluster understood and said no; `status` is the HTTP status, `retry_after` what it said of when."""
 
-    def __init__(self, message: str, status: int) -> None:
-        self.status = status
+    def __init__(self, message: str, status: int, retry_after: str = "") -> None:
+        self.status, self.retry_after = status, retry_after
         super().__init__(message)
 
 

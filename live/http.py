@@ -188,13 +188,18 @@ class _Transport(httpx.BaseTransport):
 class Http:
     """Requests to one address; `transport` replaces the network (tests, recording).
 
-    Thread-safe: every exchange has its own connection.
+    `who` is expected there, for messages. Thread-safe: every exchange has its own connection.
     """
 
     def __init__(
-        self, base_url: str, transport: httpx.BaseTransport | None = None, connect_s: float = 5.0
+        self,
+        base_url: str,
+        transport: httpx.BaseTransport | None = None,
+        connect_s: float = 5.0,
+        *,
+        who: str = "EXO",
     ) -> None:
-        self.base_url = base_url
+        self.base_url, self.who = base_url, who
         self.client = httpx.Client(
             base_url=base_url,
             transport=transport or self.network(connect_s),
@@ -230,9 +235,10 @@ class Http:
             kind = response.headers.get("content-type", "")
             if kind and "json" not in kind:
                 raise ApiChanged(
-                    f"{self.base_url}{path} answers {kind[:60]!r} where JSON was expected; is EXO there?"
+                    f"{self.base_url}{path} answers {kind[:60]!r} where JSON was expected; is {self.who} "
+                    "there?"
                 )
-            return parse_json(raw, f"{self.base_url}{path}")
+            return parse_json(raw, f"{self.base_url}{path}", self.who)
 
     @contextmanager
     def exchange(
@@ -251,7 +257,7 @@ class Http:
             method, path, params=params, content=content, headers=headers, extensions={"watch": watch}
         )
         # around the use of the answer too: a body breaks while it is read, long after the head came
-        with translated(f"{self.base_url}{path}"):
+        with translated(f"{self.base_url}{path}", self.who):
             response = self.client.send(request, stream=True)
             try:
                 yield response
@@ -262,7 +268,7 @@ class Http:
         """Raise what a status other than 200 means: RequestRefused or NotOffered in the server's
         own words, or ApiChanged.
         """
-        status, where = response.status_code, f"{self.base_url}{response.request.url.path}"
+        status, where = response.status_code, str(response.request.url.copy_with(query=None))
         if status == 200:
             return
         if 300 <= status < 400:
@@ -272,7 +278,8 @@ class Http:
             )
         reason = _reason(raw)
         kind = NotOffered if is_missing_endpoint(status, reason) else RequestRefused
-        raise kind(f"{where} answers {status}: {reason or response.reason_phrase}", status)
+        retry_after = response.headers.get("retry-after", "")[:60]
+        raise kind(f"{where} answers {status}: {reason or response.reason_phrase}", status, retry_after)
 
 
 def _reason(raw: bytes) -> str:
@@ -302,20 +309,20 @@ def body_of(response: httpx.Response, limit: int = MAX_BODY_BYTES) -> bytes:
     for chunk in response.iter_bytes():  # nothing is decoded, as encodings were refused
         body += chunk
         if len(body) > limit:
-            raise ApiChanged(f"{where} answers more than {limit} bytes; no EXO does that")
+            raise ApiChanged(f"{where} answers more than {limit} bytes; no engine does that")
     return bytes(body)
 
 
-def parse_json(raw: bytes, where: str) -> Any:
+def parse_json(raw: bytes, where: str, who: str = "EXO") -> Any:
     """`raw` as JSON; raises ApiChanged for anything else, and for what would blow up in memory."""
     # counted before it is parsed: afterwards the memory is gone
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_JSON_PARTS:
-        raise ApiChanged(f"{where} answers JSON with more than {MAX_JSON_PARTS} parts; no EXO does that")
+        raise ApiChanged(f"{where} answers JSON with more than {MAX_JSON_PARTS} parts; no {who} does that")
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:
         start = raw[:60].decode("utf-8", "replace")
-        raise ApiChanged(f"{where} answers no JSON ({error}): {start!r}; is EXO there?") from None
+        raise ApiChanged(f"{where} answers no JSON ({error}): {start!r}; is {who} there?") from None
 
 
 def _unconnected(where: str, error: Exception) -> Unreachable:
@@ -344,7 +351,7 @@ def _unconnected(where: str, error: Exception) -> Unreachable:
 
 
 @contextmanager
-def translated(where: str) -> Iterator[None]:
+def translated(where: str, who: str = "EXO") -> Iterator[None]:
     """Turn what httpx and httpcore raise into Unreachable or ApiChanged, with the way out."""
     try:
         yield
@@ -365,7 +372,7 @@ def translated(where: str) -> Iterator[None]:
         ) from None
     except (httpcore.ProtocolError, httpx.ProtocolError) as error:
         raise ApiChanged(
-            f"{where} speaks no HTTP ({error}); is the port EXO's, is TLS (https://) meant?"
+            f"{where} speaks no HTTP ({error}); is the port that of {who}, is TLS (https://) meant?"
         ) from None
     except (httpcore.NetworkError, httpx.NetworkError) as error:
         raise Unreachable(f"{where}: the connection broke ({error}); is the machine still there?") from None

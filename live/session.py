@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 
 from live.errors import BrokenReply, LiveError, NotOffered, NotStreamed
 from live.exo.client import ExoClient
@@ -14,6 +13,7 @@ from live.exo.state import StateInstance
 from live.prompts import PromptMaker
 from live.recovery import ObservedRecovery
 from live.reply import StreamedReply
+from live.together import run_together
 from simulator.result.measurement import MeasurementWriter
 from simulator.scenario import WorkloadSpec
 
@@ -21,7 +21,6 @@ __all__ = ["MeasurementSession"]
 
 WARM_UP_TOKENS = 8
 FEW_WORDS = 4
-STOP_S = 5.0
 RECOVERY_S = 60.0  # EXO restarts a failed runner by itself; recorded: 22 s with a small model
 
 
@@ -135,45 +134,18 @@ class MeasurementSession:
 
     def _run(self, writer: MeasurementWriter, run: int, started_ns: int) -> bool:
         """One run of all chats at once; True when a reply broke."""
-        # all chats leave together: one after the other, the first would have the cluster to itself
-        barrier = threading.Barrier(self.work.concurrency)
         prompts = [self.prompts.make()[0] for _ in range(self.work.concurrency)]
-        errors: list[BaseException] = []
-        # Events, not Thread.join: a Ctrl-C during a join makes Python 3.11 take the
-        # thread for dead (bpo-45274).
-        over = [threading.Event() for _ in prompts]
 
-        def chat(number: int) -> None:
-            try:
-                self._one(writer, run, number, prompts[number], barrier, started_ns)
-            except BaseException as error:  # handed to the main thread, which knows what to do
-                errors.append(error)
-                # the others must not wait for one that will not come
-                barrier.abort()
-            finally:
-                over[number].set()
+        def chat(number: int, barrier: threading.Barrier) -> None:
+            self._one(writer, run, number, prompts[number], barrier, started_ns)
 
-        with ExitStack() as stack:
-            stack.callback(self._stop, over)
-            for number in range(len(prompts)):
-                threading.Thread(target=chat, args=(number,), daemon=True).start()
-            for each in over:
-                while not each.wait(0.2):  # in slices, so that Ctrl-C gets through
-                    pass
+        errors = run_together(len(prompts), chat, self._abort)
         other = [
             error for error in errors if not isinstance(error, BrokenReply | threading.BrokenBarrierError)
         ]
         if other:
             raise other[0]
         return bool(errors)
-
-    def _stop(self, over: Sequence[threading.Event]) -> None:
-        """Call off what still runs, and wait for it to write down how far it came."""
-        # an ordinary end needs no calling off, which would mark replies as aborted
-        if not all(each.is_set() for each in over):
-            self._abort.set()
-            for each in over:
-                each.wait(STOP_S)
 
     def _one(
         self,

@@ -17,7 +17,17 @@ from live.errors import StreamCutOff, StreamErrorEvent, StreamGarbled
 from live.exo.casing import snake
 from live.reply import StreamedReply, Token
 
-__all__ = ["OnToken", "StreamRules", "read_reply", "sse_lines"]
+__all__ = [
+    "MAX_TEXT",
+    "SLACK_TOKENS",
+    "OnToken",
+    "StreamRules",
+    "event_json",
+    "mapping",
+    "read_reply",
+    "short_text",
+    "sse_lines",
+]
 
 MAX_LINE_BYTES = 2**20  # a line of EXO with top_logprobs stays below 20 kB
 MAX_TEXT = 1000  # characters kept of one token
@@ -129,10 +139,10 @@ def _take_comment(reply: StreamedReply, comment: bytes, t_ns: int) -> None:
     """EXO's statistics; other comments are kept count of, as they may be anybody's."""
     name, _, rest = comment.partition(b" ")
     if name == b"generation_stats":
-        reply.stats = _mapping(snake(_json(rest)))
+        reply.stats = mapping(snake(event_json(rest)))
     elif name == b"prefill_progress":
-        outer = _mapping(snake(_json(rest)))
-        inner = _mapping(outer.get("PrefillProgressChunk", outer))
+        outer = mapping(snake(event_json(rest)))
+        inner = mapping(outer.get("PrefillProgressChunk", outer))
         processed, total = inner.get("processed_tokens"), inner.get("total_tokens")
         if isinstance(processed, int) and isinstance(total, int) and len(reply.prefill) < 100_000:
             reply.prefill.append((t_ns, processed, total))
@@ -145,28 +155,28 @@ def _take_data(reply: StreamedReply, data: bytes, t_ns: int) -> None:
     if data == b"[DONE]":
         reply.done = True
         return
-    event = _mapping(_json(data))
+    event = mapping(event_json(data))
     if event.get("error") is not None:
         error = event["error"]
         message = error.get("message", error) if isinstance(error, dict) else error
         raise StreamErrorEvent(f"the engine reports: {str(message)[:1000]}", reply)
-    reply.command_id = reply.command_id or _text(event.get("id"))
-    reply.model = reply.model or _text(event.get("model"))
+    reply.command_id = reply.command_id or short_text(event.get("id"))
+    reply.model = reply.model or short_text(event.get("model"))
     if isinstance(event.get("usage"), dict):
         reply.usage = event["usage"]
     choices = event.get("choices")
     if isinstance(choices, list) and choices:
-        _take_choice(reply, _mapping(choices[0]), t_ns)
+        _take_choice(reply, mapping(choices[0]), t_ns)
 
 
 def _take_choice(reply: StreamedReply, choice: dict[str, Any], t_ns: int) -> None:
     """One token; an empty text counts too, as not every token completes a character."""
-    delta = _mapping(choice.get("delta") or {})
+    delta = mapping(choice.get("delta") or {})
     # thinking text comes in a field of its own, and takes time like any other token
     text = delta.get("content") or delta.get("reasoning_content") or ""
     if not isinstance(text, str):
         raise ValueError(f"a token that is no text: {str(text)[:60]!r}")
-    reason = _text(choice.get("finish_reason"))
+    reason = short_text(choice.get("finish_reason"))
     if reason == "error":
         raise StreamErrorEvent("the engine ended the reply with an error; its log may say why", reply)
     reply.tokens.append(
@@ -175,7 +185,8 @@ def _take_choice(reply: StreamedReply, choice: dict[str, Any], t_ns: int) -> Non
     reply.finish_reason = reason or reply.finish_reason
 
 
-def _json(raw: bytes) -> Any:
+def event_json(raw: bytes) -> Any:
+    """The JSON of one event; raises ValueError."""
     try:
         return json.loads(raw)
     except RecursionError:
@@ -184,11 +195,13 @@ def _json(raw: bytes) -> Any:
         raise ValueError(f"a line that is no JSON: {raw[:60]!r}") from None
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
+    """`value`, a JSON object; raises ValueError for anything else."""
     if not isinstance(value, dict):
         raise ValueError(f"{str(value)[:60]!r} where a JSON object belongs")
     return value
 
 
-def _text(value: Any) -> str | None:
+def short_text(value: Any) -> str | None:
+    """The start of a text, None for anything else."""
     return value[:200] if isinstance(value, str) else None

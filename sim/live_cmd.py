@@ -28,7 +28,8 @@ Cluster = Annotated[
     str,
     typer.Option(
         "--cluster",
-        help="local, exo://host:52415[,...], exo-legacy://host:52415 or llama-rpc://host:port,...",
+        help="local, exo://host:52415[,...], exo-legacy://host:52415, llama-rpc://host:port,... or "
+        "openai://host:port[/path]",
     ),
 ]
 Pairs = Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be given several times.")]
@@ -51,9 +52,11 @@ def run(
         int | None, typer.Option(min=1, max=100, help="Visits to each scenario (local).")
     ] = None,
     record: Annotated[
-        Path | None, typer.Option(help="Keep the raw HTTP exchange, secrets removed (EXO).")
+        Path | None, typer.Option(help="Keep the raw HTTP exchange, secrets removed (EXO, openai).")
     ] = None,
-    model_id: Annotated[str | None, typer.Option(help="EXO's name of the model, when it differs.")] = None,
+    model_id: Annotated[
+        str | None, typer.Option(help="The cluster's name of the model, when it differs.")
+    ] = None,
     device: Pairs = None,
     power: Pairs = None,
     allow_busy: Annotated[
@@ -85,6 +88,23 @@ def run(
             say=_say,
         )
         print_json(document)
+        return
+    if cluster.startswith(("openai://", "openais://")):
+        from sim.live_openai_cmd import run_server
+
+        unfit: dict[str, Any] = {"--rounds": rounds, "--device": device, "--allow-busy": allow_busy}
+        unfit |= {"--reuse-instance": reuse_instance, "a second scenario": scenarios[1:]}
+        run_server(
+            scenarios[0],
+            cluster,
+            _file(out, scenarios[0]),
+            record=record,
+            model_id=model_id,
+            power=power or [],
+            unfit=[name for name, value in unfit.items() if value],
+            say=_say,
+            as_json=as_json,
+        )
         return
     live_local_cmd.run(scenarios, out, rounds, cluster, as_json=as_json)
 

@@ -13,7 +13,7 @@ from simulator.files import dump
 from simulator.library import load
 from simulator.scenario import Scenario
 
-__all__ = ["live_run", "live_scenario", "parse_pairs"]
+__all__ = ["live_run", "live_scenario", "parse_pairs", "progress", "recording"]
 
 
 def parse_pairs(pairs: list[str], option: str) -> dict[str, str]:
@@ -51,8 +51,8 @@ def live_run(
     scenario = load(scenario_path)
     measure = measure_legacy if is_legacy(cluster) else measure_exo
     with ExitStack() as stack:
-        transport = stack.enter_context(_recording(record)) if record else None
-        tell, count = stack.enter_context(_progress(scenario, say))
+        transport = stack.enter_context(recording(record)) if record else None
+        tell, count = stack.enter_context(progress(scenario, say))
         options = MeasureOptions(
             model_id=model_id,
             device_map=device_map or {},
@@ -116,8 +116,8 @@ def live_scenario(
     }
 
 
-def _recording(path: Path) -> Any:
-    """A transport that keeps the raw exchange in `path`, until the block ends."""
+def recording(path: Path, inner: Any = None) -> Any:
+    """A transport that keeps the raw exchange of `inner` (the network) in `path`, until the block ends."""
     from contextlib import contextmanager
 
     from live.http import Http
@@ -127,14 +127,14 @@ def _recording(path: Path) -> Any:
     def opened() -> Any:
         recorder = ExchangeRecorder(path)
         try:
-            yield RecordingTransport(Http.network(), recorder)
+            yield RecordingTransport(inner or Http.network(), recorder)
         finally:
             recorder.close()
 
     return opened()
 
 
-def _progress(scenario: Scenario, say: Callable[[str], None] | None) -> Any:
+def progress(scenario: Scenario, say: Callable[[str], None] | None) -> Any:
     """(say, count a token) as a context: a bar on a terminal, plain lines elsewhere;
     always on standard error.
     """

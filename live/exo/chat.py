@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import httpcore
 import httpx
@@ -30,7 +30,7 @@ from live.stream import OnToken, StreamRules, read_reply
 from simulator.churn.mean_gap import MeanGap
 from simulator.churn.spec import RecoverySpec
 
-__all__ = ["Timeouts", "stream_reply"]
+__all__ = ["Reader", "Timeouts", "stream_reply"]
 
 IDLE_GAPS = 30.0  # longest gap over median in the recordings: below 10, prefills of other requests aside
 
@@ -123,6 +123,21 @@ class _Supervisor:
         )
 
 
+class Reader(Protocol):
+    """Fills a reply from the bytes of a stream, as `read_reply` does."""
+
+    def __call__(
+        self,
+        reply: StreamedReply,
+        chunks: Iterable[bytes],
+        rules: StreamRules,
+        *,
+        now_ns: Callable[[], int],
+        on_token: OnToken | None,
+        on_progress: Callable[[str], None] | None,
+    ) -> StreamedReply: ...
+
+
 def stream_reply(
     http: Http,
     path: str,
@@ -136,12 +151,14 @@ def stream_reply(
     abort: threading.Event | None = None,
     on_token: OnToken | None = None,
     into: StreamedReply | None = None,
+    read: Reader = read_reply,
 ) -> StreamedReply:
     """Send a chat and read its stream to the end.
 
     `why` is asked about silences, first as `timeouts` or `client` say, then every `again_s` (None: as late as
-    the first time); `into` is the reply to fill. Raises RequestRefused, NotStreamed, Unreachable
-    or ApiChanged before the stream, a BrokenReply with the tokens so far in it.
+    the first time); `into` is the reply to fill, `read` knows the form of the stream. Raises
+    RequestRefused, NotStreamed, Unreachable or ApiChanged before the stream, a BrokenReply with the tokens
+    so far in it.
     """
     reply = StreamedReply() if into is None else into
     watch = Watch(timeouts.first_token_s, abort)
@@ -154,9 +171,7 @@ def stream_reply(
             _check_stream(http, response)
             with _stream_errors(reply, watch):
                 chunks = stamp.note(response.iter_bytes())
-                read_reply(
-                    reply, chunks, rules, now_ns=stamp, on_token=on_token, on_progress=supervisor.progress
-                )
+                read(reply, chunks, rules, now_ns=stamp, on_token=on_token, on_progress=supervisor.progress)
     except Aborted:
         raise StreamAborted("the reply was called off", reply) from None
     return reply
@@ -211,7 +226,7 @@ def _check_stream(http: Http, response: httpx.Response) -> None:
         raw = body_of(response)
         http.check(response, raw)
         what = "one whole answer" if "json" in kind else f"{kind[:60]!r}"
-        where = f"{http.base_url}{response.request.url.path}"
+        where = str(response.request.url.copy_with(query=None))
         raise NotStreamed(f"{where} answers {what} where a token stream was expected")
     if response.headers.get("content-encoding", "identity") != "identity":
         raise NotStreamed(f"{http.base_url} answers a compressed stream although that was not accepted")

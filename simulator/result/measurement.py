@@ -10,6 +10,9 @@ type        fields
 `request`   `run chat prompt_tokens sent_ns`: a request left the client (`sent_ns` since the start of the
             file's clock)
 `token`     `run chat token t_ns`: token `token` (from 0) arrived `t_ns` after its own request was sent
+`chunk`     `run chat chunk t_ns told`: a chunk of a stream whose chunks are not tokens (OpenAI-compatible
+            servers); `told` is the server's running count. Its `token` lines name their `chunk`, and come
+            when the reply is over
 `result`    `run chat outcome tokens`: how the reply ended (`complete`, or the name of an error), with
             `detail`
 `hop`       `run source sink size_bytes sent_ns imposed_ns late_ns messages`: what passed a relay at once
@@ -90,7 +93,7 @@ class Provenance(Spec):
     name: str
     created: str
     """ISO time in UTC."""
-    source: Literal["local", "exo", "exo-legacy", "llama-rpc", "agent"]
+    source: Literal["local", "exo", "exo-legacy", "llama-rpc", "openai", "agent"]
     engine: str
     engine_version: str
     model: str

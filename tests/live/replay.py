@@ -54,6 +54,7 @@ class Request:
     method: str
     path: str
     body: bytes
+    head: bytes = b""
 
     def json(self) -> Any:
         """The body as JSON."""
@@ -152,7 +153,7 @@ def _read_request(connection: socket.socket) -> Request | None:
     while len(body) < length:
         body += connection.recv(65536)
     method, path, _ = line.split(" ")
-    return Request(method, path, body)
+    return Request(method, path, body, start)
 
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:
