@@ -423,7 +423,16 @@ def test_the_command_fails_where_runs_are_missing(tmp_path: Path) -> None:
     fake.chat = lambda body: fake.stream(body, 7, end=False) if len(fake.chats) == 4 else fake.stream(body)
     with fake.serve() as server:
         cluster = server.url.replace("http://", "openai://")
-        words = ["live", "run", str(tmp_path / "one.yaml"), "--cluster", cluster, "-o", str(tmp_path), "--json"]
+        words = [
+            "live",
+            "run",
+            str(tmp_path / "one.yaml"),
+            "--cluster",
+            cluster,
+            "-o",
+            str(tmp_path),
+            "--json",
+        ]
         code, out, _ = run_cli(words)
     assert code == 1
     assert json.loads(out)["runs_done"] == 1
