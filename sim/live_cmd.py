@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sim import live_dropout_cmd, live_local_cmd, live_net_cmd
+from sim import live_dropout_cmd, live_local_cmd, live_net_cmd, live_watch_cmd
 from sim.json_output import Json, print_json
 from sim.run_cmd import ScenarioFile, load_scenario
 
@@ -23,6 +23,7 @@ app.command("discover")(live_net_cmd.discover)
 app.command("doctor")(live_net_cmd.doctor)
 app.command("agent")(live_net_cmd.agent)
 app.command("links")(live_net_cmd.links)
+app.command("watch")(live_watch_cmd.watch)
 
 Cluster = Annotated[
     str,

@@ -68,12 +68,14 @@ class OpenAiClient:
     def __post_init__(self) -> None:
         self.http = Http(self.base_url, self.transport, self.timeouts.connect_s, who=WHO)
 
-    def models(self) -> tuple[Offered, ...] | None:
-        """The models on offer; None where the server has no such list."""
+    def models(self, *, is_patient: bool = True) -> tuple[Offered, ...] | None:
+        """The models on offer; None where the server has no such list. A busy server is waited for."""
+
+        def ask() -> Any:
+            return self.http.json("GET", "/models", within_s=self.timeouts.answer_s)
+
         try:
-            answer = self._patiently(
-                lambda: self.http.json("GET", "/models", within_s=self.timeouts.answer_s), None
-            )
+            answer = self._patiently(ask, None) if is_patient else ask()
         except RequestRefused as error:
             if error.status in (404, 405, 501):
                 return None

@@ -1,0 +1,1 @@
+"""What a running cluster shows from outside, once a second at most, and without asking it to do anything."""
