@@ -153,7 +153,7 @@ class ExoClient(ExoReader):
                     f"{what} did not appear within {self.timeouts.appear_s:g} s; EXO logs the reason on the "
                     "master only"
                 )
-            time.sleep(self.timeouts.poll_s)
+            time.sleep(self.pause_s)
 
     def wait_ready(
         self,
@@ -190,7 +190,7 @@ class ExoClient(ExoReader):
                     f"not ready after {limit_s:g} s: {now}; 'Connecting' for long means that the nodes "
                     "cannot reach each other at the addresses in the instance, or that the port is in use"
                 )
-            time.sleep(self.timeouts.poll_s)
+            time.sleep(self.pause_s)
 
     def _raise_failed(self, state: ClusterState, instance: StateInstance) -> None:
         for shard, runner in state.runners_of(instance):
@@ -209,7 +209,7 @@ class ExoClient(ExoReader):
         deadline = time.monotonic() + self.timeouts.appear_s
         # the answer to a deletion only says that the command was received
         while instance_id in self.state().instances and time.monotonic() < deadline:
-            time.sleep(self.timeouts.poll_s)
+            time.sleep(self.pause_s)
 
     # Generating
 
@@ -266,7 +266,7 @@ class ExoClient(ExoReader):
             StreamRules(max_tokens),
             self.timeouts,
             why=inquiry.look,
-            again_s=self.timeouts.look_again_s / LOOKS,
+            again_s=max(self.timeouts.look_again_s / LOOKS, self.pause_s),
             client=client,
             abort=abort,
             on_token=on_token,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from live.exo.state import ClusterState, StateInstance, parse_instance, parse_st
 from live.http import Http
 
 __all__ = ["ExoReader", "Preview"]
+
+
+MOST_CPU = 0.04  # of a core; a state of 64 nodes (2 MB) takes some 40 ms to read
 
 
 class Preview(dict[str, Any]):
@@ -36,6 +40,7 @@ class ExoReader:
         self._transport = transport
         self.turn_to(base_url)
         self._last_state: ClusterState | None = None
+        self._look_cpu_s = 0.0
 
     def turn_to(self, base_url: str) -> None:
         """Talk to another node of the same cluster from now on."""
@@ -60,9 +65,19 @@ class ExoReader:
 
     def state(self) -> ClusterState:
         """The cluster as this node knows it."""
+        began_s = time.thread_time()
         found = parse_state(self._get("/state"))
+        self._look_cpu_s = time.thread_time() - began_s
         self._last_state = found
         return found
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait between two looks, so that looking takes at most `MOST_CPU` of a core.
+
+        A client that is busy with the state stamps tokens late, and may run on a device that is measured.
+        """
+        return max(self.timeouts.poll_s, self._look_cpu_s / MOST_CPU)
 
     def models(self) -> tuple[dict[str, Any], ...]:
         """All model cards that the cluster knows, keys in snake_case; `id` is what the other methods take."""
