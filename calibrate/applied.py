@@ -13,6 +13,7 @@ from math import hypot
 import numpy as np
 
 from calibrate.calibration import Calibration
+from calibrate.links import MeasuredLinks, with_links
 from calibrate.parameters import (
     BATCH_COST,
     CONTENTIONS,
@@ -52,6 +53,7 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
     Raises CalibrationError where engine differs: what one engine costs says nothing of another.
     """
     one_processor_each(scenario, "a calibration", "predict without it, or give each processor its speed")
+    scenario, link_notes = _linked(calibration, scenario)
     own = {name: device.speed for name, device in scenario.devices.items()}
     full = complete(scenario)  # which resolves another name of the engine too
     if calibration.engine != full.engine.name:
@@ -59,7 +61,7 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
             f"the calibration is of engine {calibration.engine}, the scenario runs "
             f"{full.engine.name}; calibrate that engine, or change the scenario"
         )
-    devices, warnings = {}, list(_extrapolations(calibration, full))
+    devices, warnings = {}, [*link_notes, *_extrapolations(calibration, full)]
     for name, device in full.devices.items():
         source = _source(calibration, name, device)
         if source is None and own[name] is None:
@@ -98,6 +100,24 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
         ),
         tuple(warnings),
     )
+
+
+def _linked(calibration: Calibration, scenario: Scenario) -> tuple[Scenario, tuple[str, ...]]:
+    """The scenario with the calibration's measured links, where it has the devices and says no better.
+
+    A link that the scenario calls measured is what the user asks about: another room, a cable.
+    """
+    links = calibration.links
+    names = {name for name, device in scenario.devices.items() if device.link.label != "measured"}
+    if links is None or not names & {*links.links, *(end for wire in links.wires for end in wire.between)}:
+        return scenario, ()
+    known = MeasuredLinks(
+        links={name: link for name, link in links.links.items() if name in names},
+        wires=tuple(wire for wire in links.wires if set(wire.between) <= names),
+    )
+    if not known.links and not known.wires:
+        return scenario, ()
+    return with_links(scenario, known)
 
 
 def _source(calibration: Calibration, name: str, device: DeviceSpec) -> str | None:

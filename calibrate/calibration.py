@@ -5,12 +5,14 @@ how they enter a scenario.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from calibrate.fit import Fit, fit
+from calibrate.links import MeasuredLinks, is_links, measured_links, with_links
 from calibrate.noise import Noise, fit_noise
 from calibrate.parameters import kind_of_parameter
 from calibrate.prefill import fit_prefill
@@ -18,7 +20,7 @@ from calibrate.samples import Sample, sample
 from simulator.errors import MeasurementError
 from simulator.files import dump, load
 from simulator.result.estimate import rounded
-from simulator.result.measurement import read_measurement
+from simulator.result.measurement import Measurement, read_measurement
 from simulator.spec import Spec
 
 __all__ = [
@@ -94,6 +96,8 @@ class Calibration(Spec):
     """Joint bootstrap draws of the parameters `names`."""
     sources: tuple[Source, ...]
     warnings: tuple[str, ...] = ()
+    links: MeasuredLinks | None = None
+    """Of agents, where some were measured: they are data, and were in place while the rest was fitted."""
 
     def value(self, name: str) -> float | None:
         """The fitted value of a parameter, None if it was not fitted."""
@@ -112,9 +116,14 @@ def calibrate(paths: Sequence[Path], *, draws: int = 500, seed: int = 1) -> Cali
     """
     samples: list[Sample] = []
     warnings: list[str] = []
+    agents: list[Measurement] = []
     for path in paths:
         try:
-            one = sample(read_measurement(path))
+            measurement = read_measurement(path)
+            if is_links(measurement):
+                agents.append(measurement)
+                continue
+            one = sample(measurement)
             if one.sha256 in {other.sha256 for other in samples}:
                 warnings.append(f"left out: {path} is the same measurement as one before it")
             else:
@@ -123,14 +132,33 @@ def calibrate(paths: Sequence[Path], *, draws: int = 500, seed: int = 1) -> Cali
         except MeasurementError as error:
             warnings.append(f"left out: {error}")
     if not samples:
-        raise MeasurementError("\n".join(["no usable measurement:", *warnings]))
-    return calibrate_samples(samples, draws=draws, seed=seed, warnings=warnings)
+        raise MeasurementError("\n".join(["no usable measurement:", *warnings, *_only_links(agents)]))
+    links = measured_links(agents) if agents else None
+    return calibrate_samples(samples, draws=draws, seed=seed, warnings=warnings, links=links)
+
+
+def _only_links(agents: Sequence[Measurement]) -> list[str]:
+    if not agents:
+        return []
+    return [
+        f"{len(agents)} files hold links alone: `sim delays FILE --scenario SCENARIO -o NEW` puts them into "
+        "a scenario; add measurements of `sim live run` to calibrate"
+    ]
 
 
 def calibrate_samples(
-    samples: Sequence[Sample], *, draws: int = 500, seed: int = 1, warnings: Sequence[str] = ()
+    samples: Sequence[Sample],
+    *,
+    draws: int = 500,
+    seed: int = 1,
+    warnings: Sequence[str] = (),
+    links: MeasuredLinks | None = None,
 ) -> Calibration:
     """Fit samples that are already in memory; see `calibrate`."""
+    if links is not None:
+        # a link that was measured leaves less for the fit to guess: the time of hops goes to nobody else
+        samples = [replace(one, scenario=with_links(one.scenario, links)[0]) for one in samples]
+        warnings = (*warnings, *links.notes)
     fitted = fit(samples, draws=draws, seed=seed)
     noise = fit_noise(samples, fitted)
     prefill_flops, prefill_log_sd = fit_prefill(samples, fitted)
@@ -163,6 +191,7 @@ def calibrate_samples(
             for one, predicted in zip(samples, fitted.predicted_s, strict=True)
         ),
         warnings=(*warnings, *_doubts(samples, fitted, noise)),
+        links=links,
     )
 
 

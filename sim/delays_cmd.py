@@ -27,20 +27,48 @@ def delays(
     law: Annotated[
         list[str] | None, typer.Option("--law", help="only these candidate laws (one-way delays)")
     ] = None,
+    scenario: Annotated[
+        Path | None, typer.Option(help="Write this scenario with the links that agents measured.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="With --scenario: the file to write.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit delay laws to measured hops (one way) and links (round trips), best first.
+    """Fit delay laws to measured hops (one way) and links (round trips), best first; or put links that agents
+    measured into a scenario.
 
     Raises MeasurementError for a file that cannot be read, CalibrationError when nothing in it can be fitted.
     """
     from simulator.result.measurement import read_measurement
 
+    if scenario is not None or out is not None:
+        _write(measurements, scenario, out)
+        return
     rankings = _rankings([read_measurement(path) for path in measurements], link, law)
     if as_json:
         print_json([_document(*ranking) for ranking in rankings])
         return
     for ranking in rankings:
         _print(*ranking)
+
+
+def _write(paths: list[Path], scenario: Path | None, out: Path | None) -> None:
+    """The scenario with measured links, as a new file."""
+    from calibrate.links import measured_links, with_links
+    from simulator.files import dump
+    from simulator.library import load
+    from simulator.result.measurement import read_measurement
+
+    if scenario is None or out is None:
+        raise typer.BadParameter(
+            "--scenario and -o go together: which links to replace, and the file to write"
+        )
+    made, notes = with_links(load(scenario), measured_links(map(read_measurement, paths)))
+    dump(made, out, f"{scenario.name} with the links of {', '.join(path.name for path in paths)}.")
+    for note in notes:
+        print(f"note: {note}")
+    print(f"wrote {out}; next: sim run {out}")
 
 
 def _rankings(measurements: list[Measurement], link: str, law: list[str] | None) -> list[Ranking]:

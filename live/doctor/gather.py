@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from live.agent.facts import AgentFacts, collect
-from live.agent.links import Address, ask_facts
-from live.agent.wire import WireError, check_token
+from live.agent.links import Address, ask_facts, read_address
+from live.agent.wire import DEFAULT_PORT, WireError, check_token
 from live.discover import Discovery, Options, discover
 from live.discover.get import Answer, get
 from live.discover.hosts import Probe
@@ -118,6 +118,10 @@ def gather(
     facts: list[AgentFacts] = [here]
     silent: list[tuple[Address, str]] = []
     unasked = _token_fault(token) if agents else ""
+    if token and not _token_fault(token):
+        # an agent that announces itself needs no --agents: the token says that it is ours
+        heard = (read_address(row.agent, DEFAULT_PORT) for row in discovery.announced.agents)
+        agents = tuple(dict.fromkeys((*agents, *heard)))
     for address in () if unasked else agents:
         try:
             facts.append(ask_facts(address, token))

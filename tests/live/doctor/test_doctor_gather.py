@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import typer
@@ -10,8 +11,9 @@ from typer.testing import CliRunner
 
 from live.agent.facts import AgentFacts
 from live.agent.server import Agent, Settings
-from live.discover import Options
+from live.discover import FoundDevice, Options
 from live.discover.exo_udp import Heard
+from live.discover.found import AGENT
 from live.discover.hosts import Probe, probe, probe_all
 from live.discover.look import Sources, discover
 from live.discover.mdns import Announced
@@ -194,3 +196,16 @@ def test_faults_of_the_commands_are_errors_of_the_tree(run, tmp_path):
 
 def test_probe_all_of_nothing():
     assert probe_all([], probe) == ()
+
+
+def test_an_agent_that_announces_itself_is_asked_with_the_token():
+    with Agent(Settings("phone", TOKEN)) as agent:
+        where = f"127.0.0.1:{agent.address[1]}"
+        row = FoundDevice(name="phone", generation=AGENT, agent=where, addresses=("127.0.0.1",))
+        heard = replace(QUIET, announced=lambda _: Announced((row,)))
+        options = Options(this_machine=False)
+        told = gather(options, (), TOKEN, "", lambda asked: discover(asked, heard), lambda: HERE)
+        untold = gather(options, (), "", "", lambda asked: discover(asked, heard), lambda: HERE)
+    assert [facts.name for facts in told.facts] == ["here", "phone"]
+    assert told.answering_agents == (("127.0.0.1", agent.address[1]),)
+    assert [facts.name for facts in untold.facts] == ["here"]
