@@ -160,7 +160,9 @@ def _calibrated(calibration: Calibration, device: DeviceSpec, source: str) -> De
             "context_cost": calibration.value(CONTEXT_COST) or device.speed.context_cost,
             "batch_cost": calibration.value(BATCH_COST) or device.speed.batch_cost,
             "decode_spread": 0.0,  # the posterior's draws say it
+            "decode_shared": (),
             "prefill_spread": calibration.prefill_log_sd,
+            "prefill_shared": (),
             "label": "calibrated",
         }
     )

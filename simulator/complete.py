@@ -7,6 +7,7 @@ A complete scenario runs again without the catalogue, so each results folder hol
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,7 @@ def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_ki
     facts = catalog.network(kind)
     overlay = catalog.vpn(spec.vpn) if spec.vpn else None
     law = read_law(facts.delay)
+    has_delay = spec.rtt is not None or spec.delay is not None
     named = spec.model_copy(update={"kind": facts.name, "power_save": _power_save(spec.power_save, platform)})
     return filled(
         named,
@@ -246,6 +248,9 @@ def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_ki
             "delay": law if spec.rtt is None else scaled(law, spec.rtt / (2 * median_s(law))),
             "rate": facts.rate_bytes_per_s,
             **_said_spreads(spec, facts),
+            # who says this link's delay speaks of this device, not of the home
+            "delay_home_spread": 0.0 if has_delay else facts.scale_log_sd * sqrt(facts.home_share),
+            "rate_home_spread": 0.0 if spec.rate is not None else facts.rate_log_sd * sqrt(facts.home_share),
             "shared": facts.medium == "wifi",
             # the catalogue's figure is end to end, and each end adds its own half
             "vpn_delay": overlay.added_delay_s / 2 if overlay else 0.0,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import hypot
+from math import hypot, sqrt
 from typing import Any, TypeVar
 
 from simulator import catalog
 from simulator.engine.facts import EngineFacts
 from simulator.errors import Fault, ScenarioError, SimulatorError
+from simulator.laws.factors import THIS_MODEL
 from simulator.scenario import DeviceSpec, NoiseSpec, ProcessorSpec, SpeedSpec
-from simulator.spec import Spec
+from simulator.spec import SharedSpec, Spec
 
 __all__ = ["catalogue_speed", "complete_host", "filled", "main_processor", "platform_of", "said_speed"]
 
@@ -35,6 +36,10 @@ def catalogue_speed(
     flop_per_s = facts.flop_per_s if own else facts.memory_bytes_per_s * platform.flop_per_byte
     foreign = platform.name not in software.compute_share_except
     share, share_log_sd = (software.compute_share, software.compute_share_log_sd) if foreign else (1.0, 0.0)
+    on = f"every {platform.name} device with {platform.runtime}"
+    sharing = {"platform": on, "kind": f"every {facts.chip or facts.name}", "model": f"{on} and {THIS_MODEL}"}
+    # an engine that wastes more, or less, than it was seen to waste does so on all of its devices
+    whose = sharing, SharedSpec(by=f"every device of {software.name}", spread=share_log_sd)
     return SpeedSpec.model_construct(
         decode_bandwidth=decode.bytes_per_s * share,
         prefill_flops=flop_per_s * platform.prefill_efficiency * share,
@@ -45,8 +50,20 @@ def catalogue_speed(
         # independent errors of two factors: their logarithms' variances add
         decode_spread=hypot(decode.log_sd, share_log_sd),
         prefill_spread=hypot(platform.prefill_log_sd, share_log_sd),
+        decode_shared=_shared(catalog.error_parts("decode"), decode.log_sd, *whose),
+        prefill_shared=_shared(catalog.error_parts("prefill"), platform.prefill_log_sd, *whose),
         label="measured" if decode.label == "measured" and share == 1 else "assumed",
     )
+
+
+def _shared(
+    parts: catalog.ErrorParts, log_sd: float, names: Mapping[str, str], of_engine: SharedSpec
+) -> tuple[SharedSpec, ...]:
+    """The parts of an error of size `log_sd` that other devices have too; `names` says whose each part is."""
+    # a spread is of a device, its own part in it: what is left without that is what they share
+    common = sqrt(max(0.0, log_sd**2 - parts.own_log_sd**2))
+    fitted = (SharedSpec(by=by, spread=common * sqrt(getattr(parts, part))) for part, by in names.items())
+    return tuple(part for part in (*fitted, of_engine) if part.spread > 0)
 
 
 def said_speed(said: SpeedSpec | None, known: SpeedSpec | None = None) -> SpeedSpec | None:

@@ -210,6 +210,8 @@ def _link(spec: LinkSpec) -> Link:
         shared=bool(spec.shared),
         delay_log_sd=spec.delay_spread or 0.0,
         rate_log_sd=spec.rate_spread or 0.0,
+        delay_home_log_sd=spec.delay_home_spread or 0.0,
+        rate_home_log_sd=spec.rate_home_spread or 0.0,
         vpn_delay_s=spec.vpn_delay or 0.0,
         power_save=PowerSave(doze.awake, doze.wake) if doze else None,
         label=spec.label,

@@ -6,7 +6,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from simulator.spec import Duration, LogSd, PositiveBytes, PositiveRate, Spec, ToldFlops, ToldRate, ToldSpec
+from simulator.spec import (
+    Duration,
+    LogSd,
+    PositiveBytes,
+    PositiveRate,
+    SharedSpec,
+    Spec,
+    ToldFlops,
+    ToldRate,
+    ToldSpec,
+)
 from simulator.units import FLOPS, RATE
 
 __all__ = ["Label", "Name", "NoiseSpec", "OffloadSpec", "ProcessorSpec", "SpeedSpec"]
@@ -65,6 +75,8 @@ class SpeedSpec(ToldSpec):
         default=None, description="standard deviation of the logarithm: how sure this is"
     )
     prefill_spread: LogSd | None = Field(default=None, description="the same for the prompt")
+    decode_shared: tuple[SharedSpec, ...] = Field(default=(), description="parts of it that others have too")
+    prefill_shared: tuple[SharedSpec, ...] = Field(default=(), description="parts of prefill_spread")
     label: Label = "assumed"
 
 

@@ -111,6 +111,10 @@ class LinkSpec(ToldSpec):
         default=None, description="home to home, of the logarithm of all delays"
     )
     rate_spread: LogSd | None = None
+    delay_home_spread: LogSd | None = Field(
+        default=None, description="part of delay_spread that all radios of this access point share"
+    )
+    rate_home_spread: LogSd | None = Field(default=None, description="the same of rate_spread")
     power_save: PowerSaveSpec | bool | None = Field(default=None, description="true: the catalogue's figures")
     shared: bool | None = Field(
         default=None, description="true: half duplex, the air is shared with the others there"

@@ -28,6 +28,7 @@ __all__ = [
     "LogSd",
     "PositiveBytes",
     "PositiveRate",
+    "SharedSpec",
     "Spec",
     "ToldFlops",
     "ToldRate",
@@ -84,3 +85,10 @@ class ToldSpec(Spec):
                 raise ValueError(f"{figure} carries ±, and {spread} is given beside it; keep one of them")
             apart |= {figure: told[0], spread: told[1]}
         return apart
+
+
+class SharedSpec(Spec):
+    """A part of a device's spread that it shares: one draw for all of them."""
+
+    by: str = Field(min_length=1, max_length=200, description="who shares it: 'every Apple M4 10c'")
+    spread: LogSd

@@ -25,7 +25,16 @@ from simulator.catalog.links import (
 )
 from simulator.catalog.llm import ModelFacts, Shape, model, models, quantisations
 from simulator.catalog.prices import CloudPrice, ElectricityPrice, cloud_prices, electricity_prices
-from simulator.catalog.speed import DecodeSpeed, HeldOut, PlatformFacts, decode_speed, platform, platforms
+from simulator.catalog.speed import (
+    DecodeSpeed,
+    ErrorParts,
+    HeldOut,
+    PlatformFacts,
+    decode_speed,
+    error_parts,
+    platform,
+    platforms,
+)
 from simulator.catalog.told import Statement, said_log_sd
 
 __all__ = [
@@ -34,6 +43,7 @@ __all__ = [
     "DecodeSpeed",
     "DeviceFacts",
     "ElectricityPrice",
+    "ErrorParts",
     "HeldOut",
     "ModelFacts",
     "NetworkFacts",
@@ -51,6 +61,7 @@ __all__ = [
     "devices",
     "doubt_memory",
     "electricity_prices",
+    "error_parts",
     "from_gguf",
     "from_hf_config",
     "is_card",

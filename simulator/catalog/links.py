@@ -70,6 +70,8 @@ class NetworkFacts(Facts):
     delay: dict[str, Any]
     scale_log_sd: float
     rate_log_sd: float
+    home_share: float = 0.0
+    """Share of both variances that is the home's, and so the same for all radios of an access point."""
     source: str
     confidence: str
     assumed_fields: tuple[str, ...] = ()

@@ -11,7 +11,16 @@ from typing import Literal
 from simulator.catalog.hardware import DeviceFacts, kind_of
 from simulator.catalog.tables import Facts, Row, number, pick, table
 
-__all__ = ["DecodeSpeed", "HeldOut", "PlatformFacts", "decode_speed", "platform", "platforms"]
+__all__ = [
+    "DecodeSpeed",
+    "ErrorParts",
+    "HeldOut",
+    "PlatformFacts",
+    "decode_speed",
+    "error_parts",
+    "platform",
+    "platforms",
+]
 
 # for a phase that nobody measured on a platform: a third of
 # the peak, and nine tenths of devices within a factor of 3
@@ -62,6 +71,20 @@ class PlatformFacts(Facts):
     assumed_fields: tuple[str, ...]
 
 
+class ErrorParts(Facts):
+    """Shares of the variance of a device's log error, by who else has that part too; they add up to 1.
+
+    `platform` is what all devices of one platform in one scenario have in common: the fitted efficiency, and
+    the version and settings of the engine; `kind` the chip; `model` how that platform takes to the model.
+    `own_log_sd` comes out of all three: by how much two specimens of one kind differ, in silicon and heat.
+    """
+
+    platform: float
+    kind: float
+    model: float
+    own_log_sd: float
+
+
 class DecodeSpeed(Facts):
     """Effective bytes/s of reading weights, the spread of its natural logarithm, and where it comes from."""
 
@@ -99,6 +122,14 @@ def decode_speed(facts: DeviceFacts, on: PlatformFacts) -> DecodeSpeed:
         return DecodeSpeed(bytes_per_s=measured, log_sd=spread, label="measured")
     share = facts.memory_bytes_per_s * on.decode_efficiency
     return DecodeSpeed(bytes_per_s=share, log_sd=on.decode_log_sd, label="assumed")
+
+
+@cache
+def error_parts(phase: Literal["decode", "prefill"]) -> ErrorParts:
+    """How the error of a phase splits up, by a hierarchical fit to published single-device rates."""
+    row = next(row for row in table("error_parts") if row["phase"] == phase)
+    shares = {part: float(row[f"{part}_share"]) for part in ("platform", "kind", "model")}
+    return ErrorParts(**shares, own_log_sd=float(row["own_log_sd"]))
 
 
 def _facts(row: Row) -> PlatformFacts:

@@ -7,9 +7,9 @@ Everything here is complete and numeric; `prepare` makes it from a completed Sce
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from simulator.laws.factors import cable, link_factor
+from simulator.laws.factors import WorldFactor, cable, link_factor, parted
 from simulator.laws.law import Law
 from simulator.scenario import Label, NoiseSpec, OffloadSpec, SpeedSpec
 
@@ -42,6 +42,9 @@ class Link:
     vpn_delay_s: float
     power_save: PowerSave | None
     label: Label
+    delay_home_log_sd: float = 0.0
+    """Part of `delay_log_sd` that is the home's: its walls and neighbours meet all its radios."""
+    rate_home_log_sd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +122,12 @@ class Leg:
 
     name: str
     law: Law
-    scale_name: str
-    scale_log_sd: float
+    scales: tuple[WorldFactor, ...]
     stretch: float
     """`1 / (1 - background)`: a queue at load u waits 1 / (1 - u) times as long (M/M/1)."""
     extra_s: float
-    rate_name: str
     rate_bytes_per_s: float
-    rate_log_sd: float
+    rates: tuple[WorldFactor, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +177,20 @@ class Cluster:
         return Leg(
             name=f"link/{device}/{side}",
             law=link.delay,
-            scale_name=link_factor(device, "delay"),
-            scale_log_sd=link.delay_log_sd,
+            scales=_home_parted(device, link, "delay", link.delay_log_sd, link.delay_home_log_sd),
             stretch=1 / free,
             extra_s=link.vpn_delay_s,
-            rate_name=link_factor(device, "rate"),
             rate_bytes_per_s=link.rate_bytes_per_s * free,
-            rate_log_sd=link.rate_log_sd,
+            rates=_home_parted(device, link, "rate", link.rate_log_sd, link.rate_home_log_sd),
         )
+
+
+def _home_parted(
+    device: str, link: Link, part: Literal["delay", "rate"], log_sd: float, home_log_sd: float
+) -> tuple[WorldFactor, ...]:
+    """The device's own factor of its link, and that of the home."""
+    home = WorldFactor(link_factor(f"every radio on {link.via}", part), home_log_sd)
+    return parted(link_factor(device, part), log_sd, (home,))
 
 
 def _wire_leg(wire: Wire, end: str, side: str) -> Leg:
@@ -191,13 +198,11 @@ def _wire_leg(wire: Wire, end: str, side: str) -> Leg:
     return Leg(
         name=f"wire/{name}/{end}/{side}",
         law=wire.delay,
-        scale_name=link_factor(name, "delay"),
-        scale_log_sd=wire.delay_log_sd,
+        scales=(WorldFactor(link_factor(name, "delay"), wire.delay_log_sd),),
         stretch=1.0,
         extra_s=0.0,
-        rate_name=link_factor(name, "rate"),
         rate_bytes_per_s=wire.rate_bytes_per_s,
-        rate_log_sd=wire.rate_log_sd,
+        rates=(WorldFactor(link_factor(name, "rate"), wire.rate_log_sd),),
     )
 
 

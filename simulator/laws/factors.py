@@ -3,19 +3,26 @@
 A name says whose factor it is and of what: `world/<device or cable>/<part>`, `world/engine/<part>`,
 `world/<part>` of what all devices share, `session/<device>` of a cluster that was started anew. Names are
 seeds of random streams (`streams`) and columns of a posterior, so a name that is changed changes numbers.
+
+An error is shared where its cause is: what the catalogue has wrong about a kind of device is wrong about
+each of them, and a home with thick walls has them for all of its radios. Such a factor is called after
+all whom it hits (`every Apple M4 10c`), so that whoever asks for it, in whichever scenario, draws the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from math import sqrt
+from typing import Literal, NamedTuple
 
 __all__ = [
     "BATCH",
     "COMMON",
     "CONTENTION",
     "CONTEXT",
+    "THIS_MODEL",
+    "WorldFactor",
     "cable",
     "device_factor",
     "engine_factor",
@@ -23,6 +30,7 @@ __all__ = [
     "in_words",
     "is_rate",
     "link_factor",
+    "parted",
     "session_factor",
 ]
 
@@ -30,6 +38,13 @@ CONTEXT, BATCH, CONTENTION = "world/context", "world/batch", "world/contention"
 COMMON = "common"
 """Stands for a device in the factors of what all share."""
 ENGINE = "engine"
+
+
+class WorldFactor(NamedTuple):
+    """A lognormal factor of median 1: its name, and the standard deviation of its logarithm."""
+
+    name: str
+    log_sd: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,10 @@ PARTS = {
     "session": _FactorWords("luck of the session on {}"),
 }
 LINK_PARTS = ("delay", "rate")
+THIS_MODEL = "this model"
+"""Stands for the job's model in who shares a factor: `sim plan` completes devices before it chooses one."""
+ALL = "every "
+"""How the name of those begins who share a factor; no device is called so, for its name holds no blank."""
 
 
 def device_factor(device: str, part: str) -> str:
@@ -76,6 +95,24 @@ def engine_factor(part: Literal["step", "hop"]) -> str:
 def session_factor(device: str = COMMON) -> str:
     """Of a device, or of all, for as long as a cluster stands."""
     return f"session/{device}"
+
+
+def parted(own: str, log_sd: float, shared: Iterable[WorldFactor]) -> tuple[WorldFactor, ...]:
+    """The independent factors whose product has `log_sd`: first `own`, with what the shared ones leave of it.
+
+    Variances of logarithms add up: `own**2 = log_sd**2 - sum of shared**2`. Who is surer than the shared
+    parts together (`log_sd` 0: a calibrated device, whose draws say it all) takes of each in proportion.
+
+    >>> [round(part.log_sd, 2) for part in parted("world/pi/decode", 0.5, [WorldFactor("every pi", 0.3)])]
+    [0.4, 0.3]
+    """
+    parts = tuple(shared)
+    together = sqrt(sum(part.log_sd**2 for part in parts))
+    scale = min(1.0, log_sd / together) if together else 0.0
+    left = sqrt(max(0.0, log_sd**2 - (scale * together) ** 2))
+    # a part of size 0 is left out, for a posterior may know its name from another device that does share it
+    taken = (WorldFactor(part.name, scale * part.log_sd) for part in parts if scale * part.log_sd > 0)
+    return (WorldFactor(own, left), *taken)
 
 
 def cable(ends: Iterable[str]) -> str:
@@ -99,7 +136,7 @@ def in_words(name: str, engine: str) -> str:
     ('decode time on phone', "exo's own work per message")
     """
     whose, part = _read(name)
-    if part in LINK_PARTS:
+    if part in LINK_PARTS and not whose.startswith(ALL):
         whose = f"the cable {whose}" if "--" in whose else f"{whose}'s link"
     return PARTS[part].words.format(engine if part in ("step", "hop") else whose)
 

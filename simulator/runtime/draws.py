@@ -19,8 +19,11 @@ from simulator.laws.factors import (
     COMMON,
     CONTENTION,
     CONTEXT,
+    THIS_MODEL,
+    WorldFactor,
     device_factor,
     engine_factor,
+    parted,
     session_factor,
 )
 from simulator.laws.law import Constant, Floats
@@ -31,7 +34,7 @@ from simulator.runtime.job import Job
 from simulator.runtime.portions import Divided
 from simulator.scenario import NoiseSpec
 
-__all__ = ["Draws"]
+__all__ = ["Draws", "speed_factors"]
 
 Made = TypeVar("Made")
 WAKES_PER_BLOCK = 1024
@@ -55,7 +58,7 @@ class Draws:
     """A device, or `source -> sink`, and what multiplies all of its time: that tells its share."""
     block: Draws | None = None
     """Draws of more rows, of which these are one."""
-    _worlds: dict[str, Floats] = field(default_factory=dict, repr=False, compare=False)
+    _worlds: dict[WorldFactor, Floats] = field(default_factory=dict, repr=False, compare=False)
     _rooms: dict[int, Room] = field(default_factory=dict, repr=False, compare=False)
     _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -81,9 +84,18 @@ class Draws:
 
     def world(self, name: str, log_sd: float) -> Floats:
         """The world's factor of that name, shape (rows,), median 1."""
-        if name not in self._worlds:
-            self._worlds[name] = self._draw_world(name, log_sd)
-        return self._worlds[name]
+        # by size too: of two devices with shares of one error, of different size, both have its luck
+        wanted = WorldFactor(name, log_sd)
+        if wanted not in self._worlds:
+            self._worlds[wanted] = self._draw_world(name, log_sd)
+        return self._worlds[wanted]
+
+    def product(self, factors: tuple[WorldFactor, ...]) -> Floats:
+        """The product of world factors, shape (rows,)."""
+        total = self.world(*factors[0])
+        for factor in factors[1:]:
+            total = total * self.world(*factor)
+        return total
 
     def _draw_world(self, name: str, log_sd: float) -> Floats:
         if self.block is not None:
@@ -109,9 +121,7 @@ class Draws:
         """What multiplies the cost of a device's layers and head in this world, shape
         (rows,); part as in `noise`.
         """
-        speed, is_prompt = device.speed, part == "prefill"
-        log_sd = (speed.prefill_spread if is_prompt else speed.decode_spread) or 0.0
-        return self.world(device_factor(device.name, "prefill" if part == "prefill" else "decode"), log_sd)
+        return self.product(speed_factors(self.job, device, "prefill" if part == "prefill" else "decode"))
 
     def decode_s(
         self, device: Device, held: Stretch | Divided, context: Floats, batch: int = 1, fixed_s: float = 0.0
@@ -246,7 +256,7 @@ class Draws:
 
     def _leg_delay_s(self, leg: Leg, slot: str, n: int) -> Floats:
         """Shape (n, rows), or (rows,) where nothing is drawn; gone with the next call."""
-        scale = leg.stretch * self.world(leg.scale_name, leg.scale_log_sd)
+        scale = leg.stretch * self.product(leg.scales)
         if isinstance(leg.law, Constant):
             return np.asarray(leg.law.value * scale + leg.extra_s)
         if n not in self._rooms:
@@ -264,14 +274,30 @@ class Draws:
         `1 / rate_a + 1 / rate_b` where both legs share one air (half duplex: the access point repeats what it
         heard), else `1 / min(rate_a, rate_b)`: a switch forwards while it receives.
         """
-        per_leg = [
-            1 / (leg.rate_bytes_per_s * self.world(leg.rate_name, leg.rate_log_sd)) for leg in path.legs
-        ]
+        per_leg = [1 / (leg.rate_bytes_per_s * self.product(leg.rates)) for leg in path.legs]
         total: Floats = np.sum(per_leg, axis=0) if path.airtime_adds else np.max(per_leg, axis=0)
         return total * self._stretch(path)
 
     def _stretch(self, path: Path) -> float:
         return self.stretched[1] if self.stretched[0] == f"{path.source} -> {path.sink}" else 1.0
+
+
+def speed_factors(job: Job, device: Device, part: Literal["decode", "prefill"]) -> tuple[WorldFactor, ...]:
+    """What multiplies a device's times: its own factor first, then those that it shares."""
+    speed = device.speed
+    total, shared = (
+        (speed.prefill_spread, speed.prefill_shared)
+        if part == "prefill"
+        else (speed.decode_spread, speed.decode_shared)
+    )
+    return parted(
+        device_factor(device.name, part),
+        total or 0.0,
+        (
+            WorldFactor(device_factor(one.by.replace(THIS_MODEL, job.model.name), part), one.spread)
+            for one in shared
+        ),
+    )
 
 
 def autoregression(white: Floats, correlation: float) -> Floats:

@@ -10,15 +10,15 @@ above the maximum of means), radios that doze, and chunks that overlap.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from math import exp
+from math import exp, prod
 
 import numpy as np
 
 from simulator.cluster.cluster import Cluster, Device, Path
-from simulator.laws.factors import device_factor, engine_factor, session_factor
+from simulator.laws.factors import WorldFactor, device_factor, engine_factor, session_factor
 from simulator.laws.law import Floats
 from simulator.model.model import Model
 from simulator.placement.request import PlacementRequest
@@ -72,6 +72,10 @@ class MeanCosts:
         column = self.posterior.names.index(name)
         return float(np.median([draw[column] for draw in self.posterior.draws]))
 
+    def product(self, factors: Iterable[WorldFactor]) -> float:
+        """The same of a product of factors."""
+        return prod(self.world(factor.name) for factor in factors)
+
     def noise(self, device: Device) -> float:
         """Mean of what multiplies one token's work: `exp(sigma**2 / 2)` of its own
         noise and of the common one.
@@ -116,10 +120,10 @@ class MeanCosts:
         crowd = 1 + self.devices[a].speed.batch_cost * (self.batch - 1)
         engine_s = crowd * self.engine.hop_overhead_s * self.world(engine_factor("hop"))
         delay_s = sum(
-            leg.law.mean_s * leg.stretch * self.world(leg.scale_name) + leg.extra_s for leg in path.legs
+            leg.law.mean_s * leg.stretch * self.product(leg.scales) + leg.extra_s for leg in path.legs
         )
         spread_s = self.variance_weight_per_s * sum(
-            leg.law.variance_s2 * (leg.stretch * self.world(leg.scale_name)) ** 2 for leg in path.legs
+            leg.law.variance_s2 * (leg.stretch * self.product(leg.scales)) ** 2 for leg in path.legs
         )
         return delay_s + spread_s + engine_s + size_bytes * self._seconds_per_byte(path)
 
@@ -127,7 +131,7 @@ class MeanCosts:
         return self.cluster.path(self.devices[a].name, self.devices[b].name)
 
     def _seconds_per_byte(self, path: Path) -> float:
-        legs = [1 / (leg.rate_bytes_per_s * self.world(leg.rate_name)) for leg in path.legs]
+        legs = [1 / (leg.rate_bytes_per_s * self.product(leg.rates)) for leg in path.legs]
         # the rule of `Draws.seconds_per_byte`, for the middle world
         return sum(legs) if path.airtime_adds else max(legs)
 

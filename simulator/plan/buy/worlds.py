@@ -15,9 +15,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from simulator.laws.factors import device_factor, engine_factor
+from simulator.laws.factors import WorldFactor, engine_factor
 from simulator.laws.law import Floats
 from simulator.laws.streams import Streams
+from simulator.runtime.draws import speed_factors
 from simulator.runtime.job import Job
 from simulator.scenario import PosteriorSpec
 
@@ -41,7 +42,7 @@ class Worlds:
     def given(self, job: Job) -> Job:
         """The job in these worlds: row i of its evaluation meets world i."""
         columns = dict(self._calibrated())
-        for name, log_sd in _spreads(job):
+        for name, log_sd in _factors(job):
             columns.setdefault(name, self._column(name, log_sd))
         # built without validation, which would take longer than the evaluation
         draws = tuple(map(tuple, np.stack(list(columns.values()), axis=1).tolist()))
@@ -61,16 +62,16 @@ class Worlds:
         return self._columns[key]
 
 
-def _spreads(job: Job) -> Iterator[tuple[str, float]]:
+def _factors(job: Job) -> Iterator[WorldFactor]:
     """World factors of devices, links and engine, with the standard deviation of their
     logarithms (see `Draws`).
     """
-    yield engine_factor("step"), job.engine.overhead_log_sd
-    yield engine_factor("hop"), job.engine.overhead_log_sd
+    yield WorldFactor(engine_factor("step"), job.engine.overhead_log_sd)
+    yield WorldFactor(engine_factor("hop"), job.engine.overhead_log_sd)
     for device in job.ring:
-        yield device_factor(device.name, "decode"), device.speed.decode_spread or 0.0
-        yield device_factor(device.name, "prefill"), device.speed.prefill_spread or 0.0
+        yield from speed_factors(job, device, "decode")
+        yield from speed_factors(job, device, "prefill")
     for a, b in combinations(job.placement.devices, 2):
         for leg in job.cluster.path(a, b).legs:
-            yield leg.scale_name, leg.scale_log_sd
-            yield leg.rate_name, leg.rate_log_sd
+            yield from leg.scales
+            yield from leg.rates

@@ -101,8 +101,9 @@ def test_worlds_are_balanced_and_belong_to_names() -> None:
     given_job = worlds.given(prepare(scenario).job)
     assert given_job.posterior is not None
     table = dict(zip(given_job.posterior.names, np.array(given_job.posterior.draws).T, strict=True))
-    spread = prepare(scenario).job.cluster.device("air").speed.decode_spread
-    logs = np.sort(np.log(table["world/air/decode"])) / spread
+    shared = prepare(scenario).job.cluster.device("air").speed.decode_shared[1]
+    assert shared.by == "every Apple M3 10c"
+    logs = np.sort(np.log(table[f"world/{shared.by}/decode"])) / shared.spread
     assert np.median(logs) == pytest.approx(0, abs=1e-12)
     assert logs.std() == pytest.approx(1, abs=0.03)
     alone = scenario.model_copy(update={"devices": {"air": scenario.devices["air"]}, "model": scenario.model})
