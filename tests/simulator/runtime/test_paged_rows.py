@@ -11,10 +11,10 @@ import pytest
 
 from simulator.catalog.tables import yaml_tree
 from simulator.prepare import prepare
+from simulator.run.evaluate import token_times_s
 from simulator.runtime import paging
 from simulator.runtime.paging import paging_s
 from simulator.scenario import Scenario
-from tests.helpers import by_recursion
 
 PUBLISHED = yaml_tree(Path(__file__).parents[2] / "data/paged_rows.yaml")
 ROWS: list[dict[str, Any]] = PUBLISHED["rows"]
@@ -43,9 +43,9 @@ def plain(row: dict[str, Any], devices: dict[str, Any], placement: dict[str, Any
 
 
 def token_s(at: int) -> float:
-    """Median seconds per token over worlds."""
-    times_s = by_recursion(prepare(scenario(at)).job, 200)[0]
-    return float(np.median((times_s[-1] - times_s[0]) / (len(times_s) - 1)))
+    """Seconds per token in the middle world: a median over drawn ones would be off by 3 % by chance."""
+    times_s = token_times_s(prepare(scenario(at)).job, 1, "recursion", certain=True)[0]
+    return float((times_s[-1, 0] - times_s[0, 0]) / (len(times_s) - 1))
 
 
 def errors_percent() -> list[float]:
@@ -53,7 +53,7 @@ def errors_percent() -> list[float]:
 
 
 def test_what_is_mapped_is_read_again() -> None:
-    """Median error 7 %, worst 18 %; with the overflow alone all seven would be 7 to 66 % too fast."""
+    """Median error 7 %, worst 21 %; with the overflow alone all seven would be 4 to 66 % too fast."""
     errors = errors_percent()
     assert errors == pytest.approx([row["error_percent"] for row in ROWS], abs=1)
     assert np.median(np.abs(errors)) <= 8
@@ -65,7 +65,7 @@ def test_the_overflow_alone_would_be_too_fast(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(paging, "paged_bytes", overflow)
     errors = errors_percent()
-    assert max(errors) < -6
+    assert max(errors) < -4
     assert np.median(errors) < -25
 
 
