@@ -6,9 +6,8 @@ The result is an ordinary Scenario, complete and self-sufficient: the simulator 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import hypot
 
 import numpy as np
 
@@ -23,20 +22,21 @@ from calibrate.parameters import (
     kind_of_parameter,
     layer_time,
 )
+from calibrate.taught import Lesson, in_words, lesson_for, source_of, taught
 from simulator.complete import complete
 from simulator.errors import CalibrationError
 from simulator.hosts import one_processor_each
+from simulator.laws.factors import device_factor
+from simulator.laws.law import Floats
 from simulator.result.estimate import rounded
-from simulator.scenario import DeviceSpec, NoiseSpec, PosteriorSpec, Scenario, SharedHostSpec, SpeedSpec
+from simulator.scenario import DeviceSpec, NoiseSpec, PosteriorSpec, Scenario, SharedHostSpec
 
 __all__ = ["Applied", "apply"]
 
 MOST_DRAWS = 200
 """Joint draws kept in a scenario; as many as the usual replications."""
-LONELY_LOG_SD = 0.3
-"""How far an engine's speed may be from the catalogue's on a device when a single calibrated device showed
-how far it is on that one. Assumed.
-"""
+LESSON_SEED = 0x7A76
+"""Of the own parts of devices that were not measured: a stream apart from the bootstrap's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +61,27 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
             f"the calibration is of engine {calibration.engine}, the scenario runs "
             f"{full.engine.name}; calibrate that engine, or change the scenario"
         )
-    devices, warnings = {}, [*link_notes, *_extrapolations(calibration, full)]
+    devices, lessons, warnings = {}, dict[str, Lesson](), [*link_notes, *_extrapolations(calibration, full)]
     for name, device in full.devices.items():
-        source = _source(calibration, name, device)
-        if source is None and own[name] is None:
-            devices[name] = _scaled(calibration, device)
-            warnings.append(
-                f"{name}: not calibrated; its speed is the catalogue's, scaled by what the calibrated "
-                "devices taught"
-            )
-        elif source is None:
-            devices[name] = device
-            warnings.append(f"{name}: not calibrated; the scenario's own speed is kept")
-        else:
+        source = source_of(calibration, name, device)
+        if source is not None:
             devices[name] = _calibrated(calibration, device, source)
+            continue
+        lesson = lesson_for(calibration, full, own, name)
+        devices[name] = device
+        if lesson is not None:
+            lessons[name] = lesson
+            devices[name] = _noisy(calibration, taught(calibration, device, lesson))
+        said = "the catalogue's" if own[name] is None else "the scenario's"
+        warnings.append(f"{name}: not calibrated; its speed is {said}, {in_words(lesson)}")
     return Applied(
         full.model_copy(
             update={
                 "devices": devices,
                 "engine": full.engine.model_copy(
                     update={
-                        "step_overhead": _point(calibration, STEP_OVERHEAD, full.engine.step_overhead),
-                        "hop_overhead": _point(calibration, HOP_OVERHEAD, full.engine.hop_overhead),
+                        "step_overhead": calibration.point(STEP_OVERHEAD, full.engine.step_overhead),
+                        "hop_overhead": calibration.point(HOP_OVERHEAD, full.engine.hop_overhead),
                         # what was fitted has its draws; a spread on top would count the same doubt twice
                         "overhead_spread": 0.0,
                         "label": "calibrated",
@@ -94,7 +93,7 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
                     run_sigma=calibration.noise.run_sigma,
                     session_sigma=calibration.noise.session_sigma,
                 ),
-                "posterior": _posterior(calibration, full),
+                "posterior": _posterior(calibration, full, lessons),
                 "shared_host": _shared_host(calibration, full),
             }
         ),
@@ -120,40 +119,11 @@ def _linked(calibration: Calibration, scenario: Scenario) -> tuple[Scenario, tup
     return with_links(scenario, known)
 
 
-def _source(calibration: Calibration, name: str, device: DeviceSpec) -> str | None:
-    """The calibrated device that stands for this one: of the same name, else of the same kind."""
-    if calibration.value(layer_time(name)) is not None:
-        return name
-    alike = (
-        other
-        for other, kind in calibration.kinds.items()
-        # two devices without a kind are not alike: nothing is known of either
-        if kind != "unknown" and kind == device.kind and calibration.value(layer_time(other)) is not None
-    )
-    return next(alike, None)
-
-
-def _point(calibration: Calibration, name: str, fallback: float | None = 0.0) -> float:
-    """The value to draw around: the fitted one, or the mean of the draws where that is zero (a bound)."""
-    value = calibration.value(name)
-    if value is None:
-        return fallback or 0.0
-    if value > 0:
-        return value
-    # draws become factors of the point, and any factor of zero is zero, though they say that it may be more
-    return float(np.mean(_column(calibration, name)))
-
-
-def _column(calibration: Calibration, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    index = calibration.names.index(name)
-    return np.array([draw[index] for draw in calibration.draws])
-
-
 def _calibrated(calibration: Calibration, device: DeviceSpec, source: str) -> DeviceSpec:
     assert device.speed is not None
     speed = device.speed.model_copy(
         update={
-            "decode_bandwidth": calibration.layer_bytes / _point(calibration, layer_time(source)),
+            "decode_bandwidth": calibration.layer_bytes / calibration.point(layer_time(source)),
             "prefill_flops": calibration.prefill_flops,
             # the fitted time per layer holds it already (see `forward`)
             "layer_overhead": 0.0,
@@ -166,14 +136,14 @@ def _calibrated(calibration: Calibration, device: DeviceSpec, source: str) -> De
             "label": "calibrated",
         }
     )
-    return device.model_copy(update={"speed": speed, "noise": _own_noise(calibration)})
+    return _noisy(calibration, device.model_copy(update={"speed": speed}))
 
 
 def _shared_host(calibration: Calibration, scenario: Scenario) -> SharedHostSpec | None:
     name = _contention(calibration)
     if scenario.shared_host is None or name is None:
         return scenario.shared_host
-    return SharedHostSpec(contention=rounded(_point(calibration, name)))
+    return SharedHostSpec(contention=rounded(calibration.point(name)))
 
 
 def _contention(calibration: Calibration) -> str | None:
@@ -181,40 +151,21 @@ def _contention(calibration: Calibration) -> str | None:
     return next((name for name in CONTENTIONS if calibration.value(name) is not None), None)
 
 
-def _own_noise(calibration: Calibration) -> NoiseSpec:
-    return NoiseSpec(sigma=calibration.noise.own_sigma, correlation=calibration.noise.correlation)
+def _noisy(calibration: Calibration, device: DeviceSpec) -> DeviceSpec:
+    noise = NoiseSpec(sigma=calibration.noise.own_sigma, correlation=calibration.noise.correlation)
+    return device.model_copy(update={"noise": noise})
 
 
-def _scaled(calibration: Calibration, device: DeviceSpec) -> DeviceSpec:
-    """A device that was not measured: the catalogue times what the engine made of the measured ones."""
-    # logarithms: twice as slow and twice as fast are equally far from the catalogue
-    ratios = [
-        np.log(_point(calibration, layer_time(name)) / catalogue_s)
-        for name, catalogue_s in calibration.catalogue_layer_s.items()
-        if calibration.value(layer_time(name)) is not None
-    ]
-    assert device.speed is not None
-    if not ratios:
-        return device
-    slower = float(np.exp(np.mean(ratios)))
-    spread = float(np.std(ratios, ddof=1)) if len(ratios) > 1 else LONELY_LOG_SD
-    speed: SpeedSpec = device.speed.model_copy(
-        update={
-            "decode_bandwidth": device.speed.decode_bandwidth / slower,
-            "layer_overhead": device.speed.layer_overhead * slower,
-            "batch_cost": calibration.value(BATCH_COST) or device.speed.batch_cost,
-            # independent doubts: the catalogue's about the chip, and how evenly the engine meets it
-            "decode_spread": min(2.0, hypot(device.speed.decode_spread or 0.0, spread)),
-        }
-    )
-    return device.model_copy(update={"speed": speed, "noise": _own_noise(calibration)})
-
-
-def _posterior(calibration: Calibration, scenario: Scenario) -> PosteriorSpec:
+def _posterior(calibration: Calibration, scenario: Scenario, lessons: Mapping[str, Lesson]) -> PosteriorSpec:
     """The joint draws as factors of the point values, under the simulator's names."""
-    columns: dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]] = {}
+    columns: dict[str, Floats] = {}
+    for number, (name, lesson) in enumerate(lessons.items()):
+        # with the draws of those that taught: where their layers are fast and the engine slow, so is this one
+        generator = np.random.default_rng(np.random.SeedSequence((LESSON_SEED, number)))
+        own_part = generator.normal(0, lesson.log_sd, len(calibration.draws))
+        columns[device_factor(name, "decode")] = np.exp(lesson.logs - lesson.slower + own_part)
     for name, device in scenario.devices.items():
-        source = _source(calibration, name, device)
+        source = source_of(calibration, name, device)
         if source is not None:
             fitted = layer_time(source)
             columns[kind_of_parameter(fitted).factor(name)] = _factors(calibration, fitted)
@@ -235,9 +186,9 @@ def _shared(calibration: Calibration, scenario: Scenario) -> Iterator[str]:
         yield contention
 
 
-def _factors(calibration: Calibration, name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    point = _point(calibration, name)
-    draws = _column(calibration, name)
+def _factors(calibration: Calibration, name: str) -> Floats:
+    point = calibration.point(name)
+    draws = calibration.column(name)
     # a factor is positive by definition, a drawn overhead may be zero
     return np.maximum(draws / point, 1e-6) if point > 0 else np.ones_like(draws)
 

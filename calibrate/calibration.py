@@ -19,6 +19,7 @@ from calibrate.prefill import fit_prefill
 from calibrate.samples import Sample, sample
 from simulator.errors import MeasurementError
 from simulator.files import dump, load
+from simulator.laws.law import Floats
 from simulator.result.estimate import rounded
 from simulator.result.measurement import Measurement, read_measurement
 from simulator.spec import Spec
@@ -102,6 +103,21 @@ class Calibration(Spec):
     def value(self, name: str) -> float | None:
         """The fitted value of a parameter, None if it was not fitted."""
         return next((parameter.value for parameter in self.parameters if parameter.name == name), None)
+
+    def point(self, name: str, fallback: float | None = 0.0) -> float:
+        """The value to draw around: the fitted one, or the mean of the draws where that is zero (a bound)."""
+        value = self.value(name)
+        if value is None:
+            return fallback or 0.0
+        if value > 0:
+            return value
+        # draws become factors of the point, and any factor of zero is zero, though they say it may be more
+        return float(np.mean(self.column(name)))
+
+    def column(self, name: str) -> Floats:
+        """The joint draws of a parameter, shape (draws,)."""
+        index = self.names.index(name)
+        return np.array([draw[index] for draw in self.draws])
 
     def trained_on(self, sha256: str) -> bool:
         """Whether a Measurement with that hash trained this calibration."""

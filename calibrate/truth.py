@@ -72,8 +72,16 @@ def _scenario(placement: dict[str, object], seed: int) -> Scenario:
                 "prefill_flops": "1 TFLOPS",
                 "context_cost": TRUTH[CONTEXT_COST],
                 "batch_cost": TRUTH[BATCH_COST],
+                # what is known is known exactly: a told figure would be drawn anew for each session
+                "decode_spread": 0.0,
+                "prefill_spread": 0.0,
             },
-            "link": {"delay": {"law": "lognormal", "median": "1 ms", "sigma": 0.5}, "rate": "100 MB/s"},
+            "link": {
+                "delay": {"law": "lognormal", "median": "1 ms", "sigma": 0.5},
+                "rate": "100 MB/s",
+                "delay_spread": 0.0,
+                "rate_spread": 0.0,
+            },
         }
 
     return Scenario.model_validate(

@@ -13,7 +13,12 @@ DEVICES = ("alpha", "beta", "gamma", "delta")
 
 def scenario(engine: str = "exo", *, events: list[dict[str, Any]] | None = None, **changes: Any) -> Scenario:
     """Four unequal devices around one access point; any two of them hold the model, no single one does."""
-    link = {"delay": {"law": "exponential", "mean": "1 ms"}, "rate": "100 MB/s"}
+    link = {
+        "delay": {"law": "exponential", "mean": "1 ms"},
+        "rate": "100 MB/s",
+        "delay_spread": 0,
+        "rate_spread": 0,
+    }
     speeds = dict(zip(DEVICES, (40, 20, 10, 25), strict=True))
     devices: dict[str, Any] = {
         name: {
@@ -21,7 +26,12 @@ def scenario(engine: str = "exo", *, events: list[dict[str, Any]] | None = None,
             "disk": "500 MB/s",
             "link": link,
             "noise": {"sigma": 0.05, "correlation": 0.3},
-            "speed": {"decode_bandwidth": f"{speed} GB/s", "prefill_flops": "1 TFLOPS", "decode_spread": 0.1},
+            "speed": {
+                "decode_bandwidth": f"{speed} GB/s",
+                "prefill_flops": "1 TFLOPS",
+                "decode_spread": 0.1,
+                "prefill_spread": 0.0,
+            },
         }
         for name, speed in speeds.items()
     }

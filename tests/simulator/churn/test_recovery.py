@@ -223,7 +223,14 @@ def test_a_returned_device_is_taken_in_before_the_next_reply() -> None:
         ({"event": "background_load", "load": 0.5}, {"background_load": 0.5}),
         (
             {"event": "degrade_link", "delay_factor": 30},
-            {"link": {"delay": {"law": "constant", "value": "3 ms"}, "rate": "100 MB/s"}},
+            {
+                "link": {
+                    "delay": {"law": "constant", "value": "3 ms"},
+                    "rate": "100 MB/s",
+                    "delay_spread": 0,
+                    "rate_spread": 0,
+                }
+            },
         ),
     ],
 )

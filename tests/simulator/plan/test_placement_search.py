@@ -67,6 +67,7 @@ def random_scenario(
             "stage_overhead": f"{rng.uniform(0, 2):.3g} ms",
             "batch_cost": float(rng.uniform(0, 0.2)),
             "decode_spread": 0.15 if noisy else 0.0,
+            "prefill_spread": 0.0,
         }
         members[f"d{at}"] = {
             "memory": f"{memory_gb[at]:.4g} GB",
@@ -77,6 +78,7 @@ def random_scenario(
                 "rate": f"{rng.lognormal(3, 1):.4g} MB/s",
                 "shared": bool(rng.integers(2)),
                 "delay_spread": 0.2 if noisy else 0.0,
+                "rate_spread": 0.0,
             },
         }
     costs = {

@@ -27,12 +27,12 @@ access_points: {home: {}}
 devices:
   a:
     memory: 8 GB
-    speed: {decode_bandwidth: 100 GB/s, prefill_flops: 100 TFLOPS, decode_spread: SA}
-    link: {delay: {law: constant, value: 1 us}, rate: 100 GB/s}
+    speed: {decode_bandwidth: 100 GB/s, prefill_flops: 100 TFLOPS, prefill_spread: 0, decode_spread: SA}
+    link: {delay: {law: constant, value: 1 us}, rate: 100 GB/s, delay_spread: 0, rate_spread: 0}
   b:
     memory: 8 GB
-    speed: {decode_bandwidth: 100 GB/s, prefill_flops: 100 TFLOPS, decode_spread: SB}
-    link: {delay: {law: constant, value: 1 us}, rate: 100 GB/s}
+    speed: {decode_bandwidth: 100 GB/s, prefill_flops: 100 TFLOPS, prefill_spread: 0, decode_spread: SB}
+    link: {delay: {law: constant, value: 1 us}, rate: 100 GB/s, delay_spread: 0, rate_spread: 0}
 workload: {prompt_tokens: 8, output_tokens: 16, runs: 1}
 """
 A_S, B_S, HOPS_S = 0.030, 0.010, 4e-6  # 30 and 10 layers of 1 ms; out and back, 1 us on each side
@@ -107,7 +107,7 @@ def test_the_quiet_twin_gives_one_answer() -> None:
 
 def test_the_first_token_depends_on_the_prompt() -> None:
     text = (
-        PAIR.replace("SA", "0, prefill_spread: 0.3")
+        PAIR.replace("prefill_spread: 0, decode_spread: SA", "prefill_spread: 0.3, decode_spread: 0")
         .replace("SB", "0")
         .replace("prompt_tokens: 8", "prompt_tokens: 4000")
     )
