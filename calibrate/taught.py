@@ -109,7 +109,7 @@ def _hand(speed: SpeedSpec | None) -> str:
 
 def _unlike(full: Scenario, name: str, *, is_told: bool) -> float:
     """How far two devices usually are from each other in what is wrong about them (log sd)."""
-    if full.shared_host is not None:
+    if is_told and full.shared_host is not None:
         return POOLING_LOG_SD  # one machine plays both
     speed = full.devices[name].speed
     said = speed.decode_spread if speed else None

@@ -163,8 +163,10 @@ def solved_speed(runs: Sequence[tuple[TrialSpeed, Record]]) -> SpeedSpec:
             spreads["prefill_spread"] = _spread(flops, [rate for _, _, rate in prompts])
         speed, spreads["decode_spread"] = _decoding(_with(speed, **spreads), decodes)
     speed, _ = _decoding(_with(speed, **spreads), [_for_the_median(run, speed) for run in decodes])
-    numbers = {name: rounded(value) for name, value in speed if name != "label"}
-    return speed.model_copy(update={**numbers, "label": "measured"})
+    numbers = {name: rounded(value) for name, value in speed if isinstance(value, float)}
+    # a device that was measured is off by what its own runs differ by, not by what its platform is
+    own = {"decode_shared": (), "prefill_shared": (), "label": "measured"}
+    return speed.model_copy(update={**numbers, **own})
 
 
 def _for_the_median(run: Run, speed: SpeedSpec) -> Run:
