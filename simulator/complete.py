@@ -214,6 +214,12 @@ def _said_spreads(spec: LinkSpec | WireSpec, facts: catalog.NetworkFacts | None 
     }
 
 
+def _home_part(spec: LinkSpec, said: float | None, log_sd: float, facts: catalog.NetworkFacts) -> float:
+    # a delay or rate that is said without that is no better known than the catalogue's
+    own = said is not None or (spec.label != "assumed" and (spec.rtt or spec.delay or spec.rate) is not None)
+    return 0.0 if own else log_sd * sqrt(facts.home_share)
+
+
 def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_kind: str | None) -> LinkSpec:
     spec, platform = device.link, device.platform or "unknown"
     point = spec.via or next(iter(scenario.access_points))
@@ -238,7 +244,6 @@ def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_ki
     facts = catalog.network(kind)
     overlay = catalog.vpn(spec.vpn) if spec.vpn else None
     law = read_law(facts.delay)
-    has_delay = spec.rtt is not None or spec.delay is not None
     named = spec.model_copy(update={"kind": facts.name, "power_save": _power_save(spec.power_save, platform)})
     return filled(
         named,
@@ -248,9 +253,9 @@ def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_ki
             "delay": law if spec.rtt is None else scaled(law, spec.rtt / (2 * median_s(law))),
             "rate": facts.rate_bytes_per_s,
             **_said_spreads(spec, facts),
-            # who says this link's delay speaks of this device, not of the home
-            "delay_home_spread": 0.0 if has_delay else facts.scale_log_sd * sqrt(facts.home_share),
-            "rate_home_spread": 0.0 if spec.rate is not None else facts.rate_log_sd * sqrt(facts.home_share),
+            # who measured this link, or says how sure that is, speaks of this device and not of the home
+            "delay_home_spread": _home_part(spec, spec.delay_spread, facts.scale_log_sd, facts),
+            "rate_home_spread": _home_part(spec, spec.rate_spread, facts.rate_log_sd, facts),
             "shared": facts.medium == "wifi",
             # the catalogue's figure is end to end, and each end adds its own half
             "vpn_delay": overlay.added_delay_s / 2 if overlay else 0.0,

@@ -71,6 +71,12 @@ def said_speed(said: SpeedSpec | None, known: SpeedSpec | None = None) -> SpeedS
     if said is None:
         return None
     measured = said.label != "assumed"
+    if known is not None and not measured:
+        # who only repeats the catalogue is wrong with it: ten equal devices stay as unsure as one
+        parts = {"decode_shared": said.decode_spread, "prefill_shared": said.prefill_spread}
+        said = said.model_copy(
+            update={key: getattr(known, key) for key, spread in parts.items() if spread is None}
+        )
     kind = known.model_dump(include={"decode_spread", "prefill_spread"}) if known else {}
     return filled(
         said,

@@ -6,7 +6,6 @@ from math import log
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from simulator import catalog
 from simulator.complete import complete
@@ -54,6 +53,8 @@ def test_to_repeat_the_catalogue_makes_nothing_surer():
     figures = f"decode_bandwidth: {known.decode_bandwidth} B/s, prefill_flops: {known.prefill_flops} FLOPS"
     told = speed(f"speed: {{{figures}, layer_overhead: {known.layer_overhead} s}}")
     assert (told.decode_spread, told.prefill_spread) == (known.decode_spread, known.prefill_spread)
+    assert (told.decode_shared, told.prefill_shared) == (known.decode_shared, known.prefill_shared)
+    assert speed(SPEED.replace("GB/s", "GB/s ± 10 %")).decode_shared == ()
 
 
 def test_plus_minus_is_one_standard_deviation():
@@ -114,5 +115,5 @@ def test_faults_of_plus_minus_say_line_and_rule(written: str, reason: str):
 
 
 def test_both_overheads_of_an_engine_have_one_spread():
-    with pytest.raises(ValidationError, match="hop_overhead carries ±"):
+    with pytest.raises(ScenarioError, match="hop_overhead carries ±"):
         scenario(engine={"name": "exo", "step_overhead": "4 ms ± 50 %", "hop_overhead": "1 ms ± 10 %"})

@@ -109,8 +109,9 @@ def test_a_home_has_one_luck_for_all_its_radios() -> None:
     assert np.std(a) == pytest.approx(0.5, rel=0.05)
 
 
-def test_a_told_delay_is_not_the_homes() -> None:
-    told = of("told", a={"kind": "Mac mini M4", "link": {"kind": "wifi6", "rtt": "3 ms"}}, b="Mac mini M4")
+def test_a_measured_delay_is_not_the_homes() -> None:
+    link = {"kind": "wifi6", "rtt": "3 ms", "label": "measured"}
+    told = of("told", a={"kind": "Mac mini M4", "link": link}, b="Mac mini M4")
     own, catalogue = (one.link for one in prepare(told).job.cluster.devices)
     assert own.delay_home_log_sd == 0
     assert catalogue.rate_home_log_sd > 0 or not catalogue.shared
