@@ -82,6 +82,7 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
                     update={
                         "step_overhead": calibration.point(STEP_OVERHEAD, full.engine.step_overhead),
                         "hop_overhead": calibration.point(HOP_OVERHEAD, full.engine.hop_overhead),
+                        "request_overhead": calibration.request_overhead_s or full.engine.request_overhead,
                         # what was fitted has its draws; a spread on top would count the same doubt twice
                         "overhead_spread": 0.0,
                         "label": "calibrated",
@@ -125,6 +126,7 @@ def _calibrated(calibration: Calibration, device: DeviceSpec, source: str) -> De
         update={
             "decode_bandwidth": calibration.layer_bytes / calibration.point(layer_time(source)),
             "prefill_flops": calibration.prefill_flops,
+            "prompt_attention_cost": calibration.prefill_attention_cost or device.speed.prompt_attention_cost,
             # the fitted time per layer holds it already (see `forward`)
             "layer_overhead": 0.0,
             "context_cost": calibration.value(CONTEXT_COST) or device.speed.context_cost,

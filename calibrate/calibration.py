@@ -90,6 +90,9 @@ class Calibration(Spec):
     noise: NoiseValues
     prefill_flops: float
     prefill_log_sd: float
+    prefill_attention_cost: float | None = None
+    """Of a prompt's attention, in flops of matrix products; None in older calibrations."""
+    request_overhead_s: float | None = None
     context_range: tuple[float, float]
     """Context lengths (tokens) that were measured."""
     names: tuple[str, ...]
@@ -109,7 +112,8 @@ class Calibration(Spec):
         value = self.value(name)
         if value is None:
             return fallback or 0.0
-        if value > 0:
+        # a solver's zero may come out as a billionth of what is usual
+        if value > 1e-6 * kind_of_parameter(name).size:
             return value
         # draws become factors of the point, and any factor of zero is zero, though they say it may be more
         return float(np.mean(self.column(name)))
@@ -139,7 +143,7 @@ def calibrate(paths: Sequence[Path], *, draws: int = 500, seed: int = 1) -> Cali
             if is_links(measurement):
                 agents.append(measurement)
                 continue
-            one = sample(measurement)
+            one = sample(measurement, first_token_is_enough=True)
             if one.sha256 in {other.sha256 for other in samples}:
                 warnings.append(f"left out: {path} is the same measurement as one before it")
             else:
@@ -147,8 +151,9 @@ def calibrate(paths: Sequence[Path], *, draws: int = 500, seed: int = 1) -> Cali
         # one bad file of twenty must not cost the other nineteen, but it must be told
         except MeasurementError as error:
             warnings.append(f"left out: {error}")
-    if not samples:
-        raise MeasurementError("\n".join(["no usable measurement:", *warnings, *_only_links(agents)]))
+    if not any(one.runs for one in samples):
+        only = [f"{one.name}: no run with enough gaps, so it times a first token alone" for one in samples]
+        raise MeasurementError("\n".join(["no usable measurement:", *warnings, *only, *_only_links(agents)]))
     links = measured_links(agents) if agents else None
     return calibrate_samples(samples, draws=draws, seed=seed, warnings=warnings, links=links)
 
@@ -175,9 +180,10 @@ def calibrate_samples(
         # a link that was measured leaves less for the fit to guess: the time of hops goes to nobody else
         samples = [replace(one, scenario=with_links(one.scenario, links)[0]) for one in samples]
         warnings = (*warnings, *links.notes)
+    every, samples = samples, [one for one in samples if one.runs]
     fitted = fit(samples, draws=draws, seed=seed)
     noise = fit_noise(samples, fitted)
-    prefill_flops, prefill_log_sd = fit_prefill(samples, fitted)
+    prefill = fit_prefill(every, fitted)
     first = samples[0].scenario
     contexts = [run.context for one in samples for run in one.runs]
     # of a device that changes between measurements the last description counts
@@ -190,8 +196,10 @@ def calibrate_samples(
         catalogue_layer_s=catalogue_layer_s(samples),
         parameters=_parameters(samples, fitted),
         noise=NoiseValues(**{name: rounded(getattr(noise, name)) for name in NoiseValues.model_fields}),
-        prefill_flops=rounded(prefill_flops),
-        prefill_log_sd=rounded(prefill_log_sd),
+        prefill_flops=rounded(prefill.flops),
+        prefill_log_sd=rounded(prefill.log_sd),
+        prefill_attention_cost=rounded(prefill.attention_cost),
+        request_overhead_s=rounded(prefill.request_overhead_s),
         context_range=(min(contexts), max(contexts)),
         names=fitted.names,
         draws=tuple(tuple(rounded(value) for value in draw) for draw in fitted.draws.tolist()),

@@ -50,6 +50,13 @@ class Sample:
     warnings: tuple[str, ...]
     visits_s: tuple[float, ...] = ()
     """Median gap of each visit, where the cluster was started anew for each: sessions, as it were."""
+    short: tuple[RunSample, ...] = ()
+    """Runs with too few gaps, which time the first token alone."""
+
+    @property
+    def timed(self) -> tuple[RunSample, ...]:
+        """All runs that time a first token."""
+        return self.runs + self.short
 
     @property
     def gaps_s(self) -> Floats:
@@ -62,9 +69,10 @@ class Sample:
         return float(np.median(self.gaps_s))
 
 
-def sample(measurement: Measurement) -> Sample:
+def sample(measurement: Measurement, *, first_token_is_enough: bool = False) -> Sample:
     """The usable part of a Measurement; what is not usable is said in `warnings`.
 
+    With `first_token_is_enough` one whose runs are too short for gaps is taken for its first tokens.
     Raises MeasurementError where nothing is usable, or where the file does not say what was measured.
     """
     name = measurement.provenance.name
@@ -80,16 +88,18 @@ def sample(measurement: Measurement) -> Sample:
         warnings.append("the measurement was interrupted; its complete part is used")
     offsets = {(e["run"], e.get("chat", 0)): e for e in measurement.of("request")}
     # a run that was mended decoded on two placements, and its gaps are of neither
-    runs, mended = [], measurement.mended_runs
+    runs: list[RunSample] = []
+    short: list[RunSample] = []
+    mended = measurement.mended_runs
     warnings += [f"run {run}: a device was lost in it; left out" for run in sorted(mended)]
     for run in sorted({key[0] for key in times} - mended):
         chats = {chat: t for (r, chat), t in times.items() if r == run}
         prompt = {chat: offsets.get((run, chat), {}) for chat in chats}
         found, doubt = _run(chats, prompt, measurement.provenance.prompt_tokens)
         if found is not None:
-            runs.append(found)
+            (runs if len(found.gaps_s) >= FEWEST_GAPS else short).append(found)
         warnings += [f"run {run}: {text}" for text in doubt]
-    if not runs:
+    if not runs and not (short and first_token_is_enough):
         why = (
             "every run lost a device; measure without a dropout"
             if mended
@@ -99,7 +109,9 @@ def sample(measurement: Measurement) -> Sample:
     if len(runs) == 1:
         warnings.append("one run only: how much runs differ is unknown; measure five")
     visits = [visit for event in measurement.of("repeatability") for visit in event.get("visit_median_s", ())]
-    return Sample(name, measurement.sha256, scenario, tuple(runs), tuple(warnings), tuple(visits))
+    return Sample(
+        name, measurement.sha256, scenario, tuple(runs), tuple(warnings), tuple(visits), tuple(short)
+    )
 
 
 def _check_placement(measurement: Measurement, scenario: Scenario) -> None:
@@ -140,9 +152,9 @@ def _run(
     begin, end = max(t[0] for t in absolute.values()), min(t[-1] for t in absolute.values())
     gaps = [np.diff(t[(t >= begin) & (t <= end)]) for t in absolute.values()]
     pooled = np.concatenate(gaps)
-    if len(pooled) < FEWEST_GAPS:
-        return None, [*doubts, f"only {len(pooled)} gaps; left out"]
     doubts += _doubts(gaps)
+    if len(pooled) < FEWEST_GAPS:
+        doubts.append(f"only {len(pooled)} gaps; left out")
     prompt = float(np.mean([requests[chat].get("prompt_tokens", prompt_tokens) for chat in absolute]))
     length = float(np.mean([len(times_s) for times_s in absolute.values()]))
     first = float(np.mean([chats[chat][0] for chat in absolute]))

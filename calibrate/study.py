@@ -6,19 +6,20 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from statistics import median
 
 from calibrate.applied import apply
 from calibrate.calibration import Calibration, calibrate_samples, save_calibration
 from calibrate.ledger import append
 from calibrate.samples import Sample, sample
-from calibrate.validation import Kind, LedgerPrediction, Validation, predict_sessions, validate
+from calibrate.validation import MEDIAN, Kind, LedgerPrediction, Validation, predict_sessions, validate
 from simulator.errors import CalibrationError
 from simulator.files import pack
 from simulator.prepare import prepare
 from simulator.result.measurement import read_measurement
 from simulator.scenario import Scenario
 
-__all__ = ["Circle", "StudySplit", "circle", "kind_of", "plainest", "run_split", "stratified"]
+__all__ = ["Circle", "FirstToken", "StudySplit", "circle", "kind_of", "plainest", "run_split", "stratified"]
 
 Measure = Callable[[Sequence[Scenario], Path], Sequence[Path]]
 REPLICATIONS = 200
@@ -34,6 +35,25 @@ class StudySplit:
     trained_on: tuple[str, ...]
     calibration: Calibration
     validations: tuple[Validation, ...]
+    first_tokens: tuple[FirstToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FirstToken:
+    """The first token of one held-out measurement, times in seconds."""
+
+    name: str
+    ranks: int
+    prompt_tokens: int
+    measured_s: float
+    predicted_s: float
+    interval_s: tuple[float, float]
+    """90 %."""
+
+    @property
+    def error(self) -> float:
+        """`predicted / measured - 1`."""
+        return self.predicted_s / self.measured_s - 1
 
 
 def run_split(
@@ -43,15 +63,30 @@ def run_split(
     trained = [one for one in samples if one.name in training]
     calibration = calibrate_samples(trained, draws=draws)
     hashes = tuple(one.sha256 for one in trained)
-    outcomes = []
+    outcomes, first_tokens = [], []
     for one in samples:
         if one.name in training:
             continue
         kind = kind_of(one.scenario, [other.scenario for other in trained])
         scenario = apply(calibration, one.scenario.model_copy(update={"replications": REPLICATIONS})).scenario
         prediction = predict_sessions(scenario, kind=kind, trained_on=hashes)
-        outcomes.append(validate(prediction, one))
-    return StudySplit(name, tuple(sorted(training)), calibration, tuple(outcomes))
+        first_tokens.append(_first_token(prediction, one))
+        # a recording that only times the first token has no gaps to hold against the others
+        if one.runs:
+            outcomes.append(validate(prediction, one))
+    return StudySplit(name, tuple(sorted(training)), calibration, tuple(outcomes), tuple(first_tokens))
+
+
+def _first_token(prediction: LedgerPrediction, one: Sample) -> FirstToken:
+    times_s = prediction.first_token_s
+    return FirstToken(
+        one.name,
+        len(prediction.placement),
+        one.scenario.workload.prompt_tokens,
+        float(median(run.first_token_s for run in one.timed)),
+        times_s[MEDIAN],
+        (times_s[0], times_s[-1]),
+    )
 
 
 def kind_of(scenario: Scenario, trained: Sequence[Scenario]) -> Kind:

@@ -19,7 +19,16 @@ from simulator.scenario import Scenario
 from simulator.spec import Spec
 from simulator.version import VERSION
 
-__all__ = ["ERRORS", "KINDS", "LEVELS", "LedgerPrediction", "Validation", "predict_sessions", "validate"]
+__all__ = [
+    "ERRORS",
+    "KINDS",
+    "LEVELS",
+    "MEDIAN",
+    "LedgerPrediction",
+    "Validation",
+    "predict_sessions",
+    "validate",
+]
 
 LEVELS = (50, 80, 90)
 """Intervals (%) that a prediction states and a validation judges."""

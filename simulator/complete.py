@@ -66,6 +66,7 @@ def _complete_engine(spec: EngineSpec) -> EngineSpec:
         {
             "step_overhead": facts.step_overhead_s,
             "hop_overhead": facts.hop_overhead_s,
+            "request_overhead": facts.request_overhead_s,
             "overhead_spread": facts.overhead_log_sd,
             "memory_overhead": facts.memory_overhead_bytes,
         },

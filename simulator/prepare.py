@@ -147,6 +147,7 @@ def engine_costs(spec: EngineSpec) -> EngineCosts:
         head_on=flow.head_on,
         embedding_on_host=flow.facts.embedding_on_host,
         protocol=spec.protocol,
+        request_overhead_s=spec.request_overhead or 0.0,
     )
 
 

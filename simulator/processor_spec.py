@@ -68,6 +68,12 @@ class SpeedSpec(ToldSpec):
     prefill_mixture_cost: float = Field(
         default=1.0, ge=0.1, le=100, description="the same for the flops of a prompt"
     )
+    prompt_attention_cost: float = Field(
+        default=1.0,
+        ge=0.01,
+        le=1000,
+        description="of a prompt's attention, in flops of matrix products: what makes long prompts slow",
+    )
     batch_cost: float = Field(
         default=0.0, ge=0, le=10, description="of each further chat in a batch, in first chats"
     )

@@ -222,6 +222,9 @@ class EngineSpec(ToldSpec):
     hop_overhead: ToldSeconds | None = Field(
         default=None, description="host time per message beyond the link's delay"
     )
+    request_overhead: Duration | None = Field(
+        default=None, description="host time per request before its prompt is read"
+    )
     overhead_spread: LogSd | None = None
     memory_overhead: Annotated[Bytes, Field(ge=0)] | None = Field(
         default=None, description="per device, beside weights"

@@ -26,6 +26,7 @@ from simulator.laws.closed_forms import (
     ring_tokens_per_s_bound,
 )
 from simulator.laws.law import Floats
+from simulator.run.evaluate import token_times_s
 from simulator.runtime.job import Job
 from simulator.runtime.network import Hop, Port
 from simulator.runtime.record import Recorder, Span
@@ -86,11 +87,12 @@ def test_two_ranks_never_wait_for_the_notice() -> None:
 def test_exo_messages_per_token(ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captured on real rings: (W - 1)(W + 1) hidden states and W (W - 1) notices of 4 bytes."""
     sent = SentMessages(monkeypatch)
-    # a prompt of one token: no chunk, no single step before the first token
+    # a prompt of one token is not read before; a token comes out when the step after its own is done
     simulate(ring(ranks, 0.001, prompt_tokens=1, output_tokens=10))
-    barrier = ranks * (ranks - 1)
-    assert sent.by_bytes[SMALL.activation_bytes] == 10 * (ranks - 1) * (ranks + 1)
-    assert sent.by_bytes[4] == 10 * ranks * (ranks - 1) + barrier
+    round_ = ranks * (ranks - 1)
+    agreed, looked = round_, 4 * round_  # a look at the first token: two gathers, and a sum of twice as many
+    assert sent.by_bytes[SMALL.activation_bytes] == 11 * (ranks - 1) * (ranks + 1)
+    assert sent.by_bytes[4] == 11 * round_ + agreed + looked
     assert set(sent.by_bytes) <= {SMALL.activation_bytes, 4}
 
 
@@ -151,7 +153,7 @@ def prompt_s(ranks: int, prompt_tokens: int, concurrency: int = 1) -> tuple[floa
 
 @pytest.mark.parametrize("ranks", range(1, 7))
 def test_a_short_prompt_takes_the_sum_of_all_stages(ranks: int) -> None:
-    found, spans = prompt_s(ranks, 4097)  # 4095 tokens as one chunk, two as single steps
+    found, spans = prompt_s(ranks, 4096)  # the most that is no long prompt
     assert len(spans) == ranks
     assert found == pytest.approx(sum(s.end_s - s.start_s for s in spans))
 
@@ -166,6 +168,28 @@ def test_chunks_of_a_long_prompt_overlap(ranks: int, chunks_per_4096: int) -> No
     step_s = spans[0].end_s - spans[0].start_s
     assert len(spans) == ranks * count
     assert found == pytest.approx((count + ranks - 1) * step_s, rel=1e-9)
+
+
+@pytest.mark.parametrize("delay_s", [0.0002, 0.002])
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_a_first_token_takes_32_delays_for_each_further_rank(ranks: int, delay_s: float) -> None:
+    """Recorded: "about 32 (W - 1) D" with 30 prompt tokens, more with longer ones.
+
+    `(28 (W - 1) - 1) D` from the messages, where stages take longer than delays, and a round trip between each two
+    neighbours for each doubling of TCP's window: 22 to 28 tokens of 2 kB take two, 200 take four.
+    """
+    for prompt_tokens, round_trips in ((8, 0), (30, 2), (200, 4)):
+        found = [
+            token_times_s(
+                ring(
+                    ranks, each_s, layers=[24 // ranks] * ranks, prompt_tokens=prompt_tokens, output_tokens=2
+                ),
+                1,
+            )[0, 0, 0]
+            for each_s in (0.0, delay_s)
+        ]
+        delays = (28 + 2 * round_trips) * (ranks - 1) - 1
+        assert found[1] - found[0] == pytest.approx(delays * delay_s, rel=1e-6)
 
 
 def test_eight_requests_share_a_batch_and_the_ninth_waits() -> None:

@@ -76,6 +76,10 @@ class Engine:
     """Whether chats decode as one batch; else each goes its own way, and they queue for devices."""
     overlaps_prompt_from_tokens: int | None = None
     """Prompts of at least so many tokens keep several stages busy at once; None: no prompt does."""
+    steps_behind: int = 0
+    """Decode steps before a first token that do not read the prompt: repeated ones, and those ahead of what
+    is handed out. A prompt's rate, as benchmarks state it, is without them.
+    """
     waits_by_polling: bool = False
     """Whether a rank that waits for a message takes processor time (which matters
     where ranks share a machine).

@@ -72,6 +72,7 @@ class EngineFacts(Facts):
     """Platforms on which the client of a star computes no layers unless told, where others can."""
     step_overhead_s: float
     hop_overhead_s: float
+    request_overhead_s: float = 0.0
     overhead_log_sd: float
     memory_overhead_bytes: float
     embedding_on_host: bool = False
@@ -131,6 +132,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 QUANTITIES = {
     "step_overhead": ("step_overhead_s", TIME),
     "hop_overhead": ("hop_overhead_s", TIME),
+    "request_overhead": ("request_overhead_s", TIME),
     "memory_overhead": ("memory_overhead_bytes", SIZE),
 }
 
@@ -143,7 +145,8 @@ def read_facts(folder: Path) -> EngineFacts:
     entry = yaml_tree(folder / "engine.yaml")
     fields = {key: value for key, value in entry.items() if key not in QUANTITIES and key != "assumed"}
     for key, (field, units) in QUANTITIES.items():
-        fields[field] = read_quantity(entry[key], units)
+        if key in entry:
+            fields[field] = read_quantity(entry[key], units)
     assumed = tuple(QUANTITIES[name][0] if name in QUANTITIES else name for name in entry["assumed"])
     return EngineFacts.model_validate(fields | {"assumed_fields": assumed})
 

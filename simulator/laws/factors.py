@@ -65,6 +65,7 @@ PARTS = {
     "rate": _FactorWords("throughput of {}", "probe that link"),
     "step": _FactorWords("{}'s own work per token", "calibrate the engine on two splits"),
     "hop": _FactorWords("{}'s own work per message", "calibrate the engine on two splits"),
+    "request": _FactorWords("{}'s own work per request", "time the first token of a short prompt"),
     "context": _FactorWords("cost of a context"),
     "batch": _FactorWords("cost of a batch"),
     "contention": _FactorWords("cost of sharing one machine"),
@@ -87,8 +88,8 @@ def link_factor(end: str, part: Literal["delay", "rate"]) -> str:
     return f"world/{end}/{part}"
 
 
-def engine_factor(part: Literal["step", "hop"]) -> str:
-    """Of the engine's own work for each token, or for each message."""
+def engine_factor(part: Literal["step", "hop", "request"]) -> str:
+    """Of the engine's own work for each token, for each message, or for each request."""
     return f"world/{ENGINE}/{part}"
 
 
@@ -138,7 +139,7 @@ def in_words(name: str, engine: str) -> str:
     whose, part = _read(name)
     if part in LINK_PARTS and not whose.startswith(ALL):
         whose = f"the cable {whose}" if "--" in whose else f"{whose}'s link"
-    return PARTS[part].words.format(engine if part in ("step", "hop") else whose)
+    return PARTS[part].words.format(engine if part in ("step", "hop", "request") else whose)
 
 
 def how_to_measure(name: str) -> str:

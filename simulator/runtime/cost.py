@@ -81,7 +81,7 @@ def prefill_s(device: Device, held: Stretch | Divided, tokens: int, context: int
     `context` earlier tokens.
 
     `max(flops / prefill_flops, weights / decode_bandwidth) + layers * layer_overhead` with `flops = tokens *
-    flops (mixture_cost times for mixtures) + attention_flops`: causal attention.
+    flops (mixture_cost times for mixtures) + prompt_attention_cost * attention_flops`: causal attention.
     """
     if isinstance(held, Divided):
         return sum(seconds for _, seconds in prefill_parts(device, held, tokens, context))
@@ -90,7 +90,8 @@ def prefill_s(device: Device, held: Stretch | Divided, tokens: int, context: int
         return 0.0
     speed = device.speed
     flops = tokens * held.mixture_flops(speed.prefill_mixture_cost)
-    flop_s = (flops + held.prompt_attention_flops(tokens, context)) / speed.prefill_flops
+    attention = speed.prompt_attention_cost * held.prompt_attention_flops(tokens, context)
+    flop_s = (flops + attention) / speed.prefill_flops
     # a chunk reads the weights once, however long it is: that is why prompts are cheap per token
     read_s = held.bytes_read(tokens) / speed.decode_bandwidth
     # no batch here: prompts are read one by one, or their tokens are counted in `tokens`

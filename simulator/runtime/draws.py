@@ -26,7 +26,7 @@ from simulator.laws.factors import (
     parted,
     session_factor,
 )
-from simulator.laws.law import Constant, Floats
+from simulator.laws.law import Constant, Floats, median_s
 from simulator.laws.streams import Room, Streams
 from simulator.model.stretch import Stretch
 from simulator.runtime.cost import decode_parts, prefill_parts
@@ -222,8 +222,8 @@ class Draws:
         walk *= factor
         return walk
 
-    def overhead(self, part: Literal["step", "hop"]) -> Floats:
-        """The world's factor of the engine's own overhead per step or per message, shape (rows,)."""
+    def overhead(self, part: Literal["step", "hop", "request"]) -> Floats:
+        """The world's factor of the engine's own overhead per step, message or request, shape (rows,)."""
         return self.world(engine_factor(part), self.job.engine.overhead_log_sd)
 
     def delay_s(
@@ -242,6 +242,11 @@ class Draws:
             np.add(out, self._leg_delay_s(leg, slot, n), out=out)
         out *= self._stretch(path)
         return out
+
+    def usual_delay_s(self, path: Path) -> Floats:
+        """Median delay (s) of a path in this world, beyond transmission and engine, shape (rows,)."""
+        legs = [median_s(leg.law) * leg.stretch * self.product(leg.scales) + leg.extra_s for leg in path.legs]
+        return np.asarray(np.sum(legs, axis=0) * self._stretch(path))
 
     def wake_s(self, device: Device) -> Iterator[float]:
         """Wake-up delays (s) of a dozing radio, one after the other, for row 0."""

@@ -34,6 +34,8 @@ class EngineCosts:
     """Whether the embedding stays in the memory of a card's host."""
     protocol: str | None = None
     """Version of the wire protocol, where the engine has several; None: the newest."""
+    request_overhead_s: float = 0.0
+    """Of each device for each request, beside what it computes and sends."""
 
     def footprint(self, model: Model, context: int, chats: int, devices: Iterable[Device]) -> Footprint:
         """What `devices` hold of `model` when `chats` chats have `context` tokens in their caches."""

@@ -14,6 +14,13 @@ for cost nothing: both come out of the messages below, neither is put in. Up to 
 decode in one batch; prompts are read one after the other, in chunks of 4096 / min(4, W)
 tokens that follow each other through the ring when there are 4096 or more.
 
+Before a prompt the ranks agree on the request and meet at a barrier; before and after it, after two single
+passes that end it, and at the first token and each hundredth they look for cancelled and new chats: a sum of
+a byte, which goes twice round the ring, and two gathers (`ExoRing.script`). The last two prompt tokens then
+go through as decode steps, and a token is handed out when the step after its own is done. So 32 (W - 1)
+one-way delays pass before the first token of a short prompt, more where TCP's window has to grow for a longer
+one.
+
 `ExoRing` holds every duration; `recursion` adds them up for all rows at once, `processes`
 lets SimPy do it for one row.
 """
@@ -28,7 +35,7 @@ from simulator.engine.exo.mean import mean_costs
 from simulator.engine.exo.placement import RULE
 from simulator.engine.exo.processes import start
 from simulator.engine.exo.recursion import chats, is_recursion_exact, token_times_s
-from simulator.engine.exo.ring import CHUNKED_FROM_TOKENS, FACTS
+from simulator.engine.exo.ring import CHUNKED_FROM_TOKENS, FACTS, LOOK_AHEAD, SINGLE_PASSES
 from simulator.engine.exo.serving import serve
 from simulator.engine.facts import read_recovery
 
@@ -48,6 +55,7 @@ ENGINE = Engine(
     serve=serve,
     form=form,
     overlaps_prompt_from_tokens=CHUNKED_FROM_TOKENS,
+    steps_behind=SINGLE_PASSES + LOOK_AHEAD,
     waits_by_polling=True,  # MLX polls its sockets
     takes_one_processor=True,
 )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from simulator.engine.exo.ring import SINGLE_STEPS
+from simulator.engine.exo.ring import SINGLE_PASSES
 from simulator.runtime.cost import decode_s, head_s, prefill_s
 from simulator.runtime.mean_costs import MeanCosts
 from simulator.runtime.ring_costs import RingCosts
 
 __all__ = ["mean_costs"]
+
+STEPS = 3
+"""Decode steps until the first token is handed out."""
 
 
 def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
@@ -20,14 +23,14 @@ def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
     """
     model, workload = costs.model, costs.workload
     if prompt:
-        tokens = max(0, workload.prompt_tokens - SINGLE_STEPS)
+        tokens = max(0, workload.prompt_tokens - 2)
         size = tokens * model.activation_bytes
         passes = costs.ring(
             layer_s=costs.per_device(lambda d: prefill_s(d, model.average(1), tokens), "prefill"),
             walk_s=costs.per_pair(lambda a, b: costs.hop_s(a, b, size) if tokens else 0.0),
         )
         # alone, whoever else decodes: EXO reads one prompt after the other
-        return passes.plus(mean_costs(replace(costs, batch=1), prompt=False), float(SINGLE_STEPS))
+        return passes.plus(mean_costs(replace(costs, batch=1), prompt=False), float(SINGLE_PASSES + STEPS))
     hidden = costs.batch * model.activation_bytes
     head = costs.per_device(lambda d: head_s(d, model, costs.batch))
     return costs.ring(

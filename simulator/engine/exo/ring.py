@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from simulator.cluster.cluster import Device
 from simulator.engine.facts import read_facts
 from simulator.laws.law import Floats
 from simulator.model.stretch import Stretch
@@ -16,16 +17,33 @@ from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.paging import paging_s
 from simulator.runtime.portions import Divided
+from simulator.runtime.tcp import slow_start_s
 
-__all__ = ["CHUNKED_FROM_TOKENS", "FACTS", "MAX_BATCH", "NOTICE_BYTES", "SINGLE_STEPS", "ExoRing"]
+__all__ = [
+    "CHUNKED_FROM_TOKENS",
+    "FACTS",
+    "LOOK_AHEAD",
+    "MAX_BATCH",
+    "NOTICE_BYTES",
+    "SINGLE_PASSES",
+    "ExoRing",
+    "Op",
+]
 
 FACTS = read_facts(Path(__file__).parent)
 NOTICE_BYTES = 4
 MAX_BATCH = FACTS.chats_at_once or 1
 CHUNKED_FROM_TOKENS = FACTS.prompt_chunk_tokens or 1
-# the last two prompt tokens go through as decode steps; the second one makes the first token
-SINGLE_STEPS = 2
-RIGHTWARD = ("forward", "prompt")  # prompt and hidden state go right, all-gathers go left
+SINGLE_PASSES = 2
+"""Passes of one token that end a prompt's reading; what they leave in the caches is thrown away."""
+LOOK_AHEAD = 1
+"""Steps that are done of what follows a token when it is handed out."""
+CHECK_EVERY = 100
+"""Tokens between two looks for cancelled chats while they decode; the first is at the first token."""
+RIGHTWARD = ("forward", "prompt", "single")  # prompt and hidden state go right, all-gathers go left
+BY_STEP = ("notice", "forward", "gather")
+Op = tuple[str, int]
+"""What all ranks do next while they read a prompt, and which of its kind it is: see `ExoRing.script`."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +66,12 @@ class ExoRing:
 
     @cached_property
     def prompt_steps(self) -> int:
-        """Decode steps of a wave before its first token comes out."""
-        return min(SINGLE_STEPS, self.job.workload.prompt_tokens) - 1
+        """Decode steps of a wave before that at whose end its first token comes out.
+
+        The last two prompt tokens go through as decode steps (the reading has thrown away what it made of
+        them), and a token is handed out when the step after its own is done.
+        """
+        return min(2, self.job.workload.prompt_tokens) - 1 + LOOK_AHEAD
 
     @cached_property
     def steps(self) -> int:
@@ -59,12 +81,60 @@ class ExoRing:
     @cached_property
     def chunks(self) -> tuple[int, ...]:
         """Tokens of each prompt chunk that goes through before the single steps."""
-        tokens = max(0, self.job.workload.prompt_tokens - SINGLE_STEPS)
-        if tokens < CHUNKED_FROM_TOKENS:
+        # the last token goes through alone, and the one before it ends the reading
+        tokens = max(0, self.job.workload.prompt_tokens - 2)
+        if not self.overlaps:
             return (tokens,) if tokens else ()
         # pieces so small that several ranks are busy at once; from four ranks on no smaller ones
         most = CHUNKED_FROM_TOKENS // min(4, self.size)
         return tuple(min(most, tokens - start) for start in range(0, tokens, most))
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the prompt is so long that its chunks keep several ranks busy at once."""
+        return self.job.workload.prompt_tokens > CHUNKED_FROM_TOKENS
+
+    @cached_property
+    def script(self) -> tuple[Op, ...]:
+        """What all ranks do, in this order, from a request's arrival until its chat may decode.
+
+        =========== ======================================================================================
+        work        what the host does for a request
+        ask, sum    a gather of 4 bytes to the left; a sum of as much to the right, twice round the ring
+        chunk       a chunk through the stages, the next rank's as soon as it has come
+        turn, send  one turn of overlapping chunks, rank r at chunk `turn - r`; what it made goes on after
+                    the ranks have looked
+        single      one token through the stages, without the gather that ends a decode step
+        =========== ======================================================================================
+
+        Two gathers agree on the request (the first one is the notice that every step begins with), a sum is
+        the barrier before the prompt, and at each mark of progress the ranks *look*: a sum whether all is
+        cancelled, a gather for cancelled chats, one for new ones.
+        """
+        ops = ["work", "ask"]
+        look = ["sum", "ask", "ask"]
+        if self.job.workload.prompt_tokens > 1:
+            ops.append("sum")
+            if self.overlaps:
+                for _ in range(len(self.chunks) + self.size - 1):
+                    ops += ["turn", *look, "send"]
+                ops += ["single"] * SINGLE_PASSES
+            else:
+                ops += look + ["chunk", *look] * len(self.chunks) + ["single"] * SINGLE_PASSES + look
+        return tuple((op, ops[:at].count(op)) for at, op in enumerate(ops))
+
+    def per_request(self, op: str) -> int:
+        """How often a request's script has an operation."""
+        return sum(name == op for name, _ in self.script)
+
+    def checks(self, token: int) -> bool:
+        """Whether the ranks look for cancelled chats at this token of a reply."""
+        return token % CHECK_EVERY == 0
+
+    @cached_property
+    def looks(self) -> int:
+        """Looks while decoding: each chat of a batch has its own."""
+        return self.job.workload.concurrency * -(-self.job.workload.output_tokens // CHECK_EVERY)
 
     @cached_property
     def stage_s(self) -> Floats:
@@ -83,18 +153,17 @@ class ExoRing:
     @cached_property
     def head_s(self) -> Floats:
         """Each rank's norm, head, sampling and host work, shape (waves * steps, ranks, rows)."""
-        overhead_s = self.job.engine.step_overhead_s * self.draws.overhead("step")
         columns = []
         for device, noise in zip(self.job.ring, self._noise, strict=True):
-            host_s = overhead_s + device.speed.stage_overhead
-            speed = self.draws.speed_factor(device, "decode")
-            waves = [
-                (head_s(device, self.job.model, batch) * speed + crowding(device, batch) * host_s)
-                * self.draws.batch_factor(device, batch)
-                for batch in self.waves
-            ]
+            waves = [self._head_s(device, batch) for batch in self.waves]
             columns.append(np.repeat(waves, self.steps, axis=0) * noise)
         return np.stack(columns, axis=1)
+
+    def _head_s(self, device: Device, batch: int) -> Floats:
+        host_s = self.job.engine.step_overhead_s * self.draws.overhead("step") + device.speed.stage_overhead
+        compute_s = head_s(device, self.job.model, batch) * self.draws.speed_factor(device, "decode")
+        total: Floats = compute_s + crowding(device, batch) * host_s
+        return total * self.draws.batch_factor(device, batch)
 
     @cached_property
     def prefill_s(self) -> Floats:
@@ -115,6 +184,29 @@ class ExoRing:
         return base * np.stack(factors, axis=1).reshape(requests, count, self.size, self.draws.rows)
 
     @cached_property
+    def request_s(self) -> Floats:
+        """Each rank's host work for each request, shape (requests, ranks, rows)."""
+        requests = self.job.workload.concurrency
+        overhead_s = self.job.engine.request_overhead_s * self.draws.overhead("request")
+        # not times `crowding`: most of it is the way through other processes, so that a rank at 30 % of its
+        # speed was recorded to begin 50 ms later and not 200
+        columns = [overhead_s * self.draws.noise(device, "request", requests) for device in self.job.ring]
+        return np.stack(columns, axis=1)
+
+    @cached_property
+    def single_s(self) -> tuple[Floats, Floats]:
+        """Each rank's layers, and its head, in the single passes, shape (passes, ranks, rows)."""
+        passes = SINGLE_PASSES * self.job.workload.concurrency
+        context = np.array([float(self.job.workload.prompt_tokens)])
+        layers, heads = [], []
+        for rank, device in enumerate(self.job.ring):
+            noise = self.draws.noise(device, "single", passes)
+            fixed_s = paging_s(self.job, rank, 1)
+            layers.append(noise * self.draws.decode_s(device, self._held[rank], context, 1, fixed_s))
+            heads.append(noise * self._head_s(device, 1))
+        return np.stack(layers, axis=1), np.stack(heads, axis=1)
+
+    @cached_property
     def _held(self) -> list[Stretch | Divided]:
         return [self.job.held(rank) for rank in range(self.size)]
 
@@ -124,10 +216,23 @@ class ExoRing:
 
     @cached_property
     def all_rounds_s(self) -> dict[str, Floats]:
-        """Delays of the all-gathers of each slot, see `rounds_s`; barriers by request, the others by step."""
-        steps = len(self.waves) * self.steps
-        counts = {"notice": steps, "gather": steps, "barrier": self.job.workload.concurrency}
-        return {slot: self.rounds_s(slot, n) for slot, n in counts.items()}
+        """Delays of the collectives of each slot, see `rounds_s`; gathers and notices by step, the others
+        in their order: those of the requests' scripts, then those of the looks while decoding.
+        """
+        steps, requests = len(self.waves) * self.steps, self.job.workload.concurrency
+        asks = requests * self.per_request("ask") + 2 * self.looks
+        sums = requests * self.per_request("sum") + self.looks
+        return {
+            "notice": self.rounds_s("notice", steps),
+            "gather": self.rounds_s("gather", steps),
+            "ask": self._rounds_in_one_s("ask", asks, self.size - 1),
+            "sum": self._rounds_in_one_s("sum", sums, 2 * (self.size - 1)),
+        }
+
+    def _rounds_in_one_s(self, slot: str, n: int, rounds: int) -> Floats:
+        # few messages in many rounds: a stream for each round would take longer to set up than to draw from
+        shape = (n, rounds, self.size, self.draws.rows)
+        return self.delay_s(slot, n * rounds).reshape(shape) if rounds else np.empty(shape)
 
     @cached_property
     def forward_s(self) -> Floats:
@@ -138,7 +243,22 @@ class ExoRing:
     def prompt_s(self) -> Floats:
         """Delays of the prompts' chunks, shape (requests, chunks, ranks, rows)."""
         shape = (self.job.workload.concurrency, len(self.chunks), self.size, self.draws.rows)
-        return self.delay_s("prompt", shape[0] * shape[1]).reshape(shape)
+        delay_s = self.delay_s("prompt", shape[0] * shape[1]).reshape(shape)
+        for rank, (source, sink) in enumerate(self.neighbours("prompt")[:-1]):
+            there, back = self.job.cluster.path(source, sink), self.job.cluster.path(sink, source)
+            round_trip_s = self.draws.usual_delay_s(there) + self.draws.usual_delay_s(back)
+            for c, tokens in enumerate(self.chunks):
+                # while a chunk is computed its connection is silent for long enough to begin anew
+                size_bytes = tokens * self.job.model.activation_bytes
+                delay_s[:, c, rank] += slow_start_s(
+                    size_bytes, round_trip_s, self.draws.seconds_per_byte(there)
+                )
+        return delay_s
+
+    @cached_property
+    def alone_s(self) -> Floats:
+        """Delays of the single passes' hidden states, shape (passes, ranks, rows)."""
+        return self.delay_s("single", SINGLE_PASSES * self.job.workload.concurrency)
 
     def delay_s(self, slot: str, n: int) -> Floats:
         """Delays of the messages of one slot, of each rank to its neighbour, shape (n, ranks, rows)."""
@@ -149,7 +269,7 @@ class ExoRing:
 
     def _fill_delay_s(self, out: Floats, slot: str, stream: str | None = None) -> None:
         # messages of decode steps belong to the batch, those before a prompt and of it to one request
-        batches = 1 if slot in ("barrier", "prompt") else np.repeat(self.waves, self.steps)[:, None]
+        batches = np.repeat(self.waves, self.steps)[:, None] if slot in BY_STEP else 1
         for rank, ends in enumerate(self.neighbours(slot)[: out.shape[1]]):
             cost = self.job.ring[rank].speed.batch_cost
             crowd = 1 + cost * (batches - 1) if cost else 1.0
@@ -171,6 +291,6 @@ class ExoRing:
 
     def neighbours(self, slot: str) -> list[tuple[str, str]]:
         """Source and sink of a slot's messages, for each rank."""
-        turn = 1 if slot in RIGHTWARD else -1
+        turn = 1 if slot in (*RIGHTWARD, "sum") else -1
         names = [device.name for device in self.job.ring]
         return [(name, names[(rank + turn) % self.size]) for rank, name in enumerate(names)]

@@ -39,6 +39,8 @@ class _NextStep:
     batch: int
     context: float
     """Mean over the batch."""
+    looks: int = 0
+    """Chats of the batch at whose token the ranks look for cancelled ones."""
 
 
 class Serving(RingProcesses):
@@ -66,12 +68,13 @@ class Serving(RingProcesses):
         self.right = [network.hop(*ends) for ends in ring.neighbours("forward")]
         self.left = [network.hop(*ends) for ends in ring.neighbours("gather")]
         # after the last step the others enter one more notice, which rank 0 no longer answers
-        counts = {"notice": rounds + 1, "gather": rounds, "barrier": chats}
+        counts = {"notice": rounds + 1, "gather": rounds}
         self.delay_s = {slot: self._rounds_s(slot, n).tolist() for slot, n in counts.items()}
+        # what belongs to one request does not depend on who decodes meanwhile, so the ring's own is taken
+        self.delay_s |= {slot: self.of_row(ring.all_rounds_s[slot]) for slot in ("ask", "sum")}
         self.forward_s = self._delays_s("forward", "forward", rounds).tolist()
-        self.prompt_s = self._delays_s("prompt", "prompt", chats * len(ring.chunks)).tolist()
         self.noise = [ring.draws.noise(device, "decode", rounds)[:, 0] for device in ring.job.ring]
-        self.prefill_s = ring.prefill_s[..., 0].tolist()
+        self.lay_out_prompts()
         self.base_s = cache(self._base_s)
         for rank in range(ring.size):
             self.env.process(self.rank(rank))
@@ -129,20 +132,10 @@ class Serving(RingProcesses):
         cause = yield from self.stage(rank, own_s, self.forward_s[k], size, k, cause)
         cause = yield from self.gather(rank, "gather", k, size, k, cause)
         cause = yield from self.work("head", rank, head_s * noise, k, cause)
+        for _ in range(plan.looks):
+            cause = yield from self.look(rank, k, cause)
         if rank == 0:
             self.record(cause)
-        return cause
-
-    def read_prompt(self, rank: int, chat: int, cause: int) -> Generator[simpy.Event, Any, int]:
-        """A barrier, then the chunks of one prompt through the ring."""
-        chunks = self.ring.chunks
-        cause = yield from self.gather(rank, "barrier", chat, NOTICE_BYTES, -1, cause)
-        for c, tokens in enumerate(chunks):
-            size, delay_s = (
-                tokens * self.ring.job.model.activation_bytes,
-                self.prompt_s[chat * len(chunks) + c],
-            )
-            cause = yield from self.stage(rank, self.prefill_s[chat][c], delay_s, size, -1, cause)
         return cause
 
     def plan(self, k: int) -> _NextStep:
@@ -161,7 +154,9 @@ class Serving(RingProcesses):
             return _NextStep(tuple(admitted), 0, 0.0)
         batch, first = len(self.done), self.ring.job.workload.prompt_tokens - self.ring.prompt_steps
         self._load(k, batch)
-        return _NextStep((), batch, first + sum(self.done.values()) / batch)
+        tokens = [steps - self.ring.prompt_steps for steps in self.done.values()]
+        looks = sum(token >= 0 and self.ring.checks(token) for token in tokens)
+        return _NextStep((), batch, first + sum(self.done.values()) / batch, looks)
 
     def _load(self, k: int, batch: int) -> None:
         """The engine's own work for a message grows with the batch."""
