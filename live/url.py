@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from simulator.errors import LiveError
 
-__all__ = ["API_PORT", "base_urls", "is_legacy"]
+__all__ = ["API_PORT", "base_urls", "is_legacy", "kind_of"]
 
 API_PORT = 52415  # EXO's default --api-port, both generations (exo-explore/exo, src/exo/main.py and docs)
 SCHEMES = {"exo": "http", "exo-legacy": "http", "http": "http", "https": "https"}
+KINDS = ("local", "exo", "exo-legacy", "llama-rpc", "openai", "openais")
+# what usually listens there, by each project's documentation; only a hint for who wrote no scheme
+USUAL = {API_PORT: "exo", 50052: "llama-rpc", 1234: "openai", 8000: "openai", 8080: "openai", 11434: "openai"}
+
+
+def kind_of(cluster: str, kinds: Sequence[str] = KINDS) -> str:
+    """What a `--cluster` names: its scheme, or local; raises LiveError that guesses what was meant.
+
+    `kinds` are those that the command can use.
+
+    >>> kind_of("exo://10.0.0.7"), kind_of("local")
+    ('exo', 'local')
+    """
+    scheme, has_scheme, rest = cluster.partition("://")
+    kind = scheme if has_scheme else cluster
+    if kind in kinds and (has_scheme or kind == "local"):
+        return kind
+    forms = ", ".join(one if one == "local" else f"{one}://host:port" for one in kinds)
+    raise LiveError(
+        f"--cluster is {cluster!r}{_meant(scheme if has_scheme else '', rest, cluster)}; write {forms}"
+    )
+
+
+def _meant(scheme: str, rest: str, cluster: str) -> str:
+    """What is wrong with an address, and what was probably meant by it."""
+    if scheme in KINDS:
+        return f", and {scheme}:// cannot be used by this command"
+    if scheme in ("http", "https"):
+        server = "openais" if scheme == "https" else "openai"
+        return (
+            f", and {scheme}:// says not what answers there: exo://{rest} for EXO 1.x, "
+            f"{server}://{rest} for an OpenAI-compatible server"
+        )
+    if scheme:
+        return f", and {scheme}:// is not known"
+    first = cluster.partition(",")[0]
+    port = first.rpartition(":")[2]
+    usual = USUAL.get(int(port)) if port.isdigit() and len(port) < 6 else None
+    guess = f"; port {port} is usually {usual}://{first}" if usual else ""
+    return f" and says not what answers there{guess}"
 
 
 def base_urls(cluster: str) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ Cluster = Annotated[
         "openai://host:port[/path]",
     ),
 ]
+CLUSTERS = {"exo": "exo://HOST:52415", "exo-legacy": "exo-legacy://HOST:52415"}
+"""What to write for a cluster of that engine; others are measured on this machine."""
 Pairs = Annotated[list[str] | None, typer.Option(help="NAME=VALUE; may be given several times.")]
 
 
@@ -43,14 +45,15 @@ def _say(text: str) -> None:
 @app.command("run")
 def run(
     scenarios: Annotated[
-        list[Path], typer.Argument(help="Scenario files or names; several are measured interleaved (local).")
+        list[Path],
+        typer.Argument(help="Scenario files or names; several are measured in turn, there and back."),
     ],
     cluster: Cluster,
     out: Annotated[
         Path, typer.Option("-o", "--out", help="Folder for the measurements, or a .jsonl file.")
     ] = Path(),
     rounds: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Visits to each scenario (local).")
+        int | None, typer.Option(min=1, max=100, help="Visits to each scenario (local, EXO).")
     ] = None,
     record: Annotated[
         Path | None, typer.Option(help="Keep the raw HTTP exchange, secrets removed (EXO, openai).")
@@ -68,37 +71,46 @@ def run(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure scenarios on a real cluster; every token is on disk as soon as it arrives."""
-    if cluster.startswith(("exo://", "exo-legacy://")):
-        from sim.live_exo_cmd import live_run, parse_pairs
+    """Measure scenarios on a real cluster; every token is on disk as soon as it arrives.
 
-        if len(scenarios) != 1:
-            raise typer.BadParameter(
-                f"an EXO cluster measures one scenario at a time and got {len(scenarios)}"
-            )
-        document: dict[str, Any] = live_run(
-            scenarios[0],
+    Exit code 0 means that all runs that were asked for were measured.
+    """
+    from live.url import kind_of
+
+    kind = kind_of(cluster)
+    placing = {"--device": device, "--allow-busy": allow_busy, "--reuse-instance": reuse_instance}
+    if kind in ("local", "llama-rpc"):
+        # said and not passed over: who gives an option believes that it does something
+        _refuse(cluster, placing | {"--record": record, "--model-id": model_id, "--power": power})
+        live_local_cmd.run(scenarios, out, rounds, cluster, as_json=as_json)
+    elif kind in ("exo", "exo-legacy"):
+        from sim.live_exo_cmd import live_runs, parse_pairs
+        from sim.live_result import conclude
+
+        if kind == "exo-legacy":
+            _refuse(cluster, {"--reuse-instance": reuse_instance})
+        documents, refused = live_runs(
+            scenarios,
             cluster,
-            _file(out, scenarios[0]),
+            out,
+            rounds or 1,
+            _say,
             record=record,
             model_id=model_id,
             device_map=parse_pairs(device or [], "--device"),
             power=parse_pairs(power or [], "--power"),
             allow_busy=allow_busy,
             reuse_instance=reuse_instance,
-            say=_say,
         )
-        print_json(document)
-        return
-    if cluster.startswith(("openai://", "openais://")):
+        conclude(documents, as_json=as_json, refused=refused)
+    else:
         from sim.live_openai_cmd import run_server
 
-        unfit: dict[str, Any] = {"--rounds": rounds, "--device": device, "--allow-busy": allow_busy}
-        unfit |= {"--reuse-instance": reuse_instance, "a second scenario": scenarios[1:]}
+        unfit = {"--rounds": rounds} | placing | {"a second scenario": scenarios[1:]}
         run_server(
             scenarios[0],
             cluster,
-            _file(out, scenarios[0]),
+            out,
             record=record,
             model_id=model_id,
             power=power or [],
@@ -106,17 +118,17 @@ def run(
             say=_say,
             as_json=as_json,
         )
-        return
-    live_local_cmd.run(scenarios, out, rounds, cluster, as_json=as_json)
 
 
-def _file(out: Path, scenario: Path) -> Path:
-    """A measurement's path: `out` itself, or a file in it that does not exist yet."""
-    if out.suffix == ".jsonl":
-        return out
-    from datetime import UTC, datetime
+def _refuse(cluster: str, unfit: dict[str, Any]) -> None:
+    """Raise LiveError for options that were given and do nothing on such a cluster."""
+    from simulator.errors import LiveError
 
-    return out / f"{scenario.stem}-{datetime.now(UTC):%Y%m%dT%H%M%S}.jsonl"
+    given = [name for name, value in unfit.items() if value]
+    if given:
+        raise LiveError(
+            f"{', '.join(given)}: means nothing for --cluster {cluster.partition('://')[0]}; leave it out"
+        )
 
 
 @app.command("scenario")
@@ -125,11 +137,20 @@ def scenario(
     out: Annotated[Path, typer.Option("-o", "--out", help="The scenario file to write.")] = Path("mine.yaml"),
     model_id: Annotated[str | None, typer.Option(help="EXO's name of a model, when none is running.")] = None,
     name: Annotated[str, typer.Option(help="Name of the scenario.")] = "my-cluster",
+    as_json: Json = False,
 ) -> None:
     """Write the running EXO cluster as a scenario, ready for `sim run`."""
+    from live.url import kind_of
     from sim.live_exo_cmd import live_scenario
 
-    print_json(live_scenario(cluster, out, model_id=model_id, name=name))
+    kind_of(cluster, ("exo", "exo-legacy"))
+    found = live_scenario(cluster, out, model_id=model_id, name=name)
+    if as_json:
+        print_json(found)
+        return
+    print(f"{found['file']}  {found['model']} on {', '.join(found['devices'])}")
+    for note in found["assumed"]:
+        print(f"assumed: {note}")
 
 
 @app.command("design")
@@ -162,7 +183,9 @@ def design(
             proposal.relative_sd.items(), key=lambda item: item[1] if device_of(item[0]) is not None else 0.0
         )
         print(f"{path}  {split}  (least known device then: {device_of(weakest[0])} +- {weakest[1]:.0%})")
-    print(f"next: sim live run {out}/*.yaml --cluster ...; then: sim calibrate *.jsonl")
+    cluster = CLUSTERS.get(asked.engine.name, "local")
+    print(f"next: sim live run {out}/{asked.name}_*.yaml --cluster {cluster} -o {out}/measured")
+    print(f"then: sim calibrate {out}/measured/*.jsonl")
 
 
 def summary(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sim.json_output import Json, print_json
+from sim.live_result import interruptible
 from sim.run_cmd import ScenarioFile, load_scenario
 
 if TYPE_CHECKING:
@@ -38,56 +39,108 @@ def dropout(
         ),
     ] = None,
     mode: Annotated[
-        str, typer.Option("--mode", help="kill (kill -9), hang (SIGSTOP) or dark (link dead, not closed).")
-    ] = "kill",
+        str | None,
+        typer.Option(
+            "--mode",
+            help="Local: kill (kill -9, the default), hang (SIGSTOP) or dark (link dead, not closed).",
+        ),
+    ] = None,
     back_after: Annotated[
         float | None,
         typer.Option(
             "--back-after",
             min=0.0,
-            help="The first device starts again so many seconds later; a second reply uses it.",
+            help="Local: the first device starts again so many seconds later; a second reply uses it.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="The Measurement to write.")] = Path(
         "dropout.jsonl"
     ),
     exact: Annotated[
-        bool, typer.Option(help="Read received tokens one by one, for the very same reply.")
+        bool, typer.Option(help="Local: read received tokens one by one, for the very same reply.")
+    ] = False,
+    model_id: Annotated[
+        str | None, typer.Option(help="EXO: the cluster's name of the model, when it differs.")
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(help="EXO: DEVICE=NODE, where names differ; may be given several times."),
+    ] = None,
+    allow_busy: Annotated[
+        bool, typer.Option(help="EXO: go on although something else uses the cluster.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Take devices away in the middle of a reply; the client goes on without them and loses no token."""
     from live.local.dropout import run_dropout
+    from live.url import kind_of
 
     asked = load_scenario(scenario)
-    if cluster.startswith("exo://"):
-        _tell(_exo(asked, cluster, kill, at_token, out, command), [], as_json=as_json)
+    of_exo: dict[str, Any] = {"model_id": model_id, "device": device, "allow_busy": allow_busy}
+    if kind_of(cluster) == "exo":
+        _require_default({"--mode": mode, "--back-after": back_after, "--exact": exact or None}, cluster)
+        with interruptible(lambda: [out]):
+            _tell(_exo(asked, cluster, kill, at_token, out, command, **of_exo), [], as_json=as_json)
         return
     _require_local(cluster, command)
+    _require_default(
+        {f"--{name.replace('_', '-')}": value or None for name, value in of_exo.items()}, cluster
+    )
     faults = [
-        _fault(text, at_token, _mode(mode), back_after if number == 0 else None)
+        _fault(text, at_token, _mode(mode or "kill"), back_after if number == 0 else None)
         for number, text in enumerate(kill)
     ]
-    # a second reply shows what the return is worth
-    done = run_dropout(asked, faults, out, _say, exact=exact, replies=1 if back_after is None else 2)
+    with interruptible(lambda: [out]):
+        # a second reply shows what the return is worth
+        done = run_dropout(asked, faults, out, _say, exact=exact, replies=1 if back_after is None else 2)
     _tell(done, faults, as_json=as_json)
 
 
+def _require_default(unfit: dict[str, Any], cluster: str) -> None:
+    """Raise LiveError for options that were given and do nothing on such a cluster."""
+    from simulator.errors import LiveError
+
+    given = [name for name, value in unfit.items() if value is not None]
+    if given:
+        kind = cluster.partition("://")[0]
+        way = " (the device goes as --command takes it away, and comes back when you start it)"
+        raise LiveError(
+            f"{', '.join(given)}: means nothing for --cluster {kind}"
+            f"{'' if kind == 'local' else way}; leave it out"
+        )
+
+
 def _exo(
-    scenario: Scenario, cluster: str, kill: list[str], at_token: int, out: Path, command: str | None
+    scenario: Scenario,
+    cluster: str,
+    kill: list[str],
+    at_token: int,
+    out: Path,
+    command: str | None,
+    *,
+    model_id: str | None,
+    device: list[str] | None,
+    allow_busy: bool,
 ) -> ExoDropped:
     """One device of an EXO cluster, taken away by hand or by the user's command; raises
     LiveError for more than that.
     """
     from live.exo.dropout import exo_dropout
+    from live.measure import MeasureOptions
     from live.url import base_urls
+    from sim.live_exo_cmd import parse_pairs
     from simulator.errors import LiveError
 
     if len(kill) != 1 or "+" in kill[0]:
         raise LiveError(
             f"--kill is {', '.join(kill)}; on an EXO cluster one device goes at a time: give one name"
         )
-    return exo_dropout(scenario, base_urls(cluster), kill[0], at_token, out, command=command, say=_say)
+    options = MeasureOptions(
+        model_id=model_id, device_map=parse_pairs(device or [], "--device"), allow_busy=allow_busy
+    )
+    return exo_dropout(
+        scenario, base_urls(cluster), kill[0], at_token, out, command=command, say=_say, options=options
+    )
 
 
 def _require_local(cluster: str, command: str | None) -> None:

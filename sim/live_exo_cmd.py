@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-from simulator.errors import LiveError
+from sim.live_result import document, interruptible, measurement_file
+from simulator.errors import LiveError, SimulatorError
 from simulator.files import dump
 from simulator.library import load
 from simulator.scenario import Scenario
 
-__all__ = ["live_run", "live_scenario", "parse_pairs", "progress", "recording"]
+__all__ = ["live_run", "live_runs", "live_scenario", "parse_pairs", "progress", "recording"]
 
 
 def parse_pairs(pairs: list[str], option: str) -> dict[str, str]:
@@ -25,6 +26,48 @@ def parse_pairs(pairs: list[str], option: str) -> dict[str, str]:
             raise LiveError(f"{option} {pair!r}: write name=value")
         found[key] = value
     return found
+
+
+def live_runs(
+    paths: Sequence[Path],
+    cluster: str,
+    out: Path,
+    rounds: int,
+    say: Callable[[str], None] | None = None,
+    **options: Any,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Measure scenarios in turn, there and back, `rounds` times; each visit is a file of its own.
+
+    The answers hold what `live_run` gives, and a line for each visit that could not be measured. A single
+    visit raises what went wrong; of several, the others are measured all the same, unless the cluster does
+    not answer or is in use. `options` are those of `live_run`.
+    """
+    from live.errors import ClusterBusy, Unreachable
+
+    if out.suffix == ".jsonl" and len(paths) * rounds > 1:
+        raise LiveError(
+            f"-o is {out}, and {len(paths) * rounds} visits give a file each: give a folder, "
+            "as in -o measured"
+        )
+    # all of them before anything is placed: a slip in the last one must not cost an hour
+    for path in paths:
+        load(path)
+    visits = [path for turn in range(rounds) for path in (paths if turn % 2 == 0 else reversed(paths))]
+    documents: list[dict[str, Any]] = []
+    refused: list[str] = []
+    files: list[Path] = []
+    with interruptible(lambda: files):
+        for path in visits:
+            files.append(measurement_file(out, path))
+            try:
+                documents.append(live_run(path, cluster, files[-1], say=say, **options))
+            except SimulatorError as error:
+                if len(visits) == 1:
+                    raise
+                refused.append(f"{path}: {error}")
+                if isinstance(error, ClusterBusy | Unreachable):
+                    break
+    return documents, refused
 
 
 def live_run(
@@ -52,7 +95,7 @@ def live_run(
     measure = measure_legacy if is_legacy(cluster) else measure_exo
     with ExitStack() as stack:
         transport = stack.enter_context(recording(record)) if record else None
-        tell, count = stack.enter_context(progress(scenario, say))
+        tell, on_token = stack.enter_context(progress(scenario, say))
         options = MeasureOptions(
             model_id=model_id,
             device_map=device_map or {},
@@ -60,20 +103,10 @@ def live_run(
             allow_busy=allow_busy,
             reuse_instance=reuse_instance,
             say=tell,
-            on_token=count,
+            on_token=on_token,
         )
         result = measure(scenario, base_urls(cluster), out, options, transport=transport)
-    steady = result.steady
-    return {
-        "file": str(result.path),
-        "runs_done": result.runs_done,
-        "runs": scenario.workload.runs,
-        "failures": list(result.failures),
-        "warnings": list(result.warnings),
-        "tokens_per_s": list(steady.per_request) if steady else [],
-        "median_tokens_per_s": steady.median_tokens_per_s if steady else None,
-        "exo_bench_tokens_per_s": steady.exo_bench_tokens_per_s if steady else None,
-    }
+    return document(result, scenario.workload.runs)
 
 
 def live_scenario(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from sim.json_output import Json, print_json
+from sim.live_result import interruptible
 
 __all__ = ["app", "endpoints_of", "install", "model", "overhead", "run", "serve", "table"]
 
@@ -87,7 +88,9 @@ def run(
     scenarios = [load(file) for file in scenario]
     # there and back, so that the drift of the machine is told from what differs
     visits = rounds or (2 if len(scenarios) > 1 else 1)
-    files = measure(scenarios, out, _say, rounds=visits, threads=threads, endpoints=endpoints_of(cluster))
+    before = set(out.glob("*.jsonl"))
+    with interruptible(lambda: [out] if out.suffix == ".jsonl" else sorted({*out.glob("*.jsonl")} - before)):
+        files = measure(scenarios, out, _say, rounds=visits, threads=threads, endpoints=endpoints_of(cluster))
     if as_json:
         print_json({"measurements": [str(file) for file in files]})
     else:

@@ -84,6 +84,9 @@ def main() -> None:
         app(_common_first(sys.argv[1:]))
     except SimulatorError as error:
         print(f"error: {error}", file=sys.stderr)
+        # what went wrong besides, such as an instance that could not be deleted
+        for note in getattr(error, "__notes__", ()):
+            print(f"also: {note}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output left, as `head` does
         sys.exit(0)

@@ -316,7 +316,10 @@ def test_names_in_the_folder_scenarios_are_found(sim: Any, monkeypatch: pytest.M
         (("validate", "absent.json", "absent.jsonl"), "cannot be read"),
         (("validate", "study", ".", "--train", "nope"), "no scenario nope"),
         (("ledger", "--ledger-file", "."), "no ledger there"),
-        (("live", "run", "small.yaml", "--cluster", "ftp://x"), "write local, or llama-rpc://"),
+        (
+            ("live", "run", "small.yaml", "--cluster", "ftp://x"),
+            "ftp:// is not known; write local, exo://host:port",
+        ),
         (("live", "scenario", "--cluster", "exo://127.0.0.1:9"), "Connection refused"),
     ],
 )

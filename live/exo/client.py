@@ -69,7 +69,12 @@ class ExoClient(ExoReader):
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         try:
-            self.owned.release()
+            gone = self.owned.release()
+            if isinstance(error, KeyboardInterrupt):
+                ids = ", ".join(one[:8] for one in gone)
+                error.add_note(
+                    f"deleted instance {ids}" if gone else "no instance of ours was left to delete"
+                )
         except LiveError as left:
             if error is None:
                 raise

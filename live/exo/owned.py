@@ -64,14 +64,18 @@ class Owned:
             self.forget(instance_id)
             return
 
-    def release(self) -> None:
-        """Delete all of ours and give the signals back. Raises LiveError naming what could not be deleted."""
+    def release(self) -> tuple[str, ...]:
+        """Delete all of ours and give the signals back; the ids of what was deleted.
+
+        Raises LiveError naming what could not be deleted.
+        """
         self._ignore_interrupts()
         self._adopt_expected()
-        left = []
+        left, gone = [], []
         for instance_id in list(self._ids):
             try:
                 self.delete(instance_id)
+                gone.append(instance_id)
             except LiveError as error:
                 left.append(f"{instance_id} ({error})")
         self._restore_signals()
@@ -79,6 +83,7 @@ class Owned:
             raise LiveError(
                 f"could not delete what this run made: {'; '.join(left)}; delete it in EXO's dashboard"
             )
+        return tuple(gone)
 
     def _adopt_expected(self) -> None:
         """An interrupt came between asking EXO to place and seeing the instance: the

@@ -186,6 +186,7 @@ def test_the_command(tmp_path: Path) -> None:
             cluster,
             "-o",
             str(tmp_path / "m.jsonl"),
+            "--json",
         ]
         answer = CliRunner().invoke(app, arguments)
     assert answer.exit_code == 0, answer.output
