@@ -51,7 +51,7 @@ def fit_noise(samples: Sequence[Sample], fitted: Fit) -> Noise:
     """The noise of all samples together, given the fit."""
     warnings: list[str] = []
     # run by run: pooled over runs the drift between them would pass for noise
-    fast = np.array([np.mean([_log_variance(run) for run in sample.runs]) for sample in samples])
+    fast = np.array([np.mean([_log_variance(run) for run in _single(sample)]) for sample in samples])
     jitter = np.array([_delay_variance(sample) / sample.median_s**2 for sample in samples])
     weights = np.array([len(sample.gaps_s) for sample in samples], dtype=float)
     own, common = _split(
@@ -61,7 +61,7 @@ def fit_noise(samples: Sequence[Sample], fitted: Fit) -> Noise:
         weights,
     )
     correlation = float(
-        np.average([np.mean([_lag_one(run) for run in s.runs]) for s in samples], weights=weights)
+        np.average([np.mean([_lag_one(run) for run in _single(s)]) for s in samples], weights=weights)
     )
     return Noise(
         own_sigma=own,
@@ -72,6 +72,11 @@ def fit_noise(samples: Sequence[Sample], fitted: Fit) -> Noise:
         session_sigma=_session_sigma(samples, fitted, warnings),
         warnings=tuple(warnings),
     )
+
+
+def _single(sample: Sample) -> Sequence[RunSample]:
+    """The runs whose single gaps are true, or all where every one arrives in bursts."""
+    return [run for run in sample.runs if not run.bursts] or sample.runs
 
 
 def _log_variance(run: RunSample) -> float:

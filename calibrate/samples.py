@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import ValidationError
 
-from simulator.errors import MeasurementError
+from simulator.errors import MeasurementError, SimulatorError
 from simulator.laws.law import Floats
+from simulator.prepare import prepare
+from simulator.result.bursts import Arrivals, arrivals, in_words
 from simulator.result.measurement import Measurement
-from simulator.scenario import Scenario
+from simulator.scenario import PlacementSpec, Scenario
 
 __all__ = ["RunSample", "Sample", "sample"]
 
@@ -32,6 +35,8 @@ class RunSample:
     prompt_tokens: float
     context: float
     """Mean context length (tokens) over the gaps."""
+    bursts: bool = False
+    """Whether its tokens arrive in bursts: sums of gaps are true then, single ones are estimates."""
 
     @property
     def median_s(self) -> float:
@@ -81,9 +86,8 @@ def sample(measurement: Measurement, *, first_token_is_enough: bool = False) -> 
             f"{measurement.path or name}: holds no scenario, so nothing can be predicted for it; "
             "measure it with `sim live run`"
         )
-    scenario = Scenario.model_validate(measurement.provenance.scenario)
-    _check_placement(measurement, scenario)
-    times, warnings = measurement.token_times_s(), list(measurement.warnings)
+    scenario, notes = _as_measured(measurement)
+    times, warnings = measurement.token_times_s(), [*measurement.warnings, *notes]
     if not measurement.complete:
         warnings.append("the measurement was interrupted; its complete part is used")
     offsets = {(e["run"], e.get("chat", 0)): e for e in measurement.of("request")}
@@ -92,6 +96,8 @@ def sample(measurement: Measurement, *, first_token_is_enough: bool = False) -> 
     short: list[RunSample] = []
     mended = measurement.mended_runs
     warnings += [f"run {run}: a device was lost in it; left out" for run in sorted(mended)]
+    whole = {key: t for key, t in times.items() if key[0] not in mended and _fault(t) is None}
+    warnings += in_words({key: arrivals(t) for key, t in whole.items()})
     for run in sorted({key[0] for key in times} - mended):
         chats = {chat: t for (r, chat), t in times.items() if r == run}
         prompt = {chat: offsets.get((run, chat), {}) for chat in chats}
@@ -114,38 +120,70 @@ def sample(measurement: Measurement, *, first_token_is_enough: bool = False) -> 
     )
 
 
-def _check_placement(measurement: Measurement, scenario: Scenario) -> None:
-    """The header's placement must be the scenario's, where that one names layers."""
-    held = {shard.device: shard.end_layer - shard.start_layer for shard in measurement.provenance.placement}
-    asked = scenario.placement.layers
-    # devices that hold nothing may be named or not
-    if asked is not None and {d: n for d, n in asked.items() if n} != {d: n for d, n in held.items() if n}:
+def _as_measured(measurement: Measurement) -> tuple[Scenario, list[str]]:
+    """The scenario with the ranks and layers that the header says were there, and where it said otherwise.
+
+    A reused instance, or a rule that decides by what is free, may have placed other than the scenario's rule
+    would: what the tokens took is the time of the layers that were there.
+    """
+    where = measurement.path or measurement.provenance.name
+    try:
+        scenario = Scenario.model_validate(measurement.provenance.scenario)
+        held = {
+            shard.device: shard.end_layer - shard.start_layer for shard in measurement.provenance.placement
+        }
+        held = {device: layers for device, layers in held.items() if layers}
+        if strangers := sorted(set(held) - set(scenario.devices)):
+            raise MeasurementError(
+                f"{where}: {', '.join(strangers)} held layers and is no device of its scenario "
+                f"({', '.join(scenario.devices)}); measure it with a scenario that has its devices"
+            )
+        asked = _asked(scenario)
+        # ring order counts: another first rank samples, and other links carry the messages
+        if not held or list(held.items()) == list(asked.items()):
+            return scenario, []
+        placement = PlacementSpec(layers=held, roles=scenario.placement.roles)
+        placed = scenario.model_copy(update={"placement": placement})
+        prepare(placed)
+    except (SimulatorError, ValidationError) as error:
+        if isinstance(error, MeasurementError):
+            raise
         raise MeasurementError(
-            f"{measurement.path or measurement.provenance.name}: was placed as {held}, but its scenario "
-            f"says {dict(asked)}; it measured something else than it says"
-        )
+            f"{where}: its scenario cannot be used: {error}; measure it again with `sim live run`"
+        ) from error
+    told = ", ".join(f"{layers} on {device}" for device, layers in held.items())
+    return placed, [f"was placed as {told}, not as its scenario says; what was measured counts"]
+
+
+def _asked(scenario: Scenario) -> dict[str, int]:
+    """The layers of each device that holds some, in ring order, as the scenario's rule places them."""
+    # layers that are written down are no rule's, and need no model's sizes
+    layers = scenario.placement.layers or prepare(scenario).job.placement.layer_counts
+    return {device: count for device, count in layers.items() if count}
+
+
+def _fault(times_s: Floats) -> str | None:
+    """Why the times of one reply are none."""
+    if len(times_s) < 2:
+        return "fewer than two tokens"
+    # tokens of one chat cannot overtake each other: the clock was set in between
+    if np.any(times_s <= 0) or np.any(np.diff(times_s) < 0):
+        return "times run backward or are not positive (a clock that jumped?)"
+    return "all tokens came at once" if times_s[-1] == times_s[0] else None
 
 
 def _run(
     chats: dict[int, Floats], requests: dict[int, dict[str, float]], prompt_tokens: int
 ) -> tuple[RunSample | None, list[str]]:
     doubts: list[str] = []
-    absolute = {}
+    absolute, found = {}, list[Arrivals]()
     for chat, times_s in chats.items():
-        # tokens of one chat cannot overtake each other: the clock was set in between
-        if len(times_s) < 2 or np.any(times_s <= 0) or np.any(np.diff(times_s) < 0):
-            doubts.append(
-                f"chat {chat}: "
-                + (
-                    "fewer than two tokens"
-                    if len(times_s) < 2
-                    else "times run backward or are not positive (a clock that jumped?)"
-                )
-                + "; left out"
-            )
+        if fault := _fault(times_s):
+            doubts.append(f"chat {chat}: {fault}; left out")
             continue
+        found.append(arrivals(times_s))
         # tokens count from their own request, chats of one run begin at different times
-        absolute[chat] = times_s + requests[chat].get("sent_ns", 0) / 1e9
+        absolute[chat] = found[-1].times_s + requests[chat].get("sent_ns", 0) / 1e9
     if not absolute:
         return None, doubts
     # while all decode: before and after, the batch is smaller than the scenario says
@@ -158,7 +196,8 @@ def _run(
     prompt = float(np.mean([requests[chat].get("prompt_tokens", prompt_tokens) for chat in absolute]))
     length = float(np.mean([len(times_s) for times_s in absolute.values()]))
     first = float(np.mean([chats[chat][0] for chat in absolute]))
-    return RunSample(pooled, first, prompt, prompt + length / 2), doubts
+    bursts = any(one.bursts for one in found)
+    return RunSample(pooled, first, prompt, prompt + length / 2, bursts), doubts
 
 
 def _doubts(gaps: Sequence[Floats]) -> list[str]:

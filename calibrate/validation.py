@@ -234,14 +234,15 @@ def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
 
 
 def _check_same(prediction: LedgerPrediction, sample: Sample) -> None:
-    """The measurement must be of the predicted engine, model and placement."""
+    """The measurement must be of the predicted engine, model and placement, ranks in the same order."""
     job = prepare(sample.scenario).job
-    asked = (prediction.engine, prediction.model_layers, prediction.placement)
-    found = (job.engine.name, job.model.layers, job.placement.layer_counts)
+    asked = (prediction.engine, prediction.model_layers, list(prediction.placement.items()))
+    found = (job.engine.name, job.model.layers, list(job.placement.layer_counts.items()))
     if asked != found:
         raise CalibrationError(
-            f"prediction {prediction.name} is of {asked[0]} with {asked[1]} layers as {asked[2]}, but "
-            f"{sample.name} measured {found[0]} with {found[1]} layers as {found[2]}; give its own one"
+            f"prediction {prediction.name} is of {asked[0]} with {asked[1]} layers as "
+            f"{prediction.placement}, but {sample.name} measured {found[0]} with {found[1]} layers as "
+            f"{dict(found[2])}; predict what was measured: write its layers into the scenario, in that order"
         )
 
 

@@ -15,8 +15,9 @@ from live.errors import ClusterBusy, LiveError, NotOffered, Unreachable
 from live.exo.client import ExoClient, Timeouts
 from live.exo.match import device_names, match_devices, match_model
 from live.exo.mend import Mender
+from live.exo.placing import beyond_memory, chosen_by_client, otherwise
 from live.exo.provenance import provenance_of
-from live.exo.state import ClusterState, StateInstance
+from live.exo.state import ClusterState, StateInstance, parse_instance
 from live.exo_legacy.client import LegacyClient
 from live.recovery import ObservedRecovery
 from live.session import MeasurementSession
@@ -38,7 +39,7 @@ class MeasureOptions:
 
     placement: Placement | None = None
     """Layers by device of the scenario, in ring order; None:
-    the scenario's manual layers, else EXO's own placement.
+    the scenario's manual layers or those of its rule, else EXO's own placement.
     """
     model_id: str | None = None
     device_map: Mapping[str, str] = field(default_factory=dict)
@@ -127,7 +128,7 @@ def measure_exo(
         )
         # before anything is placed: an instance of ours would be in the way of the others too
         _refuse_busy(state, model_id, chosen)
-        instance, ready_s = _place(client, state, scenario, model_id, chosen)
+        instance, ready_s, doubts = _place(client, state, scenario, model_id, chosen)
         mender = Mender(
             client,
             scenario,
@@ -144,10 +145,15 @@ def measure_exo(
             say=chosen.say,
             on_token=chosen.on_token,
         )
+        for text in otherwise(scenario, instance, _names(state, scenario, chosen)):
+            doubts.append(text)
+            chosen.say(f"doubt: {text}")
         # before the header is written, which says to which endpoint the chats go
         session.warm_up()
         header = _header(client, scenario, instance, session, chosen, ready_s)
         with MeasurementWriter(out_path, header) as writer:
+            for text in doubts:
+                writer.warn(text)
             session.run_all(writer)
             # asked at the end, when whoever took a device away knows how that went
             for text in chosen.remarks():
@@ -222,9 +228,9 @@ def _refuse_busy(state: ClusterState, model_id: str, options: MeasureOptions) ->
 
 def _place(
     client: ExoClient, state: ClusterState, scenario: Scenario, model_id: str, options: MeasureOptions
-) -> tuple[StateInstance, float]:
-    """The instance to measure, ready, and the seconds that took."""
-    started = time.monotonic()
+) -> tuple[StateInstance, float, list[str]]:
+    """The instance to measure, ready, the seconds that took, and doubts about what its nodes hold."""
+    started, doubts = time.monotonic(), list[str]()
     if options.reuse_instance:
         mine = [one for one in state.instances.values() if one.model_id == model_id]
         if len(mine) != 1:
@@ -232,8 +238,8 @@ def _place(
                 f"{len(mine)} instances of {model_id} are there; --reuse-instance needs exactly one"
             )
         client.wait_ready(mine[0], on_change=options.say)
-        return mine[0], 0.0
-    placement = options.placement or _manual(scenario)
+        return mine[0], 0.0, doubts
+    placement = options.placement or chosen_by_client(scenario)
     if placement is None:
         # EXO takes the fewest nodes that hold the model unless it is asked for more
         nodes = scenario.placement.min_devices or len(scenario.devices)
@@ -242,17 +248,13 @@ def _place(
         node_of = match_devices([shard.device for shard in placement.shards], state.nodes, options.device_map)
         layers = [(node_of[shard.device], shard.start_layer, shard.end_layer) for shard in placement.shards]
         raw = client.instance_with(model_id, layers)
+        doubts = beyond_memory(parse_instance(raw), state, _names(state, scenario, options))
+        # before it is loaded: a node that is killed takes its cluster's other work along
+        for text in doubts:
+            options.say(f"doubt: {text}")
     instance = client.create_instance(raw)
     client.wait_ready(instance, on_change=options.say)
-    return instance, time.monotonic() - started
-
-
-def _manual(scenario: Scenario) -> Placement | None:
-    """The scenario's own layers, where it gives them."""
-    layers = scenario.placement.layers
-    if layers is None:
-        return None
-    return Placement.from_layers([(name, count) for name, count in layers.items() if count], "manual")
+    return instance, time.monotonic() - started, doubts
 
 
 def _names(state: ClusterState, scenario: Scenario, options: MeasureOptions) -> dict[str, str]:

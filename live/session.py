@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from live.errors import BrokenReply, LiveError, NotOffered, NotStreamed
 from live.exo.client import ExoClient
 from live.exo.mend import Mender
@@ -14,6 +16,7 @@ from live.prompts import PromptMaker
 from live.recovery import ObservedRecovery
 from live.reply import StreamedReply
 from live.together import run_together
+from simulator.result.bursts import BURSTING, arrivals
 from simulator.result.measurement import MeasurementWriter
 from simulator.scenario import WorkloadSpec
 
@@ -21,6 +24,10 @@ __all__ = ["MeasurementSession"]
 
 WARM_UP_TOKENS = 8
 FEW_WORDS = 4
+AGAINST_BURSTS = (
+    "rates stay true, single gaps are estimates. What helps: no other work on the machine that hands the "
+    "tokens out, a --cluster address of a node that is not rank 0, longer replies"
+)
 RECOVERY_S = 60.0  # EXO restarts a failed runner by itself; recorded: 22 s with a small model
 
 
@@ -258,6 +265,13 @@ class MeasurementSession:
                 f"{reply.cached_tokens} of {reply.prompt_tokens} prompt tokens came from the prefix cache: "
                 "the first token is too early"
             )
+        times_s = np.array([token.t_ns / 1e9 for token in reply.tokens])
+        if (share := arrivals(times_s).short_share) > BURSTING:
+            texts.append(
+                f"tokens arrive in bursts: {share:.0%} came together with the one before; {AGAINST_BURSTS}"
+            )
+            # at once: whoever is there can still stop the other work, or ask another node
+            self._say(f"doubt: run {run}: {texts[-1]}")
         with self._lock:
             for text in texts:
                 writer.warn(f"run {run}, chat {chat}: {text}")

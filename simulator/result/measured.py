@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from simulator.errors import MeasurementError
 from simulator.laws.law import Floats
+from simulator.result.bursts import arrivals, in_words
+from simulator.result.estimate import estimate
 from simulator.result.measurement import Measurement
 from simulator.result.summary import Summary, summarise
 
@@ -23,8 +25,8 @@ class Measured:
     name: str
     runs: int
     times_s: Floats
-    """Token times after each chat's own request, shape (chats, tokens, runs), cut to
-    the shortest complete run.
+    """Token times after each chat's own request, shape (chats, tokens, runs), cut to the shortest complete
+    run; of replies in bursts as `arrivals` places them.
     """
     summary: Summary
     warnings: tuple[str, ...]
@@ -43,8 +45,10 @@ class Measured:
 
 def measured_summary(measurement: Measurement) -> Measured:
     """Summarise the runs in which every chat has tokens; raises MeasurementError where there is none."""
-    times, chats = measurement.token_times_s(), range(measurement.provenance.concurrency)
-    warnings = list(measurement.warnings)
+    raw = measurement.token_times_s()
+    found = {key: arrivals(times_s) for key, times_s in raw.items()}
+    times, chats = {key: one.times_s for key, one in found.items()}, range(measurement.provenance.concurrency)
+    warnings = [*measurement.warnings, *in_words(found)]
     full = max((len(tokens) for tokens in times.values()), default=0)
     runs = sorted({run for run, _ in times})
     # all runs are cut to the shortest, so one that broke off early would cost the others their tail
@@ -62,11 +66,14 @@ def measured_summary(measurement: Measurement) -> Measured:
         warnings.append("the measurement was interrupted")
     length = min(len(times[run, chat]) for run in whole for chat in chats)
     stacked = np.stack([[times[run, chat][:length] for run in whole] for chat in chats]).transpose(0, 2, 1)
+    # a reader waits for the first token until it arrives, whenever it was made
+    first_s = np.array([[raw[run, chat][0] for run in whole] for chat in chats]).mean(axis=0)
+    summary = summarise(stacked, [1] * len(chats), "measured")
     return Measured(
         measurement.provenance.name,
         len(whole),
         stacked,
-        summarise(stacked, [1] * len(chats), "measured"),
+        replace(summary, first_token_s=estimate(first_s, "measured")),
         tuple(warnings),
     )
 

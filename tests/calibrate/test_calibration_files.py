@@ -249,7 +249,8 @@ def test_a_circle_writes_predictions_before_it_measures(tmp_path: Path) -> None:
         (lambda text: text.replace('"type":"header"', '"type":"other"', 1), "no header"),
         (lambda text: text.replace('"format":1', '"format":99', 1), "header: format"),
         (lambda text: "{}\n" + text, "needs a 'type'"),
-        (lambda text: text.replace('"layers":{"a":24}', '"layers":{"a":23}', 1), "scenario"),
+        (lambda text: text.replace('"device":"a"', '"device":"z"', 1), "z held layers and is no device"),
+        (lambda text: text.replace('"layers":24,', '"layers":"many",', 1), "cannot be used"),
         (lambda text: "", "no header"),
         (
             lambda text: "\n".join(line for line in text.splitlines() if '"type":"token"' not in line) + "\n",

@@ -119,6 +119,52 @@ def test_exos_own_placement(tmp_path: Path) -> None:
     assert [shard.end_layer for shard in found.provenance.placement] == [4, 8, 16]
 
 
+def test_a_rule_of_ours_is_placed_by_the_client(tmp_path: Path) -> None:
+    """EXO places by its own rule alone, so any other one has to be made here."""
+    known = {"name": MODEL, "layers": 16, "hidden": 512, "layer_bytes": "1 MB"}
+    device = {"kind": "Linux laptop LPDDR5/DDR5-4800 dual channel"}
+    devices = {f"node-{x}": device for x in "abc"}
+    wanted = scenario(model=known, devices=devices, engine="exo", placement={"rule": "even"})
+    _, found = measure(FakeExo(), tmp_path / "m.jsonl", wanted)
+    assert [s.end_layer - s.start_layer for s in found.provenance.placement] in (
+        [5, 5, 6],
+        [6, 5, 5],
+        [5, 6, 5],
+    )
+    assert not any("layers lie as" in text for text in found.warnings)
+
+
+def test_where_scenario_and_cluster_differ_it_is_said_before_anything_is_measured(tmp_path: Path) -> None:
+    known = {"name": MODEL, "layers": 16, "hidden": 512, "layer_bytes": "1 MB"}
+    device = {"kind": "Linux laptop LPDDR5/DDR5-4800 dual channel"}
+    devices = {f"node-{x}": device for x in "abc"}
+    wanted = scenario(model=known, devices=devices, engine="exo", placement={"min_devices": 3})
+    told: list[str] = []
+    _, found = measure(FakeExo(), tmp_path / "m.jsonl", wanted, say=told.append)
+    said = next(index for index, text in enumerate(told) if "the layers lie as" in text)
+    assert said < told.index("warming up")
+    assert any("the layers lie as" in text for text in found.warnings)
+
+
+def test_layers_beyond_free_memory_are_warned_of(tmp_path: Path) -> None:
+    fake = FakeExo()
+    free = {"inBytes": 1000}
+    for memory in fake.state["nodeMemory"].values():
+        memory["ramAvailable"] = free
+    _, found = measure(fake, tmp_path / "m.jsonl")
+    assert any("node-a: its 14 layers take" in text and "give it fewer" in text for text in found.warnings)
+
+
+def test_bursts_are_warned_of_at_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    fake = FakeExo(bursts=5)
+    _, found = measure(fake, tmp_path / "m.jsonl", say=told.append)
+    said = next(index for index, text in enumerate(told) if "in bursts" in text)
+    assert said < told.index("run 2 of 2")
+    assert "rank 0" in told[said]
+    assert any("in bursts" in text for text in found.warnings)
+
+
 def test_refuses_when_others_are_there(tmp_path: Path) -> None:
     fake = FakeExo()
     fake.state["instances"] = rest("state_running_min2")["instances"]

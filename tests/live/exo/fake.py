@@ -28,6 +28,8 @@ class FakeExo:
 
     bench_streams: bool = True
     gap_s: float = 0.002
+    bursts: int = 1
+    """Tokens that are handed out together, as by a process that got no turn."""
     ends_after: int | None = None
     """/v1/chat/completions ends its text after so many tokens; the benchmark endpoint never does."""
     breaks_after: int | None = None
@@ -156,7 +158,8 @@ class FakeExo:
             event: dict[str, Any] = {"id": "cmd", "model": MODEL, "choices": [choice]}
             if last:
                 event["usage"] = {"prompt_tokens": prompt, "completion_tokens": total}
-            sends.append(((token + 1) * self.gap_s, chunked(f"data: {json.dumps(event)}\n\n".encode())))
+            out = min(total, (token // self.bursts + 1) * self.bursts)
+            sends.append((out * self.gap_s, chunked(f"data: {json.dumps(event)}\n\n".encode())))
         stats = json.dumps(
             {"generation_tps": 1 / self.gap_s, "prompt_tokens": prompt, "generation_tokens": total}
         )
