@@ -20,6 +20,7 @@
         StreamCutOff                the connection ended without a last token
         StreamStalled               tokens stopped; the connection may go on with keep-alives for ever
           MasterLost                ... because the cluster lost its master: it will never go on
+          ClientCutOff              ... and nobody answers us: perhaps we are the ones who were lost
         ServerTimeout               the engine's own time-out cut the reply (legacy EXO's raw 408)
         ModelSubstituted            another model answered than was asked (legacy EXO does so silently)
         StreamGarbled               bytes that are no token stream, or one beyond all bounds
@@ -36,6 +37,7 @@ from simulator.errors import ApiChanged, LiveError, StreamBroken, Unreachable
 __all__ = [
     "ApiChanged",
     "BrokenReply",
+    "ClientCutOff",
     "ClusterBusy",
     "InstanceFailed",
     "LiveError",
@@ -130,6 +132,10 @@ class StreamStalled(BrokenReply):
 
 class MasterLost(StreamStalled):
     """The cluster lost its master: the stream would hang with keep-alives for ever."""
+
+
+class ClientCutOff(StreamStalled):
+    """The node asked answers nothing any more: it is lost, or our own way to it is."""
 
 
 class ServerTimeout(BrokenReply):

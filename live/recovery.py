@@ -23,6 +23,8 @@ class ObservedRecovery:
     fault_ns: int
     devices: tuple[str, ...] = ()
     """Who was lost; where it is planned, who came back."""
+    cause: str = ""
+    """What broke where it was no device of the instance, such as the cluster's master."""
     is_planned: bool = False
     marks: list[tuple[str, int]] = field(default_factory=list)
     """(phase, its end) in order; a phase that had to be gone through again is there again."""

@@ -279,7 +279,7 @@ class MeasurementSession:
 
 def _told(recovery: ObservedRecovery) -> str:
     """One recovery in a sentence."""
-    who = ", ".join(recovery.devices) or "nobody"
+    who = ", ".join(recovery.devices) or recovery.cause or "no device"
     if not recovery.is_over:
         return f"the reply broke off after {recovery.token} tokens ({who} lost), and could not be mended"
     layers = ", ".join(f"{count} on {device}" for device, count in recovery.layers.items())

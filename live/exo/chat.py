@@ -13,6 +13,7 @@ import httpcore
 import httpx
 
 from live.errors import (
+    ClientCutOff,
     MasterLost,
     NotStreamed,
     ServerTimeout,
@@ -116,7 +117,7 @@ class _Supervisor:
         if found.healthy and silent_s < self.most_s:
             # a state can have 161 kB (recorded), so looks become rarer as a silence grows
             return self.allowed_s if self.again_s is None else max(self.again_s, silent_s / 10)
-        kind = MasterLost if found.master_lost else StreamStalled
+        kind = MasterLost if found.master_lost else ClientCutOff if found.is_cut_off else StreamStalled
         what = "no token came" if not self.reply.tokens else "tokens stopped"
         raise kind(
             f"{what} for {silent_s:.3g} s ({self.reply.keep_alives} keep-alives), {found.text}", self.reply

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from live.errors import LiveError
 from live.exo.state import ClusterState, StateInstance
 
-__all__ = ["SILENT_S", "Diagnosis", "Inquiry", "compare"]
+__all__ = ["SILENT_S", "Diagnosis", "Inquiry", "compare", "is_deleted"]
 
 SILENT_S = 5.0  # a node reports about once per second; 5 s of silence stood out in every recorded loss
 
@@ -27,6 +27,8 @@ class Diagnosis:
     master_lost: bool
     text: str
     is_node_lost: bool = False
+    is_cut_off: bool = False
+    """Nobody answered, so nothing is known of the cluster."""
 
 
 @dataclass
@@ -50,7 +52,9 @@ class Inquiry:
         try:
             now = self.fetch()
         except LiveError as error:
-            return Diagnosis(False, False, f"and the node asked does not answer any more: {error}")
+            return Diagnosis(
+                False, False, f"and the node asked does not answer any more: {error}", is_cut_off=True
+            )
         found = compare(now, self.before, self.instance_id, self.silent_s)
         if found is not None:
             return found
@@ -101,6 +105,22 @@ def compare(
         if runner.status in ("RunnerFailed", "RunnerShutdown", "RunnerShuttingDown")
     ]
     return Diagnosis(False, False, f"because {'; '.join(failed)}") if failed else None
+
+
+def is_deleted(now: ClusterState, before: ClusterState, instance: StateInstance) -> bool:
+    """Whether somebody deleted the instance while the master that knew it lives on.
+
+    Such a master goes on numbering, and keeps the runners of what was deleted as shut down for ever
+    (recordings); a new one begins anew and knows none of them. EXO itself deletes what failed 5 times.
+    """
+    runners = [now.runners.get(shard.runner_id) for shard in instance.shards]
+    said = {runner.status for runner in runners if runner}
+    return (
+        instance.instance_id not in now.instances
+        and now.event_index >= before.event_index
+        and bool(said)
+        and "RunnerFailed" not in said
+    )
 
 
 def _lost_nodes(

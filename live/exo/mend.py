@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from live.errors import (
     BrokenReply,
@@ -65,13 +65,21 @@ class _Talk:
     part: StreamedReply = field(default_factory=StreamedReply)
     recoveries: list[ObservedRecovery] = field(default_factory=list)
     heard: int = 0
-    """Tokens told of so far; those at the end without text come once more, and are not told of twice."""
+    """Tokens told of so far; those that come once more are not told of twice."""
+    again: list[Token] = field(default_factory=list)
+    """Tokens at the end that the engine is to make once more."""
 
     def begin(self) -> str:
         """A new request: what it has to give back to the engine."""
+        kept = len(self.reply.tokens)
         # a part of a character, which no text can hold
-        while self.reply.tokens and not self.reply.tokens[-1].text:
-            self.reply.tokens.pop()
+        while kept and not self.reply.tokens[kept - 1].text:
+            kept -= 1
+        # and the last one with text: the engine drops a space at a reply's start (mlx-lm's detokenizers), so
+        # a new word would be glued to the one before; of a token made again we know whether it had one
+        kept -= bool(kept)
+        self.again = self.reply.tokens[kept:]
+        del self.reply.tokens[kept:]
         # a fresh one per request: what breaks now must not touch what has come
         self.part = StreamedReply()
         return self.reply.text
@@ -79,13 +87,15 @@ class _Talk:
     def hear(self, index: int, t_ns: int) -> None:
         """Token `index` of the request came."""
         at_ns, number = self.part.sent_ns + t_ns, len(self.reply.tokens) + index
-        if index == 0 and self.recoveries and not self.recoveries[-1].is_over:
+        is_mending = bool(self.recoveries) and not self.recoveries[-1].is_over
+        if index == 0 and is_mending:
             read = [t for t, processed, total in self.part.prefill if processed >= total]
             self.recoveries[-1].end("prefill", self.part.sent_ns + read[-1] if read else at_ns)
-            self.recoveries[-1].end("resume", at_ns)
-        # tokens without text were given back to nobody, so the engine makes them again
+        # tokens that were not given back: the engine makes them again
         if number < self.heard:
             return
+        if is_mending:
+            self.recoveries[-1].end("resume", at_ns)
         self.heard = number + 1
         if self.on_token is not None:
             self.on_token(number, at_ns - (self.reply.sent_ns or self.part.sent_ns))
@@ -97,11 +107,28 @@ class _Talk:
             self.reply = part
             return
         later_ns = part.sent_ns - whole.sent_ns
-        whole.tokens += [Token(token.t_ns + later_ns, token.text, token.is_thinking) for token in part.tokens]
+        came = [Token(token.t_ns + later_ns, token.text, token.is_thinking) for token in part.tokens]
+        whole.tokens += self.in_place(came)
         whole.end_ns = later_ns + (part.end_ns or 0)
         whole.finish_reason, whole.done = part.finish_reason, part.done
         whole.keep_alives += part.keep_alives
         whole.empty_events += part.empty_events
+
+    def in_place(self, came: list[Token]) -> list[Token]:
+        """`came`, after which those of `again` that were not made again stand as they were.
+
+        A token made again keeps the time at which it was told, and the space that the engine left out.
+        """
+        old, self.again = self.again, []
+        made = [
+            Token(before.t_ns, token.text, token.is_thinking)
+            for before, token in zip(old, came, strict=False)
+        ]
+        first = next((at for at, token in enumerate(came) if token.text), None)
+        whole = made + came[len(made) :] + old[len(made) :]
+        if first is not None and old and old[0].text[:1] == " " != whole[first].text[:1]:
+            whole[first] = replace(whole[first], text=f" {whole[first].text}")
+        return whole
 
     def broke(self) -> ObservedRecovery:
         """The reply is broken: a recovery begins, or the one that was under way starts again."""
@@ -211,6 +238,9 @@ class Mender:
             talk.join()
             # the user wants all that came, not what the last request brought
             error.reply, error.tokens_received = talk.reply, talk.heard
+            raise
+        except (Unreachable, RequestRefused):
+            talk.reply.tokens += talk.in_place([])  # nothing came, so all stands as it was
             raise
         talk.join()
         if talk.recoveries:

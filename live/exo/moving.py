@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from live.errors import (
+    ClientCutOff,
     InstanceFailed,
     LiveError,
     NotReachedYet,
@@ -23,16 +24,16 @@ from live.errors import (
     StreamStalled,
     Unreachable,
 )
-from live.exo.bounds import Bounds
+from live.exo.bounds import Bounds, GivenUp
 from live.exo.build import build_instance
 from live.exo.client import ExoClient
-from live.exo.diagnose import compare
+from live.exo.diagnose import compare, is_deleted
 from live.exo.presence import Presence
 from live.exo.state import ClusterState, StateInstance
 from live.recovery import ObservedRecovery
 from simulator.churn.placing import Placed, Placer
 from simulator.churn.spec import RecoverySpec
-from simulator.errors import CatalogError, PlacementError, ScenarioError
+from simulator.errors import CatalogError, PlacementError, ScenarioError, SimulatorError
 from simulator.scenario import Scenario
 
 __all__ = ["MOST_ATTEMPTS", "Moving"]
@@ -74,6 +75,8 @@ class Moving:
         self._deleted_s = self._refused_s = 0.0
         self._was_ours = False
         self._turn = 0
+        self._alive: set[str] | None = None
+        """Who was there at the last look that settled it."""
 
     def layers(self) -> dict[str, int]:
         """Layers by device as they lie now, in ring order."""
@@ -87,6 +90,14 @@ class Moving:
         becomes ready, GivenUp and Aborted.
         """
         self.trouble = ""
+        try:
+            self._move(recovery, cause, bounds)
+        except (SimulatorError, GivenUp):
+            # whoever is not told of a new placement wants to know all the more what is missing
+            self._blame_missing(recovery)
+            raise
+
+    def _move(self, recovery: ObservedRecovery, cause: LiveError, bounds: Bounds) -> None:
         is_restarting = self._restarts_by_itself(recovery, cause, bounds)
         for _ in range(MOST_ATTEMPTS):
             if not is_restarting:
@@ -121,16 +132,24 @@ class Moving:
         """Whether all nodes of the instance live, so that EXO mends it, or nothing is
         broken but the one reply.
         """
-        found = compare(self._look(bounds), self.before, self.instance.instance_id, self.quiet_s)
+        now = self._look(bounds)
+        found = compare(now, self.before, self.instance.instance_id, self.quiet_s)
+        is_gone = is_deleted(now, self.before, self.instance)
         # EXO restarts runners on living nodes by itself, and never anything after the loss of one
-        if found is not None and (found.is_node_lost or found.master_lost):
+        if found is not None and (found.is_node_lost or found.master_lost) and not is_gone:
+            recovery.cause = "the cluster's master" if found.master_lost else ""
             return False
         state, alive = self._settle(Presence(self.quiet_s), bounds)
         recovery.end("decide")
-        if self.instance.instance_id not in state.instances or not self._nodes() <= alive:
+        if not self._nodes() <= alive:
             return False
-        if state.is_ready(self.instance):  # a ring that hangs although everybody lives must be made anew
-            return not isinstance(cause, StreamStalled)
+        if self.instance.instance_id not in state.instances:
+            self._refuse_deleted(state)
+            return False
+        if state.is_ready(self.instance):
+            # a ring that hangs although everybody lives must be made anew; where we were the ones who were
+            # cut off, all that is known of it is that it is well now, so it stays
+            return not isinstance(cause, StreamStalled) or isinstance(cause, ClientCutOff)
         self._blame(
             recovery,
             [
@@ -141,6 +160,14 @@ class Moving:
         )
         self.say("the engine restarts its runners")
         return True
+
+    def _refuse_deleted(self, state: ClusterState) -> None:
+        """Raise InstanceFailed for an instance that somebody wanted gone: it is not made again."""
+        if is_deleted(state, self.before, self.instance):
+            raise InstanceFailed(
+                f"instance {self.instance.instance_id} was deleted by somebody although all of its devices "
+                "are there, so it is not made again; start anew when the cluster is yours"
+            )
 
     def _nodes(self) -> set[str]:
         return {shard.node_id for shard in self.instance.shards}
@@ -154,7 +181,8 @@ class Moving:
                 presence.expected = self._nodes()
             presence.note(state)
             if presence.is_settled(state):
-                return state, {node.node_id for node in presence.alive(state)}
+                self._alive = {node.node_id for node in presence.alive(state)}
+                return state, self._alive
             bounds.pause(self.client.timeouts.poll_s)
 
     def _names(self) -> dict[str, str]:
@@ -170,6 +198,14 @@ class Moving:
     def _blame(self, recovery: ObservedRecovery, nodes: Sequence[str]) -> None:
         names = self._names()
         recovery.devices = tuple(dict.fromkeys((*recovery.devices, *(names[node] for node in nodes))))
+
+    def _blame_missing(self, recovery: ObservedRecovery) -> None:
+        """Name the devices of the instance that are not there; where nobody is, the master is what lacks."""
+        if self._alive:
+            self._blame(
+                recovery,
+                [shard.node_id for shard in self.instance.shards if shard.node_id not in self._alive],
+            )
 
     # Giving up the old instance
 
@@ -305,6 +341,10 @@ class Moving:
             presence.note(state)
             found = state.instances.get(self.instance.instance_id)
             if found is None:
+                if presence.is_settled(state) and self._nodes() <= {
+                    node.node_id for node in presence.alive(state)
+                }:
+                    self._refuse_deleted(state)
                 self.trouble = self.trouble or "the instance vanished"
                 return False
             # the slowest runner counts: a ring runs when its last member does

@@ -32,6 +32,11 @@ def recording(name: str) -> Any:
     return json.loads((DATA / f"exo/dropout/{name}.json").read_text())
 
 
+def count_words(text: str) -> int:
+    """How many tokens a text given back has."""
+    return len(text.split())
+
+
 def undisturbed() -> Any:
     """The recorded cluster before anything happened to it, for ever."""
     whole = recording("kill9_worker_node_rank2")
@@ -42,8 +47,8 @@ def undisturbed() -> Any:
 
 
 def words(count: int, start: int = 0) -> str:
-    """The text of so many tokens."""
-    return "".join(f"w{number} " for number in range(start, start + count))
+    """The text of so many tokens, as a reply that begins with them has it."""
+    return " ".join(f"w{number}" for number in range(start, start + count))
 
 
 def quick(speed: float = SPEED) -> Timeouts:
@@ -222,7 +227,7 @@ class LosingExo(FakeExo):
         if not self.state["instances"]:
             return json_answer(rest("chat_without_instance_error"), 404)
         given = body["messages"][1]["content"] if len(body["messages"]) > 1 else ""
-        start = len(given.split())
+        start = count_words(given)
         if number >= self.fatal:
             self.began = self.began or time.monotonic()
         if self.fatal <= number < self.fatal + self.at_once:
@@ -245,7 +250,7 @@ class LosingExo(FakeExo):
             sends.append(
                 (
                     fault_s * (token + 1) / self.received,
-                    self._token(start + token, text, token < self.thinking),
+                    self._token(start + token, text, token < self.thinking, is_first=token == 0),
                 )
             )
         for at_s, line in known:
@@ -259,9 +264,13 @@ class LosingExo(FakeExo):
         text: str | None = None,
         is_thinking: bool = False,
         last: dict[str, Any] | None = None,
+        *,
+        is_first: bool = False,
     ) -> bytes:
         key = "reasoning_content" if is_thinking else "content"
-        choice = {"index": 0, "delta": {"role": "assistant", key: f"w{number} " if text is None else text}}
+        # a token brings the space before its word; mlx-lm's detokenizers drop it at the start of a reply
+        word = f"w{number}" if is_first else f" w{number}"
+        choice = {"index": 0, "delta": {"role": "assistant", key: word if text is None else text}}
         event = {
             "id": "cmd",
             "model": MODEL,
@@ -295,7 +304,7 @@ class LosingExo(FakeExo):
                 if token == total - 1
                 else None
             )
-            sends.append((at_s, self._token(start + token, last=usage)))
+            sends.append((at_s, self._token(start + token, last=usage, is_first=token == 0)))
         else:
             sends.append((sends[-1][0], chunked(b"data: [DONE]\n\n")))
         return Script((*sends, (sends[-1][0], b"0\r\n\r\n")))

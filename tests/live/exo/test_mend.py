@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from live.exo.match import device_names
 from live.exo.mend import Mended, Mender
 from live.exo.state import ClusterState, parse_instance, parse_state
 from live.http import Aborted
+from live.recovery import ObservedRecovery
+from live.session import _told
 from simulator.errors import PlacementError
 from simulator.scenario import Scenario
 from tests.live.exo.fake import MODEL
@@ -118,11 +121,11 @@ def test_a_lost_node(stack: ExitStack, name: str, found_s: float) -> None:
     assert (recovery.token, recovery.devices) == (received, ("node-c",))
     assert recovery.phases_s()["detect"] * SPEED < found_s
     assert recovery.phases_s()["start"] * SPEED > 2.0  # recorded: 3.5 s until the new runners are connected
-    # what was asked the second time: the prompt, all of the text so far, and the tokens that lack
+    # what was asked the second time: the prompt, the text but for its last word, and the tokens that lack
     (_, first), (_, second) = held.fake.chats
     assert first["messages"] == [{"role": "user", "content": PROMPT}]
-    assert second["messages"] == [*first["messages"], {"role": "assistant", "content": words(received)}]
-    assert (first["max_tokens"], second["max_tokens"]) == (WANTED, WANTED - received)
+    assert second["messages"] == [*first["messages"], {"role": "assistant", "content": words(received - 1)}]
+    assert (first["max_tokens"], second["max_tokens"]) == (WANTED, WANTED - received + 1)
     # the old instance is deleted before there is a new one, which has no layer on the lost node
     old, new = held.fake.posted
     assert held.fake.deleted == [old["MlxRingInstance"]["instanceId"]]
@@ -176,8 +179,9 @@ def test_a_second_break_in_the_same_reply(stack: ExitStack) -> None:
     held = hold(stack, LosingExo(breaks={1: 6}))
     mended = held.chat()
     check_reply(held, mended)
-    assert [recovery.token for recovery in mended.recoveries] == [held.fake.received, held.fake.received + 6]
-    assert held.fake.chats[2][1]["messages"][1]["content"] == words(held.fake.received + 6)
+    # 6 tokens came before the second break, the first of them made again
+    assert [recovery.token for recovery in mended.recoveries] == [held.fake.received, held.fake.received + 5]
+    assert held.fake.chats[2][1]["messages"][1]["content"] == words(held.fake.received + 4)
     assert (
         len(held.fake.posted) == 2
     )  # the second time nothing was lost, so the reply is only asked for again
@@ -211,8 +215,8 @@ def test_tokens_without_text_come_again(stack: ExitStack) -> None:
     assert mended.reply.text == words(WANTED)
     assert [index for index, _ in held.tokens] == list(range(WANTED))
     second = held.fake.chats[1][1]
-    assert second["messages"][1]["content"] == words(held.fake.received - 2)
-    assert second["max_tokens"] == WANTED - held.fake.received + 2
+    assert second["messages"][1]["content"] == words(held.fake.received - 3)
+    assert second["max_tokens"] == WANTED - held.fake.received + 3
 
 
 def test_thinking_text_cannot_be_given_back(stack: ExitStack) -> None:
@@ -362,3 +366,95 @@ def test_a_ring_that_hangs_is_made_anew(stack: ExitStack) -> None:
     assert mended.recoveries[0].devices == ()
     assert (len(held.fake.posted), len(held.fake.deleted)) == (2, 1)
     assert layers_of(held.fake.posted[-1]) == {"node-a": 6, "node-b": 5, "node-c": 5}
+
+
+def test_a_word_of_several_tokens_is_not_torn(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a token that had a space before it gets one back: here every other one goes on with its word."""
+    fake = LosingExo()
+    token = fake._token
+
+    def piece(
+        number: int, text: str | None = None, *more: Any, is_first: bool = False, **named: Any
+    ) -> bytes:
+        whole = ("" if is_first or number % 2 else " ") + f"w{number}" if text is None else text
+        return token(number, whole, *more, **named)
+
+    monkeypatch.setattr(fake, "_token", piece)
+    monkeypatch.setattr("tests.live.exo.losing.count_words", lambda text: text.count("w"))
+    held = hold(stack, fake)
+    whole = "".join(f"{'' if number % 2 else ' '}w{number}" for number in range(WANTED)).strip()
+    assert held.chat().reply.text == whole
+
+
+def test_who_was_cut_off_leaves_a_healthy_ring_alone(stack: ExitStack) -> None:
+    """Our own way to the cluster is down for a while: afterwards all is well there, so only the reply is asked again."""
+    fake = LosingExo(record=undisturbed(), hangs_after=8, silent_s=9999.0)
+    down = threading.Event()
+    door = stack.enter_context(
+        ReplayServer({"*": lambda request: Script((), "reset") if down.is_set() else fake(request)})
+    )
+    client = stack.enter_context(ExoClient(door.url, timeouts=quick()))
+    instance = client.create_instance(
+        client.instance_with(MODEL, [(IDS["node-a"], 0, 11), (IDS["node-c"], 11, 16)])
+    )
+    client.wait_ready(instance)
+    mender = Mender(client, scenario(), instance, names, urls=[door.url])
+
+    def cut(index: int, _: int) -> None:
+        if index == 4:
+            down.set()
+            threading.Timer(1.0, down.clear).start()
+
+    mended = mender.chat(PROMPT, WANTED, on_token=cut)
+    assert mended.reply.text == words(WANTED)
+    assert (len(fake.posted), fake.deleted) == (1, [])
+    assert mender.instance.instance_id == instance.instance_id
+
+
+def test_one_that_somebody_deleted_is_not_made_again(stack: ExitStack) -> None:
+    """EXO ends its streams, all nodes report, and its runners stay in the state as shut down for ever (recorded)."""
+    fake = LosingExo(record=undisturbed(), at_once=0)
+    held = hold(stack, fake)
+    instance = held.mender.instance
+
+    def state() -> Any:
+        found = LosingExo._state(fake)
+        if instance.instance_id not in found["instances"]:
+            found["runners"] |= {shard.runner_id: {"RunnerShuttingDown": {}} for shard in instance.shards}
+        return found
+
+    def chat(path: str, body: dict[str, Any]) -> Script:
+        fake.chats.append((path, body))
+        fake.began = fake.began or time.monotonic()
+        whole = fake._script(body, 0, None)
+        fake.state["instances"].clear()
+        return Script(whole.sends[:12], "close").faster(fake.speed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake, "_state", state)
+        patch.setattr(fake, "_chat", chat)
+        with pytest.raises(
+            NotMended, match="was deleted by somebody although all of its devices are there"
+        ) as caught:
+            held.chat()
+    assert len(fake.posted) == 1
+    assert caught.value.recoveries[0].devices == ()
+
+
+def test_the_lost_master_is_named_where_nothing_could_be_mended(stack: ExitStack) -> None:
+    """`drop8` of the second cluster: the master died, the survivors were too small, and "nobody lost" was told."""
+    tight = scenario(
+        devices={
+            name: {"kind": "Linux laptop LPDDR5/DDR5-4800 dual channel", "usable_memory": "8.5 MB"}
+            for name in IDS
+        },
+        engine={"name": "exo", "memory_overhead": "0 B"},
+    )
+    held = hold(stack, LosingExo(record=recording("kill9_master_node_rank0")), tight)
+    with pytest.raises(NotMended, match="cannot hold the model") as caught:
+        held.chat()
+    (recovery,) = caught.value.recoveries
+    assert recovery.devices == ("node-a",)
+    assert "(node-a lost), and could not be mended" in _told(recovery)
+    # a master that held no layers
+    assert "(the cluster's master lost)" in _told(ObservedRecovery(3, 0, cause="the cluster's master"))
