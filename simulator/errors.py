@@ -96,9 +96,17 @@ class CatalogError(SimulatorError, ValueError):
 
 
 class PlacementError(SimulatorError):
-    """Layers that fit nowhere, or a split that the engine would refuse; the message holds both figures."""
+    """Layers that fit nowhere, or a split that the engine would refuse; the message holds both figures.
+
+    `fault` is the message without `advice`: what helps in general, which who has tried it need not say.
+    """
 
     exit_code = 3
+
+    def __init__(self, fault: str, advice: str = "") -> None:
+        self.fault = fault
+        # one argument: an exception comes back from another process by its arguments
+        super().__init__(f"{fault}{advice}")
 
 
 class CalibrationError(SimulatorError):

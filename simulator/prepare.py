@@ -263,9 +263,10 @@ def _check_memory(scenario: Scenario, flow: Engine, rule: str, memory: tuple[Mem
     trouble = overfull([row for found in memory for row in _must_fit(found, scenario)])
     if trouble is None:
         return
-    if rules()[rule].counts_weights_alone:
-        trouble += f"\n{flow.name} itself would accept this placement, because it counts weights alone"
-    raise PlacementError(trouble)
+    if not rules()[rule].counts_weights_alone:
+        raise trouble
+    note = f"\n{flow.name} itself would accept this placement, because it counts weights alone"
+    raise PlacementError(f"{trouble.fault}{note}", f"{trouble}".removeprefix(trouble.fault))
 
 
 def _must_fit(row: MemoryUse, scenario: Scenario) -> list[MemoryUse]:

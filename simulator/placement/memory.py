@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from simulator.errors import PlacementError
 from simulator.placement.footprint import Footprint
 from simulator.placement.request import DeviceCapacity, PlacementRequest
 from simulator.placement.shard import Placement, Shard
@@ -118,7 +119,7 @@ def _use(footprint: Footprint, ring: Sequence[str], device: DeviceCapacity, shar
     )
 
 
-def overfull(table: Sequence[MemoryUse]) -> str | None:
+def overfull(table: Sequence[MemoryUse]) -> PlacementError | None:
     """One line per device that must hold more than it can, and the way out; None where all fit."""
     rows = [row for row in table if not row.fits]
     if not rows:
@@ -127,10 +128,7 @@ def overfull(table: Sequence[MemoryUse]) -> str | None:
     where = "other devices"
     if any(isinstance(row, HostMemory) for row in rows):
         where = "another processor (offload: gpu_layers, tensor_split, cpu_moe_layers) or other devices"
-    return "\n".join(
-        [
-            "the placement does not fit:",
-            *(f"  {row}" for row in rows),
-            f"move layers worth {missing} to {where}, take a smaller quantisation or a shorter context",
-        ]
+    return PlacementError(
+        "\n".join(["the placement does not fit:", *(f"  {row}" for row in rows)]),
+        f"\nmove layers worth {missing} to {where}, take a smaller quantisation or a shorter context",
     )

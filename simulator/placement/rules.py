@@ -131,8 +131,8 @@ def _manual(request: PlacementRequest) -> Placement:
     names = [device.name for device in request.ring()] if request.order else list(layers)
     placement = _with_pins(request, [(name, layers[name]) for name in names if layers.get(name)], "manual")
     fault = overfull(memory_table(placement, request))
-    if fault and not request.may_page:
-        raise PlacementError(fault)
+    if fault is not None and not request.may_page:
+        raise fault
     return placement
 
 
@@ -177,7 +177,7 @@ def _proportional(
     caps = _caps(request, ring)
     # caps are of average layers; where layers differ, only laying them out tells whether they fit
     if sum(caps) < request.n_layers and not request.by_layer:
-        raise PlacementError(_shortage(request, ring, caps))
+        raise _shortage(request, ring, caps)
     weights = [weight(device) for device in ring]
     counts = (
         apportion(request.n_layers, weights, caps)
@@ -186,8 +186,8 @@ def _proportional(
     )
     placement = _with_pins(request, [(d.name, n) for d, n in zip(ring, counts, strict=True)], rule)
     fault = overfull(memory_table(placement, request))
-    if fault:
-        raise PlacementError(fault)
+    if fault is not None:
+        raise fault
     return placement
 
 
@@ -200,7 +200,7 @@ def _by_what_layers_weigh(
     sizes = [weights_ + kv for weights_, kv, _ in request.by_layer]
     counts = partition([read for _, _, read in request.by_layer], sizes, weights, room)
     if counts is None:
-        raise PlacementError(_shortage(request, ring, caps))
+        raise _shortage(request, ring, caps)
     return counts
 
 
@@ -217,7 +217,9 @@ def _caps(request: PlacementRequest, ring: Sequence[DeviceCapacity]) -> list[int
     return [footprint.room_layers(names, device.name, device.usable_bytes) for device in ring]
 
 
-def _shortage(request: PlacementRequest, ring: Sequence[DeviceCapacity], caps: Sequence[int]) -> str:
+def _shortage(
+    request: PlacementRequest, ring: Sequence[DeviceCapacity], caps: Sequence[int]
+) -> PlacementError:
     per_layer = request.footprint.per_layer_bytes
     needed, room = request.n_layers * per_layer, sum(caps) * per_layer
     usable = sum(device.usable_bytes for device in request.devices)
@@ -225,12 +227,12 @@ def _shortage(request: PlacementRequest, ring: Sequence[DeviceCapacity], caps: S
         ", ".join(f"{device.name} {cap}" for device, cap in zip(ring, caps, strict=True))
         or "none on any device"
     )
-    return (
+    return PlacementError(
         f"{request.n_layers} layers with their KV cache need {format_bytes(needed)}, but there is room for "
         f"{sum(caps)} layers, {format_bytes(room)} (of {format_bytes(usable)} usable, after embedding, "
-        f"head and engine; layers by device: {rooms}): {format_bytes(needed - room)} are missing; take a "
-        f"smaller quantisation or a shorter context, or add a device with {format_bytes(needed - room)} to "
-        "spare"
+        f"head and engine; layers by device: {rooms}): {format_bytes(needed - room)} are missing",
+        "; take a smaller quantisation or a shorter context, or add a device with "
+        f"{format_bytes(needed - room)} to spare for layers",
     )
 
 

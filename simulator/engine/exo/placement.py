@@ -106,11 +106,13 @@ def _memory_refusal(request: ExoRequest) -> ExoRefusal:
         f"{request.model.model_id} needs {format_bytes(needed)}, all {len(request.nodes)} devices have "
         f"{format_bytes(free)} free"
     )
+    text = "No cycles found with sufficient memory"
     if free < needed:
-        cure = f"{format_bytes(needed - free)} are missing: take a smaller quantisation or add a device"
-    else:
-        cure = f"but no ring of at least {request.min_nodes} of them, wired to and fro, has enough"
-    return ExoRefusal("No cycles found with sufficient memory", f"{figures}; {cure}")
+        missing = f"{figures}; {format_bytes(needed - free)} are missing"
+        return ExoRefusal(text, missing, "; take a smaller quantisation or add a device")
+    return ExoRefusal(
+        text, f"{figures}; but no ring of at least {request.min_nodes} of them, wired to and fro, has enough"
+    )
 
 
 def _sharding_refusal(model: ExoModel, sharding: str) -> ExoRefusal:

@@ -33,14 +33,14 @@ NO_PIPELINE = "mlx-community/DeepSeek-V3.1-8bit"
 class ExoRefusal(PlacementError):
     """EXO would refuse; the message holds the figures and the way out, `exo_text` what EXO itself says."""
 
-    def __init__(self, exo_text: str, message: str) -> None:
+    def __init__(self, exo_text: str, message: str, advice: str = "") -> None:
         self.exo_text = exo_text
-        self.message = message
-        super().__init__(f"EXO would refuse: {message} (EXO says: {exo_text!r})")
+        self.message, self.advice = message, advice
+        super().__init__(f"EXO would refuse: {message} (EXO says: {exo_text!r})", advice)
 
-    def __reduce__(self) -> tuple[type[ExoRefusal], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type[ExoRefusal], tuple[str, str, str]]:
         # A search over placements runs in other processes, and an exception comes back by its arguments.
-        return type(self), (self.exo_text, self.message)
+        return type(self), (self.exo_text, self.message, self.advice)
 
 
 class Edge(Spec):

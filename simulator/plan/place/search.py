@@ -273,7 +273,8 @@ def _by_rules(scenario: Scenario, base: Ground) -> dict[str, Placement | str]:
         try:
             placement = place(rule, request, rules())
             # a rule that counts weights alone may give what does not fit
-            found[rule] = overfull(memory_table(placement, request)) or placement
+            fault = overfull(memory_table(placement, request))
+            found[rule] = placement if fault is None else f"{fault}"
         except PlacementError as error:
             found[rule] = str(error)
     return found

@@ -106,7 +106,7 @@ def test_a_full_device_fits_and_one_byte_more_does_not() -> None:
     (use,) = memory_table(tiled(a=10), request.model_copy(update={"overhead_bytes": 6}))
     assert not use.fits
     assert str(use) == "a: 10 layers, 120 B of 119 B: 1 B too much"
-    assert "move layers worth 1 B to other devices" in (overfull((use,)) or "")
+    assert "move layers worth 1 B to other devices" in str(overfull((use,)))
 
 
 def test_pin_of_the_placement_comes_first() -> None:
