@@ -1,9 +1,10 @@
-"""Which placements to measure next: those that pin the parameters down best.
+"""Which placements to measure next: those after which the scenario's own neighbourhood is predicted best.
 
-Greedy D-optimal design: of many splits, ring orders and prompt lengths that fit, take one after the other the
-one that adds most to `log det(X^T X + P)`, X being the relative derivatives of inter-token time and P the
-information of what the fit believes beforehand. Greedy choice of a submodular gain stays within 1 - 1/e of
-the best (Nemhauser, Wolsey and Fisher 1978).
+Of many splits, ring orders and prompt lengths that fit, take one after the other the one that lowers most
+the mean variance of what is to be predicted (I-optimality; the determinant of the parameters' information is
+raised most by extremes: all layers on one device, 1/3/20, 23/1). The model itself is taken for a little
+wrong, by an error that like splits share: so a measurement tells of its own surroundings more than of the
+other end of the range, the chosen ones spread, and none is measured twice.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ OVERHEAD_SHARE = 0.05
 """An overhead is looked for down to this share of a token's time."""
 UNKNOWN = 1.0
 """Log sd of a parameter before anything is measured: a factor of e either way."""
-LONG_PROMPT_TOKENS = 1500
-"""Each placement is looked at with this prompt too, where its cache fits: what a context costs
-shows only in a long one.
+MODEL_ERROR = 0.1
+"""Log sd of what the model misses of one split: token times are not quite linear in the layers."""
+LIKE = 0.25
+"""Share of all layers by which splits differ that still err alike, and that a user may want predicted: one
+scale (standard deviation of a Gaussian) for the model's error and for the scenario's neighbourhood.
 """
 
 
@@ -47,36 +50,80 @@ class Proposal:
     relative_sd: dict[str, float]
 
 
-def propose(scenario: Scenario, runs: int, *, seed: int = 1) -> tuple[Proposal, ...]:
-    """The `runs` placements to measure, the most telling first.
+def propose(
+    scenario: Scenario, runs: int, *, seed: int = 1, measured: Sequence[Scenario] = ()
+) -> tuple[Proposal, ...]:
+    """The `runs` placements to measure, the most telling first, after those that are `measured` already.
 
     Raises CalibrationError where the scenario leaves no choice, PlacementError where it does not fit at all.
     """
-    candidates = list(_candidates(scenario, seed))
-    if len(candidates) < 2:
+    candidates = [*measured, *_candidates(scenario, seed)]
+    if len(candidates) - len(measured) < 2:
         raise CalibrationError(
             "only one placement fits this scenario, so there is nothing to choose; give it more memory, "
             "a smaller model or more devices"
         )
     names = parameter_names(candidates)
     rows, information = _information(candidates, names)
+    order = _order(rows, information, _apart([scenario, *candidates]), len(measured), runs)
+    information = information + rows[: len(measured)].T @ rows[: len(measured)]
     proposals: list[Proposal] = []
-    free = set(range(len(candidates)))
-    for _ in range(min(runs, len(candidates))):
-        # of equals the first: `max` over a set has no order of its own
-        best = max(free, key=lambda i: (np.linalg.slogdet(information + np.outer(rows[i], rows[i]))[1], -i))
-        free.remove(best)
-        information = information + np.outer(rows[best], rows[best])
+    for number, index in enumerate(order, 1):
+        information = information + np.outer(rows[index], rows[index])
         sd = USUAL_ERROR * np.sqrt(np.diag(np.linalg.inv(information)))
-        chosen = candidates[best]
+        chosen = candidates[index]
         proposals.append(
             Proposal(
-                scenario=chosen.model_copy(update={"name": f"{scenario.name}_{len(proposals) + 1:02d}"}),
+                scenario=chosen.model_copy(update={"name": f"{scenario.name}_{number:02d}"}),
                 layers=dict(chosen.placement.layers or {}),
                 relative_sd={name: float(value) for name, value in zip(names, sd, strict=True)},
             )
         )
     return tuple(proposals)
+
+
+def _order(rows: Floats, information: Floats, apart: Floats, measured: int, runs: int) -> list[int]:
+    """The candidates to measure, one after the other; the first `measured` ones are already.
+
+    `apart` is of the scenario, then of the candidates.
+    """
+    among = apart[1:, 1:]
+    # of predictions, relative: what the parameters leave open, and what the model misses
+    covariance = USUAL_ERROR**2 * rows @ np.linalg.inv(information) @ rows.T + MODEL_ERROR**2 * _like(among)
+    wanted = _like(apart[0, 1:])
+    for index in range(measured):
+        covariance = _once_measured(covariance, index)
+    order: list[int] = []
+    # a split that was measured is known as well as its own repeats allow
+    free = [i for i in range(measured, len(rows)) if not np.any(among[i, :measured] == 0)]
+    while free and len(order) < runs:
+        # by how much the mean variance of what is wanted falls
+        gain = (wanted @ covariance**2) / (np.diag(covariance) + USUAL_ERROR**2)
+        # of equals the first: rounding must not choose
+        best = max(free, key=lambda i: (round(float(gain[i] / gain.max()), 9), -i))
+        order.append(best)
+        covariance = _once_measured(covariance, best)
+        # never a split twice, whatever its prompt, while there are others
+        free = [i for i in free if among[i, best] > 0] or [i for i in free if i != best]
+    return order
+
+
+def _once_measured(covariance: Floats, index: int) -> Floats:
+    column = covariance[:, index]
+    return np.asarray(covariance - np.outer(column, column) / (column[index] + USUAL_ERROR**2))
+
+
+def _like(apart: Floats) -> Floats:
+    return np.asarray(np.exp(-0.5 * (apart / LIKE) ** 2))
+
+
+def _apart(scenarios: Sequence[Scenario]) -> Floats:
+    """Share of the layers by which each two splits differ, 0 to 1, shape (scenarios, scenarios)."""
+    counts = [prepare(one).job.placement.layer_counts for one in scenarios]
+    devices = list(dict.fromkeys(name for one in counts for name in one))
+    held = np.array([[one.get(name, 0) for name in devices] for one in counts], dtype=float)
+    shares = held / held.sum(axis=1, keepdims=True)
+    return np.asarray(np.abs(shares[:, None] - shares[None]).sum(axis=2) / 2)
 
 
 def _information(candidates: Sequence[Scenario], names: Sequence[str]) -> tuple[Floats, Floats]:
@@ -114,15 +161,18 @@ def _usual(name: str, layer_s: Mapping[str, float], overhead_s: float) -> float:
 
 
 def _candidates(scenario: Scenario, seed: int) -> Iterator[Scenario]:
-    """Distinct placements that fit, each with the scenario's own prompt and with a long one."""
+    """Distinct placements that fit, each with the scenario's prompt and one as long as its contexts get."""
+    work = scenario.workload
+    # what a context costs shows in a long one; one longer than any of the scenario answers no question of it
+    longest = work.prompt_tokens + work.output_tokens
     for layers in _splits(scenario, seed):
         placed = scenario.model_copy(
             update={"placement": PlacementSpec(layers=layers, roles=scenario.placement.roles)}
         )
         yield placed
-        longer = placed.workload.model_copy(update={"prompt_tokens": LONG_PROMPT_TOKENS})
         # a prompt that is long already would be measured twice for nothing
-        if longer.prompt_tokens > 2 * placed.workload.prompt_tokens:
+        if longest > 2 * work.prompt_tokens:
+            longer = work.model_copy(update={"prompt_tokens": longest})
             yield from _fitting(placed.model_copy(update={"workload": longer}))
 
 
@@ -139,7 +189,10 @@ def _splits(scenario: Scenario, seed: int) -> Iterator[dict[str, int]]:
     total, most = _room(scenario)
     client = next(iter(most), "") if engine(scenario.engine.name).client_is_first else None
     generator = np.random.default_rng(np.random.SeedSequence((seed, 0xDE51)))
-    seen: set[tuple[tuple[str, int], ...]] = set()
+    # the scenario's own first: it is what the user asks about
+    own = {name: count for name, count in prepare(scenario).job.placement.layer_counts.items() if count}
+    yield own
+    seen = {tuple(own.items())}
     subsets = [
         subset
         for size in range(1, len(most) + 1)

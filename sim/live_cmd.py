@@ -160,14 +160,20 @@ def design(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the scenarios to measure.")] = Path(
         "plan"
     ),
+    measured: Annotated[
+        list[Path] | None, typer.Option(help="A measurement that is there already; several times.")
+    ] = None,
 ) -> None:
-    """Propose the placements whose measurement tells most; `sim live run` measures them."""
+    """Propose the placements that make the scenario's like best predicted; `sim live run` measures them."""
     from calibrate.design import propose
     from calibrate.parameters import device_of
+    from calibrate.samples import sample
     from simulator.files import dump, make_folder
+    from simulator.result.measurement import read_measurement
 
     asked = load_scenario(scenario)
-    proposals = propose(asked, runs)
+    known = [sample(read_measurement(path)).scenario for path in measured or ()]
+    proposals = propose(asked, runs, measured=known)
     make_folder(out)
     for stale in out.glob(f"{asked.name}_[0-9][0-9].yaml"):  # of an earlier, longer plan
         stale.unlink()

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibrate.design import propose
-from calibrate.forward import design, job_of, parameter_names
-from calibrate.parameters import device_of, kind_of_parameter
+from calibrate.design import MODEL_ERROR, _apart, _information, _like, _once_measured, propose
+from calibrate.forward import parameter_names
+from calibrate.prior import USUAL_ERROR
 from calibrate.samples import sample
 from calibrate.study import plainest
 from simulator.errors import CalibrationError
@@ -18,6 +18,7 @@ from simulator.prepare import prepare
 from simulator.result.measurement import read_measurement
 from simulator.scenario import Scenario
 
+LIVE2 = Path(__file__).parents[2] / "results" / "exo" / "live2"
 DATA = Path(__file__).parents[1] / "data" / "campaign"
 
 
@@ -44,23 +45,43 @@ def test_each_proposal_adds_knowledge(scenario: Scenario) -> None:
     assert proposals[-1].relative_sd["layer_s/a"] < 0.2
 
 
-def test_greedy_beats_the_same_number_of_placements_at_random(scenario: Scenario) -> None:
-    chosen = [proposal.scenario for proposal in propose(scenario, 5)]
-    everything = [proposal.scenario for proposal in propose(scenario, 40)]
-    names = parameter_names(chosen)
-    values = {name: 2.5e-3 if device_of(name) else kind_of_parameter(name).size for name in names}
+def test_a_scenario_is_proposed_its_own_neighbourhood_and_no_split_twice() -> None:
+    """The determinant proposed all layers on one node (four times), 1/3/20 (twice) and 23/1, which trained a bias."""
+    own = sample(read_measurement(LIVE2 / "others" / "own.jsonl.gz")).scenario
+    splits = [tuple(sorted(proposal.layers.items())) for proposal in propose(own, 8)]
+    assert len(set(splits)) == 8
+    largest = [max(count for _, count in split) / 24 for split in splits]
+    assert sum(share > 0.7 for share in largest) <= 2  # one alone tells what hops cost
+    assert {len(split) for split in splits} == {1, 2, 3}
+    assert {name for split in splits for name, _ in split} == {"node-a", "node-b", "node-c"}
 
-    def information(scenarios: list[Scenario]) -> float:
-        model = design([job_of(one, 100) for one in scenarios], names, values)
-        relative = model.matrix * model.at / model.base[:, None]
-        return float(np.linalg.slogdet(relative.T @ relative + 1e-2 * np.eye(len(names)))[1])
 
-    generator = np.random.default_rng(5)
-    others = [
-        information([everything[i] for i in generator.choice(len(everything), 5, replace=False)])
-        for _ in range(20)
-    ]
-    assert information(chosen) > np.median(others)
+def test_balanced_splits_are_known_better_than_after_extremes() -> None:
+    """What the measured circles showed, as the design sees it: six balanced ones leave less open than eight extremes."""
+    own = sample(read_measurement(LIVE2 / "others" / "own.jsonl.gz")).scenario
+
+    def left_open(files: str) -> float:
+        known = [sample(read_measurement(path)).scenario for path in sorted((LIVE2 / files).glob("*.gz"))]
+        names = parameter_names([own, *known])
+        rows, information = _information([own, *known], names)
+        apart = _apart([own, *known])
+        covariance = USUAL_ERROR**2 * rows @ np.linalg.inv(information) @ rows.T + MODEL_ERROR**2 * _like(
+            apart
+        )
+        for index in range(1, len(known) + 1):
+            covariance = _once_measured(covariance, index)
+        return float(covariance[0, 0])
+
+    assert left_open("circle3") < left_open("circle2")
+
+
+def test_what_is_measured_already_is_not_proposed_again() -> None:
+    own = sample(read_measurement(LIVE2 / "others" / "own.jsonl.gz")).scenario
+    first = [proposal.scenario for proposal in propose(own, 3)]
+    later = propose(own, 3, measured=first)
+    assert not {tuple(p.layers.items()) for p in later} & {
+        tuple((p.placement.layers or {}).items()) for p in first
+    }
 
 
 def test_a_single_possible_placement_is_refused(scenario: Scenario) -> None:
@@ -76,13 +97,14 @@ def test_a_single_possible_placement_is_refused(scenario: Scenario) -> None:
         propose(alone, 3)
 
 
-def test_a_long_prompt_is_proposed_because_only_it_shows_what_a_context_costs(scenario: Scenario) -> None:
-    proposals = propose(scenario, 6)
-    prompts = [proposal.scenario.workload.prompt_tokens for proposal in proposals]
-    assert {scenario.workload.prompt_tokens, 1500} == set(prompts)
-    first_long = prompts.index(1500)
-    before = proposals[first_long - 1].relative_sd["context_cost"] if first_long else 3.0
-    assert proposals[first_long].relative_sd["context_cost"] < before
+def test_no_prompt_is_longer_than_the_scenario_needs(scenario: Scenario) -> None:
+    """One of 1,500 tokens for a scenario of 32 and 64 took minutes and told of no question of its user."""
+    work = scenario.workload
+    for proposal in propose(scenario, 12):
+        assert proposal.scenario.workload.prompt_tokens in {
+            work.prompt_tokens,
+            work.prompt_tokens + work.output_tokens,
+        }
 
 
 def test_the_client_of_a_star_stays_first() -> None:
@@ -96,8 +118,8 @@ def test_devices_of_one_machine_teach_about_each_other() -> None:
     """With what the fit believes of alike devices, one of them measured makes all of them known to a few percent more."""
     asked = load(Path(__file__).parents[2] / "scenarios" / "local" / "four_even.yaml", Scenario)
     first = propose(asked, 1)[0]
-    assert set(first.layers) == {"laptop"}
-    assert first.relative_sd["layer_s/phone"] < 0.2
+    assert "phone" not in first.layers
+    assert first.relative_sd["layer_s/phone"] < 0.25
 
 
 def test_the_plainest_scenario_has_what_most_have() -> None:
