@@ -96,9 +96,12 @@ def sample(measurement: Measurement, *, first_token_is_enough: bool = False) -> 
     short: list[RunSample] = []
     mended = measurement.mended_runs
     warnings += [f"run {run}: a device was lost in it; left out" for run in sorted(mended)]
-    whole = {key: t for key, t in times.items() if key[0] not in mended and _fault(t) is None}
+    disturbed = measurement.disturbed_runs - mended
+    warnings += [f"run {run}: somebody else used the cluster; left out" for run in sorted(disturbed)]
+    left_out = mended | disturbed
+    whole = {key: t for key, t in times.items() if key[0] not in left_out and _fault(t) is None}
     warnings += in_words({key: arrivals(t) for key, t in whole.items()})
-    for run in sorted({key[0] for key in times} - mended):
+    for run in sorted({key[0] for key in times} - left_out):
         chats = {chat: t for (r, chat), t in times.items() if r == run}
         prompt = {chat: offsets.get((run, chat), {}) for chat in chats}
         found, doubt = _run(chats, prompt, measurement.provenance.prompt_tokens)
@@ -107,8 +110,8 @@ def sample(measurement: Measurement, *, first_token_is_enough: bool = False) -> 
         warnings += [f"run {run}: {text}" for text in doubt]
     if not runs and not (short and first_token_is_enough):
         why = (
-            "every run lost a device; measure without a dropout"
-            if mended
+            "every run lost a device or was disturbed by others; measure without either"
+            if left_out
             else (f"no run with {FEWEST_GAPS} gaps or more; measure longer")
         )
         raise MeasurementError(f"{measurement.path or name}: {why}")

@@ -13,8 +13,10 @@ import httpx
 
 from live.errors import ClusterBusy, LiveError, NotOffered, Unreachable
 from live.exo.client import ExoClient, Timeouts
+from live.exo.lease import host_lock, who
 from live.exo.match import device_names, match_devices, match_model
 from live.exo.mend import Mender
+from live.exo.others import look_current, require_first
 from live.exo.placing import beyond_memory, chosen_by_client, otherwise
 from live.exo.provenance import provenance_of
 from live.exo.state import ClusterState, StateInstance, parse_instance
@@ -122,12 +124,13 @@ def measure_exo(
     chosen = options or MeasureOptions()
     require_new(out_path)
     client, state = connect(cluster_urls, transport, timeouts)
-    with client:
+    ids = () if chosen.allow_busy else [node.node_id for node in state.nodes]
+    with client, host_lock(ids):
         model_id = chosen.model_id or match_model(
             scenario.model.name, scenario.model.quantisation, client.models()
         )
         # before anything is placed: an instance of ours would be in the way of the others too
-        _refuse_busy(state, model_id, chosen)
+        state = _unused(client, state, model_id, chosen, expected=len(scenario.devices))
         instance, ready_s, doubts = _place(client, state, scenario, model_id, chosen)
         mender = Mender(
             client,
@@ -144,6 +147,8 @@ def measure_exo(
             temperature=chosen.temperature,
             say=chosen.say,
             on_token=chosen.on_token,
+            known=state.instances,
+            allow_busy=chosen.allow_busy,
         )
         for text in otherwise(scenario, instance, _names(state, scenario, chosen)):
             doubts.append(text)
@@ -199,31 +204,54 @@ def _header(
 
 
 def _undisturbed(measurement: Measurement) -> Measurement:
-    """The runs in which nothing was lost."""
+    """The runs in which nothing was lost and nobody else worked."""
     # mended runs are whole, but hold the time of a recovery
-    lost = measurement.mended_runs
+    lost = measurement.mended_runs | measurement.disturbed_runs
     return replace(
         measurement, events=tuple(event for event in measurement.events if event.get("run") not in lost)
     )
 
 
-def _refuse_busy(state: ClusterState, model_id: str, options: MeasureOptions) -> None:
-    """Raise ClusterBusy when a measurement would measure more than itself."""
+def _unused(
+    client: ExoClient, state: ClusterState, model_id: str, options: MeasureOptions, *, expected: int
+) -> ClusterState:
+    """The state of a cluster that nobody else uses; raises ClusterBusy, with the way out.
+
+    Looked at again before anything is believed that a node which has just started may show.
+    """
+    if _users(state, model_id, options) or len(state.nodes) < expected:
+        options.say("looking again: a node that has just started shows what was there before")
+        state = look_current(client, state, client.timeouts.appear_s)
+    _refuse_busy(state, model_id, options)
+    return state
+
+
+def _users(state: ClusterState, model_id: str, options: MeasureOptions) -> list[str]:
     others = [
         one for one in state.instances.values() if not (options.reuse_instance and one.model_id == model_id)
     ]
-    found = [f"instance {one.instance_id[:8]} of {one.model_id}" for one in others]
-    found += [f"task {task}" for task in state.busy_tasks]
-    if found and not options.allow_busy:
+    return [*map(who, others), *(f"task {task}" for task in state.busy_tasks)]
+
+
+def _refuse_busy(state: ClusterState, model_id: str, options: MeasureOptions) -> None:
+    """Raise ClusterBusy when a measurement would measure more than itself."""
+    found = _users(state, model_id, options)
+    same = [one for one in state.instances.values() if one.model_id == model_id]
+    # other work is the greater trouble, and is told first
+    if found and not options.allow_busy and len(found) > len(same):
         raise ClusterBusy(
             f"the cluster is in use: {', '.join(found[:6])}; wait, delete the instances in EXO's "
             "dashboard, or say --allow-busy (the figures then hold the other work too)"
         )
-    if any(one.model_id == model_id for one in others):
+    if same and not options.reuse_instance:
+        idle = "idle " if state.is_ready(same[0]) and not state.busy_tasks else ""
+        nodes = ", ".join(state.name_of(shard.node_id) for shard in same[0].shards)
         raise ClusterBusy(
-            f"there is an instance of {model_id} already, and EXO may send our requests to it; delete it, "
-            "or measure it with --reuse-instance"
+            f"there is an {idle}instance of {model_id} already ({who(same[0])}, on {nodes}), and EXO may "
+            "send our requests to it; delete it in EXO's dashboard, or measure it with --reuse-instance"
         )
+    if found and not options.allow_busy:
+        raise ClusterBusy(f"the cluster is in use: {', '.join(found)}; wait, or say --allow-busy")
 
 
 def _place(
@@ -239,22 +267,33 @@ def _place(
             )
         client.wait_ready(mine[0], on_change=options.say)
         return mine[0], 0.0, doubts
-    placement = options.placement or chosen_by_client(scenario)
-    if placement is None:
-        # EXO takes the fewest nodes that hold the model unless it is asked for more
-        nodes = scenario.placement.min_devices or len(scenario.devices)
-        raw = client.placement(model_id, min_nodes=nodes).raw
-    else:
-        node_of = match_devices([shard.device for shard in placement.shards], state.nodes, options.device_map)
-        layers = [(node_of[shard.device], shard.start_layer, shard.end_layer) for shard in placement.shards]
-        raw = client.instance_with(model_id, layers)
+    raw = client.when_linked(partial(_wanted, client, state, scenario, model_id, options), options.say)
+    if options.placement or chosen_by_client(scenario):
         doubts = beyond_memory(parse_instance(raw), state, _names(state, scenario, options))
         # before it is loaded: a node that is killed takes its cluster's other work along
         for text in doubts:
             options.say(f"doubt: {text}")
     instance = client.create_instance(raw)
-    client.wait_ready(instance, on_change=options.say)
+    # twice: whoever comes at the same moment shows at once, and others may come while the model is loaded
+    for _ in range(2):
+        if not options.allow_busy:
+            require_first(client, instance.instance_id, state.instances, options.say)
+        client.wait_ready(instance, on_change=options.say)
     return instance, time.monotonic() - started, doubts
+
+
+def _wanted(
+    client: ExoClient, state: ClusterState, scenario: Scenario, model_id: str, options: MeasureOptions
+) -> Mapping[str, Any]:
+    """The instance to ask for: the layers that the scenario or its rule says, else EXO's own choice."""
+    placement = options.placement or chosen_by_client(scenario)
+    if placement is None:
+        # EXO takes the fewest nodes that hold the model unless it is asked for more
+        nodes = scenario.placement.min_devices or len(scenario.devices)
+        return client.placement(model_id, min_nodes=nodes).raw
+    node_of = match_devices([shard.device for shard in placement.shards], state.nodes, options.device_map)
+    layers = [(node_of[shard.device], shard.start_layer, shard.end_layer) for shard in placement.shards]
+    return client.instance_with(model_id, layers)
 
 
 def _names(state: ClusterState, scenario: Scenario, options: MeasureOptions) -> dict[str, str]:

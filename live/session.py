@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
 from live.errors import BrokenReply, LiveError, NotOffered, NotStreamed
 from live.exo.client import ExoClient
 from live.exo.mend import Mender
+from live.exo.others import Watch
 from live.exo.state import StateInstance
 from live.prompts import PromptMaker
 from live.recovery import ObservedRecovery
@@ -43,9 +44,14 @@ class MeasurementSession:
         temperature: float,
         say: Callable[[str], None],
         on_token: Callable[[int, int, int], None] | None,
+        known: Collection[str] = (),
+        allow_busy: bool = False,
     ) -> None:
+        """`known` are instances of others that may be there; `allow_busy`: their work does no harm."""
         self.client, self.work, self.mender = client, work, mender
         self._temperature, self._say, self._on_token = temperature, say, on_token
+        self._allow_busy = allow_busy
+        self._known = {*known, mender.instance.instance_id}
         self.prompts = PromptMaker(self.work.prompt_tokens)
         self.bench = True
         self.warm_up_requests = 0
@@ -108,10 +114,11 @@ class MeasurementSession:
         started_ns, first = time.monotonic_ns(), self.instance.instance_id
         for run in range(self.work.runs):
             self._say(f"run {run + 1} of {self.work.runs}")
-            # before each run: somebody else may come at any time, and nobody can keep them out
-            self._warn_of_others(writer, run)
-            broken = self._run(writer, run, started_ns)
-            self.runs_done += not broken
+            # somebody else may come at any time, and nobody can keep them out
+            with Watch(self.client, self._known) as watch:
+                broken = self._run(writer, run, started_ns)
+            is_alone = self._mark_others(writer, run, watch)
+            self.runs_done += is_alone and not broken
             if broken and not self._recovered(writer):
                 return
             # the header names a placement; runs on another one belong into a file of their own
@@ -125,10 +132,17 @@ class MeasurementSession:
     def _layers(self) -> str:
         return ", ".join(f"{layers} on {device}" for device, layers in self.mender.layers.items())
 
-    def _warn_of_others(self, writer: MeasurementWriter, run: int) -> None:
-        state = self.client.state()
-        if state.busy_tasks:
-            writer.warn(f"run {run}: other work on the cluster: {', '.join(state.busy_tasks)}")
+    def _mark_others(self, writer: MeasurementWriter, run: int, watch: Watch) -> bool:
+        """Mark a run in which others worked; whether it counts as measured."""
+        told = ", ".join(watch.told({*self.client.made, self.instance.instance_id}))
+        if not told:
+            return True
+        writer.warn(f"run {run}: other work on the cluster: {told}")
+        if self._allow_busy:
+            return True
+        writer.write("disturbed", run=run, by=told)
+        self.failures.append(f"run {run}: somebody else used the cluster meanwhile ({told}); measure again")
+        return False
 
     def _recovered(self, writer: MeasurementWriter) -> bool:
         """Whether the instance is ready again; a lost node takes the instance with it."""

@@ -17,7 +17,7 @@ from live.errors import ApiChanged, NotReachedYet, PlacementRefused
 from live.exo.casing import camel_case
 from live.exo.state import ClusterState, StateInstance
 
-__all__ = ["NodeLayers", "build_instance", "ring_address"]
+__all__ = ["NodeLayers", "build_instance", "ring_address", "unlinked"]
 
 NodeLayers = tuple[str, int, int]
 """Node id, first layer, layer after the last."""
@@ -121,6 +121,17 @@ def ring_address(state: ClusterState, source: str, sink: str) -> str:
         return ":" in ip, KINDS.index(kind) if kind in KINDS else len(KINDS)
 
     return min(found, key=rank)[0]
+
+
+def unlinked(state: ClusterState) -> tuple[str, ...]:
+    """`a has not reached b` for each pair of nodes without an edge."""
+    linked = {(edge.source, edge.sink) for edge in state.edges}
+    return tuple(
+        f"{source.name} has not reached {sink.name}"
+        for source in state.nodes
+        for sink in state.nodes
+        if source is not sink and (source.node_id, sink.node_id) not in linked
+    )
 
 
 def _check(layers: Sequence[NodeLayers], n_layers: int, state: ClusterState) -> None:

@@ -60,6 +60,8 @@ class Timeouts:
     bench_s: float = 3600.0
     ready_s: float = 1800.0
     appear_s: float = 20.0
+    mesh_s: float = 30.0
+    stall_s: float = 300.0  # a download, or a load, that does not move
     poll_s: float = 0.25
 
     def silence_s(self, mean_gap_s: float | None) -> float:

@@ -20,10 +20,12 @@ from typing import Any, Self
 import httpx
 
 from live.errors import ApiChanged, InstanceFailed, LiveError, PlacementRefused, RequestRefused
-from live.exo.build import NodeLayers, build_instance
+from live.exo.build import NodeLayers, build_instance, unlinked
 from live.exo.casing import snake
 from live.exo.chat import Timeouts, stream_reply
 from live.exo.diagnose import SILENT_S, Inquiry
+from live.exo.lease import marked
+from live.exo.missing import Missing
 from live.exo.owned import Owned
 from live.exo.reader import ExoReader, Preview
 from live.exo.state import ClusterState, StateInstance, parse_instance
@@ -60,6 +62,12 @@ class ExoClient(ExoReader):
     ) -> None:
         super().__init__(base_url, transport, timeouts)
         self.owned = Owned(self)
+        self.commands: set[str] = set()
+        """Ids of our own generations, as their streams told them."""
+        self.made: set[str] = set()
+        """Ids of all instances that we ever made."""
+        self.unnamed = 0
+        """Own generations that broke before they told theirs."""
 
     def __enter__(self) -> Self:
         self.owned.watch_signals()
@@ -96,12 +104,38 @@ class ExoClient(ExoReader):
         """The instance with `layers` on these nodes in this ring order; post it with `create_instance`."""
         return build_instance(self.template(model_id), self.state(), layers)
 
-    def create_instance(self, raw: Mapping[str, Any]) -> StateInstance:
-        """Post an instance: one from `placement`, `previews` or `instance_with`. It is
-        ours: we delete it when done.
+    def when_linked(
+        self, make: Callable[[], Mapping[str, Any]], say: Callable[[str], None]
+    ) -> Mapping[str, Any]:
+        """What `make` gives; refused while nodes have not found each other yet, it is tried again.
+
+        EXO probes its links every 10 s; a mesh of three was complete 10 to 25 s after start (recorded).
+        Raises PlacementRefused.
         """
+        end_s = time.monotonic() + self.timeouts.mesh_s
+        while True:
+            try:
+                return make()
+            except PlacementRefused as error:
+                lacking = ", ".join(unlinked(self.state())[:4])
+                if not lacking:
+                    raise
+                if time.monotonic() > end_s:
+                    raise PlacementRefused(
+                        f"{error}; the mesh is incomplete for {self.timeouts.mesh_s:g} s and longer, and EXO "
+                        f"probes every 10 s: {lacking}; check the network between them"
+                    ) from None
+                say(f"waiting for the mesh, complete 10 to 25 s after a start: {lacking}")
+                time.sleep(max(self.pause_s, min(1.0, self.timeouts.mesh_s / 10)))
+
+    def create_instance(self, raw: Mapping[str, Any]) -> StateInstance:
+        """Post an instance: one from `placement`, `previews` or `instance_with`, under an id that says whose
+        it is (`live.exo.lease`). It is ours: we delete it when done.
+        """
+        raw = marked(raw)
         instance = parse_instance(raw)
         self.owned.add(instance.instance_id)  # before posting: an interrupt may come in between
+        self.made.add(instance.instance_id)
         try:
             self.http.json("POST", "/instance", within_s=self.timeouts.answer_s, body={"instance": raw})
         except RequestRefused as error:
@@ -173,7 +207,7 @@ class ExoClient(ExoReader):
         """
         instance_id = instance if isinstance(instance, str) else instance.instance_id
         limit_s = self.timeouts.ready_s if within_s is None else within_s
-        deadline, shown = time.monotonic() + limit_s, ""
+        deadline, moved_s, shown = time.monotonic() + limit_s, time.monotonic(), ""
         while True:
             state = self.state()
             found = state.instances.get(instance_id)
@@ -182,14 +216,20 @@ class ExoClient(ExoReader):
                     f"instance {instance_id} vanished; EXO deletes one whose node left or whose runners "
                     "failed 5 times"
                 )
-            now = _describe(state, found)
+            missing = Missing.of(state, found)
+            now = "; ".join((_describe(state, found), *missing.told()))
             if state.is_ready(found):
                 return state
             # loading takes minutes with a look four times a second; only what changes is worth a line
-            if now != shown and on_change:
-                on_change(now)
+            if now != shown:
+                moved_s = time.monotonic()
+                # a download that gets on is no reason to give up, however long it takes
+                deadline = max(deadline, moved_s + self.timeouts.stall_s) if missing.downloads else deadline
+                if on_change:
+                    on_change(now)
             shown = now
             self._raise_failed(state, found)
+            missing.check(time.monotonic() - moved_s, self.timeouts.stall_s)
             if time.monotonic() > deadline:
                 raise InstanceFailed(
                     f"not ready after {limit_s:g} s: {now}; 'Connecting' for long means that the nodes "
@@ -264,19 +304,26 @@ class ExoClient(ExoReader):
             self.state, before, instance_id or next(of_model, None), self.timeouts.look_again_s, silent_s
         )
         path = "/bench/chat/completions" if bench else "/v1/chat/completions"
-        return stream_reply(
-            self.http,
-            path,
-            body,
-            StreamRules(max_tokens),
-            self.timeouts,
-            why=inquiry.look,
-            again_s=max(self.timeouts.look_again_s / LOOKS, self.pause_s),
-            client=client,
-            abort=abort,
-            on_token=on_token,
-            into=into,
-        )
+        reply = StreamedReply() if into is None else into
+        try:
+            return stream_reply(
+                self.http,
+                path,
+                body,
+                StreamRules(max_tokens),
+                self.timeouts,
+                why=inquiry.look,
+                again_s=max(self.timeouts.look_again_s / LOOKS, self.pause_s),
+                client=client,
+                abort=abort,
+                on_token=on_token,
+                into=reply,
+            )
+        finally:
+            if reply.command_id:
+                self.commands.add(reply.command_id)
+            else:
+                self.unnamed += 1
 
     def bench(
         self, model_id: str, prompt: str, *, max_tokens: int, use_prefix_cache: bool = False

@@ -6,7 +6,7 @@ Types after EXO of 2026-06 (shared/types: profiling, thunderbolt, worker/downloa
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,15 @@ from live.exo.casing import either
 from live.exo.diagnose import SILENT_S
 from live.exo.state import ClusterState, Runner, StateInstance, names_of, parse_state
 
-__all__ = ["ClusterHealth", "Download", "NodeHealth", "StuckRunner", "health_of", "silent_nodes"]
+__all__ = [
+    "ClusterHealth",
+    "Download",
+    "NodeHealth",
+    "StuckRunner",
+    "downloads_of",
+    "health_of",
+    "silent_nodes",
+]
 
 STANDING_S = 3.0  # a living master numbers several events per second (recordings)
 STARTING = (
@@ -128,7 +136,7 @@ def health_of(raw: Any) -> ClusterHealth:
             # EXO computes the list when a bridge is switched, so it may name nodes that have left
             if isinstance(cycle, list) and set(cycle) <= set(living)
         ),
-        tuple(_downloads(raw, living)),
+        tuple(downloads_of(raw, living)),
         _former_ids(raw, state),
     )
 
@@ -157,7 +165,8 @@ def _bits_per_s(port: Any) -> float | None:
     return float(told.group(1)) * 1e9 if told else None
 
 
-def _downloads(raw: dict[str, Any], living: list[str]) -> Iterator[Download]:
+def downloads_of(raw: Mapping[str, Any], living: Iterable[str]) -> Iterator[Download]:
+    """What a raw state says of downloads on the nodes `living`."""
     for node_id in living:
         listed = _dict(raw, "downloads").get(node_id)
         for entry in listed if isinstance(listed, list) else ():

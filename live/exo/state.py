@@ -18,6 +18,7 @@ from live.errors import ApiChanged
 from live.exo.casing import either, snake
 
 __all__ = [
+    "BusyTask",
     "ClusterState",
     "Interface",
     "NodeShard",
@@ -115,6 +116,19 @@ class StateInstance:
 
 
 @dataclass(frozen=True, slots=True)
+class BusyTask:
+    """A generation that waits or runs; `command_id` is the `id` in the chunks of its stream."""
+
+    kind: str
+    task_id: str
+    command_id: str = ""
+    instance_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.task_id[:8]}"
+
+
+@dataclass(frozen=True, slots=True)
 class Runner:
     """What a runner says of itself; `error` in EXO's own words, with its diagnosis where it has one."""
 
@@ -132,8 +146,8 @@ class ClusterState:
     edges: tuple[StateEdge, ...]
     instances: Mapping[str, StateInstance]
     runners: Mapping[str, Runner]
-    busy_tasks: tuple[str, ...]
-    """Generations that wait or run, as 'kind id'."""
+    busy_tasks: tuple[BusyTask, ...]
+    """Generations that wait or run."""
     event_index: int
     raw: Mapping[str, Any]
     """The whole state as it came, in either casing."""
@@ -198,7 +212,7 @@ def parse_state(raw: Any) -> ClusterState:
         },
         # dead runners stay in the state for ever; whoever asks goes by the shards of an instance
         runners={key: _runner(value) for key, value in _dict(state, "runners").items()},
-        busy_tasks=tuple(_busy(_dict(state, "tasks"))),
+        busy_tasks=tuple(_busy(_dict(state, "tasks"), _dict(state, "instances"))),
         event_index=index if isinstance(index, int) else -1,
         raw=state,
     )
@@ -338,11 +352,14 @@ def _runner(raw: Any) -> Runner:
     return Runner(tag, error or None, shown)
 
 
-def _busy(tasks: dict[str, Any]) -> Iterator[str]:
+def _busy(tasks: dict[str, Any], instances: dict[str, Any]) -> Iterator[BusyTask]:
+    """Those of instances that are there: of a deleted one nothing runs any more, whatever its task says."""
     for task_id, raw in tasks.items():
         tag, body = _tagged(raw)
-        if tag in GENERATION_TASKS and either(body, "task_status") not in ENDED_TASKS:
-            yield f"{tag} {task_id[:8]}"
+        command, instance = (str(either(body, key) or "") for key in ("command_id", "instance_id"))
+        is_open = tag in GENERATION_TASKS and either(body, "task_status") not in ENDED_TASKS
+        if is_open and (not instance or instance in instances):
+            yield BusyTask(tag, task_id, command, instance)
 
 
 def _tagged(raw: Any) -> tuple[str, dict[str, Any]]:

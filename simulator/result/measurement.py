@@ -27,6 +27,7 @@ type        fields
             drift
 `repeatability` `visit_median_s run_median_s relative_range`: how far the visits to one configuration differ
 `phase`     `run phase device start_ns end_ns`: a phase of a recovery, or a load
+`disturbed` `run by`: somebody else used the cluster during this run
 `warning`   `text`: a doubt that arose while measuring
 `end`       `outcome`: `complete` or `interrupted`; a file without it was cut off
 ==========  ==========================================================================================
@@ -147,6 +148,11 @@ class Measurement:
         recovery, and are no steady state.
         """
         return frozenset(event["run"] for event in self.of("phase"))
+
+    @property
+    def disturbed_runs(self) -> frozenset[int]:
+        """Runs during which somebody else used the cluster: they hold that work too."""
+        return frozenset(event["run"] for event in self.of("disturbed"))
 
     @property
     def warnings(self) -> tuple[str, ...]:

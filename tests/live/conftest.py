@@ -18,6 +18,13 @@ LATE_S = 0.02
 QUIET_S, PATIENCE_S = 0.5, 30.0
 
 
+@pytest.fixture(autouse=True)
+def locks(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks of this test alone: recorded nodes have the same ids in all of them."""
+    folder = tmp_path_factory.mktemp("locks")
+    monkeypatch.setattr("live.exo.lease.cache_folder", lambda _: folder)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "timed: replays against the clock; a failure counts where the machine was in time"

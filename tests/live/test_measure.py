@@ -168,7 +168,9 @@ def test_bursts_are_warned_of_at_once(tmp_path: Path) -> None:
 def test_refuses_when_others_are_there(tmp_path: Path) -> None:
     fake = FakeExo()
     fake.state["instances"] = rest("state_running_min2")["instances"]
-    with pytest.raises(ClusterBusy, match="in use: instance"):
+    with pytest.raises(
+        ClusterBusy, match="an idle instance of .* already .*measure it with --reuse-instance"
+    ):
         measure(fake, tmp_path / "m.jsonl")
     with pytest.raises(ClusterBusy, match="may send our requests to it"):
         measure(fake, tmp_path / "m.jsonl", allow_busy=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -37,11 +38,16 @@ class FakeExo:
     hangs: bool = False
     statuses: list[str] = field(default_factory=lambda: ["RunnerConnecting", "RunnerReady"])
     loses_creations: bool = False
+    shows_tasks: bool = False
+    """The state lists the chat under way, as EXO's does."""
+    at_look: dict[int, Callable[[dict[str, Any]], None]] = field(default_factory=dict)
+    """What happens to the state at its so many-th look, counted from the start."""
     state: dict[str, Any] = field(default_factory=lambda: rest("state_idle_3nodes"))
     posted: list[dict[str, Any]] = field(default_factory=list)
     deleted: list[str] = field(default_factory=list)
     chats: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     looks: int = 0
+    all_looks: int = 0
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -78,6 +84,7 @@ class FakeExo:
 
     def _state(self) -> Any:
         self.looks += 1
+        self.all_looks += 1
         status = self.statuses[min(self.looks, len(self.statuses)) - 1]
         for instance in self.state["instances"].values():
             for runner in instance["MlxRingInstance"]["shardAssignments"]["runnerToShard"]:
@@ -88,6 +95,9 @@ class FakeExo:
         self.state["lastEventAppliedIdx"] += 1
         now = datetime.now(UTC).isoformat()
         self.state["lastSeen"] = dict.fromkeys(self.state["topology"]["nodes"], now)
+        for look, change in self.at_look.items():
+            if look <= self.all_looks:
+                change(self.state)
         return copy.deepcopy(self.state)
 
     def _placement(self, query: dict[str, list[str]]) -> Script:
@@ -137,6 +147,10 @@ class FakeExo:
             return json_answer({"id": "x", "choices": [], "generation_stats": stats})
         if not bench and self.ends_after is not None:
             total = min(total, self.ends_after)
+        if self.shows_tasks:
+            ours = next(key for key, one in self.state["instances"].items() if _model(one) == body["model"])
+            task = {"taskStatus": "Running", "commandId": "cmd", "instanceId": ours}
+            self.state["tasks"]["a-task-of-ours"] = {"TextGeneration": task}
         return self._stream(total, prompt, "length" if total == body["max_tokens"] else "stop")
 
     def _stream(self, total: int, prompt: int, reason: str) -> Script:

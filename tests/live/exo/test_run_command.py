@@ -115,7 +115,7 @@ def test_one_line_after_an_interrupt(tmp_path: Path, number: int) -> None:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "SIM_CACHE": str(tmp_path)},
         )
         end_s = time.monotonic() + 30
         while time.monotonic() < end_s and not (out.exists() and '"result"' in out.read_text()):
