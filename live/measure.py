@@ -11,7 +11,17 @@ from typing import Any
 
 import httpx
 
-from live.errors import ClusterBusy, LiveError, NotOffered, Unreachable
+from live.discover.rpc import greet
+from live.errors import (
+    ApiChanged,
+    ClusterBusy,
+    LiveError,
+    NoRoute,
+    NotListening,
+    NotOffered,
+    Unanswered,
+    Unreachable,
+)
 from live.exo.client import ExoClient, Timeouts
 from live.exo.lease import host_lock, who
 from live.exo.match import device_names, match_devices, match_model
@@ -24,6 +34,7 @@ from live.exo_legacy.client import LegacyClient
 from live.recovery import ObservedRecovery
 from live.session import MeasurementSession
 from live.steady import SteadyState, steady_state
+from live.url import API_PORT
 from simulator.placement.shard import Placement
 from simulator.result.measurement import Measurement, MeasurementWriter, Provenance, read_measurement
 from simulator.scenario import Scenario
@@ -86,7 +97,18 @@ def connect(
         client = ExoClient(url, transport, timeouts)
         try:
             return client, client.state()
-        except Unreachable as error:
+        except (NotListening, NoRoute, Unanswered) as error:
+            failures.append(str(error))
+        except (Unreachable, ApiChanged) as error:
+            told = httpx.URL(url)
+            # something answers that is no EXO: perhaps a port of llama.cpp's
+            rpc = greet(told.host, told.port or API_PORT) if transport is None else None
+            if rpc is not None:
+                raise LiveError(
+                    f"{url} is {rpc}, and no EXO; write llama-rpc://{told.host}:{told.port} for it"
+                ) from None
+            if isinstance(error, ApiChanged):
+                raise
             failures.append(str(error))
         except NotOffered:
             if LegacyClient(url, transport, timeouts).is_legacy():
@@ -94,7 +116,11 @@ def connect(
                     f"{url} is legacy EXO (0.0.x), which is measured otherwise: write exo-legacy:// for "
                     "exo://"
                 ) from None
-            raise
+            raise LiveError(
+                f"{url} is a web server, and no EXO: it has no /state; write the port of EXO's API "
+                f"({API_PORT}), or openai://{httpx.URL(url).netloc.decode()} where an OpenAI-compatible "
+                "server listens there"
+            ) from None
     raise Unreachable("; ".join(failures))
 
 

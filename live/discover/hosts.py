@@ -13,6 +13,7 @@ from typing import Any
 
 from live.discover.found import LEGACY, LIBP2P, ZENOH, FoundDevice, clean
 from live.discover.get import Answer, get
+from live.discover.rpc import RPC_PORT, RpcServer, greet
 from live.discover.state import departed, nodes_of_network, nodes_of_topology, one_way
 from live.errors import ApiChanged, LiveError, NoRoute, NotListening, Unanswered, Unreachable
 from live.exo.health import ClusterHealth, health_of
@@ -44,6 +45,10 @@ SUBTREES = (
     "nodeThunderboltBridge",
     "nodeRdmaCtl",
 )
+NO_GREETING = (
+    "accepts connections and greets nobody: a llama.cpp rpc-server that serves another client, or one that "
+    "died or hangs after its last client; end that client, or start `rpc-server` there again"
+)
 ALIVE_S = 1.0  # a machine in the LAN answers within milliseconds, also one that refuses
 NO_SERVICE = 9  # TCP discard: nobody listens there, so a machine without a firewall refuses
 
@@ -52,8 +57,8 @@ NO_SERVICE = 9  # TCP discard: nobody listens there, so a machine without a fire
 class Probe:
     """What one host answered.
 
-    `outcome` is exo, legacy, other (no EXO), refused (the host lives, nothing listens), filtered (the host
-    lives, the port is dropped), absent (no such host or way), or silent.
+    `outcome` is exo, legacy, rpc (a llama.cpp rpc-server), other (no EXO), refused (the host lives, nothing
+    listens), filtered (the host lives, the port is dropped), absent (no such host or way), or silent.
     """
 
     host: str
@@ -69,6 +74,8 @@ class Probe:
     """names of devices that the cluster knew and lost"""
     health: ClusterHealth | None = None
     """what an EXO 1.x cluster says of itself"""
+    rpc: RpcServer | None = None
+    """what a llama.cpp rpc-server says of itself"""
     asked_s: float = 0.0
     """when it said so (s, monotonic)"""
 
@@ -96,10 +103,16 @@ def probe(host: str, port: int = API_PORT, get: Get = get) -> Probe:
         return Probe(host, port, "absent", str(error))
     except Unanswered as error:
         return Probe(host, port, "filtered" if _lives(host) else "silent", str(error))
-    except Unreachable as error:
-        return Probe(host, port, "silent", str(error))
     except LiveError as error:
-        return Probe(host, port, "other", str(error))
+        # a connection came about, and what answered is no HTTP
+        rpc = greet(host, port)
+        if rpc is not None:
+            return Probe(
+                host, port, "rpc", f"{host}:{port} is {rpc}: use it as llama-rpc://{host}:{port}", rpc=rpc
+            )
+        if port == RPC_PORT:
+            return Probe(host, port, "silent", f"{host}:{port} {NO_GREETING}")
+        return Probe(host, port, "silent" if isinstance(error, Unreachable) else "other", str(error))
 
 
 def _lives(host: str) -> bool:
@@ -147,7 +160,7 @@ def _exo(host: str, port: int, node_id: str, reply: Answer, get: Get) -> Probe:
         tuple((names.get(a, a), names.get(b, b)) for a, b in one_way(network)),
         departed(network),
         _health(raw),
-        asked_s,
+        asked_s=asked_s,
     )
 
 

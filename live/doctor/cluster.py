@@ -45,12 +45,28 @@ def exo_missing(seen: Surroundings) -> Iterator[DoctorFinding]:
                 "only devices with EXO hold layers",
                 "start EXO there if it is to take part; phones cannot, see docs/live-setup.md for llama.cpp",
             )
-    if not exo_nodes(seen):
+    yield from _rpc_servers(seen)
+    # who asks about llama.cpp's servers alone wants no EXO
+    if not exo_nodes(seen) and not any(probe.rpc for probe in seen.discovery.probes):
         yield problem(
             "no EXO anywhere",
             f"{len(seen.discovery.probes)} hosts asked",
             "a cluster needs a node at least",
             "start EXO, then name one of its machines with --host",
+        )
+
+
+def _rpc_servers(seen: Surroundings) -> Iterator[DoctorFinding]:
+    """What llama.cpp's rpc-servers say of themselves, and whether one client can use them all."""
+    servers = {probe.where: probe.rpc for probe in seen.discovery.probes if probe.rpc}
+    for where, server in servers.items():
+        yield DoctorFinding("ok", f"{where} is a llama.cpp rpc-server", str(server))
+    if len({server.protocol[:2] for server in servers.values()}) > 1:
+        yield problem(
+            "several protocols of llama.cpp rpc-servers",
+            "; ".join(f"{where}: {'.'.join(map(str, one.protocol))}" for where, one in servers.items()),
+            "client and servers must speak one protocol: of another major number they refuse each other",
+            "build rpc-server and the client from one commit of llama.cpp on every device",
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from live.errors import ClusterBusy, LiveError, NotOffered, Unreachable
+from live.errors import ClusterBusy, LiveError, Unreachable
 from live.exo.chat import Timeouts
 from live.exo_legacy.measure import measure_legacy
 from live.measure import MeasureOptions, connect
@@ -167,7 +167,7 @@ def test_the_two_generations_are_not_taken_for_each_other(tmp_path: Path) -> Non
     with served() as server, pytest.raises(LiveError, match=r"is legacy EXO .* write exo-legacy://"):
         connect([server.url])
     with ReplayServer({"*": lambda _: None}) as server:
-        with pytest.raises(NotOffered):
+        with pytest.raises(LiveError, match=r"is a web server, and no EXO.*openai://127"):
             connect([server.url])
         with pytest.raises(Unreachable, match=r"no legacy EXO \(0\.0\.x\); write exo://"):
             measure_legacy(scenario(), [server.url], tmp_path / "m.jsonl")
