@@ -93,8 +93,9 @@ def read_plus_minus(text: Any, units: Mapping[str, float]) -> tuple[Any, float] 
     What follows ± is one standard deviation, as llama-bench and ping print it: an amount or a share of the
     figure. Raises UnitError where it is neither, or says nothing.
 
-    >>> read_plus_minus("3 ms ± 20 %", TIME)
-    ('3 ms', 0.1823215567939546)
+    >>> figure, log_sd = read_plus_minus("3 ms ± 20 %", TIME)
+    >>> figure, round(log_sd, 3)
+    ('3 ms', 0.182)
     """
     figure, *rest = PLUS_MINUS.split(text, maxsplit=1) if isinstance(text, str) else (text,)
     if not rest:

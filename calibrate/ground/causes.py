@@ -64,9 +64,9 @@ def cause(case: Case, outcome: Outcome, known: str = "") -> Cause:
     wanted = outcome.measured_s / outcome.median_s
     inputs = factors(job)
     moves = [
-        (abs(sd), sd, factor)
-        for at, factor in enumerate(inputs)
-        for sd in _needed(job, inputs, at, outcome, wanted)
+        (abs(sd), sd, max((inputs[at] for at in together), key=_log_sd))
+        for together in _joined(inputs)
+        for sd in _needed(job, inputs, together, outcome, wanted)
     ]
     found = {"row": outcome.row, "quantity": outcome.quantity, "known": known}
     if not moves:
@@ -83,14 +83,31 @@ def cause(case: Case, outcome: Outcome, known: str = "") -> Cause:
     )
 
 
-def _needed(job: Job, inputs: Sequence[Factor], at: int, outcome: Outcome, wanted: float) -> list[float]:
-    """The standard deviations at which one input alone stretches the time by `wanted`; none within reach."""
+def _log_sd(factor: Factor) -> float:
+    return factor.log_sd or float(np.std(np.log(factor.drawn)))
+
+
+def _joined(inputs: Sequence[Factor]) -> list[list[int]]:
+    """Places of the inputs that are moved together: how far devices are from the catalogue is one cause,
+    though platform, chip and model each have a part in it; any other input stands alone.
+    """
+    parts = [factor.name.rpartition("/")[2] for factor in inputs]
+    alone = [[at] for at, part in enumerate(parts) if part not in ("decode", "prefill")]
+    joined = [[at for at, part in enumerate(parts) if part == kind] for kind in ("decode", "prefill")]
+    return [*alone, *(together for together in joined if together)]
+
+
+def _needed(
+    job: Job, inputs: Sequence[Factor], together: Sequence[int], outcome: Outcome, wanted: float
+) -> list[float]:
+    """The standard deviations at which these inputs stretch the time by `wanted`; none within reach."""
     sds = np.linspace(-FARTHEST_SD, FARTHEST_SD, STEPS)
-    factor = inputs[at]
-    log_sd = factor.log_sd or float(np.std(np.log(factor.drawn)))
     # all inputs are named: one that is not would be drawn anew at each point
     design = np.repeat([[factor.ppf(0.5)] for factor in inputs], STEPS, axis=1)
-    design[at] *= np.exp(log_sd * sds)
+    total = float(np.hypot.reduce([_log_sd(inputs[at]) for at in together]))
+    for at in together:
+        # the likeliest way to be so far out in all: each by its share of the variance
+        design[at] *= np.exp(_log_sd(inputs[at]) ** 2 / total * sds)
     is_first = outcome.quantity == "first token"
     values = respond(
         job, [one.name for one in inputs], design, "first_token_s" if is_first else "tokens_per_s"

@@ -80,6 +80,8 @@ class Engine:
     """Decode steps before a first token that do not read the prompt: repeated ones, and those ahead of what
     is handed out. A prompt's rate, as benchmarks state it, is without them.
     """
+    passes_in_flight: int = 0
+    """How many of a prompt's passes begin before the one ahead of them has left the last stage."""
     waits_by_polling: bool = False
     """Whether a rank that waits for a message takes processor time (which matters
     where ranks share a machine).

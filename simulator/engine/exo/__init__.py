@@ -56,6 +56,8 @@ ENGINE = Engine(
     form=form,
     overlaps_prompt_from_tokens=CHUNKED_FROM_TOKENS,
     steps_behind=SINGLE_PASSES + LOOK_AHEAD,
+    # no gather ends them, so that the second follows the first through the stages
+    passes_in_flight=SINGLE_PASSES - 1,
     waits_by_polling=True,  # MLX polls its sockets
     takes_one_processor=True,
 )

@@ -42,7 +42,10 @@ def tokens_per_s_bound(ground: Ground, chats: int, *, fills_pipeline: bool) -> F
 def first_token_bound_s(ground: Ground) -> Floats:
     """Least seconds to the first token of one chat, by row."""
     workload = ground.scenario.workload.model_copy(update={"concurrency": 1})
-    first_s = _alone_s(ground, workload)[:, 0]
+    times_s = _alone_s(ground, workload)
+    per_token_s = (times_s[:, -1] - times_s[:, 0]) / (workload.output_tokens - 1)
+    # a pass that follows another through the stages may cost next to nothing
+    first_s = times_s[:, 0] - ground.engine.passes_in_flight * per_token_s
     overlaps_from = ground.engine.overlaps_prompt_from_tokens
     if overlaps_from is not None and workload.prompt_tokens >= overlaps_from:
         return _least_slowest_s(first_s)

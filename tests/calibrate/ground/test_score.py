@@ -99,7 +99,10 @@ def test_a_cause_is_the_input_that_must_move_least() -> None:
     case = loaded("field-26-3b")
     (one,) = predict_cases([case], ROWS, parts())
     found = cause(case, one)
-    assert (found.term, found.what) == ("device efficiency", "decode time on n1")
+    assert (found.term, found.what) == (
+        "device efficiency",
+        "decode time on every apple-metal device with llama.cpp",
+    )
     assert -3 < found.sd < -0.5
     assert found.would_have_told
     far = one.model_copy(update={"measured_s": 100 * one.measured_s})

@@ -292,5 +292,5 @@ def test_published_towers_are_met() -> None:
         errors.append(abs(median / float(row["tokens_per_s"]) - 1))
         inside += low <= float(row["tokens_per_s"]) <= high
     assert np.median(errors) <= 0.15
-    assert max(errors) <= 0.40
+    assert max(errors) <= 0.45
     assert inside >= 0.85 * len(MEASURED)

@@ -139,7 +139,8 @@ def test_the_mean_cost_is_what_the_engine_takes(engine: str, batch: int) -> None
             times_s = token_times_s(prepare(placed(roomy, [f"d{at}" for at in order], layers)).job, 1)[
                 0, :, 0
             ]
-            measured = (times_s[-1] - times_s[0]) / 40
+            # from the second token on: EXO's ranks look for other chats while they hand out the first
+            measured = (times_s[-1] - times_s[1]) / 39
             mean_s = value_s(costs, order, layers)[0]
             if engine == "exo":
                 parts, hidden = mean_parts(base, batch), batch * base.model.activation_bytes

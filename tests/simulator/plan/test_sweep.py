@@ -227,10 +227,10 @@ def test_arrivals_can_be_swept(tmp_path: Path) -> None:
     }
     sweep = plan_sweep(
         random_scenario(3, 3, workload=workload, replications=3),
-        [parse_axis("workload.arrivals.rate=10 /h,100000 /h")],
+        [parse_axis("workload.arrivals.rate=10 /h,200 /h")],
     )
     columns = read(run_sweep(sweep, tmp_path, in_threads))
-    assert columns["workload.arrivals.rate"] == [10, 100000]
+    assert columns["workload.arrivals.rate"] == [10, 200]
     assert columns["goodput_per_hour_median"][1] > columns["goodput_per_hour_median"][0]
     assert columns["first_token_s_median"][1] > columns["first_token_s_median"][0]
 

@@ -27,7 +27,8 @@ def uncertain(engine_name: str, delay_s: float = 0.002) -> Job:
     speed = SPEED.model_copy(update={"decode_spread": 0.3})
     side = link(Exponential(mean=f"{delay_s} s"), 1e7)
     noise = NoiseSpec(sigma=0.1)
-    return job([device(f"d{i}", speed=speed, link=side, noise=noise) for i in range(3)], engine_name)
+    made = job([device(f"d{i}", speed=speed, link=side, noise=noise) for i in range(3)], engine_name)
+    return replace(made, workload=made.workload.model_copy(update={"output_tokens": 40}))
 
 
 @pytest.mark.parametrize(
