@@ -15,6 +15,7 @@ from sim.run_cmd import ScenarioFile, load_scenario
 
 if TYPE_CHECKING:
     from live.exo.dropout import ExoDropped
+    from live.exo_legacy.dropout import LegacyDropped
     from live.local.breaking import Mode
     from live.local.dropout import Dropped, InjectedFault
     from simulator.scenario import Scenario
@@ -77,7 +78,7 @@ def dropout(
 
     asked = load_scenario(scenario)
     of_exo: dict[str, Any] = {"model_id": model_id, "device": device, "allow_busy": allow_busy}
-    if kind_of(cluster) == "exo":
+    if kind_of(cluster) in ("exo", "exo-legacy"):
         _require_default({"--mode": mode, "--back-after": back_after, "--exact": exact or None}, cluster)
         with interruptible(lambda: [out]):
             _tell(_exo(asked, cluster, kill, at_token, out, command, **of_exo), [], as_json=as_json)
@@ -121,13 +122,14 @@ def _exo(
     model_id: str | None,
     device: list[str] | None,
     allow_busy: bool,
-) -> ExoDropped:
+) -> ExoDropped | LegacyDropped:
     """One device of an EXO cluster, taken away by hand or by the user's command; raises
     LiveError for more than that.
     """
     from live.exo.dropout import exo_dropout
+    from live.exo_legacy.dropout import legacy_dropout
     from live.measure import MeasureOptions
-    from live.url import base_urls
+    from live.url import base_urls, is_legacy
     from sim.live_exo_cmd import parse_pairs
     from simulator.errors import LiveError
 
@@ -138,7 +140,8 @@ def _exo(
     options = MeasureOptions(
         model_id=model_id, device_map=parse_pairs(device or [], "--device"), allow_busy=allow_busy
     )
-    return exo_dropout(
+    drop = legacy_dropout if is_legacy(cluster) else exo_dropout
+    return drop(
         scenario, base_urls(cluster), kill[0], at_token, out, command=command, say=_say, options=options
     )
 
@@ -149,9 +152,9 @@ def _require_local(cluster: str, command: str | None) -> None:
 
     if cluster != "local":
         raise LiveError(
-            f"--cluster is {cluster!r}; write local or exo://host:52415. On a remote llama.cpp cluster "
-            "nobody here can pull the plug: start `sim live run` there and pull it yourself, the reply "
-            "goes on and the phases are in the measurement"
+            f"--cluster is {cluster!r}; write local, exo://host:52415 or exo-legacy://host:52415. On a "
+            "remote llama.cpp cluster nobody here can pull the plug: start `sim live run` there and pull it "
+            "yourself, the reply goes on and the phases are in the measurement"
         )
     if command is not None:
         raise LiveError(
@@ -186,19 +189,19 @@ def _mode(text: str) -> Mode:
     raise LiveError(f"--mode is {text!r}{did_you_mean(text, MODES)}; write one of {', '.join(MODES)}")
 
 
-def _tell(done: Dropped | ExoDropped, faults: list[InjectedFault], *, as_json: bool) -> None:
+def _tell(done: Dropped | ExoDropped | LegacyDropped, faults: list[InjectedFault], *, as_json: bool) -> None:
     if as_json:
         print_json(_document(done, faults))
     else:
         _print(done)
 
 
-def _rates(done: Dropped | ExoDropped) -> dict[str, float | None]:
+def _rates(done: Dropped | ExoDropped | LegacyDropped) -> dict[str, float | None]:
     """Tokens/s before, after, and of a second reply."""
     return {"before": done.before, "after": done.after, "next_reply": getattr(done, "next", None)}
 
 
-def _document(done: Dropped | ExoDropped, faults: list[InjectedFault]) -> dict[str, Any]:
+def _document(done: Dropped | ExoDropped | LegacyDropped, faults: list[InjectedFault]) -> dict[str, Any]:
     return {
         "measurement": str(done.path),
         "tokens": len(done.tokens),
@@ -218,7 +221,7 @@ def _document(done: Dropped | ExoDropped, faults: list[InjectedFault]) -> dict[s
     }
 
 
-def _print(done: Dropped | ExoDropped) -> None:
+def _print(done: Dropped | ExoDropped | LegacyDropped) -> None:
     """The answer for a terminal."""
     for one in done.recoveries:
         names = ", ".join(one.devices)
@@ -232,7 +235,10 @@ def _print(done: Dropped | ExoDropped) -> None:
     for name, rate in _rates(done).items():
         if rate is not None:
             print(f"{name:10} {rate:.2f} tokens/s")
-    print(f"{len(done.tokens)} tokens, none lost or doubled; {done.path}")
+    kept = "none lost or doubled"
+    if not getattr(done, "is_mended", True):
+        kept = "lost with their reply: legacy EXO takes none up again"
+    print(f"{len(done.tokens)} tokens, {kept}; {done.path}")
 
 
 def _say(text: str) -> None:

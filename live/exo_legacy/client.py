@@ -177,6 +177,8 @@ class LegacyClient:
             rules,
             self.timeouts,
             why=lambda: self._why(before),
+            # a look here is small, and the topology tells a loss within 8 to 20 s
+            again_s=min(self.timeouts.look_again_s, self.timeouts.idle_s),
             abort=abort,
             on_token=on_token,
         )

@@ -1,13 +1,14 @@
 """Measure a scenario on a legacy EXO cluster (0.0.x): the cluster places, we ask and write down.
 
 It offers less than EXO 1.x, and what it does not offer is refused by name: layers and order are the cluster's
-own (by memory), a reply cannot be ended early, and a request whose node is lost hangs, so nothing is mended.
+own (by memory), a reply cannot be ended early, and a request whose node is lost hangs, so nothing is mended
+(`dropout` watches what becomes of the cluster then).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -39,7 +40,7 @@ from simulator.result.measurement import (
 )
 from simulator.scenario import Scenario
 
-__all__ = ["measure_legacy"]
+__all__ = ["LegacyRuns", "OnLoss", "measure_legacy"]
 
 ENGINE_NAME = "exo-legacy"
 FEW_WORDS = 4
@@ -53,12 +54,13 @@ def measure_legacy(
     *,
     transport: httpx.BaseTransport | None = None,
     timeouts: Timeouts | None = None,
+    on_loss: OnLoss | None = None,
 ) -> MeasureResult:
     """Warm up, run the scenario's workload, and append every token to a Measurement at `out_path`.
 
     Raises LiveError for what a legacy cluster cannot do, PlacementError where its own split would hang,
     ClusterBusy when others use it, and what `LegacyClient` raises; a reply that breaks ends the measurement,
-    with everything that came in the file.
+    with everything that came in the file, and what `on_loss` adds to it.
     """
     chosen = options or MeasureOptions()
     require_new(out_path)
@@ -70,7 +72,7 @@ def measure_legacy(
     model_id = chosen.model_id or match_model(full.model.name, full.model.quantisation, cards)
     node_of = _matched(topology, full, chosen)
     placement = _placement(client, full, node_of)
-    runs = _Runs(client, full, model_id, chosen)
+    runs = LegacyRuns(client, full, model_id, chosen, node_of)
     dwell_s = runs.warm_up()
     devices = tuple(_device(name, topology.node(node_of[name]), chosen) for name in placement.devices)
     header = _provenance(full, client, model_id, devices, placement).model_copy(
@@ -84,7 +86,7 @@ def measure_legacy(
         }
     )
     with MeasurementWriter(out_path, header) as writer:
-        runs.run_all(writer)
+        runs.run_all(writer, on_loss)
         for text in chosen.remarks():
             writer.warn(text)
     found = read_measurement(out_path)
@@ -165,15 +167,18 @@ def _placement(client: LegacyClient, full: Scenario, node_of: Mapping[str, str])
 
 
 @dataclass
-class _Runs:
+class LegacyRuns:
     """The chats of one measurement; `done` and `failures` tell what became of them."""
 
     client: LegacyClient
     scenario: Scenario
     model_id: str
     options: MeasureOptions
+    node_of: Mapping[str, str]
+    """The node's id of each device of the scenario."""
     done: int = 0
     failures: list[str] = field(default_factory=list)
+    started_ns: int = 0
 
     def __post_init__(self) -> None:
         self.prompts = PromptMaker(self.scenario.workload.prompt_tokens)
@@ -194,24 +199,24 @@ class _Runs:
         stays = dwell_times_s(poller.changes)
         return {node or "between nodes": median(times) for node, times in stays.items()}
 
-    def run_all(self, writer: MeasurementWriter) -> None:
+    def run_all(self, writer: MeasurementWriter, on_loss: OnLoss | None) -> None:
         """All runs; a broken reply ends them, for the cluster hangs until somebody mends it."""
-        work, started_ns = self.scenario.workload, time.monotonic_ns()
+        work, self.started_ns = self.scenario.workload, time.monotonic_ns()
         for run in range(work.runs):
             self.options.say(f"run {run + 1} of {work.runs}")
             try:
-                reply = self._chat(writer, run, started_ns)
+                self.run(writer, run)
             except BrokenReply as error:
                 kind = type(error).__name__
                 self.failures.append(f"run {run}: {kind}: {error}")
-                _result(writer, run, error.reply, started_ns, kind, str(error))
+                _result(writer, run, error.reply, self.started_ns, kind, str(error))
                 writer.warn(f"stopped after run {run}: legacy EXO takes no lost request up again")
+                if on_loss is not None:
+                    on_loss(self, writer, error)
                 return
-            _result(writer, run, reply, started_ns, "complete", reply.finish_reason or "")
             self.done += 1
-            self._doubts(writer, run, reply)
 
-    def _chat(self, writer: MeasurementWriter, run: int, started_ns: int) -> StreamedReply:
+    def run(self, writer: MeasurementWriter, run: int) -> StreamedReply:
         """One chat; its tokens go to the file as they arrive, as far as the scenario wants them."""
         work = self.scenario.workload
 
@@ -222,9 +227,12 @@ class _Runs:
                     self.options.on_token(run, 0, token)
 
         prompt, _ = self.prompts.make()
-        sent_ns = time.monotonic_ns() - started_ns
+        sent_ns = time.monotonic_ns() - self.started_ns
         writer.write("request", run=run, chat=0, prompt_tokens=work.prompt_tokens, sent_ns=sent_ns)
-        return self.client.chat(self.model_id, prompt, on_token=keep)
+        reply = self.client.chat(self.model_id, prompt, on_token=keep)
+        _result(writer, run, reply, self.started_ns, "complete", reply.finish_reason or "")
+        self._doubts(writer, run, reply)
+        return reply
 
     def _doubts(self, writer: MeasurementWriter, run: int, reply: StreamedReply) -> None:
         count, wanted = len(reply.tokens), self.scenario.workload.output_tokens
@@ -233,6 +241,10 @@ class _Runs:
                 f"run {run}: only {count} of {wanted} tokens: the model ended its text, and this version "
                 "cannot forbid that"
             )
+
+
+OnLoss = Callable[[LegacyRuns, MeasurementWriter, BrokenReply], None]
+"""Hears of the reply that broke, while the file is open; may run more chats."""
 
 
 def _result(

@@ -26,7 +26,7 @@ from tests.live.replay import ReplayServer, Script, json_answer, legacy_exchange
 
 pytestmark = pytest.mark.timed
 
-SPEED = 20.0
+SPEED = 40.0
 MEMORIES_MIB = {"alpha": 24576, "bravo": 10, "charlie": 9}
 TOKENS = 48  # in the recording, whatever was asked for
 
