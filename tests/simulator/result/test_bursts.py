@@ -41,7 +41,9 @@ def test_times_run_forward_and_the_last_token_stays(gaps_us: list[int], first_s:
     assert found.bursts or found.times_s is times_s
     if found.bursts and times_s[-1] > times_s[0]:
         assert np.all(np.diff(found.times_s) > 0)
-    assert np.all(found.times_s <= times_s + 1e-9)  # no token was made after it came
+    # no token was made after it came, but for the short gaps within its own packet
+    short_s = SHORT * (times_s[-1] - times_s[0]) / len(gaps_us)
+    assert np.all(found.times_s <= times_s + short_s * len(gaps_us) + 1e-9)
 
 
 @pytest.mark.parametrize("file", ["circle1/mine_03", "circle1/mine_06", "circle1/mine_07", "circle2/mine_06"])
