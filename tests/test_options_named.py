@@ -53,9 +53,15 @@ def options() -> dict[tuple[str, ...], set[str]]:
     return found
 
 
-def texts(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def texts(path: Path) -> tuple[tuple[int, str], ...]:
     """(line, text) of each string of a module, what is put into it left as X; not those that document it."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return tuple(_texts(path))
+
+
+def _texts(path: Path) -> Iterator[tuple[int, str]]:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text if "--" in text or "`sim " in text else "")
     about = {
         id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)
     }  # docstrings, also those of constants
@@ -77,6 +83,7 @@ def misnamed(line: str) -> list[str]:
     return [name for name in OPTION.findall(line) if name not in options()[command] | own_of_root()]
 
 
+@cache
 def own_of_root() -> set[str]:
     """Options that may stand anywhere in the line."""
     return {name for one in get_command(app).params for name in one.opts}

@@ -158,7 +158,7 @@ class ExoClient(ExoReader):
         """
         self.placement(model_id, min_nodes=min_nodes, sharding=sharding, meta=meta)
         # EXO does not say which instance it made: the one that was not there before is ours
-        before = set(self.state().instances)
+        before = set(self.work().instances)
         body = {"model_id": model_id, "sharding": sharding, "instance_meta": meta, "min_nodes": min_nodes}
         # an interrupt between asking and seeing it must not leave it behind
         self.owned.expect(model_id, before)
@@ -184,7 +184,7 @@ class ExoClient(ExoReader):
         """Poll the state until `look` finds something."""
         deadline = time.monotonic() + self.timeouts.appear_s
         while True:
-            found = look(self.state())
+            found = look(self.work())
             if found:
                 return found
             if time.monotonic() > deadline:
@@ -253,7 +253,7 @@ class ExoClient(ExoReader):
         self.owned.delete(instance_id)
         deadline = time.monotonic() + self.timeouts.appear_s
         # the answer to a deletion only says that the command was received
-        while instance_id in self.state().instances and time.monotonic() < deadline:
+        while instance_id in self.work().instances and time.monotonic() < deadline:
             time.sleep(self.pause_s)
 
     # Generating

@@ -16,7 +16,7 @@ from live.exo.state import BusyTask, ClusterState, StateInstance
 
 __all__ = ["Watch", "foreign", "look_current", "require_first"]
 
-LOOK_S = 1.0  # between looks while measuring: a look costs the client some milliseconds
+LOOK_S = 1.0  # between looks while measuring: a look at tasks costs the client some milliseconds
 # a replica that catches up replays minutes in seconds; one that is up to date goes as time does
 REPLAY_FACTOR, REPLAY_SLACK_S = 2.0, 2.0
 
@@ -61,7 +61,7 @@ def require_first(client: ExoClient, mine: str, known: Collection[str], say: Cal
     """
     end_s = time.monotonic() + client.timeouts.appear_s
     while True:
-        state = client.state()
+        state = client.work()
         others = foreign(state, {mine, *known})
         earlier = [one for one in came_first(state, mine) if one in others]
         if not others:
@@ -102,13 +102,14 @@ class Watch:
     def _look_on(self) -> None:
         while True:
             try:
-                state = self._client.state()
+                state = self._client.work()
             except LiveError:
                 pass  # whoever measures will notice
             else:
                 self._tasks |= {task.task_id: task for task in state.busy_tasks}
                 self._instances |= {one.instance_id: one for one in foreign(state, self._known)}
-            if self._over.wait(max(LOOK_S, self._client.pause_s)):
+            # where only whole states are given, as rarely as their size wants
+            if self._over.wait(LOOK_S if self._client.gives_parts else max(LOOK_S, self._client.pause_s)):
                 return
 
     def told(self, mine: Collection[str]) -> tuple[str, ...]:

@@ -67,6 +67,8 @@ class FakeExo:
                 "GET /models": lambda: rest("models"),
                 "GET /v1/feature-flags": lambda: rest("feature_flags"),
                 "GET /state/topology": lambda: self.state["topology"],
+                "GET /state/tasks": lambda: self._look()["tasks"],
+                "GET /state/instances": lambda: self.state["instances"],
             }
             if name in simple:
                 return json_answer(simple[name]())
@@ -83,6 +85,10 @@ class FakeExo:
         return None
 
     def _state(self) -> Any:
+        return copy.deepcopy(self._look())
+
+    def _look(self) -> dict[str, Any]:
+        """The state moves on with each look."""
         self.looks += 1
         self.all_looks += 1
         status = self.statuses[min(self.looks, len(self.statuses)) - 1]
@@ -98,7 +104,7 @@ class FakeExo:
         for look, change in self.at_look.items():
             if look <= self.all_looks:
                 change(self.state)
-        return copy.deepcopy(self.state)
+        return self.state
 
     def _placement(self, query: dict[str, list[str]]) -> Script:
         nodes = int(query.get("min_nodes", ["1"])[0])
