@@ -103,8 +103,8 @@ def agent(
     asked with the pairing token.
     """
     from live.agent.__main__ import run, token_from
+    from live.agent.pairing import WireError
     from live.agent.server import Settings
-    from live.agent.wire import WireError
     from simulator.errors import LiveError
 
     try:

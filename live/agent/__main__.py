@@ -1,4 +1,4 @@
-"""`python -m live.agent`: the agent on a device that has nothing but Python and zeroconf."""
+"""`python -m live.agent`: the agent on a device that has nothing but Python, zeroconf and cryptography."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from live.agent.addresses import is_loopback
 from live.agent.announce import announced
-from live.agent.server import Agent, Settings, is_loopback
-from live.agent.wire import DEFAULT_PORT, WireError, new_token
+from live.agent.pairing import WireError, new_token
+from live.agent.server import Agent, Settings
+from live.agent.wire import DEFAULT_PORT
 
 __all__ = ["main", "run"]
 

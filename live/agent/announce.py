@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from live.agent.facts import own_addresses
-from live.agent.wire import SERVICE, VERSION, WireError
+from live.agent.pairing import WireError
+from live.agent.wire import SERVICE, VERSION
 
 __all__ = ["announced"]
 

@@ -10,19 +10,31 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
 
 from live.agent.facts import AgentFacts
+from live.agent.pairing import WireError, check_token
 from live.agent.probe import MAX_SIZE_BYTES, WARM_UP
-from live.agent.wire import VERSION, AgentConnection, WireError, ask, check_token
+from live.agent.wire import VERSION, AgentConnection, ask
 from simulator.errors import LiveError, Unreachable
 from simulator.result.measurement import DeviceProvenance, MeasurementWriter, Provenance
 
-__all__ = ["Address", "LinkTestPlan", "Links", "Peer", "ask_facts", "measure_links", "read_address"]
+__all__ = [
+    "Address",
+    "LinkTestPlan",
+    "Links",
+    "Peer",
+    "ask_all",
+    "ask_facts",
+    "measure_links",
+    "read_address",
+]
 
+ASKED_AT_ONCE = 32
 ANSWER_S = 60.0  # reading the facts of a Mac takes several seconds
 
 Address = tuple[str, int]
@@ -55,11 +67,13 @@ class LinkTestPlan:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One agent: where it is, what it calls itself (made unique), what it is."""
+    """One agent: where it is, what it calls itself (made unique), what it is, its address as a number."""
 
     address: Address
     name: str
     facts: AgentFacts
+    host: str
+    """what other agents are told, since they follow no names"""
 
 
 @dataclass(slots=True)
@@ -99,15 +113,38 @@ def _key(token: str) -> bytes:
 
 def ask_facts(address: Address, token: str) -> AgentFacts:
     """The facts of one agent; raises Unreachable with the way out."""
+    return _met(address, token).facts
+
+
+def ask_all(addresses: Sequence[Address], token: str) -> list[AgentFacts | LiveError]:
+    """The facts of each agent, or why there are none, in order."""
+    return [met.facts if isinstance(met, Peer) else met for met in _met_all(addresses, token)]
+
+
+def _met_all(addresses: Sequence[Address], token: str) -> list[Peer | LiveError]:
+    """Many at once: anybody may announce agents that keep us waiting."""
+
+    def met(address: Address) -> Peer | LiveError:
+        try:
+            return _met(address, token)
+        except LiveError as error:
+            return error
+
+    with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="facts") as pool:
+        return list(pool.map(met, addresses))
+
+
+def _met(address: Address, token: str) -> Peer:
     where = f"{address[0]}:{address[1]}"
     try:
         with ask(*address, _key(token)) as session:
             session.send({"op": "facts"})
-            return AgentFacts.from_dict(session.receive(ANSWER_S).get("facts") or {})
-    except WireError as error:
+            facts = AgentFacts.from_dict(session.receive(ANSWER_S).get("facts") or {})
+            return Peer(address, facts.name, facts, session.connection.getpeername()[0])
+    except (WireError, OSError) as error:
         raise Unreachable(
             f"no agent at {where}: {error}; start `sim live agent --listen ADDRESS` there with the same "
-            "token, and let the firewall pass its port"
+            "token and of the same version, and let the firewall pass its port"
         ) from error
     except ValueError as error:
         raise LiveError(
@@ -119,17 +156,16 @@ def _peers(addresses: Sequence[Address], token: str, links_warnings: list[str]) 
     """All agents that answer, with unique names; raises Unreachable when fewer than two do."""
     found: list[Peer] = []
     faults: list[str] = []
-    for address in dict.fromkeys(addresses):
-        try:
-            facts = ask_facts(address, token)
-        except Unreachable as error:
-            faults.append(str(error))
+    if addresses:
+        _key(token)  # wrong for all of them alike
+    for met in _met_all(tuple(dict.fromkeys(addresses)), token):
+        if isinstance(met, LiveError):
+            faults.append(str(met))
             continue
         taken = {peer.name for peer in found}
-        clean = _printable(facts.name)[:60] or "unnamed"
+        clean = _printable(met.name)[:60] or "unnamed"
         # two phones of one model call themselves alike, and a file needs names that differ
-        name = next(name for name in _names(clean) if name not in taken)
-        found.append(Peer(address, name, facts))
+        found.append(replace(met, name=next(name for name in _names(clean) if name not in taken)))
     if len(found) < 2:
         raise Unreachable("\n".join([*faults, _too_few(len(found), bool(addresses))]))
     links_warnings.extend(faults)
@@ -210,8 +246,7 @@ def _measure_link(
     progress: Progress,
 ) -> None:
     """All sizes idle, then the rate, then all sizes again while the link is full."""
-    host, port = sink.address
-    to_sink = {"host": host, "port": port}
+    to_sink = {"host": sink.host, "port": sink.address[1]}
 
     def trips(*, loaded: bool) -> None:
         for size in plan.sizes_bytes:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterator
 
-from live.agent.wire import WireError, recv_exact
+from live.agent.pairing import WireError
+from live.agent.wire import recv_exact
 
-__all__ = ["BLOCK_BYTES", "MAX_SIZE_BYTES", "echo", "push", "receive_count", "round_trips", "sink"]
+__all__ = ["BLOCK_BYTES", "MAX_SIZE_BYTES", "echo", "push", "round_trips", "sink"]
 
 MAX_SIZE_BYTES = 4 << 20
 BLOCK_BYTES = 256 << 10
@@ -95,8 +95,8 @@ def push(connection: socket.socket, seconds: float, stopped: Callable[[], bool] 
     return sent
 
 
-def sink(connection: socket.socket, limit_s: float) -> None:
-    """Swallow what `push` sends; answer with the bytes and the ns between the first and the last of them.
+def sink(connection: socket.socket, limit_s: float) -> tuple[int, float]:
+    """Swallow what `push` sends; the bytes, and the seconds between the first and the last of them.
 
     The clock of the receiver counts: the sender's stops when its buffer is filled, not
     when the link has delivered.
@@ -112,10 +112,4 @@ def sink(connection: socket.socket, limit_s: float) -> None:
         last_ns = time.perf_counter_ns()
         # The first block only starts the clock: when its bytes began to arrive is not known.
         received, first_ns = (received + count, first_ns) if first_ns else (0, last_ns)
-    connection.sendall(struct.pack(">QQ", received, last_ns - first_ns))
-
-
-def receive_count(connection: socket.socket) -> tuple[int, float]:
-    """The answer of `sink`: bytes, and seconds that they took."""
-    received, elapsed_ns = struct.unpack(">QQ", recv_exact(connection, 16, time.monotonic() + ANSWER_S))
-    return received, elapsed_ns / 1e9
+    return received, (last_ns - first_ns) / 1e9

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from live.agent.addresses import is_loopback
+from live.agent.door import Door
 from live.agent.guard import Guard
-from live.agent.wire import AgentConnection, NonceCache, WireError, answer, check_token
+from live.agent.pairing import WireError, check_token, pairing
+from live.agent.wire import AgentConnection, NonceCache, answer
 from live.agent.work import OPERATIONS, Duties, OperationRefused
 
-__all__ = ["Agent", "Settings", "is_loopback"]
+__all__ = ["Agent", "Settings"]
 
-HANDSHAKES = 32  # more than the burst of one source, so that a single stranger cannot take all places
+HANDSHAKES = 32  # a right knock that was recorded elsewhere may hold one for 3 s, and gets no further
 SESSIONS = 32
 IDLE_S = 60.0
 
@@ -31,11 +34,6 @@ class Settings:
     model_file: Path | None = None
 
 
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach that address."""
-    return address.startswith("127.") or address in ("::1", "localhost")
-
-
 class Agent:
     """A listening agent; a context manager. `address` tells where, once it runs.
 
@@ -47,29 +45,29 @@ class Agent:
             token = check_token(settings.token)
         except WireError as error:
             raise WireError(f"{error}; an agent that is started without a token makes a fresh one") from error
+        pairing(token)  # now and not at the first knock: it takes a moment, or cannot be made here
         self.settings = settings
-        self._duties = Duties(settings.name, token, settings.model_file, threading.Lock())
-        self._guard, self._seen = guard or Guard(), NonceCache()
         self._handshakes = threading.BoundedSemaphore(HANDSHAKES)
         self._sessions = threading.BoundedSemaphore(SESSIONS)
         self._closing = threading.Event()
         self._open: set[socket.socket] = set()
-        self._socket = _listen(settings.listen, settings.port)
-        self.address: tuple[str, int] = self._socket.getsockname()[:2]
-        self._thread = threading.Thread(target=self._accept, name=f"agent {settings.name}", daemon=True)
+        listener = _listen(settings.listen, settings.port)
+        self.address: tuple[str, int] = listener.getsockname()[:2]
+        self._duties = Duties(
+            settings.name, token, settings.model_file, threading.Lock(), is_loopback(self.address[0])
+        )
+        knocks = NonceCache()
+        self._door = Door(
+            listener, guard or Guard(), lambda knock: knocks.is_right(knock, token), self._enter
+        )
 
     def __enter__(self) -> Agent:
-        self._thread.start()
+        self._door.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        # Closing alone does not wake a thread that waits in accept on Linux; shutting down
-        # does, where it is allowed.
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
-        self._thread.join(5)
+        self._door.__exit__()
         for connection in tuple(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -79,38 +77,25 @@ class Agent:
         while not self._closing.wait(3600):
             pass
 
-    def _accept(self) -> None:
-        while not self._closing.is_set():
-            try:
-                connection, source = self._socket.accept()
-            except TimeoutError:
-                continue
-            except OSError:
-                # Out of file descriptors or interrupted: the listener must outlive a flood.
-                if self._closing.wait(0.05):
-                    return
-                continue
-            # before a thread is started: a flood must cost next to nothing
-            if not self._guard.admit(source[0]) or not self._handshakes.acquire(blocking=False):
-                connection.close()
-                continue
-            try:
-                threading.Thread(target=self._serve, args=(connection, source[0]), daemon=True).start()
-            except RuntimeError:  # no more threads on this device
-                self._handshakes.release()
-                connection.close()
+    def _enter(self, connection: socket.socket) -> None:
+        """Give a thread to somebody who knocked rightly."""
+        if not self._handshakes.acquire(blocking=False):
+            connection.close()
+            return
+        try:
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        except RuntimeError:  # no more threads on this device
+            self._handshakes.release()
+            connection.close()
 
-    def _serve(self, connection: socket.socket, source: str) -> None:
-        """One connection from knock to close; nothing that a stranger sends gets out of here as an error."""
+    def _serve(self, connection: socket.socket) -> None:
+        """One connection from the right knock to its end; nothing that comes gets out of here as an error."""
         with connection, contextlib.suppress(WireError, OSError):
             try:
-                session = answer(connection, self._duties.token, self._seen)
+                session = answer(connection, self._duties.token)
             finally:
                 self._handshakes.release()
-            # whoever has the token may come as often as it likes
-            self._guard.forgive(source)
             if not self._sessions.acquire(blocking=False):
-                # only now, to somebody with the token: strangers hear nothing at all
                 session.send({"error": f"busy: {SESSIONS} sessions are open"})
                 return
             self._open.add(connection)
@@ -149,9 +134,10 @@ def _listen(address: str, port: int) -> socket.socket:
         ) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" is IPv4 too, everywhere
         listener.bind(target)
         listener.listen(128)
-        listener.settimeout(1.0)  # so that closing is noticed on every platform
     except OSError as error:
         listener.close()
         raise WireError(

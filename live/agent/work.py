@@ -10,30 +10,39 @@ operation   asks                                                  answers
                                                                   line
 `echo`      `size_bytes`, `seconds`                               `{"ready"}`, then every payload back as it
                                                                   came
-`sink`      `seconds`                                             `{"ready"}`, then swallows; count and time
-                                                                  at the end
+`sink`      `seconds`                                             `{"ready"}`, then swallows; at the end
+                                                                  `{"bytes", "seconds"}`
 `trips`     `host`, `port`, `size_bytes`, `seconds`,              `{"rtt_ns": [...]}` as they are measured,
             `interval_s`, `loaded`                                then `{"done"}`
 `rate`      `host`, `port`, `seconds`                             `{"bytes", "seconds"}`
 ==========  ====================================================  ==========================================
+
+`host` is the address of another agent with the token. What is there instead stays hidden: a port that
+refuses, is filtered, or belongs to another program gets the same answer after the same time.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from live.agent import facts, probe, speed
-from live.agent.wire import VERSION, AgentConnection, WireError, ask
+from live.agent.addresses import is_local, is_loopback, networks_of, parse
+from live.agent.guard import Guard
+from live.agent.pairing import WireError
+from live.agent.wire import VERSION, AgentConnection, ask
 
 __all__ = ["OPERATIONS", "Duties", "OperationRefused", "number"]
 
 MAX_SECONDS = 3600.0  # "minutes long if asked", and an end to it if the asker forgets
+MEET_S = 3.0  # for TCP, knock and TLS with a peer, and for saying that it is none
+TARGETS = "targets"  # one bucket for all of them, or a scan would have one for each
 
 
 class OperationRefused(Exception):
@@ -48,6 +57,10 @@ class Duties:
     token: bytes
     model_file: Path | None
     alone: threading.Lock
+    on_loopback: bool
+    """whether this agent itself can be reached from this machine only"""
+    targets: Guard = field(default_factory=lambda: Guard(common_per_s=0))
+    """how often a peer may turn out to be none"""
 
 
 def number(request: dict[str, Any], key: str, default: float, low: float, high: float) -> float:
@@ -67,11 +80,21 @@ def _size(request: dict[str, Any]) -> int:
     return int(number(request, "size_bytes", 4, 1, probe.MAX_SIZE_BYTES))
 
 
-def _peer(request: dict[str, Any]) -> tuple[str, int]:
+def _peer(duties: Duties, request: dict[str, Any]) -> tuple[str, int]:
+    """Where another agent may be: on this LAN, and on this machine only for an agent that stays there too,
+    or whoever has the token could reach what listens on loopback here.
+    """
     host = request.get("host")
-    if not isinstance(host, str) or not 0 < len(host) <= 255:
-        raise OperationRefused(f"host={host!r:.40} must be a name or an address")
-    return host, int(number(request, "port", 0, 1, 65535))
+    address = parse(host) if isinstance(host, str) else None
+    if address is None:
+        raise OperationRefused(f"host={host!r:.40} must be an address")
+    near = is_local(str(address)) or any(address in one for one in networks_of(facts.own_addresses()))
+    if not near or (is_loopback(str(address)) and not duties.on_loopback):
+        raise OperationRefused(
+            f"host={host!r:.40} is no address of another device on this LAN; name each agent by the address "
+            "that it has there"
+        )
+    return str(host), int(number(request, "port", 0, 1, 65535))
 
 
 @contextmanager
@@ -116,16 +139,14 @@ def _echo(_: Duties, session: AgentConnection, request: dict[str, Any]) -> None:
 def _sink(_: Duties, session: AgentConnection, request: dict[str, Any]) -> None:
     seconds = number(request, "seconds", 60, 0, MAX_SECONDS)
     session.send({"ready": True})
-    probe.sink(session.connection, seconds + 2 * probe.ANSWER_S)
+    received, elapsed_s = probe.sink(session.connection, seconds + 2 * probe.ANSWER_S)
+    session.send({"bytes": received, "seconds": elapsed_s})
 
 
 def _open(duties: Duties, request: dict[str, Any], operation: dict[str, Any]) -> AgentConnection:
     """A session with the peer that the request names, ready for raw bytes."""
-    host, port = _peer(request)
-    try:
-        session = ask(host, port, duties.token)
-    except WireError as error:
-        raise OperationRefused(f"the agent at {host}:{port}: {error}") from error
+    host, port = _peer(duties, request)
+    session = _met(duties, host, port)
     try:
         session.send(operation)
         answer = session.receive(probe.ANSWER_S)
@@ -135,6 +156,23 @@ def _open(duties: Duties, request: dict[str, Any], operation: dict[str, Any]) ->
     if "ready" not in answer:
         session.close()
         raise OperationRefused(f"the agent at {host}:{port}: {answer.get('error', 'is not ready')}")
+    return session
+
+
+def _met(duties: Duties, host: str, port: int) -> AgentConnection:
+    """A session with the agent there; neither words nor time of a refusal say what is there instead."""
+    begin_s = time.monotonic()
+    if not duties.targets.admit(TARGETS):
+        raise OperationRefused("too many peers that were no agents; ask again in some seconds")
+    try:
+        session = ask(host, port, duties.token, MEET_S)
+    except WireError:
+        time.sleep(max(begin_s + MEET_S - time.monotonic(), 0))
+        raise OperationRefused(
+            f"no agent with this token at {host}:{port} answers this device within {MEET_S:g} s; does a "
+            "firewall or another network stand between the two?"
+        ) from None
+    duties.targets.forgive(TARGETS)
     return session
 
 
@@ -179,8 +217,8 @@ def _rate(duties: Duties, session: AgentConnection, request: dict[str, Any]) -> 
     seconds = number(request, "seconds", 2, 0.05, MAX_SECONDS)
     with _open(duties, request, {"op": "sink", "seconds": seconds}) as peer:
         probe.push(peer.connection, seconds)
-        received, elapsed_s = probe.receive_count(peer.connection)
-    session.send({"bytes": received, "seconds": elapsed_s})
+        counted = peer.receive(probe.ANSWER_S)
+    session.send({"bytes": counted.get("bytes"), "seconds": counted.get("seconds")})
 
 
 OPERATIONS: dict[str, Callable[[Duties, AgentConnection, dict[str, Any]], None]] = {

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from live.agent.facts import AgentFacts
-from live.agent.links import ask_facts, read_address
+from live.agent.links import ask_all, read_address
 from live.agent.wire import DEFAULT_PORT
 from live.discover.found import FoundDevice, clean
 from simulator.errors import LiveError
@@ -18,19 +17,15 @@ def with_facts(rows: tuple[FoundDevice, ...], token: str) -> tuple[FoundDevice, 
     """The rows with chip, memory and link kind from their agents; a row whose agent
     does not answer gets a note.
     """
-    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="facts") as pool:
-        return tuple(pool.map(lambda row: _asked(row, token) if row.agent else row, rows))
+    agents = {row.agent: read_address(row.agent, DEFAULT_PORT) for row in rows if row.agent}
+    told = dict(zip(agents, ask_all(tuple(agents.values()), token), strict=True))
+    return tuple(_completed(row, told[row.agent]) if row.agent else row for row in rows)
 
 
-def _asked(row: FoundDevice, token: str) -> FoundDevice:
-    try:
-        return _completed(row, ask_facts(read_address(row.agent, DEFAULT_PORT), token))
-    except LiveError as error:
-        return replace(row, notes=(*row.notes, clean(str(error), 200)))
-
-
-def _completed(row: FoundDevice, facts: AgentFacts) -> FoundDevice:
+def _completed(row: FoundDevice, facts: AgentFacts | LiveError) -> FoundDevice:
     """What EXO said stays; of the chip EXO knows nothing on Linux, and of the link neither."""
+    if isinstance(facts, LiveError):
+        return replace(row, notes=(*row.notes, clean(str(facts), 200)))
     return replace(
         row,
         chip=row.chip or clean(facts.chip),

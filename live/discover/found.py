@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-__all__ = ["AGENT", "LEGACY", "LIBP2P", "ZENOH", "FoundDevice", "clean", "is_local", "merge"]
+__all__ = ["AGENT", "LEGACY", "LIBP2P", "ZENOH", "FoundDevice", "clean", "merge"]
 
 ZENOH = "exo-1.x zenoh"
 LIBP2P = "exo-1.x libp2p"
@@ -47,23 +46,6 @@ def clean(text: object, limit: int = 60) -> str:
     """Text that came from the network, fit for a terminal: one line, no control characters, not endless."""
     shown = text if isinstance(text, str) else ""
     return "".join(character for character in shown[: 4 * limit] if character.isprintable())[:limit]
-
-
-def is_local(address: str) -> bool:
-    """Whether an address belongs to a LAN, this machine or a Tailscale network, so that
-    asking it leaves no doubt.
-
-    Announcements are unsigned; without this rule anybody on the LAN could send us to any host of the
-    internet. 100.64.0.0/10 (RFC 6598) is where Tailscale lives.
-    """
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if parsed.is_multicast or parsed.is_unspecified:
-        return False
-    shared = parsed.version == 4 and parsed in ipaddress.ip_network("100.64.0.0/10")
-    return parsed.is_private or parsed.is_loopback or parsed.is_link_local or shared
 
 
 def merge(sightings: Iterable[FoundDevice]) -> tuple[FoundDevice, ...]:

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from live.agent.addresses import is_local
 from live.agent.facts import own_addresses
 from live.discover import exo_udp, legacy_udp, mdns
 from live.discover.agents import with_facts
 from live.discover.catalogue import with_speed
 from live.discover.exo_udp import Heard
-from live.discover.found import FoundDevice, clean, is_local, merge
+from live.discover.found import FoundDevice, clean, merge
 from live.discover.hosts import API_PORT, Probe, look_again, probe_all
 from live.discover.mdns import Announced
 from live.exo.ring import interface_kind

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from live.agent.addresses import is_local
 from live.agent.wire import SERVICE
-from live.discover.found import AGENT, LIBP2P, FoundDevice, clean, is_local
+from live.discover.found import AGENT, LIBP2P, FoundDevice, clean
 
 __all__ = ["LIBP2P_SERVICE", "Announced", "browse", "parse_dnsaddr", "parse_texts"]
 
 LIBP2P_SERVICE = "_p2p._udp.local."
 MAX_NAMES = 256
+RESOLVE_S = 4.0  # for all names together: anybody may announce names without an address
 BASE58 = "[1-9A-HJ-NP-Za-km-z]"
 DNSADDR = re.compile(
     rf"dnsaddr=/ip([46])/([0-9a-fA-F:.]{{2,45}})/(?:tcp|udp)/(\d{{1,5}})\S*?/p2p/({BASE58}{{20,80}})"
@@ -117,7 +119,8 @@ def browse(seconds: float, interfaces: Sequence[str] | None = None) -> Announced
     try:
         ServiceBrowser(zeroconf, list(names.names), listener=names)  # type: ignore[arg-type]
         time.sleep(seconds)
-        agents = [_agent(zeroconf, name) for name in sorted(names.names[SERVICE])]
+        end_s = time.monotonic() + RESOLVE_S
+        agents = [_agent(zeroconf, name, end_s) for name in sorted(names.names[SERVICE])]
         records = [
             record for name in sorted(names.names[LIBP2P_SERVICE]) for record in _texts(zeroconf, name)
         ]
@@ -126,8 +129,10 @@ def browse(seconds: float, interfaces: Sequence[str] | None = None) -> Announced
     return Announced(tuple(agent for agent in agents if agent), libp2p_peers(records))
 
 
-def _agent(zeroconf: Any, name: str) -> FoundDevice | None:
-    info = zeroconf.get_service_info(SERVICE, name, timeout=1000)
+def _agent(zeroconf: Any, name: str, end_s: float) -> FoundDevice | None:
+    """The agent of that name; nobody is asked after `end_s`, and what was heard by then counts."""
+    left_s = min(max(end_s - time.monotonic(), 0.001), 1.0)
+    info = zeroconf.get_service_info(SERVICE, name, timeout=1000 * left_s)
     addresses = (
         tuple(address for address in info.parsed_scoped_addresses() if is_local(address))[:16] if info else ()
     )

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from live.agent.facts import AgentFacts, collect
-from live.agent.links import Address, ask_facts, read_address
-from live.agent.wire import DEFAULT_PORT, WireError, check_token
+from live.agent.links import Address, ask_all, read_address
+from live.agent.pairing import WireError, check_token
+from live.agent.wire import DEFAULT_PORT
 from live.discover import Discovery, Options, discover
 from live.discover.get import Answer, get
 from live.discover.hosts import Probe
@@ -122,11 +123,12 @@ def gather(
         # an agent that announces itself needs no --agents: the token says that it is ours
         heard = (read_address(row.agent, DEFAULT_PORT) for row in discovery.announced.agents)
         agents = tuple(dict.fromkeys((*agents, *heard)))
-    for address in () if unasked else agents:
-        try:
-            facts.append(ask_facts(address, token))
-        except LiveError as error:
-            silent.append((address, str(error)))
+    told = () if unasked or not agents else ask_all(agents, token)
+    for address, answer in zip(agents, told, strict=False):
+        if isinstance(answer, LiveError):
+            silent.append((address, str(answer)))
+        else:
+            facts.append(answer)
     targets = [probe.host for probe in discovery.probes if probe.found] + [address for address, _ in agents]
     # IPv4 only, and not endless: each costs a look into the routing table
     targets += [address for found in discovery.found for address in found.addresses if ":" not in address][

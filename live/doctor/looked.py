@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from live.agent.server import is_loopback
+from live.agent.addresses import is_loopback
 from live.discover.found import FoundDevice
 from live.doctor.cluster import exo_nodes
 from live.doctor.gather import Surroundings

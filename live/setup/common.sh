@@ -8,11 +8,13 @@ say() { printf '%s\n' "$*"; }
 fail() { say "error: $*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null 2>&1 || fail "$1 is missing; $2"; }
 
-# The agent runs on Python 3.11 or newer with zeroconf, in an environment of its own.
+# The agent runs on Python 3.11 or newer with zeroconf and cryptography, in an environment of its own.
 make_environment() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$1 is older than 3.11; $2"
-    [ -x "$home/venv/bin/python" ] || "$1" -m venv "$home/venv"
-    "$home/venv/bin/python" -c 'import zeroconf' 2>/dev/null || "$home/venv/bin/python" -m pip install --quiet zeroconf
+    "$home/venv/bin/python" -c 'import zeroconf, cryptography' 2>/dev/null || {
+        "$1" -m venv ${3:-} "$home/venv"
+        "$home/venv/bin/python" -m pip install --quiet zeroconf cryptography
+    }
     say "agent: ready in $home/venv"
 }
 

@@ -5,9 +5,10 @@ set -eu
 
 case "${1:-}" in
 install)
-    pkg install -y python termux-api
+    # Termux has cryptography ready; pip would build it on the phone, with Rust.
+    pkg install -y python python-cryptography termux-api
     # Without its compiled parts zeroconf is a little slower and needs no compiler on the phone.
-    SKIP_CYTHON=1 make_environment python "pkg upgrade python"
+    SKIP_CYTHON=1 make_environment python "pkg upgrade python" --system-site-packages
     say "also install the app Termux:API (same source as Termux), or battery and Wi-Fi stay unknown"
     ;;
 agent)

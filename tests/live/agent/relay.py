@@ -13,6 +13,7 @@ class Relay:
     """Listens on `address` and passes everything to `target`, `delay_s` later in each direction.
 
     With a rate all connections towards the target share it, first come first served, as they share a radio.
+    What passes is kept in `there` and `back`; once `spoiling`, a bit of it is flipped, there (0) or back (1).
     """
 
     def __init__(
@@ -21,10 +22,14 @@ class Relay:
         delay_s: float,
         address: str = "127.0.0.1",
         bytes_per_s: float = float("inf"),
+        spoil: int | None = None,
     ) -> None:
         self.target, self.delay_s, self.bytes_per_s = target, delay_s, bytes_per_s
         self.free_s, self.lock = 0.0, threading.Lock()
         self.held_s: list[float] = []
+        self.there: list[bytes] = []
+        self.back: list[bytes] = []
+        self.spoil, self.spoiling = spoil, False
         self.listener = socket.create_server((address, 0))
         self.listener.settimeout(0.1)
         self.address = self.listener.getsockname()
@@ -65,6 +70,9 @@ class Relay:
         def read() -> None:
             with contextlib.suppress(OSError):
                 while data := source.recv(65536):
+                    if self.spoiling and self.spoil == (not narrow):
+                        data = data[:-1] + bytes([data[-1] ^ 1])
+                    (self.there if narrow else self.back).append(data)
                     waiting.put((time.monotonic(), self._due_s(len(data), narrow), data))
             waiting.put((0.0, 0.0, b""))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.timed
 
 TOKEN = "correct horse battery"
 DELAY_S = 0.04
+LINK = f"link {os.getpid()}"  # another test run on this machine has agents too
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +39,13 @@ def cluster():
         ]
         slow = stack.enter_context(Relay(agents[2].address, DELAY_S, "127.0.0.5"))
         places = [agents[0].address, agents[1].address, slow.address]
-        contexts = [announced(f"link {name}", *place) for name, place in zip("abc", places, strict=True)]
+        contexts = [announced(f"{LINK} {name}", *place) for name, place in zip("abc", places, strict=True)]
         list(pool.map(lambda context: context.__enter__(), contexts))
         for context in contexts:
             stack.push(context)
         seen = browse(1.0, ["127.0.0.1"])
         yield (
-            [read_address(found.agent, 1) for found in seen.agents if found.name.startswith("link ")],
+            [read_address(found.agent, 1) for found in seen.agents if found.name.startswith(LINK)],
             places,
             slow,
         )
@@ -54,7 +56,7 @@ def measured(cluster, tmp_path_factory):
     found, *_ = cluster
     out = tmp_path_factory.mktemp("links") / "links.jsonl"
     plan = LinkTestPlan(
-        sizes_bytes=(4, 16_384), seconds=0.35, interval_s=0.002, loaded=False, rate_seconds=0.1
+        sizes_bytes=(4, 16_384), seconds=0.25, interval_s=0.002, loaded=False, rate_seconds=0.1
     )
     return measure_links(found, TOKEN, plan, out), out
 
@@ -129,7 +131,8 @@ def test_an_agent_that_is_gone_is_a_warning(cluster, tmp_path):
     assert read_measurement(tmp_path / "x.jsonl").warnings == tuple(links.warnings)
 
 
-def test_an_agent_that_dies_while_measuring_leaves_the_rest(cluster, tmp_path):
+def test_an_agent_that_dies_while_measuring_leaves_the_rest(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr("live.agent.work.MEET_S", 0.3)
     _, (a, b, _), _ = cluster
     mortal = Agent(Settings("mortal", TOKEN, "127.0.0.7")).__enter__()
 

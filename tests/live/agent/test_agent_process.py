@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from live.agent.__main__ import main, token_from
+from live.agent.pairing import WireError
 from live.agent.speed import disk_read, memory_copy
-from live.agent.wire import WireError, ask
+from live.agent.wire import ask
 
 ROOT = Path(__file__).parents[3]
 
@@ -25,8 +26,17 @@ class Absent:
         if name.partition(".")[0] in ABSENT:
             raise ImportError(f"{name} is not on a phone")
 sys.meta_path.insert(0, Absent())
-import live.agent.__main__, live.agent.announce, live.agent.server, zeroconf
+import live.agent.announce, zeroconf
+from live.agent.__main__ import main
 from live.agent.facts import collect
+from live.agent.server import Agent, Settings
+from live.agent.wire import ask
+"""
+
+ASKED = """
+with Agent(Settings("phone", "x" * 16)) as agent, ask(*agent.address, b"x" * 16) as session:
+    session.send({"op": "facts"})
+    assert session.receive(20)["facts"]["name"] == "phone"
 print(collect().platform)
 """
 
@@ -45,11 +55,20 @@ def python(*arguments, **options):
     )
 
 
-def test_it_needs_nothing_but_zeroconf():
-    with python("-c", WITHOUT) as process:
+def test_it_needs_nothing_but_zeroconf_and_cryptography():
+    with python("-c", WITHOUT + ASKED) as process:
         out, _ = process.communicate(timeout=30)
     assert process.returncode == 0, out
     assert out.strip() in ("linux", "macos", "android")
+
+
+def test_without_cryptography_it_says_how_to_get_it():
+    without = WITHOUT.replace('{"numpy"', '{"cryptography", "numpy"')
+    with python("-c", without + 'sys.exit(main(["--token", "x" * 16, "--no-announce"]))') as process:
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert out.count("\n") == 1, out
+    assert "pip install cryptography, in Termux pkg install python-cryptography" in out
 
 
 def test_from_start_to_ctrl_c(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 import threading
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from zeroconf import DNSOutgoing, DNSPointer, DNSText
 
 from live.agent.announce import announced
+from live.agent.wire import SERVICE
 from live.discover.found import AGENT, LEGACY
 from live.discover.legacy_udp import listen, open_socket, parse
 from live.discover.mdns import LIBP2P_SERVICE, browse, libp2p_peers, parse_dnsaddr, parse_texts
@@ -125,6 +127,26 @@ def _libp2p_announcement() -> bytes:
     out.add_answer_at_time(DNSPointer(LIBP2P_SERVICE, 12, 1, 2500, instance), 0)
     out.add_answer_at_time(DNSText(instance, 16, 1, 2500, bytes([len(text)]) + text), 0)
     return out.packets()[0]
+
+
+def test_names_without_an_address_keep_nobody_waiting(monkeypatch):
+    """A stranger announces forty agents that are nowhere, the first by name; the one that is there is found."""
+    monkeypatch.setattr("live.discover.mdns.RESOLVE_S", 0.5)
+    out = DNSOutgoing(0x8400)
+    for index in range(40):
+        out.add_answer_at_time(DNSPointer(SERVICE, 12, 1, 2500, f"!{index}.{SERVICE}"), 0)
+    with (
+        announced(f"real {os.getpid()}", "127.0.0.2", 7001),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        timer = threading.Timer(0.3, sender.sendto, (out.packets()[0], ("224.0.0.251", 5353)))
+        timer.start()
+        begin_s = time.monotonic()
+        seen = browse(0.8, ["127.0.0.1"])
+        assert time.monotonic() - begin_s < 4
+        timer.join()
+    assert f"real {os.getpid()}" in [found.name for found in seen.agents]
 
 
 def test_three_agents_and_a_libp2p_peer_by_real_mdns_on_loopback():

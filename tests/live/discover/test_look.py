@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from live.agent.addresses import is_local
 from live.agent.server import Agent, Settings
 from live.discover import FoundDevice, Options, discover
 from live.discover.catalogue import with_speed
 from live.discover.exo_udp import Heard
-from live.discover.found import AGENT, LEGACY, LIBP2P, ZENOH, clean, is_local, merge
+from live.discover.found import AGENT, LEGACY, LIBP2P, ZENOH, clean, merge
 from live.discover.hosts import Probe, probe
 from live.discover.look import Sources, networks_here, sweep
 from live.discover.mdns import Announced
