@@ -170,7 +170,7 @@ def _options(
 
 
 def _addresses(agents: str) -> list[tuple[str, int]]:
-    from live.agent.links import read_address
+    from live.agent.peers import read_address
     from live.agent.wire import DEFAULT_PORT
 
     return [read_address(part.strip(), DEFAULT_PORT) for part in agents.split(",") if part.strip()]
@@ -178,7 +178,7 @@ def _addresses(agents: str) -> list[tuple[str, int]]:
 
 def _announced() -> list[tuple[str, int]]:
     """Without --agents: all agents that announce themselves."""
-    from live.agent.links import read_address
+    from live.agent.peers import read_address
     from live.agent.wire import DEFAULT_PORT
     from live.discover.mdns import browse
 

@@ -72,7 +72,8 @@ def run(settings: Settings, *, announce: bool = True) -> None:
     with Agent(replace(settings, token=token)) as agent:
         host, port = agent.address
         reach = "this machine only; --listen ADDRESS opens it to the LAN" if is_loopback(host) else "the LAN"
-        _say(f"agent {settings.name!r} listens on {host}:{port} ({reach})")
+        shown = f"[{host}]" if ":" in host else host
+        _say(f"agent {settings.name!r} listens on {shown}:{port} ({reach})")
         if not settings.token:
             _say(
                 f"pairing token: {token}\ngive it to every other agent and to `sim live links` in "

@@ -12,16 +12,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from live.agent import readings
 from live.agent.readings import PowerState, Wifi
+from live.agent.told import checked, printable
 
-__all__ = ["AgentFacts", "SystemReader", "collect", "link_kind_of", "own_addresses", "platform_name"]
+__all__ = [
+    "AgentFacts",
+    "SystemReader",
+    "collect",
+    "link_kind_of",
+    "own_addresses",
+    "platform_name",
+    "printable",
+]
 
 AIRPORT = "/System/Library/PrivateFrameworks/Apple80211.framework/Versions/Current/Resources/airport"
+MOST_ADDRESSES = 256
 TOOL_TIMEOUT_S = 8.0  # system_profiler takes several seconds on a cold start
 
 
@@ -98,24 +108,16 @@ class AgentFacts:
         """Read what another agent sent; unknown keys are left out. Raises ValueError
         for what cannot be facts.
         """
-        # an agent of another version may know more than we do
-        known = {key: value for key, value in values.items() if key in {item.name for item in fields(cls)}}
         try:
-            if isinstance(known.get("wifi"), dict):
-                known["wifi"] = Wifi(**known["wifi"])
-            known["power"] = PowerState(**(known.get("power") or {}))
-            known["addresses"] = tuple((str(a), str(b), int(c)) for a, b, c in known.get("addresses", ()))
-            for key, wanted in (*((key, str) for key in TEXTS), *((key, float) for key in NUMBERS)):
-                value = known.get(key)
-                if value is not None:
-                    known[key] = wanted(value)
-            return cls(**known)
-        except (TypeError, ValueError) as error:
+            wifi, listed = values.get("wifi"), values.get("addresses") or ()
+            return cls(
+                **checked(cls, values),
+                wifi=None if wifi is None else Wifi(**checked(Wifi, wifi)),
+                power=PowerState(**checked(PowerState, values.get("power") or {})),
+                addresses=tuple((printable(a), printable(b), int(c)) for a, b, c in listed[:MOST_ADDRESSES]),
+            )
+        except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as error:
             raise ValueError(f"these are no facts of a device: {error}") from error
-
-
-TEXTS = ("name", "platform", "system", "chip", "interface", "link_kind")
-NUMBERS = ("memory_total_bytes", "memory_free_bytes", "temperature_c", "clock_s")
 
 
 def platform_name() -> str:

@@ -10,34 +10,23 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
 
-from live.agent.facts import AgentFacts
-from live.agent.pairing import WireError, check_token
+from live.agent.pairing import WireError
+from live.agent.peers import ANSWER_S, Address, Peer, key_of, meet_all
 from live.agent.probe import MAX_SIZE_BYTES, WARM_UP
+from live.agent.told import printable
 from live.agent.wire import VERSION, AgentConnection, ask
 from simulator.errors import LiveError, Unreachable
 from simulator.result.measurement import DeviceProvenance, MeasurementWriter, Provenance
 
-__all__ = [
-    "Address",
-    "LinkTestPlan",
-    "Links",
-    "Peer",
-    "ask_all",
-    "ask_facts",
-    "measure_links",
-    "read_address",
-]
+__all__ = ["LinkTestPlan", "Links", "measure_links"]
 
-ASKED_AT_ONCE = 32
-ANSWER_S = 60.0  # reading the facts of a Mac takes several seconds
+MOST = 1e18  # bytes, seconds, nanoseconds: more is no measurement
 
-Address = tuple[str, int]
 Progress = Callable[[str], None]
 
 
@@ -65,17 +54,6 @@ class LinkTestPlan:
             raise LiveError(f"{self.seconds} s per link and size must be from 0.05 to 3600 s")
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """One agent: where it is, what it calls itself (made unique), what it is, its address as a number."""
-
-    address: Address
-    name: str
-    facts: AgentFacts
-    host: str
-    """what other agents are told, since they follow no names"""
-
-
 @dataclass(slots=True)
 class Links:
     """What was measured: round trips (ns) by (source, sink, size, loaded), and rates
@@ -90,80 +68,18 @@ class Links:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_address(text: str, default_port: int) -> Address:
-    """'host', 'host:port' or '[v6]:port' as an address; raises LiveError."""
-    host, _, port = text.rpartition(":") if text.count(":") == 1 or text.startswith("[") else (text, "", "")
-    if text.startswith("[") and text.endswith("]"):
-        host, port = text, ""
-    host = host.strip("[]")
-    if not host or (port and not (port.isdigit() and 0 < int(port) < 65536)):
-        raise LiveError(f"{text!r:.80} is no address; write host or host:port")
-    return host, int(port) if port else default_port
-
-
-def _key(token: str) -> bytes:
-    try:
-        return check_token(token)
-    except WireError as error:
-        raise LiveError(
-            f"{error}: agents answer only to their pairing token; put the one that `sim live agent` "
-            "printed, the same for all agents, into LANSIM_TOKEN or --token"
-        ) from error
-
-
-def ask_facts(address: Address, token: str) -> AgentFacts:
-    """The facts of one agent; raises Unreachable with the way out."""
-    return _met(address, token).facts
-
-
-def ask_all(addresses: Sequence[Address], token: str) -> list[AgentFacts | LiveError]:
-    """The facts of each agent, or why there are none, in order."""
-    return [met.facts if isinstance(met, Peer) else met for met in _met_all(addresses, token)]
-
-
-def _met_all(addresses: Sequence[Address], token: str) -> list[Peer | LiveError]:
-    """Many at once: anybody may announce agents that keep us waiting."""
-
-    def met(address: Address) -> Peer | LiveError:
-        try:
-            return _met(address, token)
-        except LiveError as error:
-            return error
-
-    with ThreadPoolExecutor(ASKED_AT_ONCE, thread_name_prefix="facts") as pool:
-        return list(pool.map(met, addresses))
-
-
-def _met(address: Address, token: str) -> Peer:
-    where = f"{address[0]}:{address[1]}"
-    try:
-        with ask(*address, _key(token)) as session:
-            session.send({"op": "facts"})
-            facts = AgentFacts.from_dict(session.receive(ANSWER_S).get("facts") or {})
-            return Peer(address, facts.name, facts, session.connection.getpeername()[0])
-    except (WireError, OSError) as error:
-        raise Unreachable(
-            f"no agent at {where}: {error}; start `sim live agent --listen ADDRESS` there with the same "
-            "token and of the same version, and let the firewall pass its port"
-        ) from error
-    except ValueError as error:
-        raise LiveError(
-            f"the agent at {where} sends unknown facts: {error}; use one version everywhere"
-        ) from error
-
-
 def _peers(addresses: Sequence[Address], token: str, links_warnings: list[str]) -> tuple[Peer, ...]:
     """All agents that answer, with unique names; raises Unreachable when fewer than two do."""
     found: list[Peer] = []
     faults: list[str] = []
     if addresses:
-        _key(token)  # wrong for all of them alike
-    for met in _met_all(tuple(dict.fromkeys(addresses)), token):
+        key_of(token)  # wrong for all of them alike
+    for met in meet_all(tuple(dict.fromkeys(addresses)), token):
         if isinstance(met, LiveError):
             faults.append(str(met))
             continue
         taken = {peer.name for peer in found}
-        clean = _printable(met.name)[:60] or "unnamed"
+        clean = met.name[:60] or "unnamed"
         # two phones of one model call themselves alike, and a file needs names that differ
         found.append(replace(met, name=next(name for name in _names(clean) if name not in taken)))
     if len(found) < 2:
@@ -210,7 +126,7 @@ def measure_links(
         # both directions: a link may be slow in one only, as a phone that sends is
         for source, sink in permutations(links.peers, 2):
             try:
-                with ask(*source.address, _key(token)) as session:
+                with ask(*source.address, key_of(token)) as session:
                     _measure_link(session, source, sink, plan, links, file, progress)
             except WireError as error:
                 text = f"{source.name} -> {sink.name}: not measured: {error}"
@@ -230,7 +146,7 @@ def _speed(peer: Peer, token: str, seconds: float) -> dict[str, float]:
     """What the agent measures of its own device; an agent without a model file has no disk rate."""
     found = {}
     for operation, key, name in SPEEDS:
-        with contextlib.suppress(WireError), ask(*peer.address, _key(token)) as session:
+        with contextlib.suppress(WireError), ask(*peer.address, key_of(token)) as session:
             session.send({"op": operation, "seconds": seconds})
             found[name] = _answer(session.receive(seconds + ANSWER_S), key)[key]
     return found
@@ -255,7 +171,7 @@ def _measure_link(
             asked = {"op": "trips", **to_sink, "size_bytes": size, "seconds": plan.seconds}
             session.send({**asked, "interval_s": plan.interval_s, "loaded": loaded})
             where = {"source": source.name, "sink": sink.name, "size_bytes": size, "loaded": loaded}
-            for batch in _batches(session, plan.interval_s):
+            for batch in _batches(session, plan):
                 samples.extend(batch)
                 for rtt_ns in batch:
                     file.write("link", **where, rtt_ns=rtt_ns)
@@ -279,28 +195,32 @@ def _answer(message: dict[str, object], *keys: str) -> dict[str, float]:
     refused, or without `keys`.
     """
     if "error" in message:
-        raise WireError(_printable(str(message["error"]))[:300])
-    numbers = {key: float(value) for key, value in message.items() if isinstance(value, int | float)}
+        raise WireError(printable(str(message["error"]), 300))
+    numbers = {
+        key: float(value)
+        for key, value in message.items()
+        if isinstance(value, int | float) and 0 <= value <= MOST
+    }
     if not all(key in numbers for key in keys):
         raise WireError(f"an answer without {' and '.join(keys)}; use one version everywhere")
     return numbers
 
 
-def _printable(text: str) -> str:
-    """What another device says must not steer the terminal."""
-    return "".join(character for character in text if character.isprintable())
-
-
-def _batches(session: AgentConnection, interval_s: float) -> Iterator[list[int]]:
-    while True:
-        message = session.receive(ANSWER_S + 2 * interval_s)
+def _batches(session: AgentConnection, plan: LinkTestPlan) -> Iterator[list[int]]:
+    """What the agent sends until it is done; raises WireError for nonsense, and for going on after that."""
+    end_s = time.monotonic() + plan.seconds + ANSWER_S + 2 * plan.interval_s
+    while time.monotonic() < end_s:
+        message = session.receive(ANSWER_S + 2 * plan.interval_s)
         if "done" in message:
             return
         _answer(message)
         batch = message.get("rtt_ns")
-        if not isinstance(batch, list) or not all(isinstance(value, int) and value > 0 for value in batch):
+        if not isinstance(batch, list) or not all(
+            isinstance(value, int) and 0 < value <= MOST for value in batch
+        ):
             raise WireError("round trips that are no positive integers")
         yield batch
+    raise WireError(f"it goes on after {plan.seconds:g} s")
 
 
 def _provenance(peers: tuple[Peer, ...], plan: LinkTestPlan) -> Provenance:

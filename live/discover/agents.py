@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from live.agent.facts import AgentFacts
-from live.agent.links import ask_all, read_address
+from live.agent.peers import ask_all, read_address
 from live.agent.wire import DEFAULT_PORT
 from live.discover.found import FoundDevice, clean
 from simulator.errors import LiveError

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from live.agent.facts import AgentFacts, collect
-from live.agent.links import Address, ask_all, read_address
 from live.agent.pairing import WireError, check_token
+from live.agent.peers import Address, ask_all, read_address
 from live.agent.wire import DEFAULT_PORT
 from live.discover import Discovery, Options, discover
 from live.discover.get import Answer, get

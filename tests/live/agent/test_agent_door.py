@@ -126,12 +126,22 @@ def test_the_guard_remembers_a_bounded_number(sources):
     assert len(guard._left) <= 10
 
 
+def loopback_six() -> tuple[str, ...]:
+    """ "::1" where this machine has IPv6."""
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return ("::1",)
+    return ()
+
+
+SIX = loopback_six()
+
+
 @pytest.fixture(scope="module")
 def port():
     """An agent as its own process on "::", which takes IPv4 too."""
-    options = ("--listen", "::", "--port", "0", "--no-announce", "--token", TOKEN)
+    options = ("--listen", "::" if SIX else "0.0.0.0", "--port", "0", "--no-announce", "--token", TOKEN)
     with python("-m", "live.agent", *options) as process:
-        found = re.search(r"listens on :::(\d+)", process.stdout.readline())
+        found = re.search(r"listens on \S+:(\d+)", process.stdout.readline())
         yield int(found[1])
         process.terminate()
 
@@ -181,12 +191,12 @@ def knocking(port, source, per_s, burst):
         thread.join()
 
 
-CLIENTS = ("127.0.0.2", "127.0.0.3", "::1", "127.0.0.66")  # the last one shares the stranger's address
+CLIENTS = ("127.0.0.2", "127.0.0.3", *SIX, "127.0.0.66")  # the last one shares the stranger's address
 
 
 def test_ten_knocks_a_second_lock_nobody_out(port):
     with knocking(port, "127.0.0.66", 10, 60):
-        for _ in range(10):
+        for _ in range(6):
             assert all(served(port, source) < 1 for source in CLIENTS)
             time.sleep(0.05)
 
@@ -196,7 +206,7 @@ def test_a_flood_locks_out_its_own_source_alone(port):
         for _ in range(3):
             stack.enter_context(knocking(port, "127.0.0.67", 500, 40))
         for _ in range(5):
-            assert all(served(port, source) < 1 for source in CLIENTS[:3])
+            assert all(served(port, source) < 1 for source in CLIENTS[:-1])
 
 
 @pytest.mark.parametrize("sources", [("127.0.0.66",), tuple(f"127.0.1.{index}" for index in range(1, 201))])

@@ -202,10 +202,34 @@ def test_any_text_is_read_without_an_error(read, text):
     [
         {},
         {"name": "a"},
-        {"name": "a", "platform": "x", "power": {"y": 1}},
         {"name": "a", "platform": "x", "addresses": [[1]]},
+        *(
+            {"name": "a", "platform": "x", **wrong}
+            for wrong in (
+                {"power": {"percent": "y"}},
+                {"power": {"on_battery": 1}},
+                {"power": [1]},
+                {"wifi": {"signal_dbm": [1]}},
+                {"wifi": "x"},
+                {"cores": 10**400},
+                {"memory_total_bytes": float("nan")},
+                {"clock_s": True},
+                {"chip": {"a": 1}},
+                {"addresses": {"a": 1}},
+                {"addresses": [["a", "b", float("inf")]]},
+            )
+        ),
+        [],
     ],
 )
 def test_facts_that_are_none(values):
     with pytest.raises(ValueError, match="no facts"):
         AgentFacts.from_dict(values)
+
+
+def test_facts_of_another_device_steer_nothing():
+    """A paired device is believed, but its words neither move the cursor nor fill the screen."""
+    facts = AgentFacts.from_dict(
+        {"name": "\x1b[31mred", "platform": "linux", "chip": "x" * 9999, "new": 1, "power": {"newer": 2}}
+    )
+    assert (facts.name, len(facts.chip)) == ("[31mred", 200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import socket
@@ -10,15 +11,19 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from live.agent import work
+from live.agent import links, work
 from live.agent.guard import Guard
+from live.agent.pairing import WireError
+from live.agent.peers import ask_facts
 from live.agent.server import Agent, Settings
-from live.agent.wire import KNOCK_BYTES, MAGIC, ask
+from live.agent.wire import KNOCK_BYTES, MAGIC, NONCE_BYTES, ask, make_knock
+from simulator.errors import Unreachable
 
 pytestmark = pytest.mark.timed
 
@@ -131,6 +136,7 @@ def test_odd_requests_get_an_answer_and_the_session_goes_on(agent, request_):
         ({"op": "trips", "host": "8.8.8.8", "port": 1}, "no address of another device on this LAN"),
         ({"op": "trips", "host": "::ffff:8.8.8.8", "port": 1}, "no address of another device on this LAN"),
         ({"op": "trips", "host": "0.0.0.0", "port": 1}, "no address of another device on this LAN"),
+        ({"op": "echo", "size_bytes": 10**400}, "must be a number"),
         ({"op": "disk"}, "--model-file"),
         ({"op": ["facts"]}, "is none of"),
     ],
@@ -233,3 +239,69 @@ def test_an_agent_for_the_lan_follows_nobody_to_its_own_loopback():
                 session.send({"op": "rate", "host": host, "port": other.port})
                 assert "no address of another device" in session.receive(10)["error"]
         assert other.got == []
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.binary(max_size=300) | st.binary(max_size=200).map(lambda junk: b"\x16\x03\x01\x00\xc8\x01" + junk))
+def test_any_bytes_after_a_right_knock_open_nothing(agent, junk):
+    """Somebody who passes on a knock that he heard: TLS ends it, and the agent serves the next one."""
+    with socket.create_connection(agent.address, timeout=5) as connection, suppress(OSError):
+        connection.sendall(make_knock(TOKEN.encode(), os.urandom(NONCE_BYTES)) + junk)
+        connection.shutdown(socket.SHUT_WR)
+        got = b"".join(iter(lambda: connection.recv(4096), b""))
+        assert got[:1] in (b"", b"\x15")  # nothing, or an alert of TLS
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"[]", b"\xff", b"{", b"[" * 60_000, b"1" * 60_000, b'{"op":NaN}', b'{"op":' + b'{"a":' * 9000],
+)
+def test_messages_that_are_none_end_that_session_alone(agent, payload):
+    with ask(*agent.address, TOKEN.encode()) as session:
+        framed = struct.pack(">I", len(payload)) + payload
+        for start in range(0, len(framed), 16_000):
+            session._until_done(
+                partial(session._tls.write, framed[start : start + 16_000]), time.monotonic() + 5
+            )
+        with suppress(WireError):
+            assert "is none of" in session.receive(5)["error"]
+    with ask(*agent.address, TOKEN.encode()) as session:
+        session.send({"op": "nothing"})
+        assert "is none of" in session.receive(5)["error"]
+
+
+class Liar:
+    """A session of a paired agent that says anything."""
+
+    def __init__(self, *messages):
+        self.messages = list(messages)
+
+    def receive(self, _):
+        return self.messages.pop(0) if len(self.messages) > 1 else self.messages[0]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"rtt_ns": [0]}, {"rtt_ns": [10**400]}, {"rtt_ns": "x"}, {"rtt_ns": [1.5]}, {}, {"error": ["\x1b[2J"]}],
+)
+def test_round_trips_that_are_none(message):
+    with pytest.raises(WireError, match="no positive integers|2J"):
+        list(links._batches(Liar(message), links.LinkTestPlan()))
+
+
+def test_an_agent_that_never_comes_to_an_end(monkeypatch):
+    monkeypatch.setattr(links, "ANSWER_S", 0.05)
+    with pytest.raises(WireError, match="it goes on after 0.05 s"):
+        list(links._batches(Liar({"rtt_ns": [1]}), links.LinkTestPlan(seconds=0.05)))
+    for value in (float("nan"), float("inf"), -1, 10**400, "x", None):
+        with pytest.raises(WireError, match="an answer without"):
+            links._answer({"bytes": 1, "seconds": value}, "bytes", "seconds")
+
+
+def test_a_busy_agent_says_so(monkeypatch):
+    monkeypatch.setattr("live.agent.server.SESSIONS", 1)
+    with Agent(Settings("a", TOKEN)) as busy, ask(*busy.address, TOKEN.encode()) as session:
+        session.send({"op": "nothing"})
+        session.receive(5)
+        with pytest.raises(Unreachable, match="busy: 1 sessions are open"):
+            ask_facts(busy.address, TOKEN)

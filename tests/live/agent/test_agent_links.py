@@ -14,7 +14,8 @@ from rich.console import Console
 
 from live.agent import matrix
 from live.agent.announce import announced
-from live.agent.links import LinkTestPlan, ask_facts, measure_links, read_address
+from live.agent.links import LinkTestPlan, measure_links
+from live.agent.peers import ask_facts, read_address
 from live.agent.server import Agent, Settings
 from live.agent.wire import DEFAULT_PORT, ask
 from live.discover.mdns import browse

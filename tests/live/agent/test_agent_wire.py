@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import ssl
@@ -13,7 +14,7 @@ from functools import partial
 
 import pytest
 
-from live.agent.pairing import MIN_TOKEN_CHARS, WireError, check_token, new_token, pairing
+from live.agent.pairing import MIN_TOKEN_CHARS, WireError, _identity, check_token, new_token, pairing
 from live.agent.server import Agent, Settings
 from live.agent.wire import KNOCK_BYTES, MAGIC, answer, ask, make_knock, recv_exact
 from tests.live.agent.relay import Relay
@@ -71,6 +72,16 @@ def test_a_wrong_token_fails_on_both_sides():
     a, b = pair(token_b=b"another token, longer")
     assert isinstance(a, WireError)
     assert isinstance(b, WireError)
+
+
+def test_the_key_of_a_token_is_the_same_for_ever():
+    """Whatever version of Python, OpenSSL or cryptography a device has; found with cryptography 43, 46 and 50."""
+    _, certificate = _identity(bytes(range(32)))
+    assert (
+        hashlib.sha256(certificate.encode()).hexdigest()
+        == "bca4988014b6151e872ba78cb63c6ec9dfd498bda3936416f6496a2daa1e223b"
+    )
+    assert make_knock(KEY, bytes(32)).hex()[-16:] == "62aacb5b23e4d826"
 
 
 def test_both_sides_show_the_certificate_that_the_token_gives():
