@@ -14,6 +14,7 @@ from calibrate.calibration import Calibration
 from calibrate.ledger import by, summary
 from calibrate.validation import LEVELS, Validation
 from simulator.files import write_text_atomically
+from simulator.files.inert import markdown_text
 
 if TYPE_CHECKING:
     from calibrate.study import Circle
@@ -51,8 +52,8 @@ def summary_line(rows: Sequence[Validation]) -> str:
 
 
 COLUMNS: tuple[tuple[str, str, Callable[[Validation], str]], ...] = (
-    ("scenario", "---", lambda row: row.measurement),
-    ("kind", "---", lambda row: row.kind),
+    ("scenario", "---", lambda row: markdown_text(row.measurement)),
+    ("kind", "---", lambda row: markdown_text(row.kind)),
     ("measured ms", "---:", lambda row: f"{row.median_gap_s * 1e3:.1f}"),
     ("predicted ms", "---:", lambda row: f"{row.predicted_median_gap_s * 1e3:.1f}"),
     ("error", "---:", lambda row: f"{row.median_error:+.1%}"),
@@ -82,7 +83,8 @@ def calibration_table(calibration: Calibration) -> list[str]:
         # by unit, not by size: a column of one unit can be read down
         scale, unit = (1e3, " ms") if parameter.unit == "s" else (1.0, "")
         lines.append(
-            f"| {parameter.name} | {parameter.value * scale:.3g}{unit} | [{parameter.p05 * scale:.3g}, "
+            f"| {markdown_text(parameter.name)} | {parameter.value * scale:.3g}{unit} | "
+            f"[{parameter.p05 * scale:.3g}, "
             f"{parameter.p95 * scale:.3g}]{unit} | {parameter.n} |"
         )
     noise = calibration.noise
@@ -100,7 +102,7 @@ def markdown(
 ) -> str:
     """A whole report; `introduction` says what trained and what was held out."""
     lines = [
-        f"# {title}",
+        f"# {markdown_text(title)}",
         "",
         *introduction,
         "",
@@ -114,8 +116,8 @@ def markdown(
     for kind, group in by(rows, lambda row: row.kind).items():
         figures = summary(group)
         lines.append(
-            f"| {kind} | {len(group)} | {figures['median_error']:.1%} | {figures['worst']:.1%} | "
-            f"{figures['coverage_90']:.0%} |"
+            f"| {markdown_text(kind)} | {len(group)} | {figures['median_error']:.1%} | "
+            f"{figures['worst']:.1%} | {figures['coverage_90']:.0%} |"
         )
     lines += [
         "",
@@ -278,7 +280,7 @@ def write_report(
 
 def write_circle(made: Circle, folder: Path, title: str, how: str) -> None:
     """The report of a whole circle; `how` says how its training placements were chosen."""
-    trained = ", ".join(source.name for source in made.calibration.sources)
+    trained = ", ".join(markdown_text(source.name) for source in made.calibration.sources)
     introduction = [
         f"Calibrated on {len(made.calibration.sources)} placements, {how} ({trained}); everything in the "
         "first table was predicted before it was measured, and the training placements were measured "
@@ -306,7 +308,7 @@ def write_circle(made: Circle, folder: Path, title: str, how: str) -> None:
         "",
         *calibration_table(made.calibration),
         "",
-        *(f"- {text}" for text in made.calibration.warnings),
+        *(f"- {markdown_text(text)}" for text in made.calibration.warnings),
     ]
     write_report(folder, title, introduction, made.validations, details)
 

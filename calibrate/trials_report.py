@@ -11,6 +11,7 @@ from calibrate.report import html_report
 from calibrate.trials import Standing, Trial, standing, worst
 from calibrate.validation import LEVELS
 from simulator.files import make_folder, write_text_atomically
+from simulator.files.inert import markdown_text
 from simulator.result.drawing import BLUE, RED, Spec, save_pictures
 
 __all__ = ["by_ground", "text", "write_ledger"]
@@ -65,8 +66,8 @@ def text(found: Sequence[Trial]) -> str:
         "| ground | kind | what | error | cause |",
         "|---|---|---|---:|---|",
         *(
-            f"| {trial.ground} | {trial.kind} | {trial.name} | {trial.error:+.0%} | "
-            f"{trial.cause or 'unknown'} |"
+            f"| {markdown_text(trial.ground)} | {markdown_text(trial.kind)} | {markdown_text(trial.name)} | "
+            f"{trial.error:+.0%} | {markdown_text(trial.cause or 'unknown')} |"
             for ones in grounds.values()
             for trial in worst(ones, MOST_OF_A_GROUND)
         ),
@@ -87,7 +88,7 @@ def _line(one: Standing) -> str:
     held = {cover.level: f"{cover.held:.0%} ({cover.low:.0%} to {cover.high:.0%})" for cover in one.coverage}
     cells = " | ".join(held.get(level, "-") for level in LEVELS)
     errors = f"{one.median_error:.1%} | {one.p90_error:.1%}"
-    return f"| {one.ground} | {one.trials} | {one.measurements} | {errors} | {cells} |"
+    return f"| {markdown_text(one.ground)} | {one.trials} | {one.measurements} | {errors} | {cells} |"
 
 
 def write_ledger(found: Sequence[Trial], folder: Path) -> None:

@@ -11,6 +11,7 @@ __all__ = ["API_PORT", "base_urls", "is_legacy", "kind_of"]
 
 API_PORT = 52415  # EXO's default --api-port, both generations (exo-explore/exo, src/exo/main.py and docs)
 SCHEMES = {"exo": "http", "exo-legacy": "http", "http": "http", "https": "https"}
+LONGEST_HOST = 253  # letters of a name (RFC 1035, section 2.3.4, less the lengths and the root)
 KINDS = ("local", "exo", "exo-legacy", "llama-rpc", "openai", "openais")
 # what usually listens there, by each project's documentation; only a hint for who wrote no scheme
 USUAL = {API_PORT: "exo", 50052: "llama-rpc", 1234: "openai", 8000: "openai", 8080: "openai", 11434: "openai"}
@@ -85,7 +86,11 @@ def _base_url(address: str) -> str:
         raise LiveError(f"{address!r} is no address: {error}; write exo://host:{API_PORT}") from None
     if url.scheme not in SCHEMES:
         raise LiveError(f"{address!r}: {url.scheme}:// is not known; write exo://host:{API_PORT}")
-    if not host or any(not (part.isascii() and part.isprintable()) or part in ' "<>\\^`{|}' for part in host):
+    if (
+        not host
+        or len(host) > LONGEST_HOST
+        or any(not (part.isascii() and part.isprintable()) or part in ' "<>\\^`{|}' for part in host)
+    ):
         raise LiveError(f"{address!r} names no host; write exo://host:{API_PORT}")
     # they would end up in files and messages
     if url.username is not None or url.password is not None:

@@ -236,14 +236,15 @@ OWN_PARTS = {"Devices": "devices", "Networks": "links", "Models": "models"}
 
 
 def _print_table(heads: Sequence[str], layout: Layout, rows: Sequence[Sequence[str]]) -> None:
-    from sim.table import console_here, print_table
+    from sim.console import console_here
+    from sim.table import print_table
 
     console = console_here()
     left_out = print_table(console, heads, rows, wraps=layout.wraps, drops=layout.drops)
     if any(cell.startswith(ASSUMED) for row in rows for cell in row):
-        console.print(f"{ASSUMED} assumed: nobody published this figure for this very entry", highlight=False)
+        console.print(f"{ASSUMED} assumed: nobody published this figure for this very entry")
     if left_out:
-        console.print(f"no room for {', '.join(left_out)}; --json has everything", highlight=False)
+        console.print(f"no room for {', '.join(left_out)}; --json has everything")
 
 
 def _as_json(entry: Spec) -> dict[str, Any]:

@@ -180,11 +180,10 @@ def progress(scenario: Scenario, say: Callable[[str], None] | None) -> Any:
 
     @contextmanager
     def bar() -> Any:
-        from rich.console import Console
-        from rich.progress import Progress
+        from sim.console import progress_here
 
         work = scenario.workload
-        with Progress(console=Console(stderr=True), refresh_per_second=4) as progress:
+        with progress_here(refresh_per_second=4) as progress:
             task = progress.add_task("starting", total=work.runs * work.concurrency * work.output_tokens)
             yield (lambda text: progress.update(task, description=text)), (lambda *_: progress.advance(task))
 

@@ -191,8 +191,7 @@ def _progress(text: str) -> None:
 
 
 def _print(renderable: Any) -> None:
-    from rich.console import Console
+    from sim.console import console_here
 
-    # A pipe has no width: nothing is to be cut off there.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    console.print(renderable)
+    # a pipe has no width: nothing is to be cut off there
+    console_here(pipe_width=PIPE_WIDTH).print(renderable)

@@ -153,7 +153,9 @@ def _screen(is_plain: bool) -> Iterator[Callable[[list[tuple[str, str]]], None]]
     from rich.live import Live
     from rich.text import Text
 
-    with Live(auto_refresh=False) as screen:
+    from sim.console import console_here
+
+    with Live(console=console_here(), auto_refresh=False, redirect_stdout=False) as screen:
 
         def show(lines: list[tuple[str, str]]) -> None:
             # Text and not markup: a name in brackets is a name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +23,9 @@ from sim import (
     sensitivity_cmd,
     sweep_cmd,
 )
+from sim.terminal import civil_streams, os_error, shortened
 from simulator.errors import SimulatorError
+from simulator.files.inert import visible
 
 __all__ = ["app", "main"]
 
@@ -81,15 +84,27 @@ app.add_typer(
 def main() -> None:
     """Run the command line; every error that a user can mend ends in one message and an exit code."""
     try:
-        app(_common_first(sys.argv[1:]))
+        with civil_streams():
+            try:
+                app(_common_first(sys.argv[1:]))
+            except OSError as error:  # nobody who knew the place has put it in better words
+                raise SimulatorError(os_error(error)) from error
+            except SystemExit as end:
+                # typer makes of Ctrl-C an exit without a word; who has told what was kept ends otherwise
+                if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+                    print("interrupted: what was not finished is not kept", file=sys.stderr)
+                raise
     except SimulatorError as error:
-        print(f"error: {error}", file=sys.stderr)
-        # what went wrong besides, such as an instance that could not be deleted
-        for note in getattr(error, "__notes__", ()):
-            print(f"also: {note}", file=sys.stderr)
+        _tell(error)
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output left, as `head` does
-        sys.exit(0)
+
+
+def _tell(error: SimulatorError) -> None:
+    """Say on standard error what was wrong, and what besides, such as an instance that was not deleted."""
+    text = "".join(f"also: {note}\n" for note in getattr(error, "__notes__", ()))
+    with suppress(OSError, ValueError):  # a standard error that takes nothing: the exit code says it
+        sys.stderr.write(visible(f"error: {shortened(str(error))}\n{text}"))
+        sys.stderr.flush()
 
 
 def _common_first(words: list[str]) -> list[str]:

@@ -67,26 +67,26 @@ def _write(asked: Scenario, answer: PlacementAnswer, out: Path) -> None:
 
 
 def _print(answer: PlacementAnswer, out: Path | None) -> None:
-    from rich.console import Console
+    from sim.console import console_here
 
-    console = Console(soft_wrap=True)
-    console.print(
-        f"[bold]{answer.scenario}[/bold] on {answer.engine}, {answer.chats} chat(s), objective "
-        f"{answer.objective}: {answer.meaning}",
-        highlight=False,
+    console = console_here(soft_wrap=True)
+    console.marked(
+        answer.scenario,
+        "bold",
+        f" on {answer.engine}, {answer.chats} chat(s), objective {answer.objective}: {answer.meaning}",
     )
     console.print(_ring(answer))
     console.print(_table(answer))
-    console.print(f"nobody can beat: {answer.bound.text()} {answer.bound_of}", highlight=False)
-    console.print(_proof(answer), highlight=False)
+    console.print(f"nobody can beat: {answer.bound.text()} {answer.bound_of}")
+    console.print(_proof(answer))
     for option in answer.beside:
         if option.refused:
-            console.print(f"[yellow]{option.name}:[/yellow] {option.refused}", highlight=False, markup=True)
+            console.marked(f"{option.name}:", "yellow", f" {option.refused}")
     for warning in answer.warnings:
-        console.print(f"[yellow]doubt:[/yellow] {warning}", highlight=False)
+        console.marked("doubt:", "yellow", f" {warning}")
     _print_forms(console, answer)
     if out is not None:
-        console.print(f"\nwrote {out}; see it with: sim run {out}", highlight=False)
+        console.print(f"\nwrote {out}; see it with: sim run {out}")
 
 
 def _ring(answer: PlacementAnswer) -> Any:
@@ -178,4 +178,4 @@ def _print_forms(console: Any, answer: PlacementAnswer) -> None:
 
     console.print()
     for line in (line for form in forms(answer) for line in form.lines):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)

@@ -11,8 +11,7 @@ from sim.json_output import Json, json_text, print_json
 from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario, progress_bar
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from sim.console import InertConsole
     from simulator.plan.buy.cost import Cost
     from simulator.plan.buy.plan import Plan, Planned, PlanOption
     from simulator.plan.buy.prices import PricesFile
@@ -161,34 +160,30 @@ def _write(found: Planned, folder: Path) -> None:
 
 
 def _print_plan(result: Plan, folder: Path | None) -> None:
-    from sim.table import console_here
+    from sim.console import console_here
 
     console, unit = console_here(), result.budget.currency
     goal = "" if result.goal_tokens_per_s is None else f", goal {result.goal_tokens_per_s:g} tokens/s"
-    console.print(
-        f"[bold]{result.scenario}[/bold]  budget {result.budget.amount:,.10g} {unit}{goal}", highlight=False
-    )
+    console.marked(result.scenario, "bold", f"  budget {result.budget.amount:,.10g} {unit}{goal}")
     if result.as_it_is is not None:
         console.print(
-            f"as it is: {result.as_it_is.tokens_per_s.text('tokens/s')}; {result.as_it_is.reasons[0]}",
-            highlight=False,
+            f"as it is: {result.as_it_is.tokens_per_s.text('tokens/s')}; {result.as_it_is.reasons[0]}"
         )
     _print_options(console, result)
-    console.print(f"\n[bold]answer:[/bold] {result.answer}", highlight=False)
+    console.marked("\nanswer:", "bold", f" {result.answer}")
     for row in _worth_a_reason(result.options):
-        console.print(f"  {row.price:,.0f} {unit}, {row.model}: {'; '.join(row.reasons)}", highlight=False)
+        console.print(f"  {row.price:,.0f} {unit}, {row.model}: {'; '.join(row.reasons)}")
     warnings = dict.fromkeys(warning for row in result.options for warning in row.warnings)
     for doubt in (*result.doubts, *warnings):
-        console.print(f"[yellow]doubt:[/yellow] {doubt}", highlight=False)
+        console.marked("doubt:", "yellow", f" {doubt}")
     files = "" if folder is None else f"; files in {folder}"
     console.print(
         f"\n{result.considered} mixes, {result.pruned} ruled out by a bound, {result.evaluated} "
-        f"evaluated{files}",
-        highlight=False,
+        f"evaluated{files}"
     )
 
 
-def _print_options(console: Console, result: Plan) -> None:
+def _print_options(console: InertConsole, result: Plan) -> None:
     """One group per model and quantisation, cheapest first in each: answers of different
     quality are not compared.
     """
@@ -225,32 +220,31 @@ def _worth_a_reason(options: tuple[PlanOption, ...]) -> list[PlanOption]:
 
 
 def _print_cost(result: Cost) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from sim.console import console_here
     from simulator.plan.buy.cost_report import verdict
 
-    console, unit = Console(soft_wrap=False), result.currency
-    console.print(
-        f"[bold]{result.scenario}[/bold]  {result.model}, {result.tokens_per_s.text('tokens/s')}, on for "
+    console, unit = console_here(), result.currency
+    console.marked(
+        result.scenario,
+        "bold",
+        f"  {result.model}, {result.tokens_per_s.text('tokens/s')}, on for "
         f"{result.usage.hours_per_day:g} hours a day, written off over {result.usage.years:g} years",
-        highlight=False,
     )
     for quote in result.devices:
-        console.print(
-            f"  {quote.what}: {quote.amount:,.0f} {unit} ({quote.label}, {quote.as_of})", highlight=False
-        )
+        console.print(f"  {quote.what}: {quote.amount:,.0f} {unit} ({quote.label}, {quote.as_of})")
     console.print(
         f"  {result.power.busy_w:.0f} W while a chat runs, {result.power.idle_w:.0f} W idle; "
         f"{result.electricity.what} {result.electricity.amount * 3.6e6:.3f} {unit}/kWh "
-        f"({result.electricity.label}, {result.electricity.as_of})",
-        highlight=False,
+        f"({result.electricity.label}, {result.electricity.as_of})"
     )
-    console.print(
-        f"[bold]{result.per_million.text(unit)} per million tokens[/bold] at full use "
+    console.marked(
+        f"{result.per_million.text(unit)} per million tokens",
+        "bold",
+        " at full use "
         f"({result.most_per_day.median:,.0f} tokens a day); {result.electricity_per_million.text(unit)} of "
         "it is electricity for the work",
-        highlight=False,
     )
     table = Table(box=None, pad_edge=False)
     for title in ("API", "model", f"{unit} per million", "as of", "breaks even at tokens/day"):
@@ -261,6 +255,6 @@ def _print_cost(result: Cost) -> None:
         )
         table.add_row(row.provider, row.model, f"{row.per_million:.2f}", row.as_of, even)
     console.print(table)
-    console.print(f"[bold]verdict:[/bold] {verdict(result)}", highlight=False)
+    console.marked("verdict:", "bold", f" {verdict(result)}")
     for doubt in result.doubts:
-        console.print(f"[yellow]doubt:[/yellow] {doubt}", highlight=False)
+        console.marked("doubt:", "yellow", f" {doubt}")

@@ -8,9 +8,8 @@ from math import expm1
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from sim.table import console_here, print_table
+from sim.console import InertConsole, console_here
+from sim.table import print_table
 from simulator.result.estimate import Estimate
 from simulator.run.compare import Comparison
 from simulator.run.held_against import HeldAgainst
@@ -27,62 +26,55 @@ def interval_s(value: Estimate) -> str:
 
 def print_prediction(prediction: Prediction, folder: Path) -> None:
     """The whole answer."""
-    # nowhere with highlights: rich would colour every number within a sentence
     console, scenario, summary = console_here(), prediction.scenario, prediction.summary
     model = scenario.model
-    console.print(f"[bold]{scenario.name}[/bold]  {scenario.question}", highlight=False)
+    console.marked(scenario.name, "bold", f"  {scenario.question}")
     console.print(
         f"{model.name} {model.quantisation or ''} on {scenario.engine.name}, "
         f"{scenario.workload.prompt_tokens} + {scenario.workload.output_tokens} tokens, "
-        f"{scenario.workload.concurrency} chat(s)",
-        highlight=False,
+        f"{scenario.workload.concurrency} chat(s)"
     )
     _print_devices(console, prediction)
-    console.print(
-        f"[bold]{summary.tokens_per_s.text('tokens/s')}[/bold]  median [5 %, 95 %], "
-        f"{summary.tokens_per_s.label}",
-        highlight=False,
+    console.marked(
+        f"{summary.tokens_per_s.text('tokens/s')}",
+        "bold",
+        f"  median [5 %, 95 %], {summary.tokens_per_s.label}",
     )
     if scenario.workload.concurrency > 1:
-        console.print(f"all chats together {summary.total_tokens_per_s.text('tokens/s')}", highlight=False)
-    console.print(f"first token {interval_s(summary.first_token_s)}", highlight=False)
+        console.print(f"all chats together {summary.total_tokens_per_s.text('tokens/s')}")
+    console.print(f"first token {interval_s(summary.first_token_s)}")
     console.print(
         f"inter-token p50 {interval_s(summary.inter_token_p50_s)}, "
         f"p90 {format_seconds(summary.inter_token_p90_s.median)}, "
-        f"p99 {format_seconds(summary.inter_token_p99_s.median)}",
-        highlight=False,
+        f"p99 {format_seconds(summary.inter_token_p99_s.median)}"
     )
-    console.print(f"\nlimit: {prediction.bottleneck.sentence}", highlight=False)
+    console.print(f"\nlimit: {prediction.bottleneck.sentence}")
     if prediction.bottleneck.over_worlds:
-        console.print(f"  {prediction.bottleneck.over_worlds}", highlight=False)
+        console.print(f"  {prediction.bottleneck.over_worlds}")
     for what_if in prediction.what_ifs:
         console.print(
             f"  {what_if.change}: {what_if.tokens_per_s.text('tokens/s')}, "
-            f"better in {what_if.probability_better:.0%} of the cases",
-            highlight=False,
+            f"better in {what_if.probability_better:.0%} of the cases"
         )
     for warning in prediction.warnings:
-        console.print(f"[yellow]doubt:[/yellow] {warning}", highlight=False)
+        console.marked("doubt:", "yellow", f" {warning}")
     console.print(
         f"\n{scenario.replications} replications of {scenario.workload.runs} runs, seed {scenario.seed}; "
-        f"files in {folder}",
-        highlight=False,
+        f"files in {folder}"
     )
 
 
 def print_held_against(held: HeldAgainst) -> None:
     """How a measured rate fares, and what could cost or give as much as it is off by."""
     console = console_here()
-    console.print(f"\n{held.sentence}", highlight=False)
+    console.print(f"\n{held.sentence}")
     for one in held.candidates:
         factor = one.factor if held.verdict == "slower" else 1 / one.factor
         alone = ", enough alone" if one.enough_alone else ""
-        console.print(
-            f"  x {factor:.3g} {one.cause}: {one.tokens_per_s:.3g} tokens/s{alone}", highlight=False
-        )
+        console.print(f"  x {factor:.3g} {one.cause}: {one.tokens_per_s:.3g} tokens/s{alone}")
 
 
-def _print_devices(console: Console, prediction: Prediction) -> None:
+def _print_devices(console: InertConsole, prediction: Prediction) -> None:
     """One line per device: what it holds, what it can hold, how long its stage takes; kind
     goes on a narrow terminal.
     """
@@ -153,4 +145,4 @@ def print_comparison(comparison: Comparison) -> None:
         )
     print_table(console, heads, rows, wraps=("scenario",))
     for sentence in comparison.verdicts:
-        console.print(sentence, highlight=False)
+        console.print(sentence)

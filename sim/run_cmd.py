@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -160,7 +161,7 @@ class progress_bar:  # noqa: N801 (reads as a statement)
     """A bar on a terminal, silence elsewhere; shown only when the work takes longer than a moment."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
+        self.quiet = quiet or not sys.stderr.isatty()
         self.bar: Any = None
         self.task: Any = None
 
@@ -172,11 +173,10 @@ class progress_bar:  # noqa: N801 (reads as a statement)
         if self.quiet or (done >= total and self.bar is None):
             return
         if self.bar is None:
-            from rich.console import Console
-            from rich.progress import Progress
+            from sim.console import progress_here
 
             # on standard error, which leaves standard output to the answer
-            self.bar = Progress(console=Console(stderr=True), transient=True)
+            self.bar = progress_here(transient=True)
             self.bar.start()
             self.task = self.bar.add_task("simulating", total=total)
         self.bar.update(self.task, completed=done)

@@ -64,14 +64,12 @@ def _write(result: Sensitivity, text: str, folder: Path, with_chart: bool) -> No
 
 
 def _print(result: Sensitivity, folder: Path) -> None:
-    from sim.table import console_here, print_table
+    from sim.console import console_here
+    from sim.table import print_table
 
     console = console_here()
     unit = "tokens/s" if result.metric == "tokens_per_s" else "s to the first token"
-    console.print(
-        f"[bold]{result.scenario}[/bold]  {result.base:.3g} {unit} with every input at its median",
-        highlight=False,
-    )
+    console.marked(result.scenario, "bold", f"  {result.base:.3g} {unit} with every input at its median")
     rows = [row for row in result.influences if row.swing > 0]
     cells = [
         (
@@ -89,11 +87,8 @@ def _print(result: Sensitivity, folder: Path) -> None:
     if len(rows) > SHOWN:
         console.print(
             f"and {len(rows) - SHOWN} inputs that move less; {len(result.influences) - len(rows)} move "
-            "nothing",
-            highlight=False,
+            "nothing"
         )
     console.print(
-        f"\n{result.measure_next}\n{result.upgrade_next}\n{result.evaluations} evaluations; files in "
-        f"{folder}",
-        highlight=False,
+        f"\n{result.measure_next}\n{result.upgrade_next}\n{result.evaluations} evaluations; files in {folder}"
     )

@@ -92,13 +92,13 @@ def _bound(first_token: str, tokens_per_s: float) -> Bound:
 
 def _print_sweep(planned: Sweep, rows: list[Row], folder: Path) -> None:
     """The best and the worst point, what failed, and where everything is."""
-    from rich.console import Console
+    from sim.console import console_here
 
-    console, good = Console(soft_wrap=True), [at for at, row in enumerate(rows) if not row.get("error")]
-    console.print(
-        f"[bold]{planned.scenario.name}[/bold]: {len(rows)} points over "
-        f"{', '.join(axis.path for axis in planned.axes)}",
-        highlight=False,
+    console, good = console_here(soft_wrap=True), [at for at, row in enumerate(rows) if not row.get("error")]
+    console.marked(
+        planned.scenario.name,
+        "bold",
+        f": {len(rows)} points over {', '.join(axis.path for axis in planned.axes)}",
     )
     good.sort(key=lambda at: -rows[at]["tokens_per_s_median"])
     for word, at in (("fastest", good[0]), ("slowest", good[-1])) if good else ():
@@ -106,16 +106,12 @@ def _print_sweep(planned: Sweep, rows: list[Row], folder: Path) -> None:
         row = rows[at]
         console.print(
             f"{word}: {row['tokens_per_s_median']:.3g} [{row['tokens_per_s_p05']:.3g}, "
-            f"{row['tokens_per_s_p95']:.3g}] tokens/s at {values}",
-            highlight=False,
-            markup=False,
+            f"{row['tokens_per_s_p95']:.3g}] tokens/s at {values}"
         )
     failed = [row["error"] for row in rows if row.get("error")]
     if failed:
-        console.print(
-            f"{len(failed)} points have no result; the first: {failed[0]}", highlight=False, markup=False
-        )
-    console.print(f"table {folder / 'sweep.parquet'}, charts {folder / 'charts.html'}", highlight=False)
+        console.print(f"{len(failed)} points have no result; the first: {failed[0]}")
+    console.print(f"table {folder / 'sweep.parquet'}, charts {folder / 'charts.html'}")
 
 
 def load(
@@ -203,12 +199,12 @@ def _points(
 
 
 def _print_load(points: tuple[LoadPoint, ...], found: Crossover) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from sim.console import console_here
     from sim.report import interval_s
 
-    console, table = Console(soft_wrap=True), Table(box=None, pad_edge=False)
+    console, table = console_here(soft_wrap=True), Table(box=None, pad_edge=False)
     for title in (
         "arrivals/h",
         "met",
@@ -239,6 +235,5 @@ def _print_load(points: tuple[LoadPoint, ...], found: Crossover) -> None:
     console.print(
         f"{found.engine} decodes all chats in step, so the sum of stages is the limit for any number of them"
         if found.in_step
-        else f"beyond {found.at_chats:.2g} chats the slowest stage is the limit",
-        highlight=False,
+        else f"beyond {found.at_chats:.2g} chats the slowest stage is the limit"
     )

@@ -10,21 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console_here", "print_table"]
+__all__ = ["print_table"]
 
 Row = Sequence[str]
 
 GAP = 2  # blank columns between two columns
 NARROW = 14  # a column that wraps is not squeezed below this, or below its longest word
-PIPE_WIDTH = 120  # of a file or a pipe, which have no width of their own
-
-
-def console_here() -> Console:
-    """The terminal as it is, and 120 columns where there is none to ask (a file, a pipe)."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 def print_table(
@@ -40,6 +31,8 @@ def print_table(
 
     Columns in `wraps` break between words; those in `drops` go, the first one first, until the rest has room.
     """
+    from rich.text import Text
+
     groups = rows if isinstance(rows, Mapping) else {"": rows}
     columns = dict(
         zip(heads, zip(*(row for group in groups.values() for row in group), strict=True), strict=True)
@@ -53,7 +46,7 @@ def print_table(
     widths = _filled(least, full, console.width)
     for number, (title, group) in enumerate(groups.items()):
         if title:
-            console.print(f"\n[bold]{title}[/bold]" if number else f"[bold]{title}[/bold]", highlight=False)
+            console.print(Text(f"\n{title}" if number else title, "bold"))
         _print_group(
             console,
             [dict(zip(heads, row, strict=True)) for row in group],

@@ -16,6 +16,7 @@ from calibrate.benchmarks.speed import FEWEST_PROMPT_TOKENS, FEWEST_TOKENS, Tria
 from simulator import catalog
 from simulator.engine.base import engines
 from simulator.errors import CatalogError, MeasurementError
+from simulator.files.inert import yaml_comment
 from simulator.scenario import DeviceSpec, EngineSpec, ModelSpec, SpeedSpec
 from simulator.spec import Spec
 from simulator.units import format_seconds
@@ -240,8 +241,7 @@ def fragment(found: Sequence[MeasuredDevice], sources: Sequence[Path]) -> str:
     )
     devices = {one.name: one.spec.model_dump(mode="json", exclude_defaults=True) for one in found}
     body = yaml.safe_dump({"devices": devices}, sort_keys=False, allow_unicode=True)
-    comment = "".join(f"# {line}\n" for line in [*header.splitlines(), *_provenance(found)])
-    return comment + body
+    return yaml_comment("\n".join([header, *_provenance(found)])) + body
 
 
 def _provenance(found: Sequence[MeasuredDevice]) -> Iterator[str]:

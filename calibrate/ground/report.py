@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from calibrate.ground.rows import PARTS, Row, excluded
 from calibrate.ground.score import Score, score
 from calibrate.validation import LEVELS
 from simulator.files import make_folder, write_text_atomically
+from simulator.files.inert import csv_text, markdown_text
 from simulator.result.drawing import save_pictures
 from simulator.result.estimate import rounded
 
@@ -196,12 +195,19 @@ def _rows(outcomes: Sequence[Outcome]) -> list[str]:
         "| row | group | devices | model | measured | predicted [5 %, 95 %] | error | in 90 % |",
         "|---|---|---|---|---:|---:|---:|---|",
         *(
-            f"| {one.row} | {one.group} | {one.devices} | {one.model} | {_time(one.measured_s)} | "
+            f"{_about(one)} | {_time(one.measured_s)} | "
             f"{_time(one.median_s)} [{_time(one.interval_s(90)[0])}, {_time(one.interval_s(90)[1])}] | "
             f"{one.error:+.0%} | {'yes' if one.holds(90) else '**no**'} |"
             for one in sorted(outcomes, key=lambda one: (one.group, one.row))
         ),
     ]
+
+
+def _about(one: Outcome) -> str:
+    """The first cells of an outcome's line."""
+    return "".join(
+        f"| {markdown_text(text)} " for text in (one.row, one.group, one.devices, one.model)
+    ).rstrip()
 
 
 def _time(seconds: float) -> str:
@@ -255,7 +261,7 @@ def _counted(outcomes: Sequence[Outcome]) -> list[str]:
         "",
         "| row | group | devices | model | error |",
         "|---|---|---|---|---|",
-        *(f"| {one.row} | {one.group} | {one.devices} | {one.model} | {HIDDEN} |" for one in outcomes),
+        *(f"{_about(one)} | {HIDDEN} |" for one in outcomes),
     ]
 
 
@@ -284,21 +290,13 @@ def write_ground(
     text = report(cases, outcomes, rows, causes, open_counted=open_counted)
     shown = [one for one in outcomes if open_counted or one.part == "looked-at"]
     write_text_atomically(folder / "README.md", text)
-    write_text_atomically(folder / "predictions.csv", _csv([_record(one) for one in shown]))
+    write_text_atomically(folder / "predictions.csv", csv_text([_record(one) for one in shown]))
     named = {one.row for one in shown}
     records = [one.model_dump(mode="json") for one in causes if one.row in named]
     if records:
-        write_text_atomically(folder / "causes.csv", _csv(records))
+        write_text_atomically(folder / "causes.csv", csv_text(records))
     save_pictures(pictures(outcomes, shown), folder)
     return text
-
-
-def _csv(records: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
 
 
 def _record(one: Outcome) -> dict[str, object]:

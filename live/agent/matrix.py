@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -90,7 +89,7 @@ def _devices(links: Links) -> Table:
             _or_unknown(facts.temperature_c, lambda value: f"{value:g} C"),
             *(_or_unknown(speeds.get(key), lambda value: f"{format_bytes(value)}/s") for _, _, key in SPEEDS),
         )
-        table.add_row(*map(escape, cells))
+        table.add_row(*map(Text, cells))
     return table
 
 
@@ -102,11 +101,13 @@ def _matrix(names: list[str], chosen: dict[tuple[str, str], Row], size: int, *, 
     title = (
         f"round trip of {format_bytes(size)}, {'link full' if loaded else 'idle'}: median / p95 / p99, rate"
     )
-    # Escaped: a device may be called "[red]".
-    table = Table("from", *(f"to {escape(name)}" for name in names), title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    # Text and not markup: a device may be called "[red]"
+    for head in ("from", *(f"to {name}" for name in names)):
+        table.add_column(Text(head))
     for source in names:
         cells = [_cell(chosen.get((source, sink))) if source != sink else "-" for sink in names]
-        table.add_row(escape(source), *cells)
+        table.add_row(Text(source), *cells)
     return table
 
 

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -50,7 +49,8 @@ def render(discovery: Discovery, complaints: Sequence[str] = ()) -> RenderableTy
     title = f"{len(discovery.present)} devices{f', and {silent} not heard of' if silent else ''}"
     table = Table(*COLUMNS, title=title, title_justify="left", box=None, pad_edge=False)
     for found in sorted(discovery.found, key=lambda row: (row.generation in ("", AGENT), row.name)):
-        table.add_row(*(escape(cell) for cell in _row(found)))
+        # Text and not markup: a device may be called "[red]"
+        table.add_row(*map(Text, _row(found)))
     notes = [f"note: {fault}" for fault in discovery.faults]
     notes += [f"note: {probe.detail}" for probe in discovery.probes if probe.outcome not in ("exo", "legacy")]
     notes += [f"note: {note}" for found in discovery.found for note in found.notes]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from simulator.files.inert import markdown_text
 from simulator.result.measurement import Measurement
 
 __all__ = ["markdown", "row", "split_s"]
@@ -91,7 +92,7 @@ def markdown(rows: list[Row]) -> str:
             _parts(found["device_s"]),
             _parts(found["hop_s"]),
         )
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(map(markdown_text, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from simulator.errors import Fault, ScenarioError, SimulatorError
+from simulator.files.inert import yaml_comment
 from simulator.files.read import loads
 from simulator.files.text import MAX_BYTES
 from simulator.files.tree import FLOAT
@@ -55,7 +56,7 @@ def dumps(instance: BaseModel, header: str = "", *, rows: bool = False) -> str:
     ScenarioError if the object is one that no file can describe, for example after `model_copy` with a value
     out of range.
     """
-    comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
+    comment = yaml_comment(header)
     # Empty values are left out where that means the same, which is nearly always: None is mostly the default.
     for exclude_none in (True, False):
         text = comment + _yaml(instance, exclude_none=exclude_none, rows=rows)

@@ -5,6 +5,7 @@ What a colour says, a shape or a label says a second time. Bars start at zero.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import cast
 
@@ -88,7 +89,7 @@ def where_chart(table: ChartTable) -> alt.LayerChart:
             order=alt.Order("rank:Q"),
             tooltip=["place:N", "kind:N", "duration:Q", alt.Tooltip("share:Q", format=".1%")],
         )
-        .transform_calculate(rank=f"indexof({present}, datum.kind)")
+        .transform_calculate(rank=f"indexof({json.dumps(list(present))}, datum.kind)")
     )
     labels = _end_labels(table, "totals", "place", "total")
     return _finish(table, BAR_HEIGHT * len(table.order), bars, labels)
@@ -132,7 +133,7 @@ def memory_chart(table: ChartTable) -> alt.LayerChart:
             order=alt.Order("rank:Q"),
             tooltip=["device:N", "part:N", "gb:Q"],
         )
-        .transform_calculate(rank=f"indexof({list(present)}, datum.part)")
+        .transform_calculate(rank=f"indexof({json.dumps(list(present))}, datum.part)")
     )
     caps = (
         alt.Chart(_data(table.rows["caps"]))

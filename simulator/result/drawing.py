@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import html
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import vl_convert
 
@@ -33,9 +35,11 @@ __all__ = [
 ]
 
 Spec = dict[str, Any]
+T = TypeVar("T")
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, GREY, BLACK = "#56B4E9", "#D55E00", "#8C8C8C", "#000000"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY)  # the last is for what is left over
+FILES_TO_DRAW = 14  # opened by the first drawing, and kept: found by trying, with less it panics
 PNG_SCALE = 2.0  # pixels per unit, for dense screens
 
 CONFIG: Spec = {
@@ -105,11 +109,33 @@ def picture_files(specs: Mapping[str, Spec]) -> dict[str, bytes]:
     """`<name>.svg` and `<name>.png` of each Vega-Lite spec, in the house's fonts and colours."""
     files = {}
     for name, spec in specs.items():
-        svg = vl_convert.vegalite_to_svg(_with_looks(spec))
+        svg = _drawn(vl_convert.vegalite_to_svg, _with_looks(spec))
         files[f"{name}.svg"] = svg.encode()
         # from the SVG, which is laid out already: from the spec, the layout would run a second time
-        files[f"{name}.png"] = vl_convert.svg_to_png(svg, scale=PNG_SCALE)
+        files[f"{name}.png"] = _drawn(vl_convert.svg_to_png, svg, scale=PNG_SCALE)
     return files
+
+
+def _drawn(draw: Callable[..., T], *args: Any, **options: Any) -> T:
+    """What vl-convert draws; raises SimulatorError where it cannot, of which it panics."""
+    try:
+        _room_to_draw()
+        return draw(*args, **options)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a panic of Rust is no Exception
+        raise SimulatorError(
+            f"the charts cannot be drawn ({error}); let this shell open more files (ulimit -n 256), or leave "
+            "them out (--no-charts)"
+        ) from error
+
+
+@cache
+def _room_to_draw() -> None:
+    """Whether so many files can be opened: the threads of vl-convert would complain for themselves."""
+    with contextlib.ExitStack() as held:
+        for _ in range(FILES_TO_DRAW):
+            held.enter_context(Path(os.devnull).open("rb"))
 
 
 def save_pictures(specs: Mapping[str, Spec], folder: Path) -> list[Path]:
@@ -163,7 +189,7 @@ def _vega() -> str:
         digest, _, script = file.read_bytes().partition(b"\n")
         if sha256(script).hexdigest().encode() == digest:
             return script.decode()
-    bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
+    bundle: str = _drawn(vl_convert.javascript_bundle)
     if file is not None:
         with contextlib.suppress(SimulatorError):
             write_bytes_atomically(file, f"{sha256(bundle.encode()).hexdigest()}\n{bundle}".encode())

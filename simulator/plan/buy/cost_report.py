@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from simulator.files.inert import markdown_text
 from simulator.plan.buy.cost import CloudRow, Cost
 
 __all__ = ["markdown", "verdict"]
@@ -41,7 +42,7 @@ def markdown(costs: Sequence[Cost]) -> str:
     for cost in costs:
         lines += _section(cost)
     doubts = dict.fromkeys(doubt for cost in costs for doubt in cost.doubts)
-    lines += ["Assumed throughout:", "", *(f"- {doubt}" for doubt in doubts)]
+    lines += ["Assumed throughout:", "", *(f"- {markdown_text(doubt)}" for doubt in doubts)]
     return "\n".join(lines) + "\n"
 
 
@@ -51,15 +52,17 @@ def _section(cost: Cost) -> list[str]:
         f"{quote.what} {quote.amount:,.0f} {unit} ({quote.label}, {quote.as_of})" for quote in cost.devices
     )
     return [
-        f"### {cost.scenario}: {cost.model}",
+        f"### {markdown_text(f'{cost.scenario}: {cost.model}')}",
         "",
-        f"**{_capital(verdict(cost))}.**",
+        f"**{markdown_text(_capital(verdict(cost)))}.**",
         "",
         f"- {cost.tokens_per_s.text('tokens/s')}, at most {cost.most_per_day.median:,.0f} tokens in "
         f"{cost.usage.hours_per_day:g} hours a day",
-        f"- machines {cost.price:,.0f} {unit} over {cost.usage.years:g} years: {machines or 'none to pay'}",
-        f"- {watts.busy_w:.0f} W while a chat runs, {watts.idle_w:.0f} W idle, {cost.electricity.what} "
-        f"{cost.electricity.amount * 3.6e6:.3f} {unit}/kWh ({cost.electricity.as_of})",
+        f"- machines {cost.price:,.0f} {unit} over {cost.usage.years:g} years: "
+        f"{markdown_text(machines) or 'none to pay'}",
+        f"- {watts.busy_w:.0f} W while a chat runs, {watts.idle_w:.0f} W idle, "
+        f"{markdown_text(cost.electricity.what)} {cost.electricity.amount * 3.6e6:.3f} {unit}/kWh "
+        f"({cost.electricity.as_of})",
         f"- at full use {cost.per_million.text(unit)} per million tokens, "
         f"{cost.electricity_per_million.text(unit)} of it electricity for the work",
         "",
@@ -76,8 +79,8 @@ def _table(rows: Sequence[CloudRow], unit: str) -> list[str]:
         "|---|---|---:|---|---|---:|---:|",
     ]
     return head + [
-        f"| {row.provider} | {row.model} | {row.per_million:.2f} | {row.as_of} | {row.label} | "
-        f"{_break_even(row)} | {row.share_of_worlds:.0%} |"
+        f"| {markdown_text(row.provider)} | {markdown_text(row.model)} | {row.per_million:.2f} | "
+        f"{row.as_of} | {row.label} | {markdown_text(_break_even(row))} | {row.share_of_worlds:.0%} |"
         for row in rows
     ]
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from simulator.engine.base import Engine, plugins, register
 from simulator.errors import EngineUnavailable, SimulatorError, Unreachable
@@ -16,6 +20,9 @@ from simulator.version import VERSION
 __all__ = ["dask_cluster", "local_processes", "lost_workers"]
 
 CONNECT_S = 10.0
+KNOCK_S = 3.0
+"""How long a scheduler's port may take to open: Dask itself would try again and again."""
+SCHEMES = ("tcp", "tls")
 RETRIES = 3
 """Times that Dask hands a point to another worker after an error of the cluster."""
 
@@ -24,12 +31,35 @@ def local_processes(workers: int | None = None) -> Callable[[], Executor]:
     """Makes a pool of `workers` processes, all cores by default; spawned, so it works the same everywhere."""
     count, spawn = workers or os.cpu_count() or 1, multiprocessing.get_context("spawn")
     # a spawned process knows the engines of this package alone
-    return lambda: ProcessPoolExecutor(count, spawn, initializer=_register, initargs=(plugins(),))
+    return lambda: _Processes(count, spawn, initializer=_begin, initargs=(plugins(),))
 
 
-def _register(found: tuple[Engine, ...]) -> None:
+class _Processes(ProcessPoolExecutor):
+    """A pool whose workers leave Ctrl-C to us, from their first moment on."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        # what is ignored as a process starts stays ignored in it; a worker would say a traceback each
+        if threading.current_thread() is not threading.main_thread():
+            return super().submit(fn, *args, **kwargs)
+        ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.signal(signal.SIGINT, ours)
+
+
+def _begin(found: tuple[Engine, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for flow in found:
         register(flow)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that made it ends, killed or not: its work is nobody's then."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def dask_cluster(address: str) -> Callable[[], Executor]:
@@ -47,14 +77,12 @@ def dask_cluster(address: str) -> Callable[[], Executor]:
         ) from None
 
     def connect() -> Executor:
+        _knock(address)
         try:
             # Any: the library has no types
             client: Any = cast(Any, distributed).Client(address, timeout=CONNECT_S, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise Unreachable(
-                f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, or "
-                "leave --dask out to use this machine's cores"
-            ) from None
+        except Exception as error:  # whatever it makes of a stranger that speaks something else
+            raise _no_scheduler(address, error) from None
         try:
             _check_workers(client, address)
         except BaseException:
@@ -63,6 +91,30 @@ def dask_cluster(address: str) -> Callable[[], Executor]:
         return _DaskExecutor(client)
 
     return connect
+
+
+def _knock(address: str) -> None:
+    """Raise SimulatorError for what is no address, and Unreachable where nothing listens."""
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in SCHEMES and parts.hostname and parts.port
+    except ValueError:
+        is_address = None
+    if not is_address:
+        raise SimulatorError(
+            f"--dask is {address!r:.80} and must be the address of a scheduler, as tcp://192.168.1.20:8786"
+        )
+    try:
+        socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=KNOCK_S).close()
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that no name server could be asked for
+        raise _no_scheduler(address, error) from None
+
+
+def _no_scheduler(address: str, error: Exception) -> Unreachable:
+    return Unreachable(
+        f"no Dask scheduler answers at {address} ({error}); start one with `dask scheduler`, or leave --dask "
+        "out to use this machine's cores"
+    )
 
 
 def _check_workers(client: Any, address: str) -> None:
