@@ -105,22 +105,26 @@ def _complete_model(spec: ModelSpec, engine_name: str, platforms: Set[str]) -> M
             "head_flops": facts.head_flops,
             "activation_bytes": facts.hidden * engine_facts.activation_bytes_per_value,
             "other_bytes": facts.other_bytes,
-            **_layers(facts),
+            **_layers(facts, reads_whole_cache=engine_facts.reads_whole_cache),
         },
     )
 
 
-def _layers(facts: catalog.ModelFacts) -> dict[str, Any]:
+def _layers(facts: catalog.ModelFacts, *, reads_whole_cache: bool) -> dict[str, Any]:
     """What is written of single layers: nothing where an average one says it all."""
+    kinds = facts.layer_kinds
+    if reads_whole_cache:
+        kinds = tuple(kind.model_copy(update={"kv_read_tokens": None}) for kind in kinds)
     plain = [
         kind.kv_window_tokens is None
+        and kind.kv_read_tokens is None
         and not kind.state_bytes
         and kind.attention_flops_per_token == 4 * facts.hidden
-        for kind in facts.layer_kinds
+        for kind in kinds
     ]
     if len(plain) <= 1 and all(plain):
         return {}
-    return {"layer_kinds": facts.layer_kinds, "layer_pattern": facts.layer_pattern}
+    return {"layer_kinds": kinds, "layer_pattern": facts.layer_pattern}
 
 
 def _model_by_numbers(spec: ModelSpec, engine_name: str) -> ModelSpec:

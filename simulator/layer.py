@@ -50,6 +50,12 @@ class LayerKind(Spec):
     """That the cache keeps of each token; 0 in a layer with linear attention."""
     kv_window_tokens: Annotated[int, Field(ge=1)] | None = None
     """The cache keeps the last so many tokens alone (sliding window); None: all."""
+    kv_read_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Of those kept, a decode step reads so many at most, which an index picks (sparse attention)."""
+    index_bytes_per_token: Amount = 0.0
+    """The part of `kv_bytes_per_token` that the index has; it looks at all tokens in order to pick."""
+    index_flops_per_token: Amount = 0.0
+    """Of the index, for each token that it looks at."""
     state_bytes: Amount = 0.0
     """Kept for a chat whatever its length (linear attention, state space)."""
     flops: Amount
@@ -64,6 +70,11 @@ class LayerKind(Spec):
         )
         if fault is not None:
             raise ValueError(fault)
+        if self.index_bytes_per_token > self.kv_bytes_per_token * (1 + ROUNDING):
+            raise ValueError(
+                f"an index of {self.index_bytes_per_token:g} B per token in a cache of "
+                f"{self.kv_bytes_per_token:g} B; it is part of it"
+            )
         return self
 
     def bytes_read(self, batch: int = 1) -> float:

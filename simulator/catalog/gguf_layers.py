@@ -96,6 +96,7 @@ class LayerReader:
             expert_bytes=float(part.expert_bytes) if is_mixture else 0.0,
             kv_bytes_per_token=kv,
             kv_window_tokens=self._window(number) if kv else None,
+            **(self._index() if kv and self.latent else {}),
             state_bytes=self._state() if part.has_state else 0.0,
             flops=2.0 * (part.values - (1 - share) * part.expert_values * is_mixture),
             attention_flops_per_token=attention_flops,
@@ -111,12 +112,22 @@ class LayerReader:
             return 0.0, 0.0
         if self.latent:
             width = self.latent + keys.whole("rope.dimension_count", 0)
-            return float(width * FP16_BYTES), 2.0 * heads * (width + self.latent)
+            with_index = width + keys.whole("attention.indexer.key_length", 0)
+            return float(with_index * FP16_BYTES), 2.0 * heads * (width + self.latent)
         local = "_swa" if self._window(number) and keys.value("attention.key_length_swa") else ""
         width = keys.whole(f"attention.key_length{local}", self.width)
         value = keys.whole(f"attention.value_length{local}", width)
         kept = 0.0 if number >= first_borrower else float(kv_heads * (width + value) * FP16_BYTES)
         return kept, 2.0 * heads * (width + value)
+
+    def _index(self) -> dict[str, float | None]:
+        """Of sparse attention (DeepSeek-V3.2, GLM-5): keys beside the latent ones, which are asked first."""
+        width = self.keys.whole("attention.indexer.key_length", 0)
+        return {
+            "kv_read_tokens": (self.keys.whole("attention.indexer.top_k", 0) or None) if width else None,
+            "index_bytes_per_token": float(width * FP16_BYTES),
+            "index_flops_per_token": 2.0 * self.keys.whole("attention.indexer.head_count", 0) * width,
+        }
 
     def _window(self, number: int) -> int | None:
         """Tokens of a local layer: a list says which layers are, else the family's pattern."""

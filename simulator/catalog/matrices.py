@@ -38,6 +38,11 @@ class Block:
     kv_values: float = 0.0
     """Kept of each token."""
     window: int | None = None
+    read_tokens: int | None = None
+    """Of those kept a step reads so many at most, which an index picks."""
+    index_values: float = 0.0
+    """The part of `kv_values` that the index has."""
+    index_flops: float = 0.0
     state_bytes: float = 0.0
     attention_flops: float = 0.0
     state_flops: float = 0.0
@@ -50,6 +55,9 @@ class Block:
             max(self.experts_per_token, other.experts_per_token),
             self.kv_values + other.kv_values,
             self.window or other.window,
+            self.read_tokens or other.read_tokens,
+            self.index_values + other.index_values,
+            self.index_flops + other.index_flops,
             self.state_bytes + other.state_bytes,
             self.attention_flops + other.attention_flops,
             self.state_flops + other.state_flops,
@@ -88,6 +96,9 @@ def layer_kind(block: Block, bits: Callable[[Matrix], float]) -> LayerKind:
         expert_bytes=experts,
         kv_bytes_per_token=block.kv_values * FP16_BYTES,
         kv_window_tokens=block.window,
+        kv_read_tokens=block.read_tokens,
+        index_bytes_per_token=block.index_values * FP16_BYTES,
+        index_flops_per_token=block.index_flops,
         state_bytes=block.state_bytes,
         flops=2 * params_active(block) + block.state_flops,
         attention_flops_per_token=block.attention_flops,

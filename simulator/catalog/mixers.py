@@ -100,14 +100,22 @@ def _small_vectors(config: Config, hidden: int, heads: int, kv_heads: int, width
 
 
 def _sparse_index(config: Config, hidden: int, layer: int) -> Block:
-    """The small attention that picks what the large one looks at (MiniMax-M3 by blocks)."""
+    """The small attention that picks what the large one looks at, by blocks (MiniMax-M3)."""
     sparse = config.part("sparse_attention_config")
     width = sparse.whole("sparse_index_dim", default=0)
     if not width or not sparse.whole("sparse_attention_freq", default=1, layer=layer):
         return Block()
     heads = sparse.whole("sparse_num_index_heads", default=1)
-    config.doubt("sparse attention: the whole cache is counted as read, the index picks less of it")
-    return Block((Matrix("self_attn.indexer", hidden * width * (heads + 1)),), kv_values=width)
+    parts = (Matrix("self_attn.indexer", hidden * width * (heads + 1)),)
+    picked = sparse.whole("sparse_topk_blocks", default=0) * sparse.whole("sparse_block_size", default=1)
+    return _index(config, parts, width, 2.0 * heads * width, picked)
+
+
+def _index(config: Config, parts: tuple[Matrix, ...], width: int, flops: float, picked: int) -> Block:
+    """An index of one key of `width` values a token, from which a step picks so many tokens (0: not said)."""
+    if not picked:
+        config.doubt("sparse attention: how much the index picks is not said, so the whole cache is read")
+    return Block(parts, kv_values=width, read_tokens=picked or None, index_values=width, index_flops=flops)
 
 
 def _latent_attention(config: Config, hidden: int, layer: int) -> Block:
@@ -144,19 +152,17 @@ def _latent_attention(config: Config, hidden: int, layer: int) -> Block:
 def _latent_index(config: Config, hidden: int, query: int, layer: int) -> Block:
     """DeepSeek-V3.2's lightning indexer: a key of its own per token, scored by its heads before attention."""
     width, heads = config.whole("index_head_dim", default=0), config.whole("index_n_heads", default=0)
-    kinds = config.layers_of("indexer_types")
-    if not width or (kinds and layer < len(kinds) and kinds[layer] == "shared"):
+    kinds, picked = config.layers_of("indexer_types"), config.whole("index_topk", default=0)
+    if not width:
         return Block()
-    config.doubt(
-        "sparse attention: the whole cache is counted as read, the indexer picks "
-        f"{config.whole('index_topk', default=0)} tokens of it"
-    )
+    if kinds and layer < len(kinds) and kinds[layer] == "shared":
+        return Block(read_tokens=picked or None)  # what an earlier layer picked
     parts = (
         Matrix("wq_b", (query or hidden) * heads * width),
         Matrix("wk", hidden * width),
         Matrix("weights_proj", hidden * heads),
     )
-    return Block(parts, kv_values=width, attention_flops=2.0 * heads * width).inside("self_attn.indexer")
+    return _index(config, parts, width, 2.0 * heads * width, picked).inside("self_attn.indexer")
 
 
 def _compressed_attention(config: Config, hidden: int, layer: int) -> Block:
@@ -185,9 +191,14 @@ def _compressed_attention(config: Config, hidden: int, layer: int) -> Block:
             Matrix("indexer.compressor", 2 * overlap * hidden * index),
         ]
     config.doubt("DeepSeek-V4's compressed attention: cache and sparse reading are approximated")
+    # its index picks among what is kept, one for each r tokens
+    picked = ratio * config.whole("index_topk", default=0) if index else 0
     return Block(
         tuple(parts),
         kv_values=(width + index) / ratio if ratio else 0.0,
+        read_tokens=picked or None,
+        index_values=index / ratio if picked else 0.0,
+        index_flops=2.0 * config.whole("index_n_heads", default=0) * index / ratio if picked else 0.0,
         state_bytes=config.whole("sliding_window", default=0) * width * FP16_BYTES,
         attention_flops=4.0 * heads * width / ratio if ratio else 0.0,
     ).inside("self_attn")

@@ -77,6 +77,8 @@ class EngineFacts(Facts):
     memory_overhead_bytes: float
     embedding_on_host: bool = False
     """Whether the token embedding stays in the memory of the computer around a graphics card."""
+    reads_whole_cache: bool = False
+    """Whether sparse attention is dense attention with a mask there, so that its index saves nothing."""
     compute_share: float = 1.0
     """Share of a platform's fitted decode speed that the engine's own runtime reaches, with its log sd."""
     compute_share_log_sd: float = 0.0

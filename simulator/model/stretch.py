@@ -55,12 +55,30 @@ class Stretch:
             total = total + n * (kind.kv_bytes_per_token * _seen(kind, tokens) + kind.state_bytes)
         return total * sequences
 
+    def kv_bytes_read(self, context: ArrayLike, sequences: int = 1) -> Floats:
+        """What one decode step reads of `kv_bytes`, shape of `context`: all of it, but for sparse attention.
+
+        There, of `c` tokens that are kept, `(kv - index) min(c, k) + index c` bytes: the index looks at all
+        in order to pick `k`. Up to `k` tokens there is nothing to pick, and it is not asked.
+        """
+        tokens = np.asarray(context, dtype=float)
+        total = np.zeros_like(tokens)
+        for n, kind in self._parts():
+            picked, indexed = _picked(kind, tokens)
+            beside = 0.0 if kind.kv_read_tokens is None else kind.index_bytes_per_token
+            read = (kind.kv_bytes_per_token - beside) * picked + beside * indexed
+            total = total + n * (read + kind.state_bytes)
+        return total * sequences
+
     def attention_flops(self, context: ArrayLike) -> Floats:
         """Further flops of one token that attends to `context` tokens, shape of `context`."""
         tokens = np.asarray(context, dtype=float)
         total = np.zeros_like(tokens)
         for n, kind in self._parts():
-            total = total + n * kind.attention_flops_per_token * _seen(kind, tokens)
+            picked, indexed = _picked(kind, tokens)
+            total = total + n * (
+                kind.attention_flops_per_token * picked + kind.index_flops_per_token * indexed
+            )
         return total
 
     def prompt_attention_flops(self, tokens: int, context: int = 0) -> float:
@@ -68,6 +86,7 @@ class Stretch:
         attending to those before it.
 
         `sum of min(context + i, window)` over the chunk, without a window `tokens * context + tokens**2 / 2`.
+        Sparse attention saves nothing here: engines mask what was not picked, and the index comes on top.
         """
         total = 0.0
         for n, kind in self._parts():
@@ -77,7 +96,8 @@ class Stretch:
                 # tokens whose window is not full yet
                 free = min(tokens, max(0, kind.kv_window_tokens - context))
                 seen = free * context + free**2 / 2 + (tokens - free) * kind.kv_window_tokens
-            total += n * kind.attention_flops_per_token * seen
+            asked = context + tokens > (kind.kv_read_tokens or 0)
+            total += n * (kind.attention_flops_per_token + kind.index_flops_per_token * asked) * seen
         return total
 
     def _parts(self) -> zip[tuple[float, LayerKind]]:
@@ -87,3 +107,11 @@ class Stretch:
 def _seen(kind: LayerKind, tokens: Floats) -> Floats:
     """Tokens that a layer of this kind keeps of `tokens`."""
     return tokens if kind.kv_window_tokens is None else np.minimum(tokens, kind.kv_window_tokens)
+
+
+def _picked(kind: LayerKind, tokens: Floats) -> tuple[Floats, Floats]:
+    """Tokens that one step attends to, and that the index looks at to pick them, of `tokens`."""
+    seen = _seen(kind, tokens)
+    if kind.kv_read_tokens is None:
+        return seen, seen
+    return np.minimum(seen, kind.kv_read_tokens), np.where(seen > kind.kv_read_tokens, seen, 0.0)

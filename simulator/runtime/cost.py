@@ -54,7 +54,7 @@ def decode_s(device: Device, held: Stretch | Divided, context: ArrayLike, batch:
 
     `(max((weights + kv) / decode_bandwidth, flops / prefill_flops) + layers * layer_overhead) * crowding`
     with `weights = sum of the layers' bytes_read(batch)` (those of mixtures `mixture_cost` times), `kv =
-    context_cost * kv_bytes(context) * batch` and `flops = batch * (flops + attention_flops(context))`.
+    context_cost * kv_bytes_read(context) * batch` and `flops = batch * (flops + attention_flops(context))`.
     Of a device of several processors their sum: a step goes through them one after the other.
     """
     if isinstance(held, Divided):
@@ -64,7 +64,7 @@ def decode_s(device: Device, held: Stretch | Divided, context: ArrayLike, batch:
     if held.layers == 0:
         return np.zeros_like(tokens)
     speed = device.speed
-    kv = speed.context_cost * held.kv_bytes(tokens, batch)
+    kv = speed.context_cost * held.kv_bytes_read(tokens, batch)
     read_s = (held.bytes_read(batch, speed.mixture_cost) + kv) / speed.decode_bandwidth
     flop_s = batch * (held.flops + held.attention_flops(tokens)) / speed.prefill_flops
     # reading overlaps with computing; launching a layer overlaps with neither

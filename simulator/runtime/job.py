@@ -62,7 +62,8 @@ def _by_layer(model: Model, context: int, chats: int) -> tuple[tuple[float, floa
     for layer in range(model.layers):
         alone = model.stretch(layer, layer + 1)
         kv_bytes = float(alone.kv_bytes(context, chats))
-        found.append((alone.weight_bytes, kv_bytes, alone.bytes_read() + kv_bytes))
+        read_bytes = alone.bytes_read() + float(alone.kv_bytes_read(context, chats))
+        found.append((alone.weight_bytes, kv_bytes, read_bytes))
     return tuple(found)
 
 

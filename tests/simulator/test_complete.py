@@ -40,3 +40,15 @@ def test_devices_on_which_an_engine_does_not_run_are_named_together() -> None:
     assert found == [
         f"ios, android: engine exo does not run on ios-metal and android-cpu: {engine('exo').facts.note}"
     ]
+
+
+@pytest.mark.parametrize(("engine", "picked"), [("exo", 2048), ("llama-rpc", None)])
+def test_sparse_attention_saves_where_the_engine_gathers_what_was_picked(
+    engine: str, picked: int | None
+) -> None:
+    """MLX takes the picked keys alone; llama.cpp masks the others (pull 23346) and reads them all the same."""
+    text = f"name: s\nmodel: DeepSeek-V3.2\nengine: {engine}\ndevices: {{m: {{kind: Mac Studio M3 Ultra}}}}\n"
+    kinds = complete(loads(text, Scenario)).model.layer_kinds
+    assert kinds is not None
+    assert {kind.kv_read_tokens for kind in kinds} == {picked}
+    assert {kind.index_bytes_per_token for kind in kinds} == {256.0}

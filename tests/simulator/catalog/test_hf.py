@@ -115,6 +115,37 @@ def test_linear_layers_keep_a_state_and_no_cache():
     assert sum(kept > 0 for kept in kinds(model("Nemotron-Nano-9B-v2"), "kv_bytes_per_token")) == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "kept", "index", "picked", "heads"),
+    [
+        # arXiv:2512.02556 and its config: keys of 512 + 64 latent values and 128 of the indexer, at 16 bits
+        ("DeepSeek-V3.2", 2 * (576 + 128), 256, 2048, 64),
+        ("GLM-5", 2 * (576 + 128), 256, 2048, 32),
+        # 16 blocks of 128 tokens; 4 heads of 128 + 128 values and one index key
+        ("MiniMax-M3", 2 * (4 * 256 + 128), 256, 2048, 4),
+    ],
+)
+def test_sparse_attention_reads_what_its_index_picks(name, kept, index, picked, heads):
+    last = model(name).layer_kinds[model(name).layer_pattern[-1]]
+    assert (last.kv_bytes_per_token, last.index_bytes_per_token) == (kept, index)
+    assert (last.kv_read_tokens, last.index_flops_per_token) == (picked, 2 * heads * 128)
+    assert not any("sparse" in doubt for doubt in model(name).doubts)
+
+
+def test_a_layer_may_take_over_what_an_earlier_one_picked():
+    """GLM-5.2: `indexer_types` is shared in most layers, which keep no index of their own."""
+    found = model("GLM-5.2")
+    assert set(kinds(found, "kv_read_tokens")) == {2048}
+    assert {0.0, 256.0} == set(kinds(found, "index_bytes_per_token"))
+
+
+def test_an_index_that_does_not_say_how_much_it_picks_is_doubted(tmp_path):
+    latent = {"kv_lora_rank": 64, "qk_rope_head_dim": 16, "qk_nope_head_dim": 32, "v_head_dim": 32}
+    found = facts(tmp_path, index_head_dim=32, index_n_heads=4, **latent)
+    assert found.layer_kinds[0].kv_read_tokens is None
+    assert any("how much the index picks is not said" in doubt for doubt in found.doubts)
+
+
 def test_averages_are_those_of_the_kinds():
     found = known("llama4-maverick")
     for average, field in (

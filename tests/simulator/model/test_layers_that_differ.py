@@ -19,7 +19,7 @@ from simulator.plan.place.search import search
 from simulator.prepare import prepare
 from simulator.run.evaluate import token_times_s
 from simulator.runtime.cost import decode_s, prefill_s
-from simulator.scenario import Scenario
+from simulator.scenario import Scenario, SpeedSpec
 from tests.helpers import SMALL, device
 
 DENSE = LayerKind(
@@ -31,6 +31,10 @@ LINEAR = DENSE.model_copy(
 )
 MIXTURE = LayerKind(
     weight_bytes=100e6, active_bytes=30e6, experts=8, experts_per_token=2, expert_bytes=80e6, flops=6e7
+)
+
+SPARSE = DENSE.model_copy(
+    update={"kv_read_tokens": 500, "index_bytes_per_token": 200.0, "index_flops_per_token": 512.0}
 )
 
 
@@ -49,6 +53,31 @@ def test_a_window_keeps_its_last_tokens_and_a_state_does_not_grow() -> None:
     np.testing.assert_allclose(held.kv_bytes([100, 1000]), [200e3 + 5e4, 1000e3 + 128e3 + 5e4])
     assert float(held.kv_bytes(1000, sequences=3)) == pytest.approx(3 * 1178e3)
     np.testing.assert_allclose(held.attention_flops([100, 1000]), [4096 * 200, 4096 * 1128])
+
+
+def test_sparse_attention_keeps_all_and_reads_what_its_index_picks() -> None:
+    """Of `c` tokens `(kv - index) min(c, k) + index c`, and flops alike; up to `k` there is nothing to pick."""
+    held, context = Stretch((SPARSE, LINEAR), (2, 1)), [300.0, 500.0, 4000.0]
+    np.testing.assert_allclose(held.kv_bytes(context), [2 * 1000 * c + 5e4 for c in context])
+    by_hand = [2 * 800 * 300 + 5e4, 2 * 800 * 500 + 5e4, 2 * (800 * 500 + 200 * 4000) + 5e4]
+    np.testing.assert_allclose(held.kv_bytes_read(context), by_hand)
+    np.testing.assert_allclose(held.kv_bytes_read(4000, sequences=3), 3 * by_hand[-1])
+    flops = [2 * 4096 * 300, 2 * 4096 * 500, 2 * (4096 * 500 + 512 * 4000)]
+    np.testing.assert_allclose(held.attention_flops(context), flops)
+
+
+def test_a_step_of_sparse_attention_takes_what_it_reads() -> None:
+    host = device("a", speed=SpeedSpec(decode_bandwidth="1 GB/s", prefill_flops="1000 TFLOPS"))
+    seconds = float(decode_s(host, Stretch((SPARSE,), (1,)), 4000.0))
+    assert seconds == pytest.approx((300e6 + 800 * 500 + 200 * 4000) / 1e9)
+    masked = SPARSE.model_copy(update={"kv_read_tokens": None})
+    assert float(decode_s(host, Stretch((masked,), (1,)), 4000.0)) == pytest.approx((300e6 + 4e6) / 1e9)
+
+
+def test_a_prompt_of_sparse_attention_masks_and_asks_the_index_on_top() -> None:
+    held, seen = Stretch((SPARSE,), (1,)), 400 * 200 + 400**2 / 2
+    assert held.prompt_attention_flops(400, 200) == pytest.approx((4096 + 512) * seen)
+    assert held.prompt_attention_flops(300, 200) == pytest.approx(4096 * (300 * 200 + 300**2 / 2))
 
 
 @given(st.integers(1, 300), st.integers(0, 300), st.integers(1, 300))
