@@ -1,8 +1,13 @@
-"""What every test stands on: nobody's own catalogue is read."""
+"""What every test stands on: nobody's own catalogue is read, and no busy machine fails a property."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
+
+# a deadline measures the machine that the tests share with others, not the code
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 
 @pytest.fixture(autouse=True)
