@@ -13,7 +13,7 @@ import numpy as np
 from calibrate.calibration import Calibration
 from calibrate.ledger import by, summary
 from calibrate.validation import LEVELS, Validation
-from simulator.files import write_text_atomically
+from simulator.files import write_ours
 from simulator.files.inert import markdown_text
 
 if TYPE_CHECKING:
@@ -274,8 +274,8 @@ def write_report(
 
     pictures = save_pictures({name: chart.to_dict() for name, chart in charts(rows).items()}, folder)
     text = markdown(title, introduction, rows, details)
-    write_text_atomically(folder / "report.md", text)
-    write_text_atomically(folder / "report.html", html_report(title, text, pictures))
+    write_ours(folder / "report.md", text)
+    write_ours(folder / "report.html", html_report(title, text, pictures))
 
 
 def write_circle(made: Circle, folder: Path, title: str, how: str) -> None:

@@ -10,7 +10,7 @@ from calibrate.ledger import by
 from calibrate.report import html_report
 from calibrate.trials import Standing, Trial, standing, worst
 from calibrate.validation import LEVELS
-from simulator.files import make_folder, write_text_atomically
+from simulator.files import make_folder, write_ours
 from simulator.files.inert import markdown_text
 from simulator.result.drawing import BLUE, RED, Spec, save_pictures
 
@@ -96,8 +96,8 @@ def write_ledger(found: Sequence[Trial], folder: Path) -> None:
     make_folder(folder)
     pictures = save_pictures({"reliability": _held(found), "error_by_kind": _errors(found)}, folder)
     said = text(found)
-    write_text_atomically(folder / "report.md", said)
-    write_text_atomically(folder / "report.html", html_report(TITLE, said, pictures))
+    write_ours(folder / "report.md", said)
+    write_ours(folder / "report.html", html_report(TITLE, said, pictures))
 
 
 def _held(found: Sequence[Trial]) -> Spec:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sim.json_output import keep_foreign, print_json
+from sim.json_output import print_json
 
 if TYPE_CHECKING:
     from calibrate.benchmarks import MeasuredDevice
@@ -49,17 +49,15 @@ def calibrate_benchmarks(
 ) -> None:
     """Print, or with `out` write, what a scenario's `devices:` takes; faults and doubts to standard error."""
     from calibrate.benchmarks import fragment, measured_devices
-    from calibrate.benchmarks.device import Fragment
     from calibrate.benchmarks.record import Request
-    from simulator.files import load, write_text_atomically
+    from simulator.files import write_ours
 
     found, records, left_out = measured_devices(
         paths, device=device, name=name, model=model, quantisation=quantisation, request=Request(*request)
     )
     text = fragment(found, paths)
     if out is not None:
-        keep_foreign(out, lambda path: load(path, Fragment), "file of devices")
-        write_text_atomically(out, text)
+        write_ours(out, text)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
     if as_json:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sim.json_output import Json, keep_foreign, print_json
+from sim.json_output import Json, print_json
 from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario
 
 if TYPE_CHECKING:
@@ -78,9 +78,10 @@ def calibrate(
 ) -> None:
     """Fit device speeds, overheads and noise to measured token times; or a device's speed to benchmarks."""
     from calibrate.calibration import calibrate as fit_all
-    from calibrate.calibration import load_calibration, save_calibration
+    from calibrate.calibration import save_calibration
     from calibrate.report import calibration_table
     from sim.benchmark_cmd import benchmark_paths, calibrate_benchmarks
+    from simulator.files.ours import refuse_others
 
     if benchmarks := benchmark_paths(measurements):
         calibrate_benchmarks(
@@ -95,7 +96,7 @@ def calibrate(
         )
         return
     target = out or Path("calibration.yaml")
-    keep_foreign(target, load_calibration, "calibration")
+    refuse_others(target.parent, {target.name: None})  # before the work of minutes
     calibration = fit_all(measurements, draws=draws, seed=seed)
     save_calibration(calibration, target)
     if as_json:
@@ -126,7 +127,7 @@ def predict(
     """Write down a prediction that is to be held against a measurement."""
     from calibrate.ledger import append
     from calibrate.validation import KINDS, MEDIAN, predict_sessions
-    from simulator.files import write_text_atomically
+    from simulator.files import write_ours
 
     if kind not in KINDS:
         raise typer.BadParameter(f"--kind is {kind!r} and must be one of {', '.join(KINDS)}")
@@ -136,9 +137,7 @@ def predict(
         asked, hash_, trained = _applied(calibration, asked)
     prediction = predict_sessions(asked, kind=kind, calibration_sha256=hash_, trained_on=trained)  # type: ignore[arg-type]
     path = out or Path(f"{asked.name}.prediction.json")
-    # the name is made from the scenario's, so it may hit upon a file of somebody else
-    keep_foreign(path, _prediction, "prediction")
-    write_text_atomically(path, prediction.model_dump_json(indent=2) + "\n")
+    write_ours(path, prediction.model_dump_json(indent=2) + "\n")
     if to_ledger:
         append(ledger_file, prediction)
     low, high = prediction.median_gap_s[0] * 1e3, prediction.median_gap_s[-1] * 1e3

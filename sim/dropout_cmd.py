@@ -126,12 +126,12 @@ def _with_drop(scenario: Scenario, device: str | None, at_token: int | None, sil
 def _write(predicted: Dropout, document: dict[str, Any], folder: Path, *, charts: bool) -> None:
     """`scenario.yaml`, `dropout.json` and the recovery plot."""
     from simulator.churn.picture import recovery_table, save
-    from simulator.files import dumps, make_folder, write_text_atomically
+    from simulator.files import dumps, make_folder, write_ours
 
     make_folder(folder)
     scenario = predicted.scenario
-    write_text_atomically(folder / "scenario.yaml", dumps(scenario, scenario.question or scenario.name))
-    write_text_atomically(folder / "dropout.json", json_text(document))
+    write_ours(folder / "scenario.yaml", dumps(scenario, scenario.question or scenario.name))
+    write_ours(folder / "dropout.json", json_text(document))
     if charts and predicted.recovery_s is not None:
         save(recovery_table(predicted), folder, "recovery")
 

@@ -169,6 +169,7 @@ def design(
     from calibrate.parameters import device_of
     from calibrate.samples import sample
     from simulator.files import dump, make_folder
+    from simulator.files.ours import refuse_others
     from simulator.result.measurement import read_measurement
 
     asked = load_scenario(scenario)
@@ -176,6 +177,7 @@ def design(
     proposals = propose(asked, runs, measured=known)
     make_folder(out)
     for stale in out.glob(f"{asked.name}_[0-9][0-9].yaml"):  # of an earlier, longer plan
+        refuse_others(out, {stale.name: None})
         stale.unlink()
     for proposal in proposals:
         path = out / f"{proposal.scenario.name}.yaml"

@@ -26,6 +26,7 @@ from sim import (
 from sim.terminal import civil_streams, os_error, shortened
 from simulator.errors import SimulatorError
 from simulator.files.inert import visible
+from simulator.files.ours import keeping_others
 
 __all__ = ["app", "main"]
 
@@ -47,12 +48,19 @@ def common(
         list[Path] | None,
         typer.Option(help="A catalogue of your own beside the usual one; repeatable, anywhere in the line."),
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that sim did not write, or that were edited.")
+    ] = False,
 ) -> None:
     """Predict and measure how fast a large language model decodes across the devices of one LAN."""
     for file in catalog or ():
         # here, as not every command looks into it: one that is not there is a slip of the pen all the same
         if not file.is_file():
             raise SimulatorError(f"{file}: there is no such file, and --catalog names it")
+    if force:
+        from simulator.files.ours import replace_others
+
+        replace_others()
     if catalog:
         os.environ[CATALOG] = os.pathsep.join(map(str, catalog))
 
@@ -84,7 +92,7 @@ app.add_typer(
 def main() -> None:
     """Run the command line; every error that a user can mend ends in one message and an exit code."""
     try:
-        with civil_streams():
+        with civil_streams(), keeping_others():
             try:
                 app(_common_first(sys.argv[1:]))
             except OSError as error:  # nobody who knew the place has put it in better words
@@ -108,7 +116,7 @@ def _tell(error: SimulatorError) -> None:
 
 
 def _common_first(words: list[str]) -> list[str]:
-    """The command line with `--catalog FILE` before the command, where typer looks for it.
+    """The command line with `--catalog FILE` and `--force` before the command, where typer looks for them.
 
     >>> _common_first(["run", "four_devices", "--catalog", "mine.yaml", "--json"])
     ['--catalog', 'mine.yaml', 'run', 'four_devices', '--json']
@@ -121,7 +129,7 @@ def _common_first(words: list[str]) -> list[str]:
             kept += [word, *rest]
         elif word == "--catalog":
             front += [word, *islice(rest, 1)]
-        elif word.startswith("--catalog="):
+        elif word == "--force" or word.startswith("--catalog="):
             front.append(word)
         else:
             kept.append(word)

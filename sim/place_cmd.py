@@ -35,8 +35,11 @@ def place(
     replications: Replications = None,
 ) -> None:
     """Find the best placement: which devices, in which ring order, with how many layers each."""
+    from simulator.files.ours import refuse_others
     from simulator.plan.place.search import search
 
+    if out is not None:
+        refuse_others(out.parent, {out.name: None})  # before the search
     asked = load_scenario(scenario, seed, replications)
     with progress_bar(quiet=as_json) as progress:
         answer = search(asked, objective, chats, progress)  # type: ignore[arg-type]  # search refuses other words

@@ -151,10 +151,10 @@ def _prices(path: Path | None) -> PricesFile | None:
 
 def _write(found: Planned, folder: Path) -> None:
     """plan.json, and each option as a scenario that `sim run` takes."""
-    from simulator.files import dump, make_folder, write_text_atomically
+    from simulator.files import dump, make_folder, write_ours
 
     make_folder(folder)
-    write_text_atomically(folder / "plan.json", json_text(found.plan.model_dump()))
+    write_ours(folder / "plan.json", json_text(found.plan.model_dump()))
     for made in found.scenarios:
         dump(made, folder / f"{made.name}.yaml")
 

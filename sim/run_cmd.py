@@ -117,13 +117,13 @@ def init(
         str | None, typer.Option("--from", help="Copy this scenario, with its comments.")
     ] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="The same, as an option.")] = None,
-    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
 ) -> None:
     """Write a commented scenario to start from: a first one, or with --from a copy of one that is known."""
     from importlib.resources import files
 
     from simulator.errors import SimulatorError
     from simulator.files import write_text_atomically
+    from simulator.files.ours import is_keeping
     from simulator.library import find_scenario, load
 
     if path and out:
@@ -133,7 +133,7 @@ def init(
         load(source)  # says what is wrong with it, before it is copied
         template = find_scenario(source)
     target = path or out or Path(template.name if source else "my_scenario.yaml")
-    if target.exists() and not force:
+    if target.exists() and is_keeping():
         raise SimulatorError(f"{target} exists; give another name, or --force to replace it")
     text = template.read_text(encoding="utf-8")
     if source and NAMED.match(target.stem):  # a copy is another scenario: two of one name cannot be compared

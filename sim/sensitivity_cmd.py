@@ -52,10 +52,10 @@ def _metric(name: str) -> Literal["tokens_per_s", "first_token_s"]:
 
 
 def _write(result: Sensitivity, text: str, folder: Path, with_chart: bool) -> None:
-    from simulator.files import make_folder, write_text_atomically
+    from simulator.files import make_folder, write_ours
 
     make_folder(folder)
-    write_text_atomically(folder / "sensitivity.json", text)
+    write_ours(folder / "sensitivity.json", text)
     if with_chart:
         from simulator.plan.sweep.sensitivity_chart import tornado
         from simulator.result.drawing import save_pictures

@@ -311,8 +311,11 @@ def test_names_in_the_folder_scenarios_are_found(sim: Any, monkeypatch: pytest.M
         (("dropout", "small.yaml"), "has no events"),
         (("summary", "small.yaml"), "not JSON"),
         (("calibrate", "small.yaml"), "is nothing that can be read here; what can be is measurements"),
-        (("calibrate", "absent.jsonl", "-o", "small.yaml"), "exists and is no calibration; it is kept"),
-        (("predict", "small.yaml", "-o", "small.yaml"), "exists and is no prediction; it is kept"),
+        (
+            ("calibrate", "absent.jsonl", "-o", "small.yaml"),
+            "exists, and sim did not write it, or it was edited since; it is kept",
+        ),
+        (("predict", "small.yaml", "-o", "small.yaml"), "small.yaml exists, and sim did not write it"),
         (("validate", "absent.json", "absent.jsonl"), "cannot be read"),
         (("validate", "study", ".", "--train", "nope"), "no scenario nope"),
         (("ledger", "--ledger-file", "."), "no ledger there"),

@@ -15,7 +15,7 @@ from calibrate.ground.predict import Outcome
 from calibrate.ground.rows import PARTS, Row, excluded
 from calibrate.ground.score import Score, score
 from calibrate.validation import LEVELS
-from simulator.files import make_folder, write_text_atomically
+from simulator.files import make_folder, write_ours
 from simulator.files.inert import csv_text, markdown_text
 from simulator.result.drawing import save_pictures
 from simulator.result.estimate import rounded
@@ -289,12 +289,12 @@ def write_ground(
     causes = causes_of(cases, outcomes)
     text = report(cases, outcomes, rows, causes, open_counted=open_counted)
     shown = [one for one in outcomes if open_counted or one.part == "looked-at"]
-    write_text_atomically(folder / "README.md", text)
-    write_text_atomically(folder / "predictions.csv", csv_text([_record(one) for one in shown]))
+    write_ours(folder / "README.md", text)
+    write_ours(folder / "predictions.csv", csv_text([_record(one) for one in shown]))
     named = {one.row for one in shown}
     records = [one.model_dump(mode="json") for one in causes if one.row in named]
     if records:
-        write_text_atomically(folder / "causes.csv", csv_text(records))
+        write_ours(folder / "causes.csv", csv_text(records))
     save_pictures(pictures(outcomes, shown), folder)
     return text
 

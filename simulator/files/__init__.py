@@ -5,7 +5,14 @@ records as JSON Lines, packed or not; atomic writing.
 from simulator.files.lines import pack, packed, read_lines
 from simulator.files.read import load, loads
 from simulator.files.schema import schema
-from simulator.files.write import dump, dumps, make_folder, write_bytes_atomically, write_text_atomically
+from simulator.files.write import (
+    dump,
+    dumps,
+    make_folder,
+    write_bytes_atomically,
+    write_ours,
+    write_text_atomically,
+)
 
 __all__ = [
     "dump",
@@ -18,5 +25,6 @@ __all__ = [
     "read_lines",
     "schema",
     "write_bytes_atomically",
+    "write_ours",
     "write_text_atomically",
 ]

@@ -15,11 +15,12 @@ from pydantic import BaseModel
 
 from simulator.errors import Fault, ScenarioError, SimulatorError
 from simulator.files.inert import yaml_comment
+from simulator.files.ours import mark, refuse_others
 from simulator.files.read import loads
 from simulator.files.text import MAX_BYTES
 from simulator.files.tree import FLOAT
 
-__all__ = ["dump", "dumps", "make_folder", "write_bytes_atomically", "write_text_atomically"]
+__all__ = ["dump", "dumps", "make_folder", "write_bytes_atomically", "write_ours", "write_text_atomically"]
 
 
 class _Dumper(yaml.SafeDumper):
@@ -76,10 +77,8 @@ def _yaml(instance: BaseModel, *, exclude_none: bool, rows: bool) -> str:
 
 
 def dump(instance: BaseModel, path: str | Path, header: str = "", *, rows: bool = False) -> None:
-    """Write `dumps` of the same arguments to `path` atomically;
-    raises as `dumps` and `write_bytes_atomically` do.
-    """
-    write_text_atomically(path, dumps(instance, header, rows=rows))
+    """Write `dumps` of the same arguments to `path`; raises as `dumps` and `write_ours` do."""
+    write_ours(path, dumps(instance, header, rows=rows))
 
 
 def make_folder(folder: Path) -> None:
@@ -89,6 +88,14 @@ def make_folder(folder: Path) -> None:
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         why = getattr(error, "strerror", None) or error
         raise SimulatorError(f"{folder}: cannot be made ({why}); name a folder where you may write") from None
+
+
+def write_ours(path: str | Path, data: str | bytes) -> None:
+    """Write a file of ours atomically; raises SimulatorError too where one of others would be lost."""
+    target, content = Path(path), data.encode() if isinstance(data, str) else data
+    refuse_others(target.parent, {target.name: content})
+    mark(target.parent, {target.name: content})
+    write_bytes_atomically(target, content)
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:

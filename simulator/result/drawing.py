@@ -22,6 +22,7 @@ import vl_convert
 from simulator.errors import SimulatorError
 from simulator.files import make_folder, write_bytes_atomically
 from simulator.files.cache import cache_folder
+from simulator.files.ours import mark, refuse_others
 
 __all__ = [
     "CONFIG",
@@ -142,15 +143,20 @@ def save_pictures(specs: Mapping[str, Spec], folder: Path) -> list[Path]:
     """Write `picture_files` to `folder`, made if it is missing; the paths. Raises SimulatorError."""
     make_folder(folder)
     files = picture_files(specs)
-    for name, data in files.items():
-        write_bytes_atomically(folder / name, data)
+    _write_ours(folder, files)
     return [folder / name for name in files]
 
 
 def save_charts(specs: Mapping[str, Spec], title: str, text: str, folder: Path) -> None:
     """Write `chart_files` to `folder`, made if it is missing; raises SimulatorError."""
     make_folder(folder / "charts")
-    for name, data in chart_files(specs, title, text).items():
+    _write_ours(folder, chart_files(specs, title, text))
+
+
+def _write_ours(folder: Path, files: Mapping[str, bytes]) -> None:
+    refuse_others(folder, files)
+    mark(folder, files)
+    for name, data in files.items():
         write_bytes_atomically(folder / name, data)
 
 

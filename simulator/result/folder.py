@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from simulator.errors import SimulatorError
 from simulator.files import dumps
+from simulator.files.ours import mark, refuse_others
 from simulator.result.table import CHART_NAMES, ChartTable
 from simulator.version import VERSION
 
@@ -49,9 +50,13 @@ def write_folder(prediction: Prediction, folder: Path, *, with_charts: bool, wit
 
     Raises SimulatorError if the folder cannot be written, or holds files of other origin under our names.
     """
-    replace_files(
-        Path(folder), folder_files(prediction, with_charts=with_charts, with_perfetto=with_perfetto)
-    )
+    files = folder_files(prediction, with_charts=with_charts, with_perfetto=with_perfetto)
+    # those that go count too: with --no-charts the charts of an earlier run are removed
+    refuse_others(folder, {name: files.get(name) for name in OUR_FILES})
+    if folder.is_dir():
+        mark(folder, files)
+    replace_files(folder, files)
+    mark(folder, files)
 
 
 def folder_files(prediction: Prediction, *, with_charts: bool, with_perfetto: bool) -> dict[str, bytes]:

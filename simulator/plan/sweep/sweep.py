@@ -41,7 +41,7 @@ from typing import Any
 
 from simulator.engine.base import engine
 from simulator.errors import ScenarioError, SimulatorError
-from simulator.files import write_bytes_atomically
+from simulator.files import write_ours
 from simulator.plan.load.arrivals import Bound, load_point
 from simulator.plan.sweep.paths import check_axis, variants
 from simulator.plan.sweep.points import Axis, Point, grid, hypercube, number
@@ -208,7 +208,7 @@ def run_sweep(
                 finished += 1
                 report(finished, len(wanted))
     data = parquet_bytes(sweep, done)
-    write_bytes_atomically(folder / TABLE_FILE, data)
+    write_ours(folder / TABLE_FILE, data)
     return data
 
 
