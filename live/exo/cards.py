@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from live.errors import LiveError
+from simulator.catalog.config_keys import MAX_LAYERS, MAX_SIZE
 from simulator.catalog.llm import Shape, bits_named, build, models, quantisations, shape_named
 from simulator.errors import CatalogError
 from simulator.model_spec import ModelSpec
@@ -25,7 +26,9 @@ def model_of_card(card: Mapping[str, Any], notes: list[str]) -> ModelSpec:
     What had to be assumed goes to `notes`. Raises LiveError where the card does not tell how much of the
     model a token reads, and nothing else does.
     """
-    card_id = str(card.get("model_id") or card.get("hugging_face_id") or card.get("id") or "")
+    card_id = str(card.get("model_id") or card.get("hugging_face_id") or card.get("id") or "")[:200]
+    if not card_id:
+        raise LiveError("EXO's card of a model names no model (no `model_id`); name the model")
     shape = _shape(card, card_id, notes)
     if shape is None:
         return _by_numbers(card, card_id, notes)
@@ -121,10 +124,15 @@ def _active_share(card_id: str) -> float | None:
 def _by_numbers(card: Mapping[str, Any], card_id: str, notes: list[str]) -> ModelSpec:
     """A model of which nothing is known but its card."""
     layers, hidden, total = card.get("n_layers"), card.get("hidden_size"), _bytes_of(card)
-    if not (isinstance(layers, int) and isinstance(hidden, int) and total and 0 < layers <= 1000):
+    if not (isinstance(layers, int) and isinstance(hidden, int) and total):
         raise LiveError(
             f"model {card_id!r} is not in the catalogue, and EXO's card lacks layers, width or size; "
             "name another"
+        )
+    if not (0 < layers <= MAX_LAYERS and 0 < hidden <= MAX_SIZE):
+        raise LiveError(
+            f"model {card_id!r} is not in the catalogue, and EXO's card gives it {layers:.4g} layers of "
+            f"width {hidden:.4g}, must be 1 to {MAX_LAYERS:,} and 1 to {MAX_SIZE:,}; name another"
         )
     share = _active_share(card_id)
     family = str(card.get("family") or "").lower()

@@ -97,10 +97,9 @@ def architecture(config: Config) -> Architecture:
         others=tuple(_others(config, hidden, layers, blocks)),
         doubts=tuple(config.doubts),
     )
-    if not made.params_total < MAX_PARAMS:
-        raise config.fail(
-            f"describes {made.params_total:.3g} weights, more than any model has ({MAX_PARAMS:.0e})"
-        )
+    weights = made.params_total + sum(other.params for other in made.others)
+    if not weights < MAX_PARAMS:
+        raise config.fail(f"describes {weights:.3g} weights, more than any model has ({MAX_PARAMS:.0e})")
     return made
 
 

@@ -74,6 +74,7 @@ class Config:
         Without `default` one of the keys must be there, and be at least 1. Raises CatalogError.
         """
         key = next((key for key in keys if key in self.values), keys[0])
+        self.layers_of(key)  # a list of a million is searched once for each layer otherwise
         value = self.values.get(key, default)
         if isinstance(value, list) and layer is not None:
             value = value[layer] if layer < len(value) else None

@@ -26,8 +26,11 @@ __all__ = ["MAX_LAYERS", "GgufHeader", "GgufPart", "read_header"]
 MAGIC, VERSIONS, ALIGNMENT = b"GGUF", (2, 3), 32
 STRING, ARRAY = 8, 9
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-MAX_NAME, MAX_KEPT, MAX_DIMENSIONS, MAX_KEYS = 1024, 4096, 8, 100_000
-MAX_TENSORS, MAX_STRINGS = 200_000, 2_000_000
+MAX_NAME, MAX_DIMENSIONS = 1024, 8
+# what is kept stays below 70 MB, what is passed over below a second: real headers have some 60 keys, and
+# the largest vocabulary 262,144 tokens with 514,906 merges
+MAX_KEYS, MAX_KEPT, MAX_LIST = 1_000, 4096, 2 * MAX_LAYERS
+MAX_TENSORS, MAX_STRINGS = 100_000, 1_000_000
 
 Value = str | float | int | bool | tuple[float, ...]
 
@@ -88,6 +91,7 @@ class _Reader:
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file = path, file
         self.left = self.size = os.fstat(file.fileno()).st_size
+        self.strings = 0
         self.header = GgufHeader()
 
     def fail(self, what: str) -> CatalogError:
@@ -106,7 +110,10 @@ class _Reader:
             raise self.fail(f"GGUF version {version} (little endian) is not {known}")
         tensors, keys = self.number("Q"), self.number("Q")
         if keys > MAX_KEYS or tensors > MAX_TENSORS or keys * 12 > self.left or tensors * 24 > self.left:
-            raise self.fail(f"promises {keys} keys and {tensors} tensors in {self.size} bytes")
+            raise self.fail(
+                f"promises {keys} keys and {tensors} tensors in {self.size} bytes (at most {MAX_KEYS:,} and "
+                f"{MAX_TENSORS:,} are read)"
+            )
         for _ in range(keys):
             self.key()
         end = max((self.tensor() for _ in range(tensors)), default=0)
@@ -127,6 +134,19 @@ class _Reader:
             raise self.fail(f"the header ends after {self.size} bytes, in the middle of an entry")
         self.left -= length
         self.file.seek(length, os.SEEK_CUR)
+
+    def skip_strings(self, count: int) -> None:
+        """Pass over a vocabulary: a million strings, so without a call for each."""
+        read, seek, length_of = self.file.read, self.file.seek, struct.Struct("<Q").unpack
+        left = self.left
+        for _ in range(count):
+            # what is left is asked before what is read: a length beyond the file ends in the message below
+            length = length_of(read(8))[0] if left >= 8 else left
+            left -= 8 + length
+            if left < 0:
+                raise self.fail(f"the header ends after {self.size} bytes, in the middle of an entry")
+            seek(length, os.SEEK_CUR)
+        self.left = left
 
     def number(self, code: str) -> int:
         """The next integer."""
@@ -161,13 +181,13 @@ class _Reader:
         """A list: numbers are kept when they are few (one per layer), a vocabulary is passed over."""
         kind, count = self.number("I"), self.number("Q")
         if kind == STRING:
-            if count > MAX_STRINGS or count * 8 > self.left:
+            self.strings += count
+            if self.strings > MAX_STRINGS or count * 8 > self.left:
                 raise self.fail(f"list {key[:60]!r} promises {count} strings in {self.left} bytes")
-            for _ in range(count):
-                self.skip(self.number("Q"))
+            self.skip_strings(count)
         elif kind in SCALARS:
             width = struct.calcsize("<" + SCALARS[kind])
-            if count <= MAX_KEPT and count * width <= self.left:
+            if count <= MAX_LIST and count * width <= self.left:
                 self.header.metadata[key] = struct.unpack(
                     f"<{count}{SCALARS[kind]}", self.take(count * width)
                 )

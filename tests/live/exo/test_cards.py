@@ -1,6 +1,8 @@
 """EXO's model cards: each is a model of the catalogue in its own quantisation, or says what is missing."""
 
 import json
+import random
+import time
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,59 @@ def test_layers_that_exo_counts_otherwise_go_to_the_last_device():
     assert sum(made.placement.layers.values()) == 28
     assert any("counts 16 layers, Llama-3.2-3B has 28" in note for note in notes)
     assert isinstance(made, Scenario)
+
+
+NONSENSE = (
+    *(
+        None,
+        True,
+        "",
+        "x" * 100_000,
+        -1,
+        0,
+        10**9,
+        10**400,
+        0.5,
+        float("nan"),
+        float("inf"),
+        [],
+        [1] * 100_000,
+    ),
+    *({}, {"in_bytes": -1}, {"in_bytes": 10**30}, {"in_bytes": float("nan")}, {"in_bytes": None}, {"a": {}}),
+)
+
+
+@pytest.mark.parametrize("field", ["model_id", *sorted({key for card in CARDS.values() for key in card})])
+def read_or_refused(card):
+    """What a card comes to: a model's name, or the one message."""
+    started = time.process_time()
+    try:
+        said = model_of_card(card, []).name
+    except LiveError as error:
+        said = str(error)
+        card = {}
+    assert time.process_time() - started < 1.0
+    assert "\n" not in said
+    assert 0 < len(said) < 500
+    assert card or "model" in said
+
+
+@pytest.mark.parametrize("field", sorted({key for card in CARDS.values() for key in card}))
+def test_a_card_with_one_wrong_value_is_read_or_refused_in_one_message(field):
+    draws = random.Random(field)
+    for value in draws.sample(NONSENSE, 10):
+        card = {**draws.choice(list(CARDS.values())), field: value}
+        read_or_refused(card)
+        read_or_refused({**card, "model_id": "me/unheard-of-7B", "base_model": None, field: value})
+
+
+def test_a_width_that_none_has_is_named():
+    card = {**next(iter(CARDS.values())), "model_id": "me/unheard-of-7B", "base_model": None, "family": "x"}
+    for width, shown in ((-1, "-1"), (10**9, "1e.09")):
+        with pytest.raises(LiveError, match=rf"layers of width {shown}, must be"):
+            model_of_card({**card, "hidden_size": width}, [])
+
+
+def test_a_card_of_nulls_is_refused():
+    with pytest.raises(LiveError, match="names no model"):
+        model_of_card(dict.fromkeys(CARDS["mlx-community/GLM-4.7-8bit-gs32"]), [])
