@@ -3,7 +3,8 @@ rates and report how well that predicts new devices.
 
 Usage: python scripts/fit_catalog.py [--check]
 
-Writes `platforms.csv` and `measured_chips.csv` in simulator/catalog/data and results/catalog/
+Writes `platforms.csv`, `measured_chips.csv`, `generation_speeds.csv` and `error_parts.csv` in
+simulator/catalog/data, and results/catalog/
 (README.md, the held-out cases, a picture). Each chip is predicted by a fit that never saw it;
 only then are the shipped values fitted to all rows. With --check nothing is written and the
 exit code tells whether the shipped values are the ones this makes.
@@ -28,8 +29,10 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from fit_catalog_model import MIN_SPREAD, Fit, fit, log_ratio  # noqa: E402 (needs the path above)
+from fit_catalog_parts import Parts, part_rows, parts_of  # noqa: E402
 from fit_catalog_rows import Sample, clean, published_rows  # noqa: E402
 
+from simulator.catalog.speed import generation_of  # noqa: E402
 from simulator.catalog.tables import DATA  # noqa: E402
 
 RESULTS = ROOT / "results" / "catalog"
@@ -174,7 +177,8 @@ def measured_chips(
             _rms(getattr(test, name) for test in mine) for name in ("by_chip", "by_platform")
         )
         if by_chip < min(CLEAR_GAIN * by_platform, fits[key].log_sd):
-            decode = peaks[chip] * fits[key].eta * exp(-_shrunk(list(models.values())))
+            of_generation = dict(fits[key].generations).get(generation_of(key[0], chip), 1.0)
+            decode = peaks[chip] * fits[key].eta * of_generation * exp(-_shrunk(list(models.values())))
             rows.append(_measured_row(key, chip, decode, by_chip, len(models)))
     return rows, tests
 
@@ -198,7 +202,7 @@ def _measured_row(
         "decode_bytes_per_s": f"{decode_bytes_per_s:.4g}",
         "decode_log_sd": f"{max(log_sd, MIN_SPREAD):.3f}",
         "n_models": str(models),
-        "source": "scripts/fit_catalog.py on llamacpp_single_device.csv",
+        "source": "scripts/fit_catalog.py",
         "confidence": "measured",
     }
 
@@ -209,11 +213,7 @@ def _by_chip_and_model(samples: Sequence[Sample], fitted: Fit) -> dict[tuple[str
     """
     ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
     for sample in samples:
-        fixed = sample.layers * fitted.overhead_s
-        factor = fitted.mixture_cost if sample.mixture else 1.0
-        read = (factor * sample.weight_bytes + fitted.kv_cost * sample.kv_bytes_per_token * sample.tokens) / (
-            fitted.eta * sample.memory_bytes_per_s
-        )
+        fixed, read = fitted.fixed_s(sample), fitted.read_s(sample)
         if sample.phase == "decode" and sample.seconds_per_token > 1.5 * fixed:
             ratios[sample.chip, sample.model].append(log((sample.seconds_per_token - fixed) / read))
     return ratios
@@ -232,10 +232,21 @@ def platform_rows(fits: dict[Key, Fit], errors_of: dict[Key, dict[str, float]]) 
     return rows
 
 
+# columns that decoding has alone, and the parameter that each holds
+EXTRA = {
+    "layer_overhead_s": "overhead_s",
+    "kv_cost": "kv_cost",
+    "unpacking_plain": "plain",
+    "unpacking_nested": "nested",
+    "size_factor": "size",
+    "mixture_layer_cost": "mixture_layer",
+}
+
+
 def _columns(phase: str, fitted: Fit | None, error: dict[str, float]) -> dict[str, str]:
     """The columns of one phase; empty where nothing was measured."""
     names = [f"{phase}_efficiency", f"{phase}_log_sd", f"{phase}_rows", f"{phase}_chips"]
-    extra = ["layer_overhead_s", "kv_cost"] if phase == "decode" else []
+    extra = EXTRA if phase == "decode" else {}
     names.append(f"{phase}_mixture_cost")
     tests = {f"{phase}_held_out_{name.split()[0]}": value for name, value in error.items()}
     columns = dict.fromkeys([*names, *extra], "")
@@ -248,9 +259,24 @@ def _columns(phase: str, fitted: Fit | None, error: dict[str, float]) -> dict[st
         names[3]: str(fitted.n_chips),
         names[4]: f"{fitted.mixture_cost:.3g}",
     }
-    if extra:
-        columns |= {extra[0]: f"{fitted.overhead_s:.3g}", extra[1]: f"{fitted.kv_cost:.3g}"}
+    columns |= {name: f"{getattr(fitted, field):.3g}" for name, field in extra.items()}
     return columns | {name: f"{value:.3f}" for name, value in tests.items()}
+
+
+def generation_rows(fits: dict[Key, Fit]) -> list[dict[str, str]]:
+    """One row of generation_speeds.csv per platform, runtime and generation of chips that has a factor."""
+    return [
+        {
+            "platform": platform,
+            "runtime": runtime,
+            "generation": generation,
+            "decode_factor": f"{factor:.4g}",
+            "source": "scripts/fit_catalog.py",
+        }
+        for (platform, runtime, phase), fitted in fits.items()
+        if phase == "decode"
+        for generation, factor in fitted.generations
+    ]
 
 
 def as_csv(rows: Sequence[dict[str, str]]) -> str:
@@ -262,6 +288,11 @@ def as_csv(rows: Sequence[dict[str, str]]) -> str:
     return text.getvalue()
 
 
+def _parts(phase: str, groups: dict[Key, list[Sample]], fits: dict[Key, Fit]) -> Parts:
+    pairs = [(sample, fits[key]) for key, group in groups.items() if key[2] == phase for sample in group]
+    return parts_of([sample for sample, _ in pairs], [fitted for _, fitted in pairs])
+
+
 def main() -> int:
     """Clean, fit, test, write; returns the exit code."""
     samples, removed = clean()
@@ -269,11 +300,14 @@ def main() -> int:
     cases = {key: held_out(key, group) for key, group in groups.items()}
     fits = fit_all(groups)
     chips, tests = measured_chips(samples, fits)
+    parts = {phase: _parts(phase, groups, fits) for phase in SPREAD_PRIOR}
     files = {
+        DATA / "error_parts.csv": as_csv(part_rows(parts)),
         DATA / "platforms.csv": as_csv(
             platform_rows(fits, {key: errors(found) for key, found in cases.items()})
         ),
         DATA / "measured_chips.csv": as_csv(chips),
+        DATA / "generation_speeds.csv": as_csv(generation_rows(fits)),
     }
     if "--check" in sys.argv:
         return int(any(path.read_text() != text for path, text in files.items()))
@@ -281,7 +315,7 @@ def main() -> int:
         path.write_text(text)
     from fit_catalog_report import Study, write  # altair only where a picture is drawn
 
-    write(RESULTS, Study(fits, cases, tests, removed, len(published_rows()), len(samples)), errors)
+    write(RESULTS, Study(fits, cases, tests, removed, len(published_rows()), len(samples), parts), errors)
     for key, found in cases.items():
         print(*key, {name: round(value, 3) for name, value in errors(found).items()})
     return 0

@@ -1,11 +1,18 @@
 """The two cost equations of the catalogue, and their robust fit in log space.
 
-decode:  seconds per token = (m * weights + k * KV bytes at the mean context) / (eta * bandwidth) + layers *
-         overhead
+decode:  seconds per token = (m * weights + k * KV bytes at the mean context) * (1 / (eta * bandwidth) +
+         u * flops per stored byte / peak flops) + layers * overhead * (bandwidth / 300 GB/s)^x * (g for a mixture)
 prefill: seconds per token = (m * flops + attention flops * tokens / 2) / (eta * peak flops)
 
-m is 1 for a dense model; a mixture of experts reads and multiplies many small matrices, at a lower rate.
-Unknown per platform, runtime and phase: eta, m, and for decode the overhead and k. All are positive, so
+m is 1 for a dense model; a mixture of experts reads and multiplies many small matrices, at a lower rate, and
+starts g times as many kernels in a layer. u is the work of unpacking weights, in flops for each flop of the model: nothing for 16 bits, little for blocks with
+one scale (Q4_0, MLX), much for nested blocks (K-quants); without it chips with few flops for their bandwidth
+(M1 Max) came out a third too fast at Q4_K_M. A larger chip takes longer to start and to fill (x). On
+processors of PCs and phones, whose peaks the catalogue lacks, eta holds u. RDNA 3 and 4 reach shares of
+their bandwidth so different that generations have a factor each (generations.csv), believed to be 1 give or
+take 0.3; those of Apple and NVIDIA were tried and do not help.
+
+Unknown per platform, runtime and phase: eta, m, and for decode the others. All are positive (of x, e^x), so
 their logarithms are fitted, with a wide prior that matters only where a platform has few rows. Rows of one
 chip share one weight.
 """
@@ -14,15 +21,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import exp, log, sqrt
+from dataclasses import asdict, dataclass, replace
+from math import log, sqrt
 
 import numpy as np
 from fit_catalog_rows import Sample
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-__all__ = ["MIN_SPREAD", "Fit", "fit", "log_ratio", "predict"]
+__all__ = ["MIN_SPREAD", "Fit", "Law", "fit", "log_ratio", "predict"]
 
 Floats = NDArray[np.float64]
 
@@ -31,45 +38,73 @@ Floats = NDArray[np.float64]
 ETA_PRIOR, OVERHEAD_PRIOR, KV_PRIOR, PREFILL_PRIOR = (0.65, 0.35), (30e-6, 0.8), (1.5, 0.7), (0.33, 0.8)
 MIXTURE_PRIOR = (1.2, 0.3)
 OVERHEAD_PRIOR_CPU = (10e-6, 0.8)  # no kernel launches, only a barrier between threads
+# a few integer operations for a weight of one block, twice as many for a nested one
+PLAIN_PRIOR, NESTED_PRIOR = (2.0, 0.8), (4.0, 0.8)
+UNPACKING_PRIOR_CPU = (1e-3, 0.01)  # as good as none: see above
+# of Arm boards the catalogue has peaks of 8-bit dot products, which go through the same units as unpacking
+UNPACKING_PRIOR_ARM = (8.0, 0.8)
+SIZE_PRIOR, MIXTURE_LAYER_PRIOR, GENERATION_PRIOR = (1.0, 0.3), (1.3, 0.3), (1.0, 0.3)
+USUAL_BYTES_PER_S = 300e9
+"""Bandwidth of the chip whose layer overhead is `overhead_s`: in the middle of all, so that x moves it little."""
 SOFT = 0.25  # log residuals beyond this count ever less (soft L1)
 MIN_SPREAD = 0.12  # nobody's setups agree better: the same M2 Ultra differs by 12 % between sources
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Parameters of one platform and runtime in one phase;
-    `log_sd` is for a device that was not in the fit.
-    """
+class Law:
+    """Parameters of the equations of this module, for one platform, runtime and phase."""
 
     eta: float
     mixture_cost: float
-    overhead_s: float
-    kv_cost: float
-    log_sd: float
-    n_rows: int
-    n_chips: int
+    overhead_s: float = 0.0
+    kv_cost: float = 0.0
+    plain: float = 0.0
+    nested: float = 0.0
+    size: float = 1.0
+    """e to the power of x."""
+    mixture_layer: float = 1.0
+    generations: tuple[tuple[str, float], ...] = ()
+    """What the bandwidth of a generation of chips is multiplied by."""
+
+    def unpacking(self, sample: Sample) -> float:
+        """Flops of unpacking for each flop of the model."""
+        return {"none": 0.0, "plain": self.plain, "nested": self.nested}[sample.unpacking]
+
+    def fixed_s(self, sample: Sample) -> float:
+        """Time of a token that no bytes explain."""
+        of_chip = (sample.memory_bytes_per_s / USUAL_BYTES_PER_S) ** log(self.size)
+        return sample.layers * self.overhead_s * of_chip * (self.mixture_layer if sample.mixture else 1.0)
+
+    def read_s(self, sample: Sample) -> float:
+        """Time of reading and unpacking a token's bytes."""
+        factor = self.mixture_cost if sample.mixture else 1.0
+        read = factor * sample.weight_bytes + self.kv_cost * sample.kv_bytes_per_token * sample.tokens
+        work = self.unpacking(sample) * sample.flops_per_byte / sample.flop_per_s
+        share = self.eta * dict(self.generations).get(sample.generation, 1.0)
+        return read * (1 / (share * sample.memory_bytes_per_s) + work)
 
 
-def predict(
-    sample: Sample, eta: float, mixture_cost: float, overhead_s: float = 0.0, kv_cost: float = 0.0
-) -> float:
+@dataclass(frozen=True)
+class Fit(Law):
+    """A law that was fitted; `log_sd` is for a device that was not in the fit."""
+
+    log_sd: float = 0.0
+    n_rows: int = 0
+    n_chips: int = 0
+
+
+def predict(sample: Sample, law: Law) -> float:
     """Seconds per token by the equations of this module."""
-    factor = mixture_cost if sample.mixture else 1.0
     if sample.phase == "prefill":
+        factor = law.mixture_cost if sample.mixture else 1.0
         flops = factor * sample.flops_per_token + sample.attention_flops * sample.tokens / 2
-        return flops / (eta * sample.flop_per_s)
-    kv = kv_cost * sample.kv_bytes_per_token * sample.tokens
-    return (factor * sample.weight_bytes + kv) / (
-        eta * sample.memory_bytes_per_s
-    ) + sample.layers * overhead_s
+        return flops / (law.eta * sample.flop_per_s)
+    return law.read_s(sample) + law.fixed_s(sample)
 
 
-def log_ratio(sample: Sample, fitted: Fit) -> float:
+def log_ratio(sample: Sample, fitted: Law) -> float:
     """ln(measured seconds / predicted seconds): positive where the device is slower than predicted."""
-    return log(
-        sample.seconds_per_token
-        / predict(sample, fitted.eta, fitted.mixture_cost, fitted.overhead_s, fitted.kv_cost)
-    )
+    return log(sample.seconds_per_token / predict(sample, fitted))
 
 
 def _weights(samples: Sequence[Sample]) -> Floats:
@@ -82,26 +117,42 @@ def _weights(samples: Sequence[Sample]) -> Floats:
     )
 
 
+def _priors(sample: Sample) -> tuple[tuple[float, float], ...]:
+    """(centre, log sd) of each parameter, in the order of `Law`."""
+    if sample.phase == "prefill":
+        return PREFILL_PRIOR, MIXTURE_PRIOR
+    on_cpu = sample.platform.endswith("cpu")
+    unpacking = (UNPACKING_PRIOR_CPU,) * 2 if on_cpu else (PLAIN_PRIOR, NESTED_PRIOR)
+    unpacking = (UNPACKING_PRIOR_ARM,) * 2 if sample.platform == "arm-cpu" else unpacking
+    overhead = OVERHEAD_PRIOR_CPU if on_cpu else OVERHEAD_PRIOR
+    return ETA_PRIOR, MIXTURE_PRIOR, overhead, KV_PRIOR, *unpacking, SIZE_PRIOR, MIXTURE_LAYER_PRIOR
+
+
 def fit(samples: Sequence[Sample], spread_prior: float) -> Fit:
     """Robust least squares on log seconds per token;
     `spread_prior` is the log sd to lean on where chips are few.
     """
-    prefill = samples[0].phase == "prefill"
-    overhead = OVERHEAD_PRIOR_CPU if samples[0].platform.endswith("cpu") else OVERHEAD_PRIOR
-    priors = (PREFILL_PRIOR, MIXTURE_PRIOR) if prefill else (ETA_PRIOR, MIXTURE_PRIOR, overhead, KV_PRIOR)
+    common = _priors(samples[0])
+    generations = sorted({sample.generation for sample in samples} - {""}) if len(common) > 2 else []
+    priors = (*common, *(GENERATION_PRIOR for _ in generations))
+
+    def law(logs: Floats) -> Law:
+        values = np.exp(logs).tolist()
+        return Law(
+            *values[: len(common)], generations=tuple(zip(generations, values[len(common) :], strict=True))
+        )
+
     root = np.sqrt(_weights(samples))
     measured = np.array([log(sample.seconds_per_token) for sample in samples])
 
     def residuals(logs: Floats) -> Floats:
-        modelled = np.array([log(predict(sample, *np.exp(logs))) for sample in samples])
+        modelled = np.array([log(predict(sample, law(logs))) for sample in samples])
         pulls = [(value - log(centre)) / sd * SOFT for value, (centre, sd) in zip(logs, priors, strict=True)]
         return np.concatenate([root * (measured - modelled), np.array(pulls)])
 
     start = np.array([log(centre) for centre, _ in priors])
     solved = least_squares(residuals, start, loss="soft_l1", f_scale=SOFT)
-    eta, mixture_cost, overhead_s, kv_cost = [*(exp(value) for value in solved.x), 0.0, 0.0][:4]
-    chips = len({sample.chip for sample in samples})
-    bare = Fit(eta, mixture_cost, overhead_s, kv_cost, 0.0, len(samples), chips)
+    bare = Fit(**asdict(law(solved.x)), n_rows=len(samples), n_chips=len({sample.chip for sample in samples}))
     ratios = np.array([log_ratio(sample, bare) for sample in samples])
     return replace(bare, log_sd=_spread(ratios, samples, spread_prior))
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 
-from simulator.catalog.llm import ModelFacts, model
+from simulator.catalog.llm import ModelFacts, bits_named, model
+from simulator.catalog.speed import generation_of
 from simulator.catalog.tables import DATA, normalise, split, table
 from simulator.errors import CatalogError
 
@@ -43,11 +44,15 @@ class Sample:
     tokens: float
     phase: str
     mixture: bool
+    unpacking: str
+    flops_per_byte: float
+    """Of the stored weights: a multiplication and an addition for each."""
+    generation: str
     seconds_per_token: float
 
 
 def published_rows() -> list[Row]:
-    """The 1,580 published rows, with the device of merged cells filled in.
+    """The published rows, 1,580 of one table and those of single_device_more.csv, with merged cells filled in.
 
     In the source's table a device name stands only beside its first model,
     Llama-3-8B Q4_K_M; the rows without a name that follow are its other
@@ -60,7 +65,7 @@ def published_rows() -> list[Row]:
             last = {"device": row["device"], "chip": row["chip"]}
         elif row["framework"] == "llama.cpp (May 2024)":
             row.update(last)
-    return rows
+    return rows + [dict(row) for row in table("single_device_more")]
 
 
 # (chip, model) of the single-device rows of validation_targets.csv:
@@ -149,7 +154,7 @@ RULES: tuple[tuple[str, Callable[[Row], bool]], ...] = (
     ("part GPU, part CPU", lambda row: row["accelerator"] == "GPU/CPU"),
     ("Apple CPU: the catalogue's Macs and iPhones run on Metal", _is_apple_cpu),
     ("chip not identified, or its peaks unknown", lambda row: _chip(row) is None),
-    ("model not identified or architecture unknown", lambda row: _model(row) is None and _other(row) is None),
+    ("model not identified or architecture unknown", lambda row: _model(row) is None),
     ("figure is not a number", lambda row: _value(row) is None),
 )
 
@@ -189,9 +194,8 @@ def _chip(row: Row) -> Row | None:
 
 
 QUANTISATION = {"int4": "4bit", "int8": "8bit", "q4": "4bit"}
-# the catalogue has learnt these since the fit; to take their
-# five rows in moves every prediction, so that is a refit
-LATER = ("LFM2-350M", "Phi-4-mini", "Gemma-3n-E2B")
+# the table's name for what the catalogue has under another
+MEANT = {"Qwen2-1.5B": "Qwen2.5-1.5B", "Phi-3.5-3B": "Phi-3.5-mini"}
 
 
 def _model(row: Row) -> ModelFacts | None:
@@ -201,36 +205,30 @@ def _model(row: Row) -> ModelFacts | None:
     if mlx or row["framework"] == "MLC-LLM":
         quantisation = QUANTISATION.get(quantisation.lower(), quantisation)
     name = re.sub(r"^mlx-community/|-4bit$", "", row["model"])
-    if name in LATER:
-        return None
     if name.startswith("gpt-oss"):
         quantisation = "MXFP4-Q8" if mlx else "MXFP4"
     try:
-        return model(name, quantisation or "Q8_0", "MLX" if mlx or row["framework"] == "MLC-LLM" else "GGUF")
+        return model(
+            MEANT.get(name, name),
+            quantisation or "Q8_0",
+            "MLX" if mlx or row["framework"] == "MLC-LLM" else "GGUF",
+        )
     except CatalogError:
         return None
 
 
-def _other(row: Row) -> Row | None:
-    """The row of fit_models.csv: architectures that the catalogue does not offer but the table measures."""
-    for other in table("fit_models"):
-        names = (other["model"], *split(other["names"]))
-        if normalise(row["model"]) in map(normalise, names):
-            return other
-    return None
-
-
 def _sample(row: Row) -> Sample:
     chip = _chip(row)
-    # what the fit was made with goes before what the catalogue has learnt since
-    facts = None if _other(row) else _model(row)
+    facts = _model(row)
     assert chip is not None
+    assert facts is not None
+    stored = bits_named(facts.quantisation, facts.format)
     platform = chip["platform"]
     if platform == "android-cpu" and row["accelerator"] != "CPU":
         platform = "android-gpu"
     kind = next(kind for kind in table("platform_kinds") if kind["platform"] == platform)
     bandwidth = 1e9 * float(row["mem_bandwidth_gbs"] if platform == "jetson" else chip["mem_bandwidth_gbs"])
-    layers, weights, kv, flops, attention = _of_catalogue(facts) if facts else _of_other(row)
+    layers, weights, kv, flops, attention = _of_catalogue(facts)
     rate = _value(row) or 0.0
     return Sample(
         row_id=row["row_id"],
@@ -239,7 +237,7 @@ def _sample(row: Row) -> Sample:
         chip=chip["chip"],
         memory_bytes_per_s=bandwidth,
         flop_per_s=float(chip["fp16_tflops"] or 0) * 1e12 or bandwidth * float(kind["flop_per_byte"]),
-        model=facts.name if facts else row["model"],
+        model=facts.name,
         layers=layers,
         weight_bytes=weights,
         kv_bytes_per_token=kv,
@@ -247,7 +245,10 @@ def _sample(row: Row) -> Sample:
         attention_flops=attention,
         tokens=_tokens(row),
         phase="prefill" if is_prefill(row) else "decode",
-        mixture=facts is not None and facts.experts > 0,
+        mixture=facts.experts > 0,
+        unpacking=stored.unpacking,
+        flops_per_byte=stored.flops_per_byte,
+        generation=generation_of(platform, chip["chip"]),
         seconds_per_token=rate / 1e3 if row["unit"] == "ms/token" else 1 / rate,
     )
 
@@ -257,14 +258,6 @@ def _of_catalogue(facts: ModelFacts) -> tuple[int, float, float, float, float]:
     kv = facts.layers * facts.kv_bytes_per_token_per_layer
     attention = facts.layers * facts.attention_flops_per_context_token
     return facts.layers, weights, kv, facts.layers * facts.layer_flops_per_token, attention
-
-
-def _of_other(row: Row) -> tuple[int, float, float, float, float]:
-    other = _other(row)
-    assert other is not None
-    bits = {"Q8_0": 8.5, "INT4": 4.5, "4bit": 4.5, "Q4": 4.5, "Q4_0": 4.54}.get(row["quantisation"], 4.82)
-    params = float(other["active_params"])
-    return int(other["layers"]), params * bits / 8, float(other["kv_bytes_per_token"]), 2 * params, 0.0
 
 
 def _runtime(row: Row) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from simulator import catalog
-from simulator.defaults import catalogue_speed, complete_host, filled, platform_of, said_speed
+from simulator.defaults import UNQUANTISED, catalogue_speed, complete_host, filled, platform_of, said_speed
 from simulator.engine.base import engine
 from simulator.errors import CatalogError, Fault, ScenarioError
 from simulator.laws.law import Law, median_s, scaled
@@ -31,8 +31,6 @@ from simulator.scenario import (
 )
 
 __all__ = ["UNQUANTISED", "complete"]
-
-UNQUANTISED = "bf16"
 
 
 def complete(scenario: Scenario) -> Scenario:
@@ -153,7 +151,7 @@ def _model_by_numbers(spec: ModelSpec, engine_name: str) -> ModelSpec:
 
 def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceSpec:
     if spec.processors is not None:
-        full, default_link = complete_host(name, spec, engine(scenario.engine.name).facts)
+        full, default_link = complete_host(name, spec, engine(scenario.engine.name).facts, scenario.model)
     elif spec.kind is None:
         _must_say(name, spec)
         # a machine told by numbers: what its system keeps for itself is the person's to leave out
@@ -174,7 +172,7 @@ def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceS
         platform = catalog.platform(
             spec.platform or facts.platform, engine(scenario.engine.name).facts.runtime
         )
-        known = catalogue_speed(facts, platform, engine(scenario.engine.name).facts)
+        known = catalogue_speed(facts, platform, engine(scenario.engine.name).facts, scenario.model)
         # people say 32 GB and mean the 32 GiB that are sold
         changes = {"kind": facts.name, "memory": facts.snap(spec.memory)}
         full = filled(

@@ -10,11 +10,22 @@ from simulator import catalog
 from simulator.engine.facts import EngineFacts
 from simulator.errors import Fault, ScenarioError, SimulatorError
 from simulator.laws.factors import THIS_MODEL
+from simulator.model_spec import ModelSpec
 from simulator.scenario import DeviceSpec, NoiseSpec, ProcessorSpec, SpeedSpec
 from simulator.spec import SharedSpec, Spec
 
-__all__ = ["catalogue_speed", "complete_host", "filled", "main_processor", "platform_of", "said_speed"]
+__all__ = [
+    "UNQUANTISED",
+    "catalogue_speed",
+    "complete_host",
+    "filled",
+    "main_processor",
+    "platform_of",
+    "said_speed",
+]
 
+UNQUANTISED = "bf16"
+"""What an engine runs that has no quantised kernels."""
 USUAL_BUS = "pcie4_x16"
 """Of graphics cards of 2019 and later in the long slot of a desktop."""
 
@@ -27,13 +38,12 @@ def filled(spec: AnySpec, values: Mapping[str, Any]) -> AnySpec:
 
 
 def catalogue_speed(
-    facts: catalog.DeviceFacts, platform: catalog.PlatformFacts, software: EngineFacts
+    facts: catalog.DeviceFacts, platform: catalog.PlatformFacts, software: EngineFacts, model: ModelSpec
 ) -> SpeedSpec:
     """What the catalogue expects: peak bandwidth and peak flop/s times the platform's fitted efficiency."""
-    decode = catalog.decode_speed(facts, platform)
-    # a chip's published flop/s are those of its usual platform; elsewhere its bandwidth tells better
-    own = platform.name == facts.platform
-    flop_per_s = facts.flop_per_s if own else facts.memory_bytes_per_s * platform.flop_per_byte
+    quantisation = UNQUANTISED if software.is_unquantised_on({platform.name}) else None
+    stored = catalog.stored_as(model.name, model.quantisation or quantisation, software.default_format)
+    decode = catalog.decode_speed(facts, platform, stored)
     foreign = platform.name not in software.compute_share_except
     share, share_log_sd = (software.compute_share, software.compute_share_log_sd) if foreign else (1.0, 0.0)
     on = f"every {platform.name} device with {platform.runtime}"
@@ -42,10 +52,11 @@ def catalogue_speed(
     whose = sharing, SharedSpec(by=f"every device of {software.name}", spread=share_log_sd)
     return SpeedSpec.model_construct(
         decode_bandwidth=decode.bytes_per_s * share,
-        prefill_flops=flop_per_s * platform.prefill_efficiency * share,
-        layer_overhead=platform.layer_overhead_s,
+        prefill_flops=catalog.peak_flop_per_s(facts, platform) * platform.prefill_efficiency * share,
+        layer_overhead=catalog.layer_overhead_s(facts, platform),
         context_cost=platform.kv_cost,
         mixture_cost=platform.decode_mixture_cost,
+        mixture_layer_cost=platform.mixture_layer_cost,
         prefill_mixture_cost=platform.prefill_mixture_cost,
         # independent errors of two factors: their logarithms' variances add
         decode_spread=hypot(decode.log_sd, share_log_sd),
@@ -105,7 +116,9 @@ def platform_of(spec: DeviceSpec) -> str:
     return spec.platform or "unknown"
 
 
-def complete_host(name: str, spec: DeviceSpec, software: EngineFacts) -> tuple[DeviceSpec, str | None]:
+def complete_host(
+    name: str, spec: DeviceSpec, software: EngineFacts, model: ModelSpec
+) -> tuple[DeviceSpec, str | None]:
     """A device of several processors with each of them written out, and the network that it usually has.
 
     Raises ScenarioError with every fault of its processors and of what they are to hold.
@@ -113,7 +126,7 @@ def complete_host(name: str, spec: DeviceSpec, software: EngineFacts) -> tuple[D
     processors, faults, networks = {}, [], []
     for key, one in (spec.processors or {}).items():
         try:
-            processors[key], network = _complete_processor(one, software)
+            processors[key], network = _complete_processor(one, software, model)
         except SimulatorError as error:
             faults.append(Fault(f"devices.{name}.processors.{key}", str(error)))
         else:
@@ -130,7 +143,9 @@ def complete_host(name: str, spec: DeviceSpec, software: EngineFacts) -> tuple[D
     return filled(full, told), next((network for _, network in networks if network), None)
 
 
-def _complete_processor(spec: ProcessorSpec, software: EngineFacts) -> tuple[ProcessorSpec, str | None]:
+def _complete_processor(
+    spec: ProcessorSpec, software: EngineFacts, model: ModelSpec
+) -> tuple[ProcessorSpec, str | None]:
     if spec.kind is None:
         _must_say(spec)
         usable = spec.usable_memory or spec.memory
@@ -139,7 +154,7 @@ def _complete_processor(spec: ProcessorSpec, software: EngineFacts) -> tuple[Pro
     else:
         facts = catalog.device(spec.kind, spec.memory)
         platform = catalog.platform(spec.platform or facts.platform, software.runtime)
-        network, known = facts.network, catalogue_speed(facts, platform, software)
+        network, known = facts.network, catalogue_speed(facts, platform, software, model)
         changes = {"kind": facts.name, "memory": facts.snap(spec.memory)}
         full = filled(
             spec.model_copy(update={**changes, "speed": said_speed(spec.speed, known)}),

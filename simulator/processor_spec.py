@@ -65,6 +65,9 @@ class SpeedSpec(ToldSpec):
     mixture_cost: float = Field(
         default=1.0, ge=0.1, le=100, description="cost of expert weights, in dense weight bytes"
     )
+    mixture_layer_cost: float = Field(
+        default=1.0, ge=0.1, le=100, description="layer_overhead of a mixture, in those of a dense layer"
+    )
     prefill_mixture_cost: float = Field(
         default=1.0, ge=0.1, le=100, description="the same for the flops of a prompt"
     )

@@ -23,7 +23,7 @@ from simulator.catalog.links import (
     vpn,
     vpns,
 )
-from simulator.catalog.llm import ModelFacts, Shape, model, models, quantisations
+from simulator.catalog.llm import Bits, ModelFacts, Shape, model, models, quantisations, stored_as
 from simulator.catalog.prices import CloudPrice, ElectricityPrice, cloud_prices, electricity_prices
 from simulator.catalog.speed import (
     DecodeSpeed,
@@ -32,12 +32,15 @@ from simulator.catalog.speed import (
     PlatformFacts,
     decode_speed,
     error_parts,
+    layer_overhead_s,
+    peak_flop_per_s,
     platform,
     platforms,
 )
 from simulator.catalog.told import Statement, said_log_sd
 
 __all__ = [
+    "Bits",
     "BusFacts",
     "CloudPrice",
     "DecodeSpeed",
@@ -65,16 +68,19 @@ __all__ = [
     "from_gguf",
     "from_hf_config",
     "is_card",
+    "layer_overhead_s",
     "model",
     "models",
     "network",
     "networks",
+    "peak_flop_per_s",
     "platform",
     "platforms",
     "power_save",
     "quantisations",
     "raise_memory",
     "said_log_sd",
+    "stored_as",
     "vpn",
     "vpns",
 ]

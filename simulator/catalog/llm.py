@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from simulator.catalog.architecture import Architecture, architecture
 from simulator.catalog.config_keys import Config
@@ -30,6 +30,7 @@ __all__ = [
     "models",
     "quantisations",
     "shape_named",
+    "stored_as",
 ]
 
 
@@ -88,6 +89,13 @@ class Bits(Facts):
     head: float
     tied: float
     attention: float
+    unpacking: Literal["none", "plain", "nested"]
+    """How much work it is to make numbers of the stored weights: blocks of one scale, or blocks of blocks."""
+
+    @property
+    def flops_per_byte(self) -> float:
+        """Of the stored weights: a multiplication and an addition for each."""
+        return 16 / self.body
 
     def precision(self, made: Architecture) -> Precision:
         """The bits of each part: in a mixture `attention` is what is no expert and no dense MLP."""
@@ -138,17 +146,30 @@ def quantisations() -> tuple[Bits, ...]:
             head=float(row["head_bits"]),
             tied=float(row["tied_bits"]),
             attention=float(row["attention_bits"] or row["bits_per_weight"]),
+            unpacking=row["unpacking"],
         )
         for row in table("quantisations")
     )
 
 
-def _default(shape: Shape, file_format: str | None) -> tuple[str, str]:
+def _default(family: str, file_format: str | None) -> tuple[str, str]:
     """What people run when they do not say: 4 bits, in the format of EXO (MLX) unless GGUF is asked for."""
     gguf = normalise(file_format or "MLX") == "gguf"
-    if shape.family == "gpt-oss":
+    if family == "gpt-oss":
         return ("MXFP4", "GGUF") if gguf else ("MXFP4-Q8", "MLX")
     return ("Q4_K_M", "GGUF") if gguf else ("4bit", "MLX")
+
+
+def stored_as(name: str, quantisation: str | None, file_format: str) -> Bits:
+    """The bits of a model that the catalogue need not know: of its quantisation, where that is a known name,
+    else of what people usually run in a format.
+    """
+    try:
+        if quantisation is not None:
+            return bits_named(quantisation, None)
+        return bits_named(*_default(shape_named(name)[0].family, file_format))
+    except CatalogError:
+        return bits_named(*_default("", file_format))
 
 
 DENSE_MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
@@ -197,7 +218,7 @@ def model(name: str, quantisation: str | None = None, format: str | None = None)
     """
     shape, said = shape_named(name)
     if quantisation is None:
-        quantisation, format = _default(shape, format)
+        quantisation, format = _default(shape.family, format)
     bits = bits_named(quantisation, format)
     facts = build(shape, bits, _published_size(shape.name, bits))
     return facts.model_copy(update={"doubts": (*said, *facts.doubts)}) if said else facts

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
+from math import log
 from typing import Literal
 
 from simulator.catalog.hardware import DeviceFacts, kind_of
+from simulator.catalog.llm import Bits
 from simulator.catalog.tables import Facts, Row, number, pick, table
 
 __all__ = [
@@ -18,10 +21,15 @@ __all__ = [
     "PlatformFacts",
     "decode_speed",
     "error_parts",
+    "generation_of",
+    "layer_overhead_s",
+    "peak_flop_per_s",
     "platform",
     "platforms",
 ]
 
+USUAL_BYTES_PER_S = 300e9
+"""Bandwidth of the chip whose layer overhead a platform states, as in scripts/fit_catalog_model.py."""
 # for a phase that nobody measured on a platform: a third of
 # the peak, and nine tenths of devices within a factor of 3
 UNMEASURED_PREFILL_EFFICIENCY, UNMEASURED_LOG_SD = 0.33, 0.65
@@ -42,9 +50,10 @@ class HeldOut(Facts):
 class PlatformFacts(Facts):
     """Effective speed of a kind of device, as shares of its peaks. Spreads are of natural logarithms.
 
-    decode: seconds per token = (mixture_cost * active bytes + kv_cost * KV bytes) / (decode_efficiency * peak
-    bytes/s) + layers * layer_overhead_s; prefill: seconds per token = prefill_mixture_cost * flops /
-    (prefill_efficiency * peak flop/s). The mixture costs apply to mixtures of experts only.
+    decode: seconds per token = (mixture_cost * active bytes + kv_cost * KV bytes) / what `decode_speed` says
+    + layers * (what `layer_overhead_s` says, times mixture_layer_cost); prefill: seconds per token =
+    prefill_mixture_cost * flops / (prefill_efficiency * peak flop/s). The mixture costs apply to mixtures of
+    experts only.
     """
 
     name: str
@@ -54,7 +63,12 @@ class PlatformFacts(Facts):
     decode_log_sd: float
     decode_mixture_cost: float
     layer_overhead_s: float
+    """Of a chip of 300 GB/s; see `layer_overhead_s`."""
     kv_cost: float
+    unpacking_plain: float
+    unpacking_nested: float
+    size_factor: float
+    mixture_layer_cost: float
     prefill_efficiency: float
     prefill_log_sd: float
     prefill_mixture_cost: float
@@ -110,18 +124,63 @@ def platform(name: str, runtime: str | None = None) -> PlatformFacts:
     return next((facts for facts in found if facts.runtime == runtime), found[0])
 
 
-def decode_speed(facts: DeviceFacts, on: PlatformFacts) -> DecodeSpeed:
-    """How fast `facts` reads weights on a platform: its own
-    measured value if there is one, else the platform's share.
+@cache
+def generation_of(platform: str, chip: str) -> str:
+    """The generation of a chip where those of its platform differ, else ''."""
+    return next(
+        (
+            row["generation"]
+            for row in table("generations")
+            if row["platform"] == platform and re.search(row["pattern"], chip)
+        ),
+        "",
+    )
+
+
+def _generation_factor(chip: str, on: PlatformFacts) -> float:
+    generation = generation_of(on.name, chip)
+    return next(
+        (
+            float(row["decode_factor"])
+            for row in table("generation_speeds")
+            if (row["platform"], row["runtime"], row["generation"]) == (on.name, on.runtime, generation)
+        ),
+        1.0,
+    )
+
+
+def layer_overhead_s(facts: DeviceFacts, on: PlatformFacts) -> float:
+    """Fixed time per layer and token: a larger chip takes longer to start and to fill, as a power of its
+    bandwidth over that of a chip in the middle.
+    """
+    of_chip: float = (facts.memory_bytes_per_s / USUAL_BYTES_PER_S) ** log(on.size_factor)
+    return on.layer_overhead_s * of_chip
+
+
+def decode_speed(facts: DeviceFacts, on: PlatformFacts, stored: Bits | None = None) -> DecodeSpeed:
+    """How fast `facts` reads and unpacks weights on a platform, `1 / (1 / read + u * flops per byte / peak
+    flop/s)`: read is its own measured value if there is one, else the platform's share of its bandwidth; u,
+    how many flops unpacking costs for one of the model, is 0 for 16 bits and without `stored`.
 
     A measured value holds only together with the layer overhead of the runtime that it was measured with, so
     another runtime or another platform of the device gets the platform's share of the peak.
     """
     measured, spread = facts.measured_decode_bytes_per_s, facts.measured_decode_log_sd
+    share = facts.memory_bytes_per_s * on.decode_efficiency * _generation_factor(facts.chip, on)
+    cost = {"none": 0.0, "plain": on.unpacking_plain, "nested": on.unpacking_nested}
+    flop_per_s = peak_flop_per_s(facts, on)
+    work_s = cost[stored.unpacking] * stored.flops_per_byte / flop_per_s if stored else 0.0
+    unpacked = 1 / (1 / share + work_s)
     if measured and spread and (facts.platform, facts.measured_decode_runtime) == (on.name, on.runtime):
-        return DecodeSpeed(bytes_per_s=measured, log_sd=spread, label="measured")
-    share = facts.memory_bytes_per_s * on.decode_efficiency
-    return DecodeSpeed(bytes_per_s=share, log_sd=on.decode_log_sd, label="assumed")
+        # what was measured is by how much the chip is off its platform, in all that a byte takes
+        return DecodeSpeed(bytes_per_s=measured / share * unpacked, log_sd=spread, label="measured")
+    return DecodeSpeed(bytes_per_s=unpacked, log_sd=on.decode_log_sd, label="assumed")
+
+
+def peak_flop_per_s(facts: DeviceFacts, on: PlatformFacts) -> float:
+    """Peak flop/s of a device on a platform."""
+    # a chip's published flop/s are those of its usual platform; elsewhere its bandwidth tells better
+    return facts.flop_per_s if on.name == facts.platform else facts.memory_bytes_per_s * on.flop_per_byte
 
 
 @cache
@@ -145,6 +204,10 @@ def _facts(row: Row) -> PlatformFacts:
         decode_mixture_cost=float(row["decode_mixture_cost"]),
         layer_overhead_s=float(row["layer_overhead_s"]),
         kv_cost=float(row["kv_cost"]),
+        unpacking_plain=float(row["unpacking_plain"]),
+        unpacking_nested=float(row["unpacking_nested"]),
+        size_factor=float(row["size_factor"]),
+        mixture_layer_cost=float(row["mixture_layer_cost"]),
         prefill_efficiency=number(usual, "prefill_efficiency") or UNMEASURED_PREFILL_EFFICIENCY,
         prefill_log_sd=number(usual, "prefill_log_sd") or UNMEASURED_LOG_SD,
         prefill_mixture_cost=number(usual, "prefill_mixture_cost") or 1.0,
@@ -157,7 +220,7 @@ def _facts(row: Row) -> PlatformFacts:
         prefill_held_out=_held_out(usual, "prefill"),
         disk_bytes_per_s=float(kind["disk_bytes_per_s"]),
         flop_per_byte=float(kind["flop_per_byte"]),
-        source="scripts/fit_catalog.py on llamacpp_single_device.csv; " + kind["source"],
+        source="scripts/fit_catalog.py; " + kind["source"],
         assumed_fields=tuple(assumed),
     )
 

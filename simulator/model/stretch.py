@@ -43,6 +43,10 @@ class Stretch:
             n * kind.bytes_read(batch) * (mixture_cost if kind.experts else 1.0) for n, kind in self._parts()
         )
 
+    def launches(self, mixture_layer_cost: float) -> float:
+        """How many layers, those of mixtures counted `mixture_layer_cost` times: they start more kernels."""
+        return sum(n * (mixture_layer_cost if kind.experts else 1.0) for n, kind in self._parts())
+
     def mixture_flops(self, mixture_cost: float) -> float:
         """`flops`, those of mixtures counted `mixture_cost` times."""
         return sum(n * kind.flops * (mixture_cost if kind.experts else 1.0) for n, kind in self._parts())

@@ -68,7 +68,8 @@ def decode_s(device: Device, held: Stretch | Divided, context: ArrayLike, batch:
     read_s = (held.bytes_read(batch, speed.mixture_cost) + kv) / speed.decode_bandwidth
     flop_s = batch * (held.flops + held.attention_flops(tokens)) / speed.prefill_flops
     # reading overlaps with computing; launching a layer overlaps with neither
-    return (np.maximum(read_s, flop_s) + held.layers * speed.layer_overhead) * crowding(device, batch)
+    launch_s = held.launches(speed.mixture_layer_cost) * speed.layer_overhead
+    return (np.maximum(read_s, flop_s) + launch_s) * crowding(device, batch)
 
 
 def seconds_per_layer(device: Device, model: Model, context: float = 0.0) -> float:

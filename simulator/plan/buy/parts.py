@@ -62,7 +62,7 @@ class Parts:
 
     scenario: Scenario
     workload: WorkloadSpec = field(init=False)
-    _devices: dict[str, Device | None] = field(default_factory=dict)
+    _devices: dict[tuple[str, str], Device | None] = field(default_factory=dict)
     _models: dict[str, Model] = field(default_factory=dict)
     _wires: dict[tuple[frozenset[str], str], Wire] = field(default_factory=dict)
     _edges: dict[tuple[str, str, str], float] = field(default_factory=dict)
@@ -100,18 +100,23 @@ class Parts:
             )
         )
 
-    def device(self, member: Member) -> Device | None:
+    def device(self, member: Member, choice: ModelChoice) -> Device | None:
         """The numeric device of a member; None where it cannot hold even the engine."""
-        if member.key not in self._devices:
+        # how fast weights are read depends on how they are stored
+        key = (member.key, choice.title)
+        if key not in self._devices:
+            stored = {"name": choice.model.name, "quantisation": choice.model.quantisation}
+            bare = NO_MODEL.model_copy(update=stored)
             try:
-                found: Device | None = self._tiny({member.name: member.spec}).job.cluster.devices[0]
+                made = self._tiny({member.name: member.spec}, model=bare)
+                found: Device | None = made.job.cluster.devices[0]
             except SimulatorError:
                 # of what a person owns the fault is theirs to hear; what is only for sale is no offer then
                 if member.owned:
                     raise
                 found = None
-            self._devices[member.key] = found
-        return self._devices[member.key]
+            self._devices[key] = found
+        return self._devices[key]
 
     def model(self, choice: ModelChoice) -> Model:
         """The numeric model of one of the choices."""
@@ -139,7 +144,7 @@ class Parts:
         left_out: tuple[str, ...] = (),
     ) -> Mix | None:
         """The mix in its best order with its best layers; None where the model does not fit."""
-        devices = [device for member in members if (device := self.device(member)) is not None]
+        devices = [device for member in members if (device := self.device(member, choice)) is not None]
         if len(devices) < len(members):
             return None
         layers, room = self.model(choice).layers, self._room(devices, choice)
@@ -184,7 +189,7 @@ class Parts:
         """Ring orders of these members, the best first."""
         key = (tuple(member.key for member in members), tuple(cable.ends for cable in cables), choice.title)
         if key not in self._orders:
-            devices = [device for member in members if (device := self.device(member)) is not None]
+            devices = [device for member in members if (device := self.device(member, choice)) is not None]
             cluster = self._cluster(devices, cables)
             edges = {
                 (i, j): self._edge_s(cluster, members[i], members[j], cables)
@@ -223,7 +228,7 @@ class Parts:
 
     def job(self, mix: Mix) -> Job:
         """The mix as a short Job, with the scenario's seed: mixes meet the same worlds."""
-        ring = [device for member in mix.members if (device := self.device(member)) is not None]
+        ring = [d for member in mix.members if (d := self.device(member, mix.choice)) is not None]
         return self._job(self._cluster(ring, mix.cables), self.model(mix.choice), mix.placement)
 
     def _job(self, cluster: Cluster, model: Model, layers: Mapping[str, int]) -> Job:
@@ -270,7 +275,7 @@ class Parts:
         """
         key = (f"{member.name}|{member.spec.memory}", choice.title)
         if key not in self._slopes:
-            device, model = self.device(member), self.model(choice)
+            device, model = self.device(member, choice), self.model(choice)
             assert device is not None
             # no paging: the bound must not pay for what fits elsewhere
             roomy = replace(device, usable_bytes=1e30)
