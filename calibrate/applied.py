@@ -93,6 +93,8 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
                     correlation=calibration.noise.correlation,
                     run_sigma=calibration.noise.run_sigma,
                     session_sigma=calibration.noise.session_sigma,
+                    pauses_per_s=calibration.noise.pauses_per_s,
+                    pause=f"{calibration.noise.pause_s} s",
                 ),
                 "posterior": _posterior(calibration, full, lessons),
                 "shared_host": _shared_host(calibration, full),

@@ -72,6 +72,10 @@ class NoiseValues(Spec):
     correlation: float
     run_sigma: float
     session_sigma: float
+    pauses_per_s: float = 0.0
+    """Of the host in a second of work; 0 in older calibrations."""
+    pause_s: float = 0.0
+    """Mean length (s)."""
 
 
 class Calibration(Spec):
