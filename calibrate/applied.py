@@ -52,7 +52,7 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
 
     Raises CalibrationError where engine differs: what one engine costs says nothing of another.
     """
-    one_processor_each(scenario, "a calibration", "predict without it, or give each processor its speed")
+    one_processor_each(scenario, "a calibration", ", or predict without the calibration")
     scenario, link_notes = _linked(calibration, scenario)
     own = {name: device.speed for name, device in scenario.devices.items()}
     full = complete(scenario)  # which resolves another name of the engine too
