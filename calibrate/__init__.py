@@ -8,7 +8,7 @@ takes half a second to load::
     fitted = calibrate.calibrate([Path("measured/a.jsonl"), Path("measured/b.jsonl.gz")])
     said = calibrate.predict_sessions(calibrate.apply(fitted, scenario).scenario)
     outcome = calibrate.validate(said, calibrate.sample(simulator.read_measurement("measured/mine.jsonl")))
-    rows = calibrate.validations(Path("results/ledger.jsonl"))
+    rows = calibrate.read_ledger(Path("results/ledger.jsonl")).validations
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from simulator.face import face
 if TYPE_CHECKING:
     from calibrate.applied import Applied, apply
     from calibrate.calibration import Calibration, calibrate, load_calibration, save_calibration
-    from calibrate.ledger import append, predictions, summary, validations
+    from calibrate.ledger import Ledger, append, read_ledger, summary
     from calibrate.samples import Sample, sample
     from calibrate.validation import LedgerPrediction, Validation, predict_sessions, validate
 
 __all__ = [
     "Applied",
     "Calibration",
+    "Ledger",
     "LedgerPrediction",
     "Sample",
     "Validation",
@@ -35,18 +36,17 @@ __all__ = [
     "calibrate",
     "load_calibration",
     "predict_sessions",
-    "predictions",
+    "read_ledger",
     "sample",
     "save_calibration",
     "summary",
     "validate",
-    "validations",
 ]
 
 _HOMES = {
     "calibrate.applied": ("Applied", "apply"),
     "calibrate.calibration": ("Calibration", "calibrate", "load_calibration", "save_calibration"),
-    "calibrate.ledger": ("append", "predictions", "summary", "validations"),
+    "calibrate.ledger": ("Ledger", "append", "read_ledger", "summary"),
     "calibrate.samples": ("Sample", "sample"),
     "calibrate.validation": ("LedgerPrediction", "Validation", "predict_sessions", "validate"),
 }

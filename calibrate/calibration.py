@@ -7,22 +7,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from calibrate.fit import Fit, fit
 from calibrate.links import MeasuredLinks, is_links, measured_links, with_links
 from calibrate.noise import Noise, fit_noise
-from calibrate.parameters import kind_of_parameter
+from calibrate.parameters import is_parameter, kind_of_parameter
 from calibrate.prefill import fit_prefill
 from calibrate.samples import Sample, sample
-from simulator.errors import MeasurementError
+from simulator.errors import Fault, MeasurementError, ScenarioError
 from simulator.files import dump, load
 from simulator.laws.law import Floats
 from simulator.result.estimate import rounded
 from simulator.result.measurement import Measurement, read_measurement
-from simulator.spec import Spec
+from simulator.spec import LogSd, Spec
 
 __all__ = [
     "Calibration",
@@ -39,15 +40,21 @@ FEWEST_GAPS = 200
 ILL_CONDITIONED = 100.0
 
 
+Name = Annotated[str, Field(max_length=1000)]
+Positive = Annotated[float, Field(gt=0, le=1e18)]
+Least0 = Annotated[float, Field(ge=0, le=1e15)]
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+
+
 class Source(Spec):
     """A Measurement that trained the calibration."""
 
-    name: str
-    sha256: str
-    runs: int
-    gaps: int
-    median_s: float
-    fitted_s: float
+    name: Name
+    sha256: Name
+    runs: Count
+    gaps: Count
+    median_s: Positive
+    fitted_s: Least0
     """What the fitted model says of it."""
 
 
@@ -56,56 +63,79 @@ class FittedParameter(Spec):
     measurements that bear on it.
     """
 
-    name: str
+    name: Name
     unit: Literal["s", "1"]
-    value: float
-    p05: float
-    p95: float
-    n: int
+    value: Least0
+    p05: Least0
+    p95: Least0
+    n: Count
 
 
 class NoiseValues(Spec):
     """See `calibrate.noise.Noise`."""
 
-    own_sigma: float
-    common_sigma: float
-    correlation: float
-    run_sigma: float
-    session_sigma: float
-    pauses_per_s: float = 0.0
-    """Of the host in a second of work; 0 in older calibrations."""
-    pause_s: float = 0.0
-    """Mean length (s)."""
+    own_sigma: LogSd
+    common_sigma: LogSd
+    correlation: Annotated[float, Field(ge=-0.99, le=0.99)]
+    run_sigma: LogSd
+    session_sigma: LogSd
 
 
 class Calibration(Spec):
     """The result of `sim calibrate`; `calibrate.apply` puts it into a scenario."""
 
     format: Literal[1] = 1
-    engine: str
-    model: str
-    layer_bytes: float
+    engine: Name
+    model: Name
+    layer_bytes: Least0
     """Of the model that was measured; other models scale by their bytes."""
-    kinds: dict[str, str]
+    kinds: dict[Name, Name]
     """Catalogue kind of each calibrated device, 'unknown' where the scenario named none."""
-    catalogue_layer_s: dict[str, float]
+    catalogue_layer_s: dict[Name, Positive]
     """What the catalogue would have said for each calibrated device that it knows."""
     parameters: tuple[FittedParameter, ...]
     noise: NoiseValues
-    prefill_flops: float
-    prefill_log_sd: float
-    prefill_attention_cost: float | None = None
+    prefill_flops: Positive
+    prefill_log_sd: LogSd
+    prefill_attention_cost: Least0 | None = None
     """Of a prompt's attention, in flops of matrix products; None in older calibrations."""
-    request_overhead_s: float | None = None
-    context_range: tuple[float, float]
+    request_overhead_s: Least0 | None = None
+    context_range: tuple[Least0, Least0]
     """Context lengths (tokens) that were measured."""
-    names: tuple[str, ...]
-    draws: tuple[tuple[float, ...], ...]
+    names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
+    draws: Annotated[tuple[tuple[Least0, ...], ...], Field(min_length=1, max_length=10_000)]
     """Joint bootstrap draws of the parameters `names`."""
     sources: tuple[Source, ...]
     warnings: tuple[str, ...] = ()
     links: MeasuredLinks | None = None
     """Of agents, where some were measured: they are data, and were in place while the rest was fitted."""
+
+    @model_validator(mode="after")
+    def _parameters_and_draws_agree(self) -> Calibration:
+        faults = [
+            Fault(f"names.{at}", f"{name!r:.60} is no parameter")
+            for at, name in enumerate(self.names)
+            if not is_parameter(name)
+        ]
+        known = set(self.names)
+        faults += [
+            Fault(f"parameters.{at}.name", f"{one.name!r:.60} has no draws: names must hold it")
+            for at, one in enumerate(self.parameters)
+            if one.name not in known
+        ]
+        faults += [
+            Fault(
+                f"draws.{at}",
+                f"has {len(draw)} values and must have one for each of the {len(self.names)} names",
+            )
+            for at, draw in enumerate(self.draws)
+            if len(draw) != len(self.names)
+        ]
+        if len(known) < len(self.names) or len({one.name for one in self.parameters}) < len(self.parameters):
+            faults.append(Fault("names", "a parameter stands twice; keep one of them"))
+        if faults:
+            raise ScenarioError("", faults)
+        return self
 
     def value(self, name: str) -> float | None:
         """The fitted value of a parameter, None if it was not fitted."""

@@ -5,73 +5,100 @@ A JSON Lines file. A line is a `prediction` (written before its measurement) or 
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
 
 from calibrate.validation import ERRORS, LEVELS, LedgerPrediction, Validation
-from simulator.errors import CalibrationError
-from simulator.files import make_folder, read_lines
+from simulator.errors import CalibrationError, Fault, in_lines
+from simulator.files import Appender, json_lines
+from simulator.files.explain import in_words
 from simulator.result.estimate import rounded
-from simulator.spec import Spec
 
 Outcome = TypeVar("Outcome")
 
-__all__ = ["append", "by", "predictions", "summary", "validations"]
+__all__ = ["Ledger", "append", "by", "read_ledger", "summary"]
+
+MODELS: dict[str, type[LedgerPrediction] | type[Validation]] = {
+    "prediction": LedgerPrediction,
+    "validation": Validation,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """A ledger as it was read, oldest first."""
+
+    entries: tuple[LedgerPrediction | Validation, ...]
+    faults: tuple[str, ...]
+    """`file:line: reason` of each line that is none of ours, or no longer what was written."""
+
+    @property
+    def predictions(self) -> tuple[LedgerPrediction, ...]:
+        """All predictions."""
+        return tuple(entry for entry in self.entries if isinstance(entry, LedgerPrediction))
+
+    @property
+    def validations(self) -> tuple[Validation, ...]:
+        """All outcomes."""
+        return tuple(entry for entry in self.entries if isinstance(entry, Validation))
 
 
 def append(path: Path, *entries: LedgerPrediction | Validation) -> None:
-    """Append entries; each line is complete on disk before this returns."""
+    """Append entries, all or none; they are on the disk, and were read back, before this returns.
+
+    Raises SimulatorError where that cannot be.
+    """
     if path.is_dir():
         raise CalibrationError(f"{path} is a folder; give the ledger's file")
     if path.suffix == ".gz":
         # a line is safe on disk at once, which a compressed stream cannot promise before its end
         raise CalibrationError(f"{path}: a packed ledger is only read; unpack it (gunzip), then append to it")
-    make_folder(path.parent)
-    with path.open("a", encoding="utf-8") as file:
-        for entry in entries:
-            kind = "prediction" if isinstance(entry, LedgerPrediction) else "validation"
-            file.write(
-                json.dumps({"type": kind, **entry.model_dump(mode="json")}, separators=(",", ":")) + "\n"
+    # durable: a prediction that a power cut takes away could be made again after the measurement
+    with Appender(path) as file:
+        file.append(
+            *({"type": _kind(entry), **entry.model_dump(mode="json")} for entry in entries), durable=True
+        )
+    there = read_ledger(path)
+    if not set(map(repr, entries)) <= set(map(repr, there.entries)):
+        raise CalibrationError(
+            "\n".join(
+                [f"{path}: what was appended cannot be read back; begin a new ledger", *there.faults[-1:]]
             )
-        file.flush()
-        # a prediction that a power cut takes away could be made again after the measurement
-        os.fsync(file.fileno())
+        )
 
 
-def predictions(path: Path) -> tuple[LedgerPrediction, ...]:
-    """All predictions of a ledger, oldest first; raises CalibrationError for a line that is none of ours."""
-    return tuple(LedgerPrediction.model_validate(entry) for entry in _entries(path, "prediction"))
+def _kind(entry: LedgerPrediction | Validation) -> str:
+    return next(kind for kind, model in MODELS.items() if isinstance(entry, model))
 
 
-def validations(path: Path) -> tuple[Validation, ...]:
-    """All outcomes of a ledger, oldest first; raises CalibrationError for a line that is none of ours."""
-    return tuple(Validation.model_validate(entry) for entry in _entries(path, "validation"))
+def read_ledger(path: Path) -> Ledger:
+    """Read a ledger, packed or not; a line that is none of ours is left out and told.
 
-
-def _entries(path: Path, kind: str) -> Iterable[dict[str, object]]:
+    Raises CalibrationError where there is no file, MeasurementError where it cannot be read.
+    """
     if not path.is_file():
         raise CalibrationError(f"{path}: no ledger there; `sim predict --ledger` starts one")
-    models: dict[str, type[Spec]] = {"prediction": LedgerPrediction, "validation": Validation}
-    for number, line in enumerate(read_lines(path), 1):
-        try:
-            entry = json.loads(line)
-            found = entry.pop("type")
-            # every line is checked, also of the kind that was not asked for: a ledger is whole or it is not
-            models[found].model_validate(entry)
-        except (ValueError, KeyError, AttributeError, ValidationError) as error:
-            first = str(error).splitlines()[0]
-            raise CalibrationError(
-                f"{path}:{number}: no line of a ledger ({first}); restore the file from its history, "
-                "a ledger is never edited"
-            ) from error
-        if found == kind:
-            yield entry
+    entries, faults = list[LedgerPrediction | Validation](), list[Fault]()
+    for number, found in json_lines(path):
+        one = found if isinstance(found, Fault) else _entry(found, number)
+        faults += [one] if isinstance(one, Fault) else []
+        entries += [] if isinstance(one, Fault) else [one]
+    return Ledger(tuple(entries), tuple(in_lines(str(path), faults)))
+
+
+def _entry(found: dict[str, Any], number: int) -> LedgerPrediction | Validation | Fault:
+    model = MODELS.get(str(found.pop("type", ""))[:20])
+    if model is None:
+        return Fault("", "no line of a ledger (its type is none of ours); left out", number)
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        return Fault("", f"no line of a ledger ({in_words(error)}); left out", number)
 
 
 def summary(rows: Sequence[Validation]) -> dict[str, float]:

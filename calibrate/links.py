@@ -8,15 +8,18 @@ a wire.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 from scipy.optimize import nnls
 
 from calibrate.delays.read import link_rtts_s
 from calibrate.delays.round_trip import law_from_rtt
 from simulator.errors import CalibrationError, MeasurementError
+from simulator.files.explain import in_words
 from simulator.laws import Constant, Law
 from simulator.laws.law import Floats, median_s, scaled
 from simulator.result.estimate import rounded
@@ -53,14 +56,25 @@ def is_links(measurement: Measurement) -> bool:
 def measured_links(measurements: Iterable[Measurement]) -> MeasuredLinks:
     """Links and wires from idle round trips of the smallest message, and from the rates.
 
-    Raises MeasurementError without any round trip.
+    Raises MeasurementError without any round trip, and for agents called as no device of a scenario can be.
     """
-    rtts, rates = _pooled(list(measurements))
+    measured = list(measurements)
+    rtts, rates = _pooled(measured)
     half_s = {pair: float(np.median(values)) / 2 for pair, values in rtts.items()}
     sides, wired = _split(half_s)
     links = {name: _link(name, sides, rtts, rates) for name in sorted(sides)}
-    wires = tuple(_wire(pair, rtts[pair], rates.get(pair, ())) for pair in wired)
+    try:
+        wires = tuple(_wire(pair, rtts[pair], rates.get(pair, ())) for pair in wired)
+    except ValidationError as error:
+        raise MeasurementError(
+            f"{_files(measured)}: no name for a scenario's device: {in_words(error)}; give the agent another "
+            "one (`sim live agent --name`) and measure again"
+        ) from None
     return MeasuredLinks(links=links, wires=wires, notes=tuple(_notes(half_s, sides, wired)))
+
+
+def _files(measurements: Sequence[Measurement]) -> str:
+    return ", ".join(one.path or one.provenance.name for one in measurements)
 
 
 def _pooled(measurements: Sequence[Measurement]) -> tuple[dict[Pair, Floats], dict[Pair, tuple[float, ...]]]:
@@ -69,7 +83,9 @@ def _pooled(measurements: Sequence[Measurement]) -> tuple[dict[Pair, Floats], di
         (route, rtts) for one in measurements for route, rtts in link_rtts_s(one).items() if not route.loaded
     ]
     if not routes:
-        raise MeasurementError("no idle round trips between agents; measure them with `sim live links`")
+        raise MeasurementError(
+            f"{_files(measurements)}: no idle round trips between agents; measure them with `sim live links`"
+        )
     # small messages: what a message's bytes take is the rate's business
     least = min(route.size_bytes for route, _ in routes)
     rtts: dict[Pair, list[Floats]] = {}
@@ -78,8 +94,8 @@ def _pooled(measurements: Sequence[Measurement]) -> tuple[dict[Pair, Floats], di
             rtts.setdefault(_pair(route.source, route.sink), []).append(values)
     rates: dict[Pair, tuple[float, ...]] = {}
     for event in (event for one in measurements for event in one.of("link_rate")):
-        pair = _pair(str(event["source"]), str(event["sink"]))
-        rates[pair] = (*rates.get(pair, ()), float(event["bytes_per_s"]))
+        pair = _pair(event["source"], event["sink"])
+        rates[pair] = (*rates.get(pair, ()), event["bytes_per_s"])
     return {pair: np.concatenate(values) for pair, values in sorted(rtts.items())}, rates
 
 
@@ -165,7 +181,13 @@ def _measured() -> dict[str, Any]:
 
 def _crossing(rtt_s: Floats) -> Law:
     """The law of one crossing of both sides."""
-    return law_from_rtt(rtt_s).law
+    return _law(rtt_s.tobytes())
+
+
+@lru_cache(maxsize=64)
+def _law(rtt_s: bytes) -> Law:
+    """Both sides of a pair ask for the same law, and one takes seconds to fit."""
+    return law_from_rtt(np.frombuffer(rtt_s)).law
 
 
 def _end(rtt_s: Floats) -> Law:
@@ -175,7 +197,7 @@ def _end(rtt_s: Floats) -> Law:
         return scaled(crossing, 0.5)
     points = (np.arange(QUANTILES) + 0.5) / QUANTILES
     # in a scrambled order: neighbours of a sorted sample would be taken for drift
-    return law_from_rtt(np.random.default_rng(0).permutation(crossing.quantile(points))).law
+    return _crossing(np.random.default_rng(0).permutation(crossing.quantile(points)))
 
 
 def _at(law: Law, middle_s: float) -> Law:

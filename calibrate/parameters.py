@@ -24,6 +24,7 @@ __all__ = [
     "ParameterKind",
     "contention_of",
     "device_of",
+    "is_parameter",
     "kind_of_parameter",
     "layer_time",
 ]
@@ -155,6 +156,11 @@ def device_of(name: str) -> str | None:
     """
     kind, slash, device = name.partition("/")
     return device if slash and kind == _LAYER else None
+
+
+def is_parameter(name: str) -> bool:
+    """Whether a parameter may be called so."""
+    return bool(device_of(name)) or (name in PARAMETERS and name != _LAYER)
 
 
 def kind_of_parameter(name: str) -> ParameterKind:

@@ -7,9 +7,8 @@ out of the catalogue's fit. Two trials of one measurement are not two: it counts
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 from math import log
@@ -19,10 +18,10 @@ from statistics import NormalDist
 import numpy as np
 
 from calibrate.ground.score import Coverage, binomial_band
-from calibrate.ledger import by, validations
-from calibrate.validation import LEVELS
-from simulator.errors import CalibrationError
-from simulator.files import read_lines
+from calibrate.ledger import by, read_ledger
+from calibrate.trial_rows import Cause, Chip, Interval, Outcome, Published, Said, Say, checked
+from calibrate.validation import LEVELS, Relative
+from simulator.errors import CalibrationError, MeasurementError
 from simulator.result.estimate import rounded
 from simulator.spec import Spec
 
@@ -35,6 +34,9 @@ AT_ODDS = 1.64
 """Standard deviations of a measurement's own runs within which a miss needs no other cause (90 %)."""
 
 
+Reader = Callable[[Path, str, Say], "Iterator[Trial]"]
+
+
 class Trial(Spec):
     """One prediction that met its measurement."""
 
@@ -44,7 +46,7 @@ class Trial(Spec):
     name: str
     measurement: str
     """Which measurement it met: the same one has the same words."""
-    error: float
+    error: Relative
     """`predicted / measured - 1`."""
     held: dict[int, bool]
     """Whether the interval of a level (%) held the measurement, for the levels that were kept."""
@@ -63,8 +65,8 @@ class Standing(Spec):
     coverage: tuple[Coverage, ...]
 
 
-def trials(folder: Path) -> tuple[Trial, ...]:
-    """All trials below a folder such as `results`, by ground.
+def trials(folder: Path, say: Say = lambda _: None) -> tuple[Trial, ...]:
+    """All trials below a folder such as `results`, by ground; `say` is told what of its files is left out.
 
     Raises CalibrationError where there is none, and where one measurement stands in two files: it would count
     twice.
@@ -78,7 +80,7 @@ def trials(folder: Path) -> tuple[Trial, ...]:
     found: list[Trial] = []
     seen: dict[str, Path] = {}
     for path, read in readers:
-        for trial in read(path, _ground(path, folder)):
+        for trial in _those_of(read, path, _ground(path, folder), say):
             first = seen.setdefault(trial.measurement, path)
             if first != path:
                 raise CalibrationError(
@@ -92,6 +94,14 @@ def trials(folder: Path) -> tuple[Trial, ...]:
             "with --ledger-file"
         )
     return tuple(sorted(found, key=lambda trial: trial.ground))
+
+
+def _those_of(read: Reader, path: Path, ground: str, say: Say) -> Iterator[Trial]:
+    """The trials of one file; one that cannot be read stops no other."""
+    try:
+        yield from read(path, ground, say)
+    except MeasurementError as error:
+        say(f"{error}; left out")
 
 
 @cache
@@ -170,8 +180,11 @@ def _ground(path: Path, folder: Path) -> str:
     return "/".join(part for part in (inner if inner != "." else OWN, name) if part)
 
 
-def _of_ledger(path: Path, ground: str) -> Iterator[Trial]:
-    for row in validations(path):
+def _of_ledger(path: Path, ground: str, say: Say) -> Iterator[Trial]:
+    ledger = read_ledger(path)
+    for fault in ledger.faults:
+        say(fault)
+    for row in ledger.validations:
         # a placement that trained, measured again, is no test of the physics
         if row.kind == "repeat":
             continue
@@ -187,72 +200,59 @@ def _of_ledger(path: Path, ground: str) -> Iterator[Trial]:
         )
 
 
-def _of_published(path: Path, ground: str) -> Iterator[Trial]:
-    causes = {(line["row"], line["quantity"]): line for line in _table(path.parent / "causes.csv")}
-    for line in _table(path):
-        told = causes.get((line["row"], line["quantity"]), {"known": "", "what": "", "term": ""})
+def _of_published(path: Path, ground: str, say: Say) -> Iterator[Trial]:
+    beside = path.parent / "causes.csv"
+    causes = {(one.row, one.quantity): one for one in checked(beside, Cause, say)} if beside.is_file() else {}
+    for line in checked(path, Published, say):
+        told = causes.get((line.row, line.quantity))
         yield Trial(
             ground=ground,
-            kind=line["group"],
-            name=line["row"],
-            measurement=f"{ground}: {line['row']}, {line['quantity']}",
-            error=float(line["error"]),
-            held={level: line[f"in_{level}"] == "True" for level in LEVELS},
-            cause=told["known"] or told["what"],
+            kind=line.group,
+            name=line.row,
+            measurement=f"{ground}: {line.row}, {line.quantity}",
+            error=line.error,
+            held={50: line.in_50, 80: line.in_80, 90: line.in_90},
+            cause=(told.known or told.what) if told else "",
         )
 
 
-def _of_dropouts(path: Path, ground: str) -> Iterator[Trial]:
+def _of_dropouts(path: Path, ground: str, say: Say) -> Iterator[Trial]:
     """Recovery and tokens/s afterwards of each case: predicted once, measured several times."""
-    measured: dict[str, list[dict[str, object]]] = defaultdict(list)
-    for line in read_lines(path.parent / "measured.jsonl"):
-        entry = json.loads(line)
-        measured[entry["case"]].append(entry)
-    for line in read_lines(path):
-        said = json.loads(line)
-        for outcome in measured.get(said["case"], ()):
+    measured: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in checked(path.parent / "measured.jsonl", Outcome, say):
+        measured[outcome.case].append(outcome)
+    for said in checked(path, Said, say):
+        for outcome in measured.get(said.case, ()):
             for kind, told, figure in (
-                ("recovery", said["recovery_s"], outcome["recovery_s"]),
-                ("tokens/s after a dropout", said["tokens_per_s"]["after"], _after(outcome)),
+                ("recovery", said.recovery_s, outcome.recovery_s),
+                ("tokens/s after a dropout", said.tokens_per_s.after, outcome.tokens_per_s.after),
             ):
                 if told is not None and figure is not None:
-                    yield _dropout(ground, kind, str(said["case"]), told, figure)
+                    yield _dropout(ground, kind, said.case, told, figure)
 
 
-def _after(outcome: dict[str, object]) -> float | None:
-    rates = outcome["tokens_per_s"]
-    return rates.get("after") if isinstance(rates, dict) else None
-
-
-def _dropout(ground: str, kind: str, case: str, told: dict[str, float], figure: object) -> Trial:
-    measured = float(str(figure))
+def _dropout(ground: str, kind: str, case: str, told: Interval, measured: float) -> Trial:
     return Trial(
         ground=ground,
         kind=kind,
         name=case,
         measurement=f"{ground}: {case}, {kind}",
-        error=told["median"] / measured - 1,
-        held={90: told["p05"] <= measured <= told["p95"]},
+        error=told.median / measured - 1,
+        held={90: told.p05 <= measured <= told.p95},
     )
 
 
-def _of_chips(path: Path, ground: str) -> Iterator[Trial]:
+def _of_chips(path: Path, ground: str, say: Say) -> Iterator[Trial]:
     """Chips left out of the catalogue's fit in turn; their intervals are lognormal."""
-    for line in _table(path):
-        measured, predicted = float(line["measured_s_per_token"]), float(line["predicted_s_per_token"])
-        sds = abs(log(predicted / measured)) / float(line["log_sd"])
-        name = f"{line['model']} on {line['chip']}, {line['runtime']}"
+    for line in checked(path, Chip, say):
+        measured, predicted = line.measured_s_per_token, line.predicted_s_per_token
+        sds = abs(log(predicted / measured)) / line.log_sd
+        name = f"{line.model} on {line.chip}, {line.runtime}"
         yield Trial(
             ground=ground,
-            kind=line["phase"],
+            kind=line.phase,
             name=name,
-            measurement=f"{ground}: {name}, {line['phase']}",
+            measurement=f"{ground}: {name}, {line.phase}",
             error=predicted / measured - 1,
             held={level: sds <= NormalDist().inv_cdf(0.5 + level / 200) for level in LEVELS},
         )
-
-
-def _table(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Literal, get_args
+from itertools import pairwise
+from typing import Annotated, Literal, get_args
 
 import numpy as np
+from pydantic import AfterValidator, Field, ValidationError
 
 from calibrate.samples import Sample
 from simulator.errors import CalibrationError
 from simulator.files import dumps
+from simulator.files.explain import in_words
 from simulator.laws.law import Floats
 from simulator.prepare import prepare
 from simulator.result.estimate import rounded
@@ -25,6 +28,7 @@ __all__ = [
     "LEVELS",
     "MEDIAN",
     "LedgerPrediction",
+    "Relative",
     "Validation",
     "predict_sessions",
     "validate",
@@ -53,6 +57,26 @@ CURVE = 99
 """Points of the predicted gap distribution that a prediction keeps."""
 
 
+Name = Annotated[str, Field(max_length=1000)]
+Positive = Annotated[float, Field(ge=1e-12, le=1e12)]
+"""Seconds, or tokens/s."""
+Relative = Annotated[float, Field(gt=-1, le=1e12)]
+"""`predicted / measured - 1` of two positive figures."""
+
+
+def _ascending(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(after < before for before, after in pairwise(values)):
+        raise ValueError("quantiles must not fall; the file was changed or is none of ours")
+    return values
+
+
+Ascending = AfterValidator(_ascending)
+Quantiles = Annotated[
+    tuple[Positive, ...], Field(min_length=len(QUANTILES), max_length=len(QUANTILES)), Ascending
+]
+Curve = Annotated[tuple[Positive, ...], Field(min_length=CURVE, max_length=CURVE), Ascending]
+
+
 class LedgerPrediction(Spec):
     """What was predicted for one session of a scenario, written down before it was measured.
 
@@ -60,55 +84,55 @@ class LedgerPrediction(Spec):
     of all its runs would show.
     """
 
-    name: str
-    created: str
-    version: str
-    scenario_sha256: str
-    calibration_sha256: str
-    trained_on: tuple[str, ...]
+    name: Name
+    created: Name
+    version: Name
+    scenario_sha256: Name
+    calibration_sha256: Name
+    trained_on: Annotated[tuple[Name, ...], Field(max_length=10_000)]
     """Hashes of the Measurements behind the calibration; none of them can validate this."""
-    engine: str
+    engine: Name
     kind: Kind
-    model_layers: int
-    placement: dict[str, int]
+    model_layers: Annotated[int, Field(ge=1, le=100_000)]
+    placement: Annotated[dict[Name, Annotated[int, Field(ge=0, le=100_000)]], Field(max_length=1000)]
     """Layers of each device, in ring order: what must have been measured."""
-    median_gap_s: tuple[float, ...]
-    p90_gap_s: tuple[float, ...]
-    p99_gap_s: tuple[float, ...]
-    tokens_per_s: tuple[float, ...]
-    first_token_s: tuple[float, ...]
-    gap_curve_s: tuple[float, ...]
+    median_gap_s: Quantiles
+    p90_gap_s: Quantiles
+    p99_gap_s: Quantiles
+    tokens_per_s: Quantiles
+    first_token_s: Quantiles
+    gap_curve_s: Curve
     """Quantiles 1 to 99 % of the gaps of a typical session."""
 
 
 class Validation(Spec):
     """One prediction and its outcome; errors are `predicted / measured - 1`."""
 
-    name: str
+    name: Name
     kind: Kind
-    engine: str
-    created: str
-    prediction_created: str
-    scenario_sha256: str
-    calibration_sha256: str
-    measurement: str
-    measurement_sha256: str
+    engine: Name
+    created: Name
+    prediction_created: Name
+    scenario_sha256: Name
+    calibration_sha256: Name
+    measurement: Name
+    measurement_sha256: Name
     held_out: bool
-    median_gap_s: float
-    predicted_median_gap_s: float
-    median_error: float
-    tokens_per_s_error: float
-    p90_error: float
-    p99_error: float
-    first_token_error: float
-    ks_distance: float
-    wasserstein_s: float
+    median_gap_s: Positive
+    predicted_median_gap_s: Positive
+    median_error: Relative
+    tokens_per_s_error: Relative
+    p90_error: Relative
+    p99_error: Relative
+    first_token_error: Relative
+    ks_distance: Annotated[float, Field(ge=0, le=1)]
+    wasserstein_s: Annotated[float, Field(ge=0)]
     in_50: bool
     in_80: bool
     in_90: bool
-    predicted_90_s: tuple[float, float] | None = None
+    predicted_90_s: tuple[Positive, Positive] | None = None
     """The 90 % interval of the median gap; None in older entries, whose predictions hold it."""
-    repeatability: float
+    repeatability: Annotated[float, Field(ge=0, le=100)]
     """Standard deviation of the logarithm of this measurement's run medians: no model can beat that."""
 
     def holds(self, level: int) -> bool:
@@ -205,32 +229,38 @@ def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
     curve = np.asarray(prediction.gap_curve_s)
     # logarithms, as all of the noise law: a share of the gap, whatever its size
     logs = np.log([run.median_s for run in sample.runs])
-    return Validation(
-        name=prediction.name,
-        kind=prediction.kind,
-        engine=prediction.engine,
-        created=now(),
-        prediction_created=prediction.created,
-        scenario_sha256=prediction.scenario_sha256,
-        calibration_sha256=prediction.calibration_sha256,
-        measurement=sample.name,
-        measurement_sha256=sample.sha256,
-        held_out=True,
-        median_gap_s=rounded(measured),
-        predicted_median_gap_s=predicted,
-        predicted_90_s=(prediction.median_gap_s[0], prediction.median_gap_s[-1]),
-        median_error=rounded(predicted / measured - 1),
-        tokens_per_s_error=rounded(prediction.tokens_per_s[MEDIAN] / rate - 1),
-        p90_error=rounded(prediction.p90_gap_s[MEDIAN] / float(p90) - 1),
-        p99_error=rounded(prediction.p99_gap_s[MEDIAN] / float(p99) - 1),
-        first_token_error=rounded(prediction.first_token_s[MEDIAN] / first - 1),
-        ks_distance=rounded(_ks(gaps, curve)),
-        wasserstein_s=rounded(_wasserstein_s(gaps, curve)),
-        in_50=_inside(prediction.median_gap_s, measured, 50),
-        in_80=_inside(prediction.median_gap_s, measured, 80),
-        in_90=_inside(prediction.median_gap_s, measured, 90),
-        repeatability=rounded(float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0),
-    )
+    told = {
+        "name": prediction.name,
+        "kind": prediction.kind,
+        "engine": prediction.engine,
+        "created": now(),
+        "prediction_created": prediction.created,
+        "scenario_sha256": prediction.scenario_sha256,
+        "calibration_sha256": prediction.calibration_sha256,
+        "measurement": sample.name,
+        "measurement_sha256": sample.sha256,
+        "held_out": True,
+        "median_gap_s": rounded(measured),
+        "predicted_median_gap_s": predicted,
+        "predicted_90_s": (prediction.median_gap_s[0], prediction.median_gap_s[-1]),
+        "median_error": rounded(predicted / measured - 1),
+        "tokens_per_s_error": rounded(prediction.tokens_per_s[MEDIAN] / rate - 1),
+        "p90_error": rounded(prediction.p90_gap_s[MEDIAN] / float(p90) - 1),
+        "p99_error": rounded(prediction.p99_gap_s[MEDIAN] / float(p99) - 1),
+        "first_token_error": rounded(prediction.first_token_s[MEDIAN] / first - 1),
+        "ks_distance": rounded(_ks(gaps, curve)),
+        "wasserstein_s": rounded(_wasserstein_s(gaps, curve)),
+        "in_50": _inside(prediction.median_gap_s, measured, 50),
+        "in_80": _inside(prediction.median_gap_s, measured, 80),
+        "in_90": _inside(prediction.median_gap_s, measured, 90),
+        "repeatability": rounded(float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0),
+    }
+    try:
+        return Validation.model_validate(told)
+    except ValidationError as error:
+        raise CalibrationError(
+            f"{prediction.name} and {sample.name} are too far apart to be compared: {in_words(error)}"
+        ) from None
 
 
 def _check_same(prediction: LedgerPrediction, sample: Sample) -> None:

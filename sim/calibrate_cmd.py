@@ -4,7 +4,7 @@ from measurements to laws, and from predictions to a record.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -187,21 +187,11 @@ def pair(
 
 
 def _prediction(path: Path) -> LedgerPrediction:
-    from pydantic import ValidationError
-
     from calibrate.validation import LedgerPrediction
-    from simulator.errors import CalibrationError
+    from simulator.files import load
 
-    try:
-        return LedgerPrediction.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise CalibrationError(
-            f"{path}: cannot be read: {error.strerror}; give a file of `sim predict`"
-        ) from error
-    except ValidationError as error:
-        raise CalibrationError(
-            f"{path}: is no prediction ({error.error_count()} faults); `sim predict` writes one"
-        ) from error
+    # JSON is YAML, whose reader tells every fault with its line
+    return load(path, LedgerPrediction)
 
 
 @validate_app.command("published")
@@ -326,7 +316,9 @@ def ledger(
     from calibrate.trials import standing, trials, worst
     from calibrate.trials_report import by_ground, text, write_ledger
 
-    found = trials(results)
+    left_out: list[str] = []
+    found = trials(results, left_out.append)
+    _say_left_out(left_out)
     if as_json:
         print_json(
             {
@@ -340,16 +332,28 @@ def ledger(
         write_ledger(found, out)
 
 
+def _say_left_out(faults: Sequence[str]) -> None:
+    """What of the files could not be used, to standard error; a wrong file has faults in every line."""
+    for fault in faults[:20]:
+        typer.echo(fault, err=True)
+    if len(faults) > 20:
+        typer.echo(f"{len(faults) - 20} more lines are left out", err=True)
+
+
 def _one_ledger(ledger_file: Path, out: Path | None, as_json: bool) -> None:
-    from calibrate.ledger import by, predictions, summary, validations
+    from calibrate.ledger import by, read_ledger, summary
     from calibrate.report import summary_line, validation_table, write_report
     from simulator.errors import CalibrationError
 
-    rows, asked = validations(ledger_file), predictions(ledger_file)
+    found = read_ledger(ledger_file)
+    rows = found.validations
     if not rows:
-        raise CalibrationError(
-            f"{ledger_file}: {len(asked)} predictions and no outcome yet; measure and `sim validate`"
+        none = (
+            f"{ledger_file}: {len(found.predictions)} predictions and no outcome yet; measure and "
+            "`sim validate`"
         )
+        raise CalibrationError("\n".join([none, *found.faults[:20]]))
+    _say_left_out(found.faults)
     # a placement that trained, measured again, is no test of the physics: it is listed, and
     # counts in its own line only
     new = [row for row in rows if row.kind != "repeat"] or rows

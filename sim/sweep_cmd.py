@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +62,9 @@ def sweep(
     folder = out or Path("results") / f"{asked.name}-sweep"
     executor = dask_cluster(dask) if dask else local_processes(workers)
     with progress_bar(quiet=as_json) as progress:
-        run_sweep(planned, folder, executor, workers=workers, progress=progress)
+        run_sweep(
+            planned, folder, executor, workers=workers, progress=progress, say=partial(print, file=sys.stderr)
+        )
     rows = _finish(planned, folder, charts)
     if as_json:
         print_json({"folder": str(folder), "points": len(planned.points), "rows": rows})

@@ -20,7 +20,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -39,6 +39,7 @@ __all__ = [
     "UnitError",
     "Unreachable",
     "did_you_mean",
+    "in_lines",
 ]
 
 
@@ -70,6 +71,11 @@ class Fault:
         return f"{self.path}: {self.reason}" if self.path else self.reason
 
 
+def in_lines(file: str, faults: Iterable[Fault]) -> list[str]:
+    """One `file:line: path: reason` per fault, in their order."""
+    return [f"{file}:{fault.line}: {fault}" if fault.line else f"{file}: {fault}" for fault in faults]
+
+
 class ScenarioError(SimulatorError):
     """A scenario with faults; `faults` holds every one that could be found in one pass."""
 
@@ -84,11 +90,7 @@ class ScenarioError(SimulatorError):
 
     def lines(self) -> list[str]:
         """One `file:line: path: reason` per fault, in the order of the file."""
-        ordered = sorted(self.faults, key=lambda fault: fault.line or 0)
-        return [
-            f"{self.file}:{fault.line}: {fault}" if fault.line else f"{self.file}: {fault}"
-            for fault in ordered
-        ]
+        return in_lines(self.file, sorted(self.faults, key=lambda fault: fault.line or 0))
 
 
 class CatalogError(SimulatorError, ValueError):

@@ -14,7 +14,7 @@ from calibrate.benchmarks.mlx_text import read_mlx
 from calibrate.benchmarks.record import Record
 from calibrate.benchmarks.source import Line, lines_of
 from calibrate.benchmarks.vllm_bench import read_vllm
-from simulator.errors import Fault, MeasurementError
+from simulator.errors import Fault, MeasurementError, in_lines
 
 __all__ = ["KNOWN", "Benchmarks", "Form", "foreign", "is_foreign", "read_benchmarks", "recognise"]
 
@@ -130,6 +130,6 @@ def _at_most(found: Iterator[Record | Fault]) -> Iterator[Record | Fault]:
 
 
 def _told(path: Path, faults: Sequence[Fault]) -> list[str]:
-    lines = [f"{path}:{fault.line}: {fault}" if fault.line else f"{path}: {fault}" for fault in faults]
+    lines = in_lines(str(path), faults)
     more = len(lines) - MOST_FAULTS
     return lines if more <= 0 else [*lines[:MOST_FAULTS], f"{path}: {more} more faults like these"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from simulator.errors import MeasurementError
 from simulator.files.inert import markdown_text
 from simulator.result.measurement import Measurement
 
@@ -20,7 +21,11 @@ def row(measurement: Measurement) -> Row:
     per token split in parts.
     """
     times = measurement.token_times_s()
-    gaps_s = np.concatenate([np.diff(run) for run in times.values()])
+    gaps_s = np.concatenate([np.empty(0), *(np.diff(run) for run in times.values())])
+    if not len(gaps_s):
+        raise MeasurementError(
+            "\n".join([f"{measurement.path}: no reply of two tokens or more", *measurement.faults])
+        )
     facts = measurement.provenance
     repeat = next(measurement.of("repeatability"), None)
     devices_s, hops_s = split_s(measurement)
@@ -31,7 +36,7 @@ def row(measurement: Measurement) -> Row:
         "inter_token_p95_s": float(np.quantile(gaps_s, 0.95)),
         "inter_token_mean_s": float(np.mean(gaps_s)),
         "first_token_s": float(np.median([run[0] for run in times.values()])),
-        "relative_range": repeat["relative_range"] if repeat else None,
+        "relative_range": repeat.get("relative_range") if repeat else None,
         "device_s": devices_s,
         "hop_s": hops_s,
         "layers": {shard.device: shard.end_layer - shard.start_layer for shard in facts.placement},
@@ -49,8 +54,13 @@ def split_s(measurement: Measurement) -> tuple[dict[str, float], dict[str, float
     """
     requests = {event["run"]: event["sent_ns"] for event in measurement.of("request")}
     times = measurement.token_times_s()
-    start_ns = {run: requests[run] + 1e9 * seconds[0] for (run, _), seconds in times.items()}
-    client = measurement.provenance.placement[0].device
+    start_ns = {
+        run: requests[run] + 1e9 * seconds[0] for (run, _), seconds in times.items() if run in requests
+    }
+    placement = measurement.provenance.placement
+    if not placement:
+        return {}, {}
+    client = placement[0].device
     devices_s, hops_s, delivered_ns = dict.fromkeys((client,), 0.0), dict[str, float](), dict[str, float]()
     for event in measurement.of("hop"):
         # prompt and first token are another story; the table is about tokens after it
@@ -68,7 +78,7 @@ def split_s(measurement: Measurement) -> tuple[dict[str, float], dict[str, float
     # the client is what is left, with everything that nobody else was seen doing
     devices_s[client] = wall_s - sum(devices_s.values()) - sum(hops_s.values())
     tokens = sum(len(seconds) - 1 for seconds in times.values())
-    if not hops_s and len(measurement.provenance.placement) > 1:
+    if not hops_s and len(placement) > 1:
         return {}, {}
     return (
         {name: seconds / tokens for name, seconds in devices_s.items()},

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from live.errors import LiveError
+from simulator.errors import SimulatorError
+from simulator.files import json_line
+from simulator.files.explain import in_words
+from simulator.result.events import checked_event
 from simulator.scenario import Scenario
 
 __all__ = ["ENOUGH", "Followed"]
@@ -42,23 +47,33 @@ class Followed:
         # the last line may still be written
         whole, _, _ = added.rpartition(b"\n")
         self._at += len(whole) + 1 if whole else 0
+        if not whole and len(added) == MOST_BYTES:
+            raise LiveError(
+                f"{self.path}:{self._lines + 1}: no line of a measurement (more than {MOST_BYTES >> 20} MiB)"
+            )
         for line in whole.split(b"\n") if whole else ():
             self._lines += 1
             self._take(line)
 
     def _take(self, line: bytes) -> None:
-        try:
-            event = json.loads(line)
-            kind = event["type"]
-        except (ValueError, KeyError, TypeError):
-            raise LiveError(f"{self.path}:{self._lines}: no line of a measurement") from None
+        found = json_line(line)
+        event = checked_event(found) if isinstance(found, dict) else found
+        if isinstance(event, str):
+            raise LiveError(f"{self.path}:{self._lines}: no line of a measurement ({event})")
+        kind = event["type"]
         if kind == "header":
-            given = event.get("scenario")
-            self.scenario = Scenario.model_validate(given) if given else None
+            self.scenario = self._scenario(event.get("scenario"))
         elif kind == "end":
             self.has_ended = True
         elif kind in ("token", "chunk"):
             self._note((event.get("run"), event.get("chat"), kind), event["t_ns"])
+
+    def _scenario(self, given: Any) -> Scenario | None:
+        try:
+            return Scenario.model_validate(given) if given else None
+        except (ValidationError, SimulatorError) as error:
+            why = in_words(error) if isinstance(error, ValidationError) else str(error)
+            raise LiveError(f"{self.path}:{self._lines}: scenario: {why}") from None
 
     def _note(self, reply: tuple[Any, ...], t_ns: int) -> None:
         """Tokens of one reply have its clock; where tokens come at its end, its chunks stand in for them."""

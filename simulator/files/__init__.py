@@ -2,7 +2,8 @@
 records as JSON Lines, packed or not; atomic writing.
 """
 
-from simulator.files.lines import pack, packed, read_lines
+from simulator.files.append import Appender
+from simulator.files.lines import json_line, json_lines, pack, packed, read_lines
 from simulator.files.read import load, loads
 from simulator.files.schema import schema
 from simulator.files.write import (
@@ -15,8 +16,11 @@ from simulator.files.write import (
 )
 
 __all__ = [
+    "Appender",
     "dump",
     "dumps",
+    "json_line",
+    "json_lines",
     "load",
     "loads",
     "make_folder",

@@ -13,7 +13,7 @@ from simulator.errors import Fault, did_you_mean
 from simulator.files.fields import Branch, Place, field_names, literals, locate
 from simulator.files.tree import Tree, YamlNode, dotted
 
-__all__ = ["explain"]
+__all__ = ["explain", "in_words"]
 
 # Far more than are ever shown; the names nearest to 50,000 unknown keys would take a minute to find.
 MAX_ERRORS = 1000
@@ -81,6 +81,23 @@ def explain(error: ValidationError, cls: type[BaseModel], tree: Tree) -> list[Fa
         [finding for finding in found if finding.place.path not in misspelt or not _missing(finding)]
     )
     return [_fault(findings, tree) for findings in groups]
+
+
+def in_words(error: ValidationError) -> str:
+    """The first fault of what came as plain data, on one line: where, the value, the rule."""
+    first = error.errors(include_url=False)[0]
+    where, kind, context = dotted(first["loc"]), first["type"], first.get("ctx", {})
+    more = f" ({error.error_count() - 1} faults more)" if error.error_count() > 1 else ""
+    if kind in ("missing", "extra_forbidden"):
+        reason = "this key is missing" if kind == "missing" else "unknown key"
+    elif kind in ("value_error", "assertion_error"):
+        reason = str(context.get("error"))
+    else:
+        rule = (
+            RULES[kind].format(**context) if kind in RULES else first["msg"].replace("Input should", "must")
+        )
+        reason = f"{_shown(None, first['input'])} {rule}"
+    return f"{where}: {reason}{more}" if where else f"{reason}{more}"
 
 
 def _missing(finding: LocatedError) -> bool:

@@ -20,7 +20,15 @@ from simulator.files.read import loads
 from simulator.files.text import MAX_BYTES
 from simulator.files.tree import FLOAT
 
-__all__ = ["dump", "dumps", "make_folder", "write_bytes_atomically", "write_ours", "write_text_atomically"]
+__all__ = [
+    "dump",
+    "dumps",
+    "make_folder",
+    "sync_folder",
+    "write_bytes_atomically",
+    "write_ours",
+    "write_text_atomically",
+]
 
 
 class _Dumper(yaml.SafeDumper):
@@ -134,10 +142,14 @@ def _write(temporary: Path, target: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    # The rename itself reaches the disk with its folder; systems that cannot open a folder skip this.
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """See to it that new names in a folder are on the disk; systems that cannot open a folder skip this."""
     with contextlib.suppress(OSError):
-        folder = os.open(target.parent, os.O_RDONLY)
+        opened = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(opened)
         finally:
-            os.close(folder)
+            os.close(opened)

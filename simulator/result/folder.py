@@ -14,11 +14,7 @@ file                holds
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +22,7 @@ from typing import TYPE_CHECKING
 from simulator.errors import SimulatorError
 from simulator.files import dumps
 from simulator.files.ours import mark, refuse_others
+from simulator.files.swap import clean, replace_in
 from simulator.result.table import CHART_NAMES, ChartTable
 from simulator.version import VERSION
 
@@ -107,26 +104,14 @@ def _ring(prediction: Prediction) -> list[str]:
 
 
 def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make `files` (names below the folder) those of our files that `folder` holds,
-    and leave all others alone.
+    """Make `files` (names below the folder) those of ours that `folder` holds, and leave all others alone.
 
-    Everything is written beside its final place first, so what is left to do is to
-    rename. Raises SimulatorError.
+    All at once, whatever is killed meanwhile. Raises SimulatorError.
     """
     try:
+        clean(folder, OUR_FILES)
         _refuse_others(folder)
-        # beside its place, so on the same file system: else a rename would be a copy, and could break off
-        home = folder if folder.is_dir() else folder.parent
-        home.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}.", suffix=".tmp", dir=home))
-        try:
-            _write_all(staging / "new", files)
-            if folder.is_dir():
-                _swap(folder, staging)
-            else:
-                (staging / "new").rename(folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        replace_in(folder, OUR_FILES, files)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise SimulatorError(
@@ -142,34 +127,3 @@ def _refuse_others(folder: Path) -> None:
             f"{folder}: its {there[0]} would be replaced, but the folder does not look like results "
             "of an earlier run; name another folder, or remove the file"
         )
-
-
-def _write_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _swap(folder: Path, staging: Path) -> None:
-    """Move our old files out and the new ones in; on any interruption move everything back."""
-    new, old = staging / "new", staging / "old"
-    moves = [(folder / name, old / name) for name in OUR_FILES if (folder / name).exists()]
-    moves += [(new / name, folder / name) for name in OUR_FILES if (new / name).exists()]
-    begun: list[tuple[Path, Path]] = []
-    try:
-        for source, target in moves:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            # noted before it is done: an interrupt in between must move it back too
-            begun.append((source, target))
-            source.rename(target)
-    except BaseException:
-        for source, target in reversed(begun):
-            with contextlib.suppress(FileNotFoundError):  # the last one may not have happened
-                target.rename(source)
-        raise
-    with contextlib.suppress(OSError):  # not ours alone, or not there
-        (folder / "charts").rmdir()

@@ -35,21 +35,22 @@ type        fields
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TextIO
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, ValidationError
 
-from simulator.errors import MeasurementError
-from simulator.files import make_folder, packed, read_lines
+from simulator.errors import Fault, MeasurementError, SimulatorError, in_lines
+from simulator.files import Appender, json_lines, packed
+from simulator.files.explain import in_words
 from simulator.laws.law import Floats
+from simulator.result.events import Event, checked_event, cut_clock
 from simulator.spec import Spec
 
 __all__ = [
@@ -62,23 +63,29 @@ __all__ = [
 ]
 
 
+MOST_FAULTS = 20
+"""Faults told of one file; a wrong file has them in every line."""
+Count = Annotated[int, Field(ge=0, le=10_000_000)]
+Word = Annotated[str, Field(max_length=1000)]
+
+
 class ShardProvenance(Spec):
     """The layers [start_layer, end_layer) that one device really held."""
 
-    device: str
-    start_layer: int
-    end_layer: int
+    device: Word
+    start_layer: Count
+    end_layer: Count
 
 
 class DeviceProvenance(Spec):
     """One device as it was while measuring; what could not be read says 'unknown'."""
 
-    name: str
-    chip: str
-    os: str
+    name: Word
+    chip: Word
+    os: Word
     memory_bytes: float | None = None
-    link_kind: str = "unknown"
-    power_source: str = "unknown"
+    link_kind: Word = "unknown"
+    power_source: Word = "unknown"
     throttle_asked: float | None = None
     """Share of its full speed that was asked for."""
     throttle_achieved: float | None = None
@@ -91,27 +98,27 @@ class Provenance(Spec):
     """
 
     format: Literal[1] = 1
-    name: str
-    created: str
+    name: Word
+    created: Word
     """ISO time in UTC."""
     source: Literal["local", "exo", "exo-legacy", "llama-rpc", "openai", "agent"]
-    engine: str
-    engine_version: str
-    model: str
-    model_layers: int
+    engine: Word
+    engine_version: Word
+    model: Word
+    model_layers: Count
     model_bytes: float | None = None
     hidden_bytes: float | None = None
     """Bytes of one token's hidden state."""
-    devices: tuple[DeviceProvenance, ...]
-    placement: tuple[ShardProvenance, ...]
+    devices: Annotated[tuple[DeviceProvenance, ...], Field(max_length=1000)]
+    placement: Annotated[tuple[ShardProvenance, ...], Field(max_length=1000)]
     """In ring order."""
-    prompt_tokens: int
-    output_tokens: int
-    runs: int
-    concurrency: int = 1
-    warm_up_requests: int
-    clock: str
-    scenario_sha256: str = ""
+    prompt_tokens: Count
+    output_tokens: Count
+    runs: Count
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 1
+    warm_up_requests: Count
+    clock: Word
+    scenario_sha256: Word = ""
     scenario: dict[str, Any] | None = None
     """The scenario as it was measured, so that a file stands alone."""
     cluster: dict[str, Any] = Field(default_factory=dict)
@@ -130,6 +137,8 @@ class Measurement:
     sha256: str
     """Of the content, not of its packing: what ledgers and calibrations know it by."""
     path: str = ""
+    faults: tuple[str, ...] = ()
+    """`file:line: reason` of each line that is left out, and of replies that a clock spoilt."""
 
     def of(self, kind: str) -> Iterator[dict[str, Any]]:
         """The events of one type, in the order of the file."""
@@ -156,8 +165,8 @@ class Measurement:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Doubts that arose while measuring."""
-        return tuple(event["text"] for event in self.of("warning"))
+        """What of the file is left out, and doubts that arose while measuring."""
+        return (*self.faults, *(event["text"] for event in self.of("warning")))
 
 
 class MeasurementWriter:
@@ -168,34 +177,27 @@ class MeasurementWriter:
 
     def __init__(self, path: str | Path, provenance: Provenance) -> None:
         self.path = Path(path)
-        make_folder(self.path.parent)
-        for taken in (self.path, packed(self.path)):
-            if taken.exists():
-                raise MeasurementError(
-                    f"{taken} exists; measurements are never overwritten, choose another name"
-                )
-        # x: of two measurements that start at once one is refused
-        self._file: TextIO = self.path.open("x", encoding="utf-8")
-        self._line({"type": "header", **provenance.model_dump(mode="json")})
+        if (taken := packed(self.path)).exists():
+            raise MeasurementError(f"{taken} exists and is never overwritten; choose another name")
+        # new: of two measurements that start at once one is refused
+        self._lines = Appender(self.path, new=True)
+        self._lines.append({"type": "header", **provenance.model_dump(mode="json")})
 
     def write(self, kind: str, **fields: Any) -> None:
-        """Append one event."""
-        self._line({"type": kind, **fields})
+        """Append one event; raises SimulatorError where the disk is full."""
+        self._lines.append({"type": kind, **fields})
 
     def warn(self, text: str) -> None:
         """Append a doubt."""
         self.write("warning", text=text)
 
-    def _line(self, event: dict[str, Any]) -> None:
-        self._file.write(json.dumps(event, separators=(",", ":")) + "\n")
-        self._file.flush()
-
     def close(self, outcome: str = "complete") -> None:
-        """End the file; `outcome` is complete or interrupted."""
-        if not self._file.closed:
-            self.write("end", outcome=outcome)
-            os.fsync(self._file.fileno())
-            self._file.close()
+        """End the file, which is on the disk then; `outcome` is complete or interrupted."""
+        if self._lines.is_open:
+            try:
+                self.write("end", outcome=outcome)
+            finally:
+                self._lines.close()
 
     def __enter__(self) -> Self:
         return self
@@ -203,47 +205,57 @@ class MeasurementWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self.close("complete" if kind is None else "interrupted")
+        # what went wrong first is what counts: a full disk cannot take the end either
+        with suppress(SimulatorError) if error else nullcontext():
+            self.close("complete" if kind is None else "interrupted")
 
 
 def read_measurement(path: str | Path) -> Measurement:
-    """Read a Measurement, packed or not; a last line that was cut off is dropped,
-    anything else broken is refused.
+    """Read a Measurement, packed or not; a line that is none, or cannot be true, is left out and told in
+    `faults`, and so are tokens that a lost line or a clock that jumped spoilt.
 
-    Raises MeasurementError with the line at fault.
+    Raises MeasurementError for a file that cannot be read or has no header to go by.
     """
     file, digest = Path(path), sha256()
-    events: list[dict[str, Any]] = []
-    cut_off = True
-    for number, line in enumerate(read_lines(file), 1):
-        # of the plain lines, so that a packed file is known by the same name
-        digest.update(line)
-        cut_off = not line.endswith(b"\n")  # the writer ends each line
-        if not cut_off:
-            events.append(_event(file, number, line))
-    if not events or events[0].get("type") != "header":
-        raise MeasurementError(f"{file}:1: no header; a measurement starts with a line of type 'header'")
-    try:
-        header = {key: value for key, value in events[0].items() if key != "type"}
-        provenance = Provenance.model_validate(header)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise MeasurementError(f"{file}:1: header: {where}: {first['msg']}") from error
-    ended = not cut_off and events[-1]["type"] == "end" and events[-1].get("outcome") == "complete"
-    return Measurement(provenance, tuple(events[1:]), ended, digest.hexdigest(), str(file))
+    # of the plain lines, so that a packed file is known by the same name
+    lines = json_lines(file, digest)
+    provenance = _header(file, next(lines, (1, {})))
+    events, faults = list[tuple[int, Event]](), list[Fault]()
+    for number, found in lines:
+        event = found if isinstance(found, Fault) else checked_event(found)
+        if isinstance(event, str):
+            event = Fault("", f"{event}; left out", number)
+        if isinstance(event, Fault):
+            faults.append(event)
+        else:
+            events.append((number, event))
+    kept, spoilt = cut_clock(events)
+    complete = bool(kept) and kept[-1]["type"] == "end" and kept[-1]["outcome"] == "complete"
+    return Measurement(
+        provenance,
+        tuple(kept),
+        complete,
+        digest.hexdigest(),
+        str(file),
+        tuple(_told(file, [*faults, *spoilt])),
+    )
 
 
-def _event(file: Path, number: int, line: bytes) -> dict[str, Any]:
-    """One line as an event."""
-    try:
-        event = json.loads(line)
-    except ValueError as error:
+def _header(file: Path, first: tuple[int, Event | Fault]) -> Provenance:
+    number, found = first
+    if isinstance(found, Fault):
+        raise MeasurementError(f"{file}:{number}: {found}; a measurement starts with a line of type 'header'")
+    if found.pop("type", None) != "header":
         raise MeasurementError(
-            f"{file}:{number}: not JSON: {error}; the file was changed or is none of ours"
-        ) from error
-    if not isinstance(event, dict) or "type" not in event:
-        raise MeasurementError(
-            f"{file}:{number}: an event needs a 'type'; the file was changed or is none of ours"
+            f"{file}:{number}: no header; a measurement starts with a line of type 'header'"
         )
-    return event
+    try:
+        return Provenance.model_validate(found)
+    except ValidationError as error:
+        raise MeasurementError(f"{file}:{number}: header: {in_words(error)}") from None
+
+
+def _told(file: Path, faults: Sequence[Fault]) -> list[str]:
+    more = len(faults) - MOST_FAULTS
+    lines = in_lines(str(file), sorted(faults[:MOST_FAULTS], key=lambda fault: fault.line or 0))
+    return [*lines, f"{file}: {more} more faults like these"] if more > 0 else lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,14 @@ import pytest
 
 from calibrate.applied import apply
 from calibrate.calibration import Calibration, calibrate, load_calibration, save_calibration
-from calibrate.ledger import append, predictions, summary, validations
+from calibrate.ledger import append, read_ledger, summary
 from calibrate.report import markdown, validation_table, write_report
 from calibrate.samples import sample
 from calibrate.study import circle, kind_of, run_split, stratified
 from calibrate.validation import predict_sessions, validate
 from simulator.errors import CalibrationError, MeasurementError
 from simulator.prepare import prepare
+from simulator.result.measured import measured_summary
 from simulator.result.measurement import MeasurementWriter, read_measurement
 from simulator.run.predict import predict
 from simulator.scenario import Scenario
@@ -153,8 +153,8 @@ def test_the_ledger_keeps_everything_and_refuses_tampering(tmp_path: Path) -> No
     held_out = sample(read_measurement(DATA / "A_b24.jsonl"))
     prediction = predict_sessions(held_out.scenario.model_copy(update={"replications": 20}))
     append(ledger, prediction, *split.validations)
-    assert validations(ledger) == split.validations
-    assert predictions(ledger) == (prediction,)
+    found = read_ledger(ledger)
+    assert (found.validations, found.predictions, found.faults) == (split.validations, (prediction,), ())
     figures = summary(split.validations)
     assert figures["n"] == 4
     assert figures["worst"] >= figures["median_error_p90"] >= figures["median_error"] > 0
@@ -162,9 +162,23 @@ def test_the_ledger_keeps_everything_and_refuses_tampering(tmp_path: Path) -> No
         row.measurement in markdown("t", [], split.validations, [row.measurement])
         for row in split.validations
     )
-    ledger.write_text(ledger.read_text()[:-40])
-    with pytest.raises(CalibrationError, match=r"ledger.jsonl:5: no line of a ledger"):
-        validations(ledger)
+    # one line made better than it was, and the last one cut off: both are told, the others stand
+    text = (
+        ledger.read_text()
+        .replace('"in_90":false', '"in_90":true', 1)
+        .replace('"held_out":true', '"held_out":false', 1)
+    )
+    ledger.write_text(text[:-40])
+    found = read_ledger(ledger)
+    assert len(found.entries) == 3
+    assert [fault.partition(" ")[0].rpartition("/")[2] for fault in found.faults] == [
+        "ledger.jsonl:2:",
+        "ledger.jsonl:5:",
+    ]
+    assert "checksum" in found.faults[0]
+    assert "cut off" in found.faults[1]
+    append(ledger, split.validations[-1])
+    assert len(read_ledger(ledger).entries) == 4
 
 
 def test_a_report_is_written_whole_with_its_pictures(tmp_path: Path) -> None:
@@ -237,7 +251,8 @@ def test_a_circle_writes_predictions_before_it_measures(tmp_path: Path) -> None:
     assert [row.kind for row in made.validations] == ["new split"]
     assert [row.kind for row in made.repeats] == ["repeat", "repeat"]
     assert [row.measurement for row in made.interleaved.validations] == ["B_a4b20"]
-    assert len(predictions(tmp_path / "ledger.jsonl")) == len(validations(tmp_path / "ledger.jsonl")) == 3
+    kept = read_ledger(tmp_path / "ledger.jsonl")
+    assert len(kept.predictions) == len(kept.validations) == 3
     kept = sorted(path.name for path in (tmp_path / "held_out").iterdir())
     assert kept == ["A_a24.jsonl.gz", "B_a12b12.jsonl.gz", "B_a4b20.jsonl.gz"]
 
@@ -248,7 +263,7 @@ def test_a_circle_writes_predictions_before_it_measures(tmp_path: Path) -> None:
         (lambda text: text[: len(text) // 2], None),
         (lambda text: text.replace('"type":"header"', '"type":"other"', 1), "no header"),
         (lambda text: text.replace('"format":1', '"format":99', 1), "header: format"),
-        (lambda text: "{}\n" + text, "needs a 'type'"),
+        (lambda text: "{}\n" + text, "no header"),
         (lambda text: text.replace('"device":"a"', '"device":"z"', 1), "z held layers and is no device"),
         (lambda text: text.replace('"layers":24,', '"layers":"many",', 1), "cannot be used"),
         (lambda text: "", "no header"),
@@ -270,16 +285,20 @@ def test_broken_measurements_are_refused_or_used_as_far_as_they_go(tmp_path: Pat
         calibrate([path])
 
 
-def test_a_clock_that_jumps_back_costs_its_chat_only() -> None:
-    measurement = read_measurement(DATA / "A_a24.jsonl")
-    events = [dict(event) for event in measurement.events]
-    token = next(
-        event for event in events if event["type"] == "token" and event["run"] == 1 and event["token"] == 50
-    )
-    token["t_ns"] -= 10**9
-    spoilt = sample(replace(measurement, events=tuple(events)))
+@pytest.mark.parametrize(("by_s", "said"), [(-1, "backward"), (3600, "did the client sleep")])
+def test_a_clock_that_jumps_costs_its_chat_only(tmp_path: Path, by_s: int, said: str) -> None:
+    events = [json.loads(line) for line in (DATA / "A_a24.jsonl").read_text().splitlines()]
+    for event in events:
+        # back: one stamp between others; on: all that follow
+        later = event.get("token", 0) >= 50 if by_s > 0 else event.get("token") == 50
+        if event["type"] == "token" and event["run"] == 1 and later:
+            event["t_ns"] += by_s * 10**9
+    path = tmp_path / "m.jsonl"
+    path.write_text("".join(json.dumps(event) + "\n" for event in events))
+    spoilt = sample(read_measurement(path))
     assert len(spoilt.runs) == 2
-    assert any("backward" in text for text in spoilt.warnings)
+    assert any(said in text for text in spoilt.warnings)
+    assert measured_summary(read_measurement(path)).runs == 2
 
 
 def test_an_interrupted_writer_leaves_what_it_had(tmp_path: Path) -> None:

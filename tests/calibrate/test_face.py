@@ -23,8 +23,7 @@ def test_a_notebook_goes_the_whole_way(tmp_path: Path) -> None:
     said = calibrate.predict_sessions(calibrate.apply(fitted, scenario).scenario)
     outcome = calibrate.validate(said, measured)
     calibrate.append(tmp_path / "ledger.jsonl", said, outcome)
-    assert calibrate.predictions(tmp_path / "ledger.jsonl") == (said,)
-    assert calibrate.validations(tmp_path / "ledger.jsonl") == (outcome,)
+    assert calibrate.read_ledger(tmp_path / "ledger.jsonl").entries == (said, outcome)
     assert calibrate.summary([outcome])["n"] == 1
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from calibrate.calibration import calibrate, load_calibration, save_calibration
-from calibrate.ledger import append, validations
+from calibrate.ledger import append, read_ledger
 from calibrate.samples import sample
 from calibrate.validation import predict_sessions, validate
 from sim.main import main
@@ -68,7 +68,7 @@ def test_packing_twice_gives_the_same_bytes(plain: Path, tmp_path: Path) -> None
 def test_committed_hashes_are_those_of_the_packed_files() -> None:
     training = {read_measurement(path).sha256 for path in (LOCAL / "training").glob("*.jsonl.gz")}
     assert training == {source.sha256 for source in load_calibration(LOCAL / "calibration.yaml").sources}
-    ledger = validations(LOCAL / "ledger.jsonl")
+    ledger = read_ledger(LOCAL / "ledger.jsonl").validations
     assert {row.calibration_sha256 for row in ledger} == {
         sha256((LOCAL / "calibration.yaml").read_bytes()).hexdigest()
     }
@@ -105,7 +105,7 @@ def test_nothing_packed_is_overwritten_or_appended_to(plain: Path, tmp_path: Pat
 def test_a_packed_ledger_is_read(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.jsonl"
     ledger.write_bytes((LOCAL / "ledger.jsonl").read_bytes())
-    assert validations(pack(ledger)) == validations(LOCAL / "ledger.jsonl")
+    assert read_ledger(pack(ledger)).entries == read_ledger(LOCAL / "ledger.jsonl").entries
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

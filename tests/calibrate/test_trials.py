@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from calibrate.ledger import summary, validations
+from calibrate.ledger import read_ledger, summary
 from calibrate.report import summary_line
 from calibrate.trials import Trial, standing, trials, worst
 from calibrate.trials_report import text, write_ledger
@@ -57,7 +57,7 @@ def test_repeats_of_a_measurement_share_its_weight() -> None:
 
 
 def test_one_ledger_counts_its_measurements_too() -> None:
-    rows = validations(RESULTS / "exo/ledger.jsonl")
+    rows = read_ledger(RESULTS / "exo/ledger.jsonl").validations
     assert (summary(rows)["n"], summary(rows)["measurements"]) == (121, 30)
     assert summary_line(rows).startswith("121 predictions of 30 measurements: ")
     once = list({row.measurement_sha256: row for row in rows}.values())

@@ -232,7 +232,7 @@ def test_an_interrupt_keeps_everything(tmp_path: Path, number: int) -> None:
     found = read_measurement(path)
     assert not found.complete
     assert {key: len(values) for key, values in found.token_times_s().items()} == {(0, 0): 5}
-    assert json.loads(path.read_text().splitlines()[-1]) == {"type": "end", "outcome": "interrupted"}
+    assert found.events[-1] == {"type": "end", "outcome": "interrupted"}
     assert [event["outcome"] for event in found.of("result")] == ["StreamAborted"]
     assert len(fake.posted) == len(fake.deleted) == 1
 

@@ -37,11 +37,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, StrictFloat, StrictStr, ValidationError
 
 from simulator.engine.base import engine
-from simulator.errors import ScenarioError, SimulatorError
-from simulator.files import write_ours
+from simulator.errors import Fault, ScenarioError, SimulatorError
+from simulator.files import Appender, json_lines, write_ours
+from simulator.files.explain import in_words
 from simulator.plan.load.arrivals import Bound, load_point
 from simulator.plan.sweep.paths import check_axis, variants
 from simulator.plan.sweep.points import Axis, Point, grid, hypercube, number
@@ -51,6 +54,7 @@ from simulator.result.summary import summarise
 from simulator.run.evaluate import token_times_s
 from simulator.run.predict import label
 from simulator.scenario import Scenario
+from simulator.spec import Spec
 from simulator.version import VERSION
 
 __all__ = ["METRICS", "Sweep", "evaluate_point", "parquet_bytes", "plan_sweep", "run_sweep", "table_rows"]
@@ -75,7 +79,17 @@ AHEAD = 4
 MOST_BREAKS = 3
 """Times in a row that the workers may die without one point finished."""
 
+NEEDED = tuple(f"tokens_per_s_{part}" for part in PARTS)
+"""What every finished point has."""
+
 Row = dict[str, Any]
+
+
+class _Point(Spec):
+    """A line of `points.jsonl`."""
+
+    key: str = Field(pattern=r"^[0-9a-f]{32}$")
+    row: dict[str, StrictFloat | Annotated[StrictStr, Field(max_length=20_000)]] = Field(max_length=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +185,8 @@ def _evaluate(scenario: Scenario, bound: Bound) -> Row:
     for name in METRICS:
         value = renamed.get(name) or getattr(found, name, None)
         if value is not None:
-            row |= {f"{name}_{part}": getattr(value, part) for part in PARTS}
+            told = {f"{name}_{part}": getattr(value, part) for part in PARTS}
+            row |= {key: figure for key, figure in told.items() if math.isfinite(figure)}
     counts = job.placement.layer_counts.items()
     return {
         **row,
@@ -187,23 +202,25 @@ def run_sweep(
     *,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> bytes:
     """Compute what the folder does not hold yet, append it there, and return the table, which is written too.
+    `say` is told of points there that cannot be used.
 
     `executor` makes one whenever one is needed: again after its workers were killed. Raises SimulatorError
     where they die over and over, or the folder cannot be written.
     """
-    done = _finished(folder)
+    done = _finished(folder, say)
     wanted = dict(sweep.tasks)
     left = {key: payload for key, payload in wanted.items() if key not in done}
     report = progress or (lambda *_: None)
     finished = len(wanted) - len(left)
     report(finished, len(wanted))
     if left:
-        with _Appender(folder / POINTS_FILE) as points:
+        with Appender(folder / POINTS_FILE) as points:
             for line in _computed(left, executor, (workers or os.cpu_count() or 1) * AHEAD):
-                points.append(line)
                 record = json.loads(line)
+                points.append(record)
                 done[record["key"]] = record["row"]
                 finished += 1
                 report(finished, len(wanted))
@@ -212,57 +229,40 @@ def run_sweep(
     return data
 
 
-def _finished(folder: Path) -> dict[str, Row]:
-    """Rows by key; a line that was cut off when its writer died does not count."""
+def _finished(folder: Path, say: Callable[[str], None] = lambda _: None) -> dict[str, Row]:
+    """Rows by key; a line that is none does not count, and `say` is told."""
     found: dict[str, Row] = {}
     path = folder / POINTS_FILE
     if not path.exists():
         return found
-    # a line may be cut off within a letter; that must not hide the others
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-            found[record["key"]] = record["row"]
-        except (ValueError, KeyError, TypeError):
-            continue
+    for at, line in json_lines(path):
+        point = line if isinstance(line, Fault) else _point(line)
+        if isinstance(point, _Point):
+            found[point.key] = point.row
+        else:
+            why = str(point).removesuffix("; left out")
+            say(f"{path}:{at}: {why}; computed again where it is asked for")
     return found
+
+
+def _point(line: dict[str, Any]) -> _Point | str:
+    """A line as a finished point, or what keeps it from being one."""
+    try:
+        point = _Point.model_validate(line)
+    except ValidationError as error:
+        return in_words(error)
+    row = point.row
+    lacks = [name for name in NEEDED if name not in row]
+    words = [name for name, value in row.items() if isinstance(value, str) != (name in WORDS)]
+    if words or (lacks and not row.get("error")):
+        return f"row: no usable {(words or lacks)[0]}"
+    return point
 
 
 def table_rows(sweep: Sweep, folder: Path) -> list[Row]:
     """The rows of a finished sweep, in its order."""
     done = _finished(folder)
     return [done[key] for key, _ in sweep.tasks]
-
-
-class _Appender:
-    """Adds lines to a file; after a line that was cut off it begins a new one."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = path.open("ab+")
-        except OSError as error:
-            raise SimulatorError(
-                f"{path}: cannot be written ({error.strerror}); name a folder that you may write"
-            ) from None
-
-    def __enter__(self) -> _Appender:
-        size = self.file.seek(0, os.SEEK_END)
-        if size:
-            self.file.seek(size - 1)
-            if self.file.read(1) != b"\n":
-                self.file.write(b"\n")
-        return self
-
-    def append(self, line: str) -> None:
-        """One whole line, handed to the system at once."""
-        self.file.write(line.encode() + b"\n")
-        self.file.flush()
-
-    def __exit__(self, *_: object) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
 
 
 def _computed(left: Mapping[str, str], executor: Callable[[], Executor], ahead: int) -> Iterator[str]:
