@@ -52,7 +52,7 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
 
     Raises CalibrationError where engine differs: what one engine costs says nothing of another.
     """
-    one_processor_each(scenario, "a calibration", "predict without it, or give each processor its speed")
+    one_processor_each(scenario, "a calibration", ", or predict without the calibration")
     scenario, link_notes = _linked(calibration, scenario)
     own = {name: device.speed for name, device in scenario.devices.items()}
     full = complete(scenario)  # which resolves another name of the engine too
@@ -93,6 +93,8 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
                     correlation=calibration.noise.correlation,
                     run_sigma=calibration.noise.run_sigma,
                     session_sigma=calibration.noise.session_sigma,
+                    pauses_per_s=calibration.noise.pauses_per_s,
+                    pause=f"{calibration.noise.pause_s} s",
                 ),
                 "posterior": _posterior(calibration, full, lessons),
                 "shared_host": _shared_host(calibration, full),

@@ -79,6 +79,10 @@ class NoiseValues(Spec):
     correlation: Annotated[float, Field(ge=-0.99, le=0.99)]
     run_sigma: LogSd
     session_sigma: LogSd
+    pauses_per_s: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Of the host in a second of work; 0 in older calibrations."""
+    pause_s: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Mean length (s)."""
 
 
 class Calibration(Spec):

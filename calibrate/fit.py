@@ -30,6 +30,13 @@ USUAL_SESSION_SIGMA = 0.1
 within two minutes on a shared machine, gave medians of 28, 28, 30 and 36 ms (log sd 0.12). Worth as
 much as one measured repeat.
 """
+SESSIONS_OVER_RUNS = 2.0
+"""Where runs of one session were repeated, their log sd times this is the belief, if that is less: on a quiet
+machine sessions are quiet too. Recorded: 1.1 to 1.7 on one busy machine (sessions 0.08 to 0.12, runs 0.07),
+0.3 and 1.4 on two quiet ones (repeats of one placement 0.006 and 0.013, runs 0.024 and 0.009).
+"""
+FEWEST_RUNS = 3
+"""Degrees of freedom from which a spread of runs is believed."""
 ROUNDS = 4
 """Re-linearisations: the flow is piecewise linear, so the second one is nearly always the
 last that changes anything.
@@ -186,7 +193,8 @@ def _bootstrap(
     logs = np.log(measured / fitted)
     session = np.array([logs[rows == group].mean() for group in np.unique(rows)])
     deviations = _deviations(logs, rows, session)
-    session_sd = _session_sd(session, _parameters_used(model, rows, measured, beliefs), usual)
+    spread = _session_sd(session, _parameters_used(model, rows, measured, beliefs), usual)
+    session_sd = _without_runs(spread, deviations, np.bincount(rows).astype(float))
     out = np.empty((draws, len(model.names)))
     for draw in range(draws):
         moved = generator.normal(0, session_sd, len(session))[rows] + generator.choice(deviations, len(rows))
@@ -226,16 +234,34 @@ def _session_sd(session: Floats, parameters: float, usual: float) -> float:
     return float(np.sqrt((known + usual**2) / (freedom + 1)))
 
 
+def _without_runs(session_sd: float, deviations: Floats, counts: Floats) -> float:
+    """What of it is the sessions' own: their means scatter by their runs too, and runs are drawn apart."""
+    # an analysis of variance: the mean of n runs scatters by the runs' variance over n
+    runs = float(np.mean(deviations**2) * np.mean(1 / counts[counts > 0]))
+    # not less than half of it: both are estimated from the same few sessions
+    return float(np.sqrt(max(session_sd**2 - runs, (session_sd / 2) ** 2)))
+
+
 def usual_session_sigma(samples: Sequence[Sample]) -> float:
     """Log sd that is expected between sessions: what the repeated visits of these measurements
-    show, else the usual one.
+    show, else the usual one, or twice what their runs show.
     """
-    squares, freedom = USUAL_SESSION_SIGMA**2, 1
+    squares, freedom = _believed_session_sigma(samples) ** 2, 1
     for one in samples:
         if len(one.visits_s) > 1:
             squares += float(np.var(np.log(one.visits_s), ddof=1)) * (len(one.visits_s) - 1)
             freedom += len(one.visits_s) - 1
     return float(np.sqrt(squares / freedom))
+
+
+def _believed_session_sigma(samples: Sequence[Sample]) -> float:
+    freedom = sum(len(one.runs) - 1 for one in samples if one.runs)
+    if freedom < FEWEST_RUNS:
+        return USUAL_SESSION_SIGMA
+    logs = [np.log([run.median_s for run in one.runs]) for one in samples if one.runs]
+    runs = np.sqrt(sum(float(np.sum((each - each.mean()) ** 2)) for each in logs) / freedom)
+    # runs that agree to the last digit were made so, and no sessions do
+    return float(np.clip(SESSIONS_OVER_RUNS * runs, SMALLEST_SCALE, USUAL_SESSION_SIGMA))
 
 
 def _left_out(model: Design, rows: Floats, measured: Floats, beliefs: Prior, medians: Floats) -> Floats:

@@ -56,7 +56,7 @@ class Design:
 def parameter_names(scenarios: Sequence[Scenario]) -> tuple[str, ...]:
     """Seconds per layer of each device that holds layers anywhere, then what all share."""
     for scenario in scenarios:
-        one_processor_each(scenario, "a fit", "give it measurements of clusters without such a device")
+        one_processor_each(scenario, "a fit", ", or leave out what was measured with it")
     jobs = [prepare(scenario).job for scenario in scenarios]
     holding = dict.fromkeys(shard.device for job in jobs for shard in job.shards if shard.layers)
     # what no measurement bears on stays in, with its prior spread: a prediction that needs it must be wide

@@ -2,10 +2,11 @@
 to run, session to session.
 
 Three levels, each with its own source: *fast* from the gaps of a run, *run* from the medians of a
-session's runs, *session* from what the model still misses when a session is left out. Fast noise is
-split into what each device has of its own and what all share (one machine, one room): with own
-noise only, a gap that is the sum of N equal stages would scatter `1 / sqrt(N)` as much as one with
-a single stage, so placements with different N tell the two apart.
+session's runs, *session* from what the model still misses when a session is left out. Beyond the body
+of fast noise are the host's pauses (`pauses`). The body is split into what each device has of its own
+and what all share (one machine, one room): with own noise only, a gap that is the sum of N equal stages
+would scatter `1 / sqrt(N)` as much as one with a single stage, so placements with different N tell the
+two apart.
 """
 
 from __future__ import annotations
@@ -17,16 +18,15 @@ import numpy as np
 from scipy.optimize import nnls
 
 from calibrate.fit import Fit, usual_session_sigma
-from calibrate.parameters import layer_time
+from calibrate.forward import job_of, with_values
+from calibrate.pauses import Stream, fit_tail
 from calibrate.samples import RunSample, Sample
 from simulator.laws.law import Floats
 from simulator.prepare import prepare
+from simulator.runtime.cost import decode_s, head_s
 
 __all__ = ["Noise", "fit_noise"]
 
-UPPER = np.array([0.75, 0.9, 0.95, 0.99])
-UPPER_Z = np.array([0.6745, 1.2816, 1.6449, 2.3263])
-"""Quantiles of a run that its noise is read from, and those of the standard normal."""
 FEWEST_SESSIONS = 3
 DISTINCT = 0.1
 """Square sums of stage shares that differ by less cannot tell own noise from common noise."""
@@ -37,27 +37,45 @@ USUAL_RUN_SIGMA = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Standard deviations of natural logarithms; `correlation` is that of neighbouring tokens."""
+    """Standard deviations of natural logarithms; `correlation` is that of neighbouring tokens.
+
+    `pauses_per_s` is how often the host pauses in a second of work, `pause_s` how long at the mean.
+    """
 
     own_sigma: float
     common_sigma: float
     correlation: float
     run_sigma: float
     session_sigma: float
+    pauses_per_s: float
+    pause_s: float
     warnings: tuple[str, ...]
 
 
 def fit_noise(samples: Sequence[Sample], fitted: Fit) -> Noise:
     """The noise of all samples together, given the fit."""
     warnings: list[str] = []
+    stages = [_stages_s(sample, fitted) for sample in samples]
     # run by run: pooled over runs the drift between them would pass for noise
-    fast = np.array([np.mean([_log_variance(run) for run in _single(sample)]) for sample in samples])
+    streams = [
+        _stream(sample, _single(sample), float(each.sum()))
+        for sample, each in zip(samples, stages, strict=True)
+    ]
+    tail = fit_tail(streams)
+    fast = np.array([(tail.body * stream.sigma) ** 2 for stream in streams])
     jitter = np.array([_delay_variance(sample) / sample.median_s**2 for sample in samples])
     weights = np.array([len(sample.gaps_s) for sample in samples], dtype=float)
+    # noise is of what devices do: a gap that is half delay scatters half as much
+    shares = [
+        # where the fit says that devices do nothing, all of a gap may be theirs
+        each / max(one.median_s, each.sum()) if each.any() else np.ones(1)
+        for one, each in zip(samples, stages, strict=True)
+    ]
     own, common = _split(
         # what the links bring is in the scenario already and must not be counted again as a device's noise
         np.maximum(fast - jitter, 0),
-        np.array([_stage_square_sum(s, fitted) for s in samples]),
+        np.array([share.sum() ** 2 for share in shares]),
+        np.array([(share**2).sum() for share in shares]),
         weights,
     )
     correlation = float(
@@ -70,6 +88,8 @@ def fit_noise(samples: Sequence[Sample], fitted: Fit) -> Noise:
         correlation=min(0.95, max(-0.5, correlation)),
         run_sigma=_run_sigma(samples, warnings),
         session_sigma=_session_sigma(samples, fitted, warnings),
+        pauses_per_s=tail.pauses_per_s,
+        pause_s=tail.pause_s,
         warnings=tuple(warnings),
     )
 
@@ -79,16 +99,8 @@ def _single(sample: Sample) -> Sequence[RunSample]:
     return [run for run in sample.runs if not run.bursts] or sample.runs
 
 
-def _log_variance(run: RunSample) -> float:
-    """Variance of a lognormal through the upper half of a run's gaps:
-    `log(q_p / median) = sigma z_p` by least squares.
-
-    The upper half, because that is what a reader waits for, and because a token that arrives late makes the
-    next gap nearly zero, which is the path to the client and no noise of the cluster.
-    """
-    logs = np.log(np.quantile(run.gaps_s, UPPER) / run.median_s)
-    # a line through the origin: the median is the law's own scale
-    return float(np.dot(logs, UPPER_Z) / np.dot(UPPER_Z, UPPER_Z)) ** 2
+def _stream(sample: Sample, runs: Sequence[RunSample], work_s: float = 0.0) -> Stream:
+    return Stream(np.concatenate([run.gaps_s / run.median_s for run in runs]), sample.median_s, work_s)
 
 
 def _lag_one(run: RunSample) -> float:
@@ -110,26 +122,28 @@ def _delay_variance(sample: Sample) -> float:
     return 2 * sum(leg.law.variance_s2 for leg in legs)
 
 
-def _stage_square_sum(sample: Sample, fitted: Fit) -> float:
-    """`sum_i (stage_i / gap)**2`: how much of the devices' own noise survives the sum over stages."""
-    job = prepare(sample.scenario).job
-    stages = np.array(
-        [shard.layers * fitted.values.get(layer_time(shard.device), 0.0) for shard in job.shards]
-    )
-    total = float(stages.sum())
-    return float(np.sum((stages / total) ** 2)) if total > 0 else 1.0
+def _stages_s(sample: Sample, fitted: Fit) -> Floats:
+    """Seconds that each rank works for a token, by the fit; the last one's head included."""
+    context = float(np.mean([run.context for run in sample.runs]))
+    job = with_values(job_of(sample.scenario, context), fitted.values)
+    batch = job.workload.concurrency
+    layers_s = [decode_s(device, job.held(rank), context, batch) for rank, device in enumerate(job.ring)]
+    stages_s = np.array(layers_s, dtype=float)
+    stages_s[-1] += head_s(job.ring[-1], job.model, batch) + job.engine.step_overhead_s
+    return stages_s
 
 
-def _split(variance: Floats, square_sum: Floats, weights: Floats) -> tuple[float, float]:
-    """(own, common) sigma by non-negative least squares of `variance = common**2 + own**2 * square_sum`.
+def _split(variance: Floats, together: Floats, apart: Floats, weights: Floats) -> tuple[float, float]:
+    """(own, common) sigma by non-negative least squares of `variance = common**2 together + own**2 apart`.
 
+    `together` is the square of the stages' share of a gap, `apart` the sum of the squares of each one's.
     Placements of one kind only cannot tell the two apart; then all of it is called the devices' own.
     """
-    if np.ptp(square_sum) < DISTINCT:
-        return float(np.sqrt(np.average(variance / square_sum, weights=weights))), 0.0
+    if np.ptp(apart / together) < DISTINCT:
+        return float(np.sqrt(np.average(variance / apart, weights=weights))), 0.0
     # a variance from n gaps is known to sqrt(2 / n) of itself, so in least squares it weighs n
     root = np.sqrt(weights)
-    matrix = np.column_stack([np.ones_like(square_sum), square_sum]) * root[:, None]
+    matrix = np.column_stack([together, apart]) * root[:, None]
     common2, own2 = nnls(matrix, variance * root)[0]
     return float(np.sqrt(own2)), float(np.sqrt(common2))
 
@@ -142,7 +156,7 @@ def _run_sigma(samples: Sequence[Sample], warnings: list[str]) -> float:
             continue
         logs = np.log([run.median_s for run in sample.runs])
         # the median of n gaps with log sd s scatters by 1.25 s / sqrt(n)
-        chance = np.mean([1.57 * _log_variance(run) / len(run.gaps_s) for run in sample.runs])
+        chance = np.mean([1.57 * _stream(sample, [run]).sigma ** 2 / len(run.gaps_s) for run in sample.runs])
         # never below zero: runs that agree better than chance are luck
         squares += max(0.0, float(np.var(logs, ddof=1)) - float(chance)) * (len(logs) - 1)
         freedom += len(logs) - 1

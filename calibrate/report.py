@@ -92,7 +92,8 @@ def calibration_table(calibration: Calibration) -> list[str]:
         "",
         f"Noise (log sd): token to token {noise.common_sigma:.2f} common and {noise.own_sigma:.2f} of each "
         f"device (correlation {noise.correlation:.2f}), run to run {noise.run_sigma:.2f}, session to "
-        f"session {noise.session_sigma:.2f}.",
+        f"session {noise.session_sigma:.2f}; in a second of work the host pauses {noise.pauses_per_s:.2g} "
+        f"times, for {noise.pause_s * 1e3:.0f} ms.",
     ]
     return lines
 

@@ -30,15 +30,31 @@ __all__ = [
 ]
 
 
-def one_processor_each(scenario: Scenario, what: str, instead: str) -> None:
-    """Raise ScenarioError where a device has several processors, for `what` that knows one of each alone."""
+def one_processor_each(scenario: Scenario, what: str, instead: str = "") -> None:
+    """Raise ScenarioError where a device has several processors, for `what` that knows one of each alone.
+
+    The way out is the main processor as the whole device, or what `instead` says.
+    """
     faults = [
-        Fault(f"devices.{name}.processors", f"{what} knows devices of one processor alone; {instead}")
+        Fault(
+            f"devices.{name}.processors",
+            f"{what} knows devices of one processor alone; {_as_one(spec)}{instead}",
+        )
         for name, spec in scenario.devices.items()
         if spec.processors is not None
     ]
     if faults:
         raise ScenarioError("scenario", faults)
+
+
+def _as_one(spec: DeviceSpec) -> str:
+    """What to write so that the main processor stands for the device, with what belongs to several gone."""
+    key = main_processor(spec)
+    place = "it" if spec.offload is None else "it and offload"
+    main = spec.processors[key] if spec.processors else None
+    if main is None or main.kind is None:
+        return f"write platform, memory and speed of its main processor, {key}, in place of {place}"
+    return f"write `kind: {main.kind}` in place of {place}"
 
 
 def experts_are_there(scenario: Scenario, model: Model) -> None:

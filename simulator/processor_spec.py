@@ -27,7 +27,11 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
 
 class NoiseSpec(Spec):
-    """Fast noise of a stage: its time is multiplied by `exp(x)`, x a first-order autoregression."""
+    """Noise of a stage: its time is multiplied by `exp(x)`, x a first-order autoregression.
+
+    And its host pauses, by a Poisson process while the stage works, exponentially long: the stolen time of a
+    virtual machine, or turns of another program.
+    """
 
     sigma: LogSd = Field(description="standard deviation of the logarithm of one token's stage time")
     correlation: float = Field(
@@ -37,6 +41,16 @@ class NoiseSpec(Spec):
     session_sigma: LogSd = Field(
         default=0.0, description="the same from one start of the cluster to the next"
     )
+    pauses_per_s: float = Field(
+        default=0.0, ge=0, le=1000, description="pauses of the host in a second of work"
+    )
+    pause: Duration = Field(default=0.0, description="mean length of such a pause")
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is drawn for it."""
+        drawn = (self.sigma, self.run_sigma, self.session_sigma, self.pauses_per_s * self.pause)
+        return not any(drawn)
 
 
 class SpeedSpec(ToldSpec):

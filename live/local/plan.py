@@ -62,7 +62,7 @@ def plan(scenario: Scenario, threads: int = 1) -> ClusterPlan:
 
     Raises LiveError for what the local cluster cannot do, and whatever preparing the scenario raises.
     """
-    one_processor_each(scenario, "the local cluster", "give the kind of one of them to the device itself")
+    one_processor_each(scenario, "the local cluster")
     prepared = prepare(scenario)
     full, job = prepared.scenario, prepared.job
     if full.engine.name != ENGINE_NAME:

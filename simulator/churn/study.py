@@ -58,9 +58,7 @@ class Study:
         knows, and PlacementError where the devices that are there from the start cannot hold the
         model, unless others join.
         """
-        one_processor_each(
-            scenario, "a dropout", "leave its events to the others, or give it the kind of its main processor"
-        )
+        one_processor_each(scenario, "a dropout")
         self.scenario = with_heat(complete(scenario))
         self.replications = replications if replications is not None else scenario.replications
         self.evening = evening

@@ -95,10 +95,10 @@ class EngineFacts(Facts):
     assumed_fields: tuple[str, ...] = ()
 
     def is_unquantised_on(self, platforms: Iterable[str]) -> bool:
-        """Whether one of these platforms makes it run 16-bit weights."""
+        """Whether one of these platforms, an unknown one as well, makes it run 16-bit weights."""
         if self.unquantised_except is None:
             return False
-        return not set(platforms) - {"unknown"} <= set(self.unquantised_except)
+        return not set(platforms) <= set(self.unquantised_except)
 
     def protocol(self, version: str | None) -> ProtocolFacts:
         """How that version of the wire protocol ('2', 'v3.5.1') speaks: as the newest of ours up to it.

@@ -31,6 +31,7 @@ from simulator.laws.streams import Room, Streams
 from simulator.model.stretch import Stretch
 from simulator.runtime.cost import decode_parts, prefill_parts
 from simulator.runtime.job import Job
+from simulator.runtime.pauses import slow_downs, usual_step_s
 from simulator.runtime.portions import Divided
 from simulator.scenario import NoiseSpec
 
@@ -205,9 +206,12 @@ class Draws:
         if device.name == self.stretched[0]:
             own = own * self.stretched[1]
         common = self.job.common_noise
-        if common.sigma == common.run_sigma == common.session_sigma == 0:
-            return own
-        return own * self._noise(COMMON, common, part, n)
+        for law in (device.noise, common):
+            if law.pauses_per_s * law.pause and not self.certain:
+                # devices have pauses of their own, also those of one host: they work one after the other
+                stream = f"pause/{'common/' if law is common else ''}{device.name}/{part}"
+                own = own * slow_downs(self._streams, stream, law, usual_step_s(self.job, device, part, n), n)
+        return own if common.is_silent else own * self._noise(COMMON, common, part, n)
 
     def _noise(self, name: str, law: NoiseSpec, part: str, n: int) -> Floats:
         factor = self.world(session_factor(name), law.session_sigma)

@@ -77,10 +77,11 @@ class MeanCosts:
         return prod(self.world(factor.name) for factor in factors)
 
     def noise(self, device: Device) -> float:
-        """Mean of what multiplies one token's work: `exp(sigma**2 / 2)` of its own
+        """Mean of what multiplies one token's work: `exp(sigma**2 / 2) (1 + pauses_per_s pause)` of its own
         noise and of the common one.
         """
-        mean = exp((device.noise.sigma**2 + self.common_noise.sigma**2) / 2)
+        laws = (device.noise, self.common_noise)
+        mean = prod(exp(law.sigma**2 / 2) * (1 + law.pauses_per_s * law.pause) for law in laws)
         return mean * self.world(session_factor(device.name)) * self.world(session_factor())
 
     def per_device(self, seconds: Callable[[Device], float], part: str = "decode") -> Floats:

@@ -35,7 +35,7 @@ def test_eight_genuine_files_calibrate_though_some_burst(tmp_path: Path) -> None
     assert len(found.sources) == 8
     medians = {source.name: source.median_s for source in found.sources}
     assert medians["mine_06"] == pytest.approx(0.0485, rel=0.03)  # 257 us before; the engine says 47 to 54 ms
-    assert 0 < found.noise.own_sigma < 0.5
+    assert 0 < found.noise.own_sigma + found.noise.common_sigma < 0.5
 
 
 def test_a_bad_file_is_left_out_by_name_and_stops_no_other(tmp_path: Path) -> None:

@@ -173,8 +173,14 @@ def _quotes(result: Prediction, book: PriceBook, own: Sequence[str]) -> list[Quo
         if device.name in own:
             quotes.append(Quote(what=f"{device.name} (owned)", amount=0.0, label="owned"))
             continue
-        facts = None if device.kind == "unknown" else catalog.device(device.kind, device.memory_bytes)
-        quote = book.device(facts) if facts else None
+        is_known = device.kind != "unknown" and not device.processors
+        facts = catalog.device(device.kind, device.memory_bytes) if is_known else None
+        if facts is None:
+            raise CatalogError(
+                f"{device.name}: nobody sells {device.kind} as one thing with a price; say that you own it "
+                f"(--own {device.name}), or give the price of all (--price)"
+            )
+        quote = book.device(facts)
         if quote is None:
             raise CatalogError(
                 f"{device.name}: the catalogue knows no price of {device.kind}; give it with --prices "

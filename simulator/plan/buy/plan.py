@@ -137,7 +137,7 @@ def plan(
 
 def _check(scenario: Scenario) -> None:
     one_processor_each(
-        scenario, "`sim plan`", "compare what you would buy as scenarios of their own (`sim compare`)"
+        scenario, "`sim plan`", ", or compare what you would buy as scenarios of their own (`sim compare`)"
     )
     if scenario.placement.roles:
         raise SimulatorError("plan chooses the placement itself; remove placement.roles from the scenario")

@@ -47,7 +47,11 @@ class ClusterPower(Spec):
 def power(prediction: Prediction, own: PricesFile | None = None) -> ClusterPower:
     """The power of the devices that hold layers; one that is left out is switched off."""
     shares = busy_shares(prediction)
-    kinds = {device.name: (device.kind, device.memory_bytes) for device in prediction.prepared.job.ring}
+    kinds = {
+        # nobody has measured what a tower of several processors draws
+        device.name: ("unknown" if device.processors else device.kind, device.memory_bytes)
+        for device in prediction.prepared.job.ring
+    }
     return ClusterPower(
         devices=tuple(
             device_power(name, kind, memory, shares[name], own) for name, (kind, memory) in kinds.items()

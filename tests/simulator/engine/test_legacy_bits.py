@@ -47,3 +47,12 @@ def test_four_bits_off_macs_are_doubted() -> None:
     assert any("ran 4bit models on Macs alone and 16-bit ones elsewhere" in text for text in found.warnings)
     mac = prepare(asked("MacBook Air M1", "{name: Llama-3.2-1B, quantisation: 4bit}"))
     assert not any("16-bit" in text for text in mac.warnings)
+
+
+@pytest.mark.parametrize(("platform", "bits"), [("", "bf16"), ("platform: apple-metal, ", "4bit")])
+def test_a_machine_that_nobody_named_is_no_mac(platform: str, bits: str) -> None:
+    """It ran four bits, as if no platform were one that has them."""
+    speed = "speed: {decode_bandwidth: 100 GB/s, prefill_flops: 5 TFLOPS}"
+    text = TEXT.replace("{kind: KIND}", f"{{{platform}memory: 16 GB, link: {{kind: ethernet_1g}}, {speed}}}")
+    made = loads(text.replace("MODEL", "Llama-3.2-1B").replace("ENGINE", "exo-legacy"), Scenario)
+    assert prepare(made).scenario.model.quantisation == bits

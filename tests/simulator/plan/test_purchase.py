@@ -20,7 +20,7 @@ from simulator.plan.buy.options import read_allowed, shelf
 from simulator.plan.buy.plan import plan
 from simulator.plan.buy.prices import PriceBook, PricesFile, price_data
 from simulator.run.predict import predict
-from simulator.scenario import Scenario
+from simulator.scenario import DeviceSpec, Scenario
 
 DESK = """
 name: desk
@@ -301,3 +301,17 @@ def test_the_command_prints_an_answer(app: typer.Typer, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "answer:" in done.stdout
     assert "doubt:" in done.stdout
+
+
+def test_two_mini_pcs_with_usb4_are_joined_by_a_cable_at_its_price() -> None:
+    """The link that two Strix Halo have between them, not the bridge of two Macs."""
+    strix = {"kind": "Framework Desktop / Strix Halo 128 GB", "link": {"kind": "ethernet_1g"}}
+    two = desk().model_copy(
+        update={"devices": {name: DeviceSpec.model_validate(strix) for name in ("left", "right")}}
+    )
+    book = PriceBook("EUR")
+    asked = shelf(two, book, 100.0, ["left", "right"], ("network",))
+    ((cable,),) = asked.cables([states[0] for states in asked.owned])
+    assert (cable.network, cable.ends) == ("usb4", ("left", "right"))
+    assert cable.quote.amount == pytest.approx(book.accessory("cable_thunderbolt4").amount)
+    assert cable.quote.amount == pytest.approx(30 / 1.16 * 1.2, rel=0.02)
