@@ -54,3 +54,13 @@ def test_at_least_sixty_models_agree_in_bytes_or_count():
     counted = {row["model"] for row in ROWS if row["params_total"] or row["params_active"]}
     assert len(in_bytes) >= 60
     assert len(in_bytes | counted) >= 110
+
+
+def test_how_many_models_are_within_two_percent_of_a_source_and_how_many_of_memory():
+    """What somebody remembers checks the arithmetic; only config and size from sources check the model."""
+    good = [row for row in ROWS if row["file_bytes"] and abs(size_error(row)) <= BOUND]
+    config = {row["model"] for row in good if SHAPES[row["model"]].confidence != "from-memory"}
+    both = {row["model"] for row in good if row["model"] in config and row["confidence"] != "from-memory"}
+    assert len(both) >= 44
+    assert len(config) >= 51
+    assert sum(shape.confidence == "from-memory" for shape in SHAPES.values()) <= 28
