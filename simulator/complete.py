@@ -196,8 +196,8 @@ def _must_say(name: str, spec: DeviceSpec) -> None:
         faults.append(
             Fault(
                 f"devices.{name}",
-                "has neither kind nor speed; name a device of the catalogue "
-                "(`sim catalog devices`) or give speed: {decode_bandwidth, prefill_flops}",
+                "has neither kind nor speed; name a device of the catalogue (`sim catalog devices`) or "
+                "give link: {kind} and speed: {decode_bandwidth, prefill_flops}",
             )
         )
     if spec.memory is None and spec.usable_memory is None:

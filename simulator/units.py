@@ -55,6 +55,9 @@ PLUS_MINUS = re.compile(r"±|\+-|\+/-")
 MOST_LOG_SD = 2.0
 """A figure that may be off by more (a factor of 7) says nothing."""
 
+USUAL = ("ms", "GB", "GB/s", "Mbit/s", "TFLOPS", "W")
+"""What people mean by a bare number: '16 B' of memory would be refused once more."""
+
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:[_ ]\d{3})*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*\Z")
 
 
@@ -72,9 +75,9 @@ def read_quantity(text: Any, units: Mapping[str, float], *, plain_is_base: bool 
             raise UnitError(f"{text} is not finite")
         if text == 0 or plain_is_base or "" in units:
             return float(text)
-        raise UnitError(
-            f"{text} has no unit; write for example '{text} {next(iter(units))}' (one of {allowed})"
-        )
+        usual = [unit for unit in USUAL if unit in units] or list(units)[:1]
+        examples = " or ".join(f"'{text} {unit}'" for unit in usual)
+        raise UnitError(f"{text} has no unit; write for example {examples} (one of {allowed})")
     # longer is no quantity, only work for the pattern
     match = _NUMBER.match(text) if len(text) <= 60 else None
     if match is None or (match[2] or "") not in units:
