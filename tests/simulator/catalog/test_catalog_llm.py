@@ -106,6 +106,18 @@ def test_unknown_names_tell_what_is_known(arguments, message):
         model(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("Mistral-Large", "Mistral-Large-123B"),
+        ("Nemotron-3-Nano", "Nemotron-3-Nano-30B-A3B"),
+        ("QwQ-32B", "Qwen2.5-32B"),
+    ],
+)
+def test_what_threads_call_a_model(typed, name):
+    assert model(typed).name == name
+
+
 def test_defaults_are_what_people_run():
     assert model("Llama-3.2-3B").quantisation == "4bit"
     assert model("Llama-3.2-3B", format="gguf").quantisation == "Q4_K_M"
