@@ -114,7 +114,7 @@ def sample(measurement: Measurement, *, first_token_is_enough: bool = False) -> 
             if left_out
             else (f"no run with {FEWEST_GAPS} gaps or more; measure longer")
         )
-        raise MeasurementError(f"{measurement.path or name}: {why}")
+        raise MeasurementError("\n".join([f"{measurement.path or name}: {why}", *measurement.faults]))
     if len(runs) == 1:
         warnings.append("one run only: how much runs differ is unknown; measure five")
     visits = [visit for event in measurement.of("repeatability") for visit in event.get("visit_median_s", ())]

@@ -56,10 +56,8 @@ def measured_summary(measurement: Measurement) -> Measured:
         run for run in runs if all(len(times.get((run, chat), ())) >= max(2, full // 2) for chat in chats)
     ]
     if not whole:
-        raise MeasurementError(
-            f"{measurement.path or measurement.provenance.name}: no run in which every chat got two "
-            "tokens or more; measure again"
-        )
+        none = f"{measurement.path or measurement.provenance.name}: no run in which every chat got two tokens"
+        raise MeasurementError("\n".join([f"{none} or more; measure again", *measurement.faults]))
     if len(whole) < len(runs):
         warnings.append(f"{len(runs) - len(whole)} of {len(runs)} runs broke off early and are left out")
     if not measurement.complete:
