@@ -60,6 +60,7 @@ def choose(request: ExoRequest) -> ExoInstance:
         sharding=sharding,
         instance_type=instance_type,
         links=links,
+        coordinators=_coordinators(request, ring) if instance_type == "MlxJaccl" else (),
     )
 
 
@@ -260,14 +261,25 @@ def _ring_links(request: ExoRequest, ring: tuple[str, ...]) -> tuple[tuple[str |
     return _table(size, address)
 
 
-def _best_address(request: ExoRequest, source: str, sink: str) -> str:
+def _coordinators(request: ExoRequest, ring: tuple[str, ...]) -> tuple[str | None, ...]:
+    """The best address from each rank to rank 0."""
+    text = "Current jaccl backend requires all participating devices to be able to communicate"
+    return (None, *(_best_address(request, node, ring[0], text) for node in ring[1:]))
+
+
+def _best_address(
+    request: ExoRequest,
+    source: str,
+    sink: str,
+    text: str = "MLX ring backend requires connectivity between neighbouring nodes",
+) -> str:
+    """The best address by which `source` reaches `sink`; `text` is what EXO says where there is none."""
     found = [
         edge.address
         for edge in reversed(request.edges)
         if (edge.source, edge.sink) == (source, sink) and edge.address is not None
     ]
     if not found:
-        text = "MLX ring backend requires connectivity between neighbouring nodes"
         raise ExoRefusal(
             text, f"{source} cannot reach {sink}; both ways are needed, check the firewall of {sink}"
         )

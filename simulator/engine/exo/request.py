@@ -106,6 +106,8 @@ class ExoInstance(Spec):
     sharding: Literal["Pipeline", "Tensor"]
     instance_type: Literal["MlxRing", "MlxJaccl"]
     links: tuple[tuple[str | None, ...], ...]
+    coordinators: tuple[str | None, ...] = ()
+    """Jaccl: where each rank reaches rank 0, to meet before RDMA is set up; None for rank 0 itself."""
 
     def placement(self, devices: Iterable[str] = ()) -> Placement:
         """The placement, `devices` outside the ring left out; raises PlacementError for tensor sharding."""
