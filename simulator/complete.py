@@ -58,12 +58,14 @@ def _complete_engine(spec: EngineSpec) -> EngineSpec:
     facts = engine(spec.name).facts
     if spec.protocol is not None:
         facts.protocol(spec.protocol)  # refuses what is not known
+    backend = facts.backend(spec.backend) if facts.backends or spec.backend else None
     # an alias, 'llama.cpp', ends here: everything behind asks for the engine by its one name
     return filled(
         spec.model_copy(update={"name": facts.name}),
         {
             "step_overhead": facts.step_overhead_s,
-            "hop_overhead": facts.hop_overhead_s,
+            "hop_overhead": backend.hop_overhead_s if backend else facts.hop_overhead_s,
+            "backend": backend.name if backend else None,
             "request_overhead": facts.request_overhead_s,
             "overhead_spread": facts.overhead_log_sd,
             "memory_overhead": facts.memory_overhead_bytes,
@@ -103,6 +105,8 @@ def _complete_model(spec: ModelSpec, engine_name: str, platforms: Set[str]) -> M
             "head_flops": facts.head_flops,
             "activation_bytes": facts.hidden * engine_facts.activation_bytes_per_value,
             "other_bytes": facts.other_bytes,
+            # who splits layers must know by how many heads; nobody else asks
+            "kv_heads": facts.kv_heads if engine_facts.sharding == "tensor" else None,
             **_layers(facts, reads_whole_cache=engine_facts.reads_whole_cache),
         },
     )

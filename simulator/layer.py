@@ -56,6 +56,8 @@ class LayerKind(Spec):
     """The part of `kv_bytes_per_token` that the index has; it looks at all tokens in order to pick."""
     index_flops_per_token: Amount = 0.0
     """Of the index, for each token that it looks at."""
+    latent: bool = False
+    """Whether the cache is one latent vector for all heads (multi-head latent attention)."""
     state_bytes: Amount = 0.0
     """Kept for a chat whatever its length (linear attention, state space)."""
     flops: Amount
@@ -89,6 +91,16 @@ class LayerKind(Spec):
         # what each token reads whatever its experts: attention, router, shared experts
         shared = self.active_bytes - self.expert_bytes * self.experts_per_token / self.experts
         return shared + self.expert_bytes * touched
+
+    def part(self, ranks: int) -> LayerKind:
+        """What each of `ranks` ranks holds where the layer is split among them (tensor parallelism).
+
+        Matrices are split by rows or columns, attention and its cache by heads; a latent cache is one vector for
+        all heads, which each rank keeps whole. Norms and routers, which each rank has too, weigh next to nothing.
+        """
+        split = ("weight_bytes", "active_bytes", "expert_bytes", "state_bytes", "flops", "attention_flops_per_token")
+        kept = {} if self.latent else {"kv_bytes_per_token": self.kv_bytes_per_token / ranks}
+        return self.model_copy(update={name: getattr(self, name) / ranks for name in split} | kept)
 
     def apart(self) -> tuple[LayerKind, LayerKind]:
         """(all but the experts, the experts alone), where they are held by different processors.

@@ -79,6 +79,7 @@ def _prepared(base: Ground) -> Prepared:
     )
     _check_memory(full, flow, rule, memory)
     _check_roles(flow, placement)
+    _check_split(flow, placement)
     # only now: how many processes share the machine is known when the layers are placed
     if full.shared_host is not None:
         cluster = _crowded(cluster, full.shared_host.contention * (len(placement.shards) - 1))
@@ -147,6 +148,7 @@ def engine_costs(spec: EngineSpec) -> EngineCosts:
         head_on=flow.head_on,
         embedding_on_host=flow.facts.embedding_on_host,
         protocol=spec.protocol,
+        algorithm=flow.facts.backend(spec.backend).algorithm if flow.facts.backends else "ring",
         request_overhead_s=spec.request_overhead or 0.0,
     )
 
@@ -248,6 +250,9 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
         # a split by hand that does not fit is refused by `_check_memory`, which knows who may page
         may_page=True,
         # who lists devices means all of them, unless told otherwise
+        hidden=model.hidden,
+        kv_heads=model.kv_heads,
+        backend=scenario.engine.backend,
         min_devices=choice.min_devices or (len(holding) if rule is not None and rule.takes_fewest else None),
     )
 
@@ -286,6 +291,20 @@ def _check_roles(flow: Engine, placement: Placement) -> None:
             f"{placement.head} is pinned to the output head, but {flow.name} computes the head on every "
             f"device; pin it with engine {others}, or pin the embedding"
         )
+
+
+def _check_split(flow: Engine, placement: Placement) -> None:
+    if flow.splits_layers == placement.splits_layers:
+        return
+    if flow.splits_layers:
+        raise PlacementError(
+            f"rule {placement.rule!r} gives each device whole layers, but {flow.name} splits every layer equally "
+            f"among all devices; leave layers out and take rule {flow.default_rule!r}, or shard by pipeline"
+        )
+    raise PlacementError(
+        f"rule {placement.rule!r} splits layers among devices, which {flow.name} does not; take rule "
+        f"{flow.default_rule!r}"
+    )
 
 
 def _misfits(flow: Engine, job: Job) -> list[str]:

@@ -210,12 +210,22 @@ class DeviceSpec(Spec):
         return self
 
 
+TENSOR = "-tensor"
+"""What follows the name of an engine where it shards by tensor."""
+
+
 class EngineSpec(ToldSpec):
     """The software that moves a token, and its own costs."""
 
     PLUS_MINUS: ClassVar = dict.fromkeys(("step_overhead", "hop_overhead"), ("overhead_spread", TIME))
 
     name: Name = "exo"
+    sharding: Literal["pipeline", "tensor"] | None = Field(
+        default=None, description="tensor: every device holds a part of each layer (engines that can)"
+    )
+    backend: Name | None = Field(
+        default=None, description="what carries the collectives of tensor parallelism: ring, jaccl, ..."
+    )
     step_overhead: ToldSeconds | None = Field(
         default=None, description="host time per token on each rank: sampling, Python"
     )
@@ -233,6 +243,16 @@ class EngineSpec(ToldSpec):
         default=None, description="version of the wire protocol (llama-rpc: 1.0 to 7); default: the newest"
     )
     label: Label = "assumed"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strategy_is_of_the_name(cls, told: Any) -> Any:
+        # tensor parallelism is a flow of its own, which everything behind asks for by its one name
+        if not isinstance(told, dict) or told.get("sharding") != "tensor":
+            return told
+        name = told.get("name", "exo")
+        own = isinstance(name, str) and not name.endswith(TENSOR)
+        return told | {"name": f"{name}{TENSOR}"} if own else told
 
 
 class PlacementSpec(Spec):

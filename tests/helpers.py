@@ -18,6 +18,7 @@ from simulator.laws import Constant, Exponential, Gamma, Law, Lognormal, Mixture
 from simulator.laws.law import Floats
 from simulator.model.model import Model
 from simulator.placement.shard import Placement
+from simulator.runtime.collective import Algorithm
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import EngineCosts, Job
 from simulator.runtime.network import Hop
@@ -58,6 +59,7 @@ def job(
     overhead_log_sd: float = 0.0,
     seed: int = 1,
     common_noise: NoiseSpec = NoiseSpec(sigma=0.0),
+    algorithm: Algorithm = "ring",
     **workload: Any,
 ) -> Job:
     """A job on these devices in ring order; layers are shared out evenly unless given."""
@@ -65,8 +67,12 @@ def job(
     shares = layers or [size // count + (i < size % count) for i in range(count)]
     placement = Placement.from_layers([(d.name, n) for d, n in zip(devices, shares, strict=True)], "manual")
     flow = engine(engine_name)
+    if flow.splits_layers:
+        placement = Placement.split([d.name for d in devices], size, "manual")
     ends = (flow.embedding_on, flow.head_on)
-    costs = EngineCosts(engine_name, step_overhead_s, hop_overhead_s, overhead_log_sd, 0.0, *ends)
+    costs = EngineCosts(
+        engine_name, step_overhead_s, hop_overhead_s, overhead_log_sd, 0.0, *ends, algorithm=algorithm
+    )
     asked = WorkloadSpec(**({"prompt_tokens": 8, "output_tokens": 12, "runs": 1} | workload))
     return Job(
         Cluster(tuple(devices), tuple(points), tuple(wires)),

@@ -90,6 +90,8 @@ class Engine:
     """Who of a device's processors holds which of its layers; None where it does not divide them."""
     takes_one_processor: bool = False
     """Whether it then computes on the first card alone; if it neither does, such a device is refused."""
+    splits_layers: bool = False
+    """Whether each device of a placement holds a part of every layer (tensor parallelism)."""
     client_is_first: bool = False
     """Whether the first device is the one that the chat runs on, so that no
     placement can begin with another.
@@ -162,7 +164,9 @@ def _shipped() -> dict[str, Engine]:
 
     found = (module.name for module in pkgutil.iter_modules(package.__path__) if module.ispkg)
     modules = [importlib.import_module(f"{package.__name__}.{name}") for name in found]
-    return {module.ENGINE.name: module.ENGINE for module in modules}
+    # a folder may hold one flow for each strategy
+    flows = [flow for module in modules for flow in getattr(module, "ENGINES", (module.ENGINE,))]
+    return {flow.name: flow for flow in flows}
 
 
 def engines() -> Mapping[str, Engine]:

@@ -17,11 +17,12 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from simulator.catalog.tables import Facts, yaml_tree
-from simulator.errors import CatalogError
+from simulator.errors import CatalogError, did_you_mean
 from simulator.laws.law import Constant, Law
+from simulator.runtime.collective import Algorithm
 from simulator.units import SIZE, TIME, read_quantity
 
-__all__ = ["EngineFacts", "ProtocolFacts", "RecoveryFacts", "SourcedLaw", "read_facts", "read_recovery"]
+__all__ = ["BackendFacts", "EngineFacts", "ProtocolFacts", "RecoveryFacts", "SourcedLaw", "read_facts", "read_recovery"]
 
 NOTHING: Law = Constant(value=0.0)
 
@@ -45,6 +46,26 @@ class ProtocolFacts(Facts):
         if self.answered == ("set_tensor",):
             raise ValueError("a protocol that answers set_tensor answers graph_compute too")
         return self
+
+
+class BackendFacts(Facts):
+    """What carries an engine's collectives, and what that costs per message beside the link."""
+
+    name: str
+    algorithm: Algorithm
+    hop_overhead_s: float
+    runs_on: tuple[str, ...] | None = None
+    """Platforms that have it; none: all of the engine's."""
+    source: str
+    confidence: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_seconds(cls, entry: Any) -> Any:
+        told = dict(entry)
+        if "hop_overhead" in told:
+            told["hop_overhead_s"] = read_quantity(told.pop("hop_overhead"), TIME)
+        return told
 
 
 class EngineFacts(Facts):
@@ -88,6 +109,20 @@ class EngineFacts(Facts):
     """Prompts are read in chunks of at most so many tokens; none: in one piece."""
     protocols: tuple[ProtocolFacts, ...] = ()
     """Versions of its wire protocol that cost differently, oldest first; the last one runs unless told."""
+    sharding: Literal["pipeline", "tensor"] = "pipeline"
+    """Whether a device holds whole layers, or a part of each."""
+    collectives_per_layer: int = 2
+    """Of tensor parallelism."""
+    ranks: Literal["any", "powers of two"] = "any"
+    """How many devices it splits layers among."""
+    splits_head: bool = False
+    """Whether each rank computes its part of the logits, which are then gathered; else each computes all."""
+    sends_inputs: bool = False
+    """Whether each step begins with a message that tells the ranks what to compute."""
+    reduced_share: float = 1.0
+    """Bytes of a reduced value on the wire, beside those of the hidden state."""
+    backends: tuple[BackendFacts, ...] = ()
+    """What can carry its collectives, the usual one first."""
     chats_at_once: int | None = None
     """Chats whose KV caches are in memory together, others wait; none: as many as come."""
     source: str
@@ -99,6 +134,23 @@ class EngineFacts(Facts):
         if self.unquantised_except is None:
             return False
         return not set(platforms) <= set(self.unquantised_except)
+
+    def backend(self, name: str | None) -> BackendFacts:
+        """The backend of that name, the usual one for None; raises CatalogError where the engine lacks it."""
+        known = {backend.name: backend for backend in self.backends}
+        if not known:
+            raise CatalogError(f"engine {self.name!r} has no backends to choose from; leave `backend` out")
+        if name is not None and name not in known:
+            near = did_you_mean(name, list(known))
+            raise CatalogError(
+                f"engine {self.name!r} has no backend {name[:80]!r}{near}; one of {', '.join(known)}"
+            )
+        return self.backends[0] if name is None else known[name]
+
+    def can_split(self, ranks: int, hidden: int, kv_heads: int | None) -> bool:
+        """Whether it splits the layers of such a model among so many devices."""
+        power = ranks & (ranks - 1) == 0 or self.ranks == "any"
+        return power and hidden % ranks == 0 and (kv_heads is None or kv_heads % ranks == 0)
 
     def protocol(self, version: str | None) -> ProtocolFacts:
         """How that version of the wire protocol ('2', 'v3.5.1') speaks: as the newest of ours up to it.
@@ -140,11 +192,11 @@ QUANTITIES = {
 
 
 @cache
-def read_facts(folder: Path) -> EngineFacts:
+def read_facts(folder: Path, variant: str | None = None) -> EngineFacts:
     """The facts in `engine.yaml` of an engine's folder, in base units; its `assumed`
-    names become field names.
+    names become field names. `variant` is a file of the folder that says what is different there.
     """
-    entry = yaml_tree(folder / "engine.yaml")
+    entry = yaml_tree(folder / "engine.yaml") | (yaml_tree(folder / variant) if variant else {})
     fields = {key: value for key, value in entry.items() if key not in QUANTITIES and key != "assumed"}
     for key, (field, units) in QUANTITIES.items():
         if key in entry:

@@ -41,6 +41,8 @@ class Model:
     layer_kinds: tuple[LayerKind, ...] = ()
     layer_pattern: tuple[int, ...] = ()
     """The kind of each layer, as its index in `layer_kinds`."""
+    kv_heads: int | None = None
+    """Heads that the KV cache is kept for, and can be split by; None: not known."""
     other_bytes: float = 0.0
     """Held with the embedding and never read for a token of text: vision towers, heads for several tokens."""
 

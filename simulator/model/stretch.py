@@ -104,6 +104,13 @@ class Stretch:
             total += n * (kind.attention_flops_per_token + kind.index_flops_per_token * asked) * seen
         return total
 
+    def part(self, ranks: int) -> Stretch:
+        """What each of `ranks` ranks holds of these layers, and computes, where all are split among them.
+
+        There are as many layers as before: what each costs beside its arithmetic is not divided.
+        """
+        return self if ranks == 1 else Stretch(tuple(kind.part(ranks) for kind in self.kinds), self.counts)
+
     def _parts(self) -> zip[tuple[float, LayerKind]]:
         return zip(self.counts, self.kinds, strict=True)
 

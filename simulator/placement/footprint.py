@@ -29,6 +29,8 @@ class Footprint:
     """Devices that keep no embedding in their own memory:
     cards, where the engine leaves it to their hosts.
     """
+    latent: bool = False
+    """Whether the cache is one latent vector for all heads, which ranks that split a layer each keep whole."""
     by_layer: tuple[tuple[float, float, float], ...] = ()
     """(weights, KV cache, read per token) of each layer, where layers differ;
     those above are averages then.
@@ -38,6 +40,16 @@ class Footprint:
     def per_layer_bytes(self) -> float:
         """Of one layer with its KV cache."""
         return self.layer_bytes + self.kv_bytes_per_layer
+
+    def part(self, ranks: int) -> Footprint:
+        """What each of `ranks` ranks holds where every layer is split among them."""
+        shared = 1 if self.latent else ranks
+        return replace(
+            self,
+            layer_bytes=self.layer_bytes / ranks,
+            kv_bytes_per_layer=self.kv_bytes_per_layer / shared,
+            by_layer=tuple((held / ranks, kv / shared, read / ranks) for held, kv, read in self.by_layer),
+        )
 
     def pinned(self, embedding: str | None, head: str | None) -> Footprint:
         """The same with embedding or head on the devices of these names, where one is given."""

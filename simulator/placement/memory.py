@@ -93,7 +93,7 @@ def memory_table(
         request.footprint,
         embedding_on=placement.embedding or embedding_on or request.embedding_on,
         head_on=placement.head or head_on or request.head_on,
-    )
+    ).part(placement.parts)
     ring = [shard.device for shard in placement.shards if shard.layers]
     # a device that holds nothing but embedding or head has no shard and needs its row all the same
     ends = (footprint.embedding_on, footprint.head_on)

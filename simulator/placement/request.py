@@ -45,6 +45,7 @@ class PlacementRequest(Spec):
     context, all sequences together; `overhead_bytes` what the engine takes on each device besides.
     `embedding_on` and `head_on` say where the engine keeps them, unless a device is pinned: on `all` devices
     with layers (EXO 1.x), on the `first` or `last` of the ring (legacy EXO), or on the device of that name.
+    `hidden`, `kv_heads` (None: not known) and `backend` matter where layers are split among devices.
     `order` is the ring order (for the rule exo: the order of joining), `layers` the split of the rule manual.
     """
 
@@ -59,11 +60,15 @@ class PlacementRequest(Spec):
     embedding_on: str = "all"
     head_on: str = "all"
     on_hosts: tuple[str, ...] = ()
+    latent: bool = False
     by_layer: tuple[tuple[float, float, float], ...] = ()
     order: tuple[str, ...] | None = None
     layers: Mapping[str, int] | None = None
     min_devices: int | None = None
     may_page: bool = False
+    hidden: int = 1
+    kv_heads: int | None = None
+    backend: str | None = None
 
     @property
     def footprint(self) -> Footprint:
@@ -78,6 +83,7 @@ class PlacementRequest(Spec):
             head_on=self.pinned("head") or self.head_on,
             by_layer=self.by_layer,
             on_hosts=self.on_hosts,
+            latent=self.latent,
         )
 
     def device(self, name: str) -> DeviceCapacity:

@@ -46,6 +46,8 @@ class Placement(Spec):
     head: str | None = None
     rule: str
     left_out: tuple[str, ...] = ()
+    splits_layers: bool = False
+    """Every shard is an equal part of all layers (tensor parallelism), not a run of whole ones."""
 
     @classmethod
     def from_layers(
@@ -69,6 +71,18 @@ class Placement(Spec):
         left_out = tuple(device for device in devices if device not in used)
         return cls(shards=tuple(shards), embedding=embedding, head=head, rule=rule, left_out=left_out)
 
+    @classmethod
+    def split(cls, names: Iterable[str], n_layers: int, rule: str, devices: Iterable[str] = ()) -> Placement:
+        """An equal part of every layer on each of `names`; those of `devices` not named are left out."""
+        shards = tuple(Shard(device=name, start_layer=0, end_layer=n_layers) for name in names)
+        left_out = tuple(set(devices) - {shard.device for shard in shards})
+        return cls(shards=shards, rule=rule, left_out=tuple(sorted(left_out)), splits_layers=True)
+
+    @property
+    def parts(self) -> int:
+        """Into how many equal parts each layer is split."""
+        return len(self.shards) if self.splits_layers else 1
+
     @property
     def devices(self) -> tuple[str, ...]:
         """The devices in ring order, pinned ones included."""
@@ -85,6 +99,8 @@ class Placement(Spec):
         Raises PlacementError that names the gap, the overlap or the device at fault.
         """
         self._check_devices()
+        if self.splits_layers:
+            return self._checked_parts(n_layers)
         expected = 0
         for shard in self.shards:
             if shard.start_layer != expected:
@@ -97,6 +113,15 @@ class Placement(Spec):
                 else (f"the last shard ends at {expected}")
             )
             raise PlacementError(f"{what}: the shards must tile layers 0 to {n_layers - 1} of the model")
+        return self
+
+    def _checked_parts(self, n_layers: int) -> Placement:
+        for shard in self.shards:
+            if (shard.start_layer, shard.end_layer) != (0, n_layers):
+                raise PlacementError(
+                    f"{shard.device!r} holds a part of layers {shard.start_layer} to {shard.end_layer - 1}, but "
+                    f"tensor parallelism splits each of the {n_layers} layers among all devices"
+                )
         return self
 
     def _check_devices(self) -> None:

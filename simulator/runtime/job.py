@@ -10,6 +10,7 @@ from simulator.model.model import Model
 from simulator.model.stretch import Stretch
 from simulator.placement.footprint import Footprint
 from simulator.placement.shard import Placement, Shard
+from simulator.runtime.collective import Algorithm
 from simulator.runtime.portions import Divided
 from simulator.scenario import NoiseSpec, PosteriorSpec, WorkloadSpec
 
@@ -34,6 +35,8 @@ class EngineCosts:
     """Whether the embedding stays in the memory of a card's host."""
     protocol: str | None = None
     """Version of the wire protocol, where the engine has several; None: the newest."""
+    algorithm: Algorithm = "ring"
+    """Of the collectives of tensor parallelism."""
     request_overhead_s: float = 0.0
     """Of each device for each request, beside what it computes and sends."""
 
@@ -53,6 +56,7 @@ class EngineCosts:
             embedding_on=self.embedding_on,
             head_on=self.head_on,
             on_hosts=tuple(cards),
+            latent=all(kind.latent for kind in model.kinds),
         )
 
 
@@ -93,7 +97,7 @@ class Job:
         shard = self.placement.shards[rank]
         if shard.device in self.divided:
             return self.divided[shard.device]
-        return self.model.stretch(shard.start_layer, shard.end_layer)
+        return self.model.stretch(shard.start_layer, shard.end_layer).part(self.placement.parts)
 
     @property
     def shards(self) -> tuple[Shard, ...]:

@@ -27,7 +27,7 @@ def paging_s(job: Job, rank: int, chats: int | None = None) -> float:
     footprint = job.engine.footprint(
         job.model, workload.prompt_tokens + workload.output_tokens, chats, job.ring
     )
-    footprint = footprint.pinned(job.placement.embedding, job.placement.head)
+    footprint = footprint.pinned(job.placement.embedding, job.placement.head).part(job.placement.parts)
     # pinned ends hold no layers, and "first" and "last" are those of the devices that do
     ring, shard = [shard.device for shard in job.shards if shard.layers], job.shards[rank]
     embedding, head, overhead = footprint.fixed_bytes(ring, device.name)

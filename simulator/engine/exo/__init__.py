@@ -27,19 +27,21 @@ lets SimPy do it for one row.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from simulator.engine.base import Engine
 from simulator.engine.exo.form import form
 from simulator.engine.exo.mean import mean_costs
-from simulator.engine.exo.placement import RULE
+from simulator.engine.exo import tensor
+from simulator.engine.exo.placement import RULE, TENSOR_RULE
 from simulator.engine.exo.processes import start
 from simulator.engine.exo.recursion import chats, is_recursion_exact, token_times_s
 from simulator.engine.exo.ring import CHUNKED_FROM_TOKENS, FACTS, LOOK_AHEAD, SINGLE_PASSES
 from simulator.engine.exo.serving import serve
 from simulator.engine.facts import read_recovery
 
-__all__ = ["ENGINE"]
+__all__ = ["ENGINE", "ENGINES", "TENSOR"]
 
 ENGINE = Engine(
     facts=FACTS,
@@ -61,3 +63,23 @@ ENGINE = Engine(
     waits_by_polling=True,  # MLX polls its sockets
     takes_one_processor=True,
 )
+
+# tensor sharding: what is not known of it yet is refused, never computed as the pipeline's
+TENSOR = replace(
+    ENGINE,
+    facts=tensor.TENSOR_FACTS,
+    token_times_s=tensor.token_times_s,
+    is_recursion_exact=tensor.is_recursion_exact,
+    start=tensor.start,
+    chats=tensor.chats,
+    own_rules={"exo-tensor": TENSOR_RULE},
+    mean_costs=None,
+    recovery=None,
+    serve=None,
+    form=None,
+    overlaps_prompt_from_tokens=None,
+    passes_in_flight=0,
+    splits_layers=True,
+)
+
+ENGINES = (ENGINE, TENSOR)

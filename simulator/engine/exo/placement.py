@@ -38,7 +38,7 @@ from simulator.placement.rules import Rule, refuse_pins
 from simulator.placement.shard import Placement
 from simulator.units import GIB, format_bytes
 
-__all__ = ["RULE", "allocate_layers", "choose", "place_full_mesh"]
+__all__ = ["RULE", "TENSOR_RULE", "allocate_layers", "choose", "place_full_mesh"]
 
 
 def choose(request: ExoRequest) -> ExoInstance:
@@ -322,15 +322,25 @@ def place_full_mesh(
     edges = tuple(
         Edge(source=source, sink=sink, address=sink) for source in nodes for sink in nodes if source != sink
     )
-    request = ExoRequest(
+    model = ExoModel(n_layers=n_layers, storage_bytes=int(model_bytes))
+    return choose(_mesh_request(nodes, edges, usable_bytes, model, min_nodes)).placement(nodes)
+
+
+def _mesh_request(
+    nodes: tuple[str, ...],
+    edges: tuple[Edge, ...],
+    usable_bytes: Mapping[str, float],
+    model: ExoModel,
+    min_nodes: int,
+) -> ExoRequest:
+    return ExoRequest(
         nodes=nodes,
         edges=edges,
         free_bytes={node: int(usable_bytes[node]) for node in nodes},
-        model=ExoModel(n_layers=n_layers, storage_bytes=int(model_bytes)),
+        model=model,
         min_nodes=min_nodes,
         backends=dict.fromkeys(nodes, ENGINE_BACKENDS["MlxRing"]),
     )
-    return choose(request).placement(nodes)
 
 
 def _place(request: PlacementRequest) -> Placement:
@@ -346,4 +356,30 @@ def _place(request: PlacementRequest) -> Placement:
     )
 
 
+def _place_tensor(request: PlacementRequest) -> Placement:
+    """EXO 1.x with Tensor sharding on a full mesh: it compares the sum of free memory with the file, no more."""
+    refuse_pins("exo-tensor", request)
+    names = tuple(device.name for device in request.ring())
+    edges = tuple(
+        Edge(source=source, sink=sink, address=sink, rdma_interface=interface)
+        for source in names
+        for sink in names
+        if source != sink
+        for interface in ((None, "rdma") if request.backend == "jaccl" else (None,))
+    )
+    model = ExoModel(
+        n_layers=request.n_layers,
+        storage_bytes=int(request.total_bytes),
+        hidden_size=request.hidden,
+        n_kv_heads=request.kv_heads,
+        supports_tensor=True,
+    )
+    usable_bytes = {device.name: device.usable_bytes for device in request.ring()}
+    plain = _mesh_request(names, edges, usable_bytes, model, request.min_devices or 1)
+    rdma = {"instance_type": "MlxJaccl", "rdma_enabled": frozenset(names)} if request.backend == "jaccl" else {}
+    chosen = choose(plain.model_copy(update={"sharding": "Tensor"} | rdma))
+    return Placement.split(chosen.ring, request.n_layers, "exo-tensor", names)
+
+
 RULE = Rule(_place, takes_fewest=True, counts_weights_alone=True)
+TENSOR_RULE = Rule(_place_tensor, takes_fewest=True, counts_weights_alone=True)

@@ -14,6 +14,7 @@ from simulator.engine.base import engine, engines
 from simulator.errors import CatalogError
 from simulator.laws import Constant, Lognormal
 from simulator.run.evaluate import replay, token_times_s
+from simulator.runtime.collective import Algorithm
 from simulator.runtime.job import Job
 from tests.helpers import WIFI, by_recursion, by_simpy, device, job, jobs, link, ring
 
@@ -31,6 +32,14 @@ def assert_equal_evaluators(a_job: Job, rows: int = 3) -> None:
 @many
 def test_exo(a_job: Job) -> None:
     assert_equal_evaluators(a_job)
+
+
+@pytest.mark.parametrize("algorithm", ["ring", "mesh", "exchange"])
+@given(a_job=jobs("exo-tensor", chats=10))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_exo_by_tensor(algorithm: Algorithm, a_job: Job) -> None:
+    own = replace(a_job.engine, algorithm=algorithm)
+    assert_equal_evaluators(replace(a_job, engine=own), rows=2)
 
 
 @given(jobs("exo-legacy"))

@@ -1,0 +1,134 @@
+"""EXO with Tensor sharding: every rank has a part of each layer, and all meet twice in each.
+
+The rounds before a prompt, the looks and the notices are those of the pipeline (`ExoRing.script`); where that sends
+hidden states through the stages and gathers the last one, here each layer ends in collectives, the same in a prompt.
+Every rank computes head and sample itself, so nothing else is sent. Chunks of a prompt do not overlap: all ranks
+are at the same layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import simpy
+
+from simulator.engine.exo.ring import CHUNKED_FROM_TOKENS, NOTICE_BYTES, SINGLE_PASSES, ExoRing
+from simulator.engine.facts import read_facts
+from simulator.laws.law import Floats
+from simulator.runtime.collective import Operation, rounds
+from simulator.runtime.draws import Draws
+from simulator.runtime.job import Job
+from simulator.runtime.lockstep import Op, Token, Work, exchange
+from simulator.runtime.lockstep import start as start_ranks
+from simulator.runtime.lockstep import token_times_s as ranks_token_times_s
+from simulator.runtime.record import Recorder
+
+__all__ = ["TENSOR_FACTS", "ExoTensor", "chats", "is_recursion_exact", "start", "token_times_s"]
+
+TENSOR_FACTS = read_facts(Path(__file__).parent, "tensor.yaml")
+
+
+@dataclass(frozen=True)
+class ExoTensor(ExoRing):
+    """All durations of one job's rows; what a rank computes is its part of every layer."""
+
+    @cached_property
+    def chunks(self) -> tuple[int, ...]:
+        """Tokens of each prompt chunk that goes through before the single steps."""
+        tokens = max(0, self.job.workload.prompt_tokens - 2)
+        starts = range(0, tokens, CHUNKED_FROM_TOKENS)
+        return tuple(min(CHUNKED_FROM_TOKENS, tokens - start) for start in starts)
+
+    @property
+    def overlaps(self) -> bool:
+        """Never: all ranks are at the same layer."""
+        return False
+
+    def program(self) -> Iterator[Op]:
+        """What every rank does, in this order."""
+        request = k = 0
+        for wave, batch in enumerate(self.waves):
+            for _ in range(batch):
+                yield from self._read_prompt(request)
+                request += 1
+            size = batch * self.job.model.activation_bytes
+            for step in range(self.steps):
+                yield from self._small("all_gather", "notice", k, k)
+                yield from self._layers("compute", self.stage_s[k], size, f"decode{k}", k)
+                yield Work("head", self.head_s[k], k)
+                token = step - self.prompt_steps
+                if token >= 0:
+                    for chat in range(batch if self.checks(token) else 0):
+                        yield from self._look(f"look{k}/{chat}", k)
+                    yield Token(wave, token)
+                k += 1
+
+    def _read_prompt(self, request: int) -> Iterator[Op]:
+        """A request's script, see `ExoRing.script`."""
+        one = self.job.model.activation_bytes
+        for op, at in self.script:
+            if op == "work":
+                yield Work("head", self.request_s[request], -1)
+            elif op == "chunk":
+                size, slot = self.chunks[at] * one, f"chunk{request}/{at}"
+                yield from self._layers("prefill", self.prefill_s[request, at], size, slot, -1)
+            elif op == "single":
+                k = request * SINGLE_PASSES + at
+                layers_s, head_s = self.single_s
+                yield from self._layers("prefill", layers_s[k], one, f"single{k}", -1)
+                yield Work("head", head_s[k], -1)
+            else:
+                yield from self._small("all_gather" if op == "ask" else "all_reduce", op, at, -1, request)
+
+    def _look(self, slot: str, step: int) -> Iterator[Op]:
+        """Whether a chat was cancelled or has come: a sum and two gathers."""
+        yield from self._small("all_reduce", f"{slot}/sum", 0, step)
+        for at in range(2):
+            yield from self._small("all_gather", f"{slot}/ask", at, step)
+
+    def _small(
+        self, operation: Operation, slot: str, at: int, step: int, request: int | None = None
+    ) -> Iterator[Op]:
+        """A collective of a few bytes."""
+        of = rounds(operation, self.job.engine.algorithm, self.size, NOTICE_BYTES)
+        name = f"{slot}{at}" if request is None else f"{slot}{at}/{request}"
+        return exchange(self.job, self.draws, of, name, step, 1)
+
+    def _layers(self, kind: str, seconds: Floats, size: float, slot: str, step: int) -> Iterator[Op]:
+        """All layers: between two collectives each rank computes an equal part of its time."""
+        n = self.job.model.layers * TENSOR_FACTS.collectives_per_layer
+        of = rounds("all_reduce", self.job.engine.algorithm, self.size, size)
+        work = Work(kind, seconds / n, step)
+        if not of:
+            yield Work(kind, seconds, step)
+        for one in exchange(self.job, self.draws, of, slot, step, n):
+            yield work
+            yield one
+
+
+def _program(job: Job, draws: Draws) -> Iterator[Op]:
+    return ExoTensor(job, draws).program()
+
+
+def token_times_s(job: Job, draws: Draws) -> Floats:
+    """Token times, see `Engine.token_times_s`."""
+    return ranks_token_times_s(job, draws, _program, len(ExoTensor(job, draws).waves))
+
+
+def start(env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder) -> Any:
+    """Start a process for each rank, for row 0 of the draws."""
+    return start_ranks(env, job, draws, recorder, _program)
+
+
+def is_recursion_exact(job: Job) -> bool:
+    """Not where a radio dozes: that depends on who is waiting."""
+    return not any(device.link.power_save for device in job.ring)
+
+
+def chats(job: Job) -> tuple[int, ...]:
+    """The chats of each batch, see `Engine.chats`."""
+    return ExoTensor(job, Draws(job, 0, 1)).waves
