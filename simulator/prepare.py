@@ -251,7 +251,8 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
         may_page=True,
         # who lists devices means all of them, unless told otherwise
         hidden=model.hidden,
-        kv_heads=model.kv_heads,
+        # what is kept for all heads together is not split by them
+        kv_heads=None if footprint.latent else model.kv_heads,
         backend=scenario.engine.backend,
         min_devices=choice.min_devices or (len(holding) if rule is not None and rule.takes_fewest else None),
     )

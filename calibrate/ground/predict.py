@@ -107,7 +107,7 @@ def chosen(
 
 
 def group_of(case: Case, row: Row, quantity: Quantity = "decode") -> str:
-    """The group of a figure: first token, or one of batch, long prompt, single, or pipeline by engine.
+    """The group of a figure: first token, or one of batch, long prompt, single, pipeline or tensor by engine.
 
     What another engine measured, or a device that nobody has at home, is a group of its own.
     """
@@ -121,7 +121,7 @@ def group_of(case: Case, row: Row, quantity: Quantity = "decode") -> str:
     elif row.strategy == "single":
         kind = "single"
     else:
-        kind = f"pipeline, {case.scenario.engine.name}"
+        kind = f"{row.strategy}, {case.scenario.engine.name.removesuffix('-tensor')}"
     return f"{kind}, {apart}" if apart else kind
 
 

@@ -95,6 +95,7 @@ class LayerReader:
             experts_per_token=self.used if is_mixture else 0,
             expert_bytes=float(part.expert_bytes) if is_mixture else 0.0,
             kv_bytes_per_token=kv,
+            latent=bool(self.latent),
             kv_window_tokens=self._window(number) if kv else None,
             **(self._index() if kv and self.latent else {}),
             state_bytes=self._state() if part.has_state else 0.0,

@@ -47,6 +47,8 @@ class Block:
     attention_flops: float = 0.0
     state_flops: float = 0.0
     """For one token, beside two per weight."""
+    latent: bool = False
+    """Whether what is kept is one vector for all heads."""
 
     def __add__(self, other: Block) -> Block:
         return Block(
@@ -61,6 +63,7 @@ class Block:
             self.state_bytes + other.state_bytes,
             self.attention_flops + other.attention_flops,
             self.state_flops + other.state_flops,
+            self.latent or other.latent,
         )
 
     def inside(self, path: str) -> Block:
@@ -99,6 +102,7 @@ def layer_kind(block: Block, bits: Callable[[Matrix], float]) -> LayerKind:
         kv_read_tokens=block.read_tokens,
         index_bytes_per_token=block.index_values * FP16_BYTES,
         index_flops_per_token=block.index_flops,
+        latent=block.latent,
         state_bytes=block.state_bytes,
         flops=2 * params_active(block) + block.state_flops,
         attention_flops_per_token=block.attention_flops,

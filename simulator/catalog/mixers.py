@@ -144,7 +144,10 @@ def _latent_attention(config: Config, hidden: int, layer: int) -> Block:
     if config.flag("mla_use_output_gate"):
         parts.append(Matrix("g_proj", hidden * heads * value))
     block = Block(
-        tuple(parts), kv_values=latent + rope, attention_flops=2.0 * heads * (nope + rope + value)
+        tuple(parts),
+        kv_values=latent + rope,
+        attention_flops=2.0 * heads * (nope + rope + value),
+        latent=True,
     ).inside("self_attn")
     return block + _latent_index(config, hidden, query, layer)
 
@@ -201,6 +204,7 @@ def _compressed_attention(config: Config, hidden: int, layer: int) -> Block:
         index_flops=2.0 * config.whole("index_n_heads", default=0) * index / ratio if picked else 0.0,
         state_bytes=config.whole("sliding_window", default=0) * width * FP16_BYTES,
         attention_flops=4.0 * heads * width / ratio if ratio else 0.0,
+        latent=True,
     ).inside("self_attn")
 
 

@@ -150,7 +150,8 @@ class EngineFacts(Facts):
     def can_split(self, ranks: int, hidden: int, kv_heads: int | None) -> bool:
         """Whether it splits the layers of such a model among so many devices."""
         power = ranks & (ranks - 1) == 0 or self.ranks == "any"
-        return power and hidden % ranks == 0 and (kv_heads is None or kv_heads % ranks == 0)
+        # one KV head is held by every rank, several are dealt out
+        return power and hidden % ranks == 0 and (kv_heads in (None, 1) or kv_heads % ranks == 0)
 
     def protocol(self, version: str | None) -> ProtocolFacts:
         """How that version of the wire protocol ('2', 'v3.5.1') speaks: as the newest of ours up to it.

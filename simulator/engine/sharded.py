@@ -28,7 +28,7 @@ from simulator.runtime.collective import Operation, rounds
 from simulator.runtime.cost import crowding, head_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
-from simulator.runtime.lockstep import Op, Token, Work, exchange, start, token_times_s
+from simulator.runtime.lockstep import Op, Token, Wires, Work, start, token_times_s
 from simulator.runtime.paging import paging_s
 from simulator.runtime.record import Recorder
 
@@ -74,13 +74,13 @@ class Sharded:
         for at, begin in enumerate(starts):
             tokens = min(most, workload.prompt_tokens - 1 - begin)
             seconds = [self._prefill_s(rank, tokens, begin, f"prefill{chat}/{at}") for rank in self._ranks]
-            yield from self._layers("prefill", np.array(seconds), tokens * activation, f"chunk{chat}/{at}", -1)
+            yield from self._layers("prefill", np.array(seconds), tokens * activation, -1 - at)
 
     def _step(self, k: int, batch: int, token: int) -> Iterator[Op]:
         """One token of each chat."""
         model = self.job.model
         if self.facts.sends_inputs:
-            yield from self._collective("all_gather", model.hidden * LOGIT_BYTES * batch, f"inputs{k}", k)
+            yield from self._collective("all_gather", model.hidden * LOGIT_BYTES * batch, k)
         noise = [one[k] for one in self._noise]
         context = np.array([float(self.job.workload.prompt_tokens + token)])
         layers_s, heads_s = [], []
@@ -89,26 +89,30 @@ class Sharded:
             held = self.job.held(rank)
             layers_s.append(noise[rank] * self.draws.decode_s(device, held, context, batch, fixed_s)[0])
             heads_s.append(noise[rank] * self._head_s(device, batch))
-        yield from self._layers("compute", np.array(layers_s), batch * model.activation_bytes, f"decode{k}", k)
+        yield from self._layers("compute", np.array(layers_s), batch * model.activation_bytes, k)
         yield Work("head", np.array(heads_s), k)
         if self.facts.splits_head:
             logits = LOGIT_BYTES * model.head_flops / (2 * model.hidden) * batch / len(self.job.ring)
-            yield from self._collective("all_gather", logits, f"logits{k}", k)
+            yield from self._collective("all_gather", logits, k)
 
-    def _layers(self, kind: str, seconds: Floats, size: float, slot: str, step: int) -> Iterator[Op]:
+    def _layers(self, kind: str, seconds: Floats, size: float, step: int) -> Iterator[Op]:
         """All layers: between two collectives each rank computes an equal part of its time."""
         n = self.job.model.layers * self.facts.collectives_per_layer
         of = rounds("all_reduce", self.job.engine.algorithm, len(self.job.ring), size * self.facts.reduced_share)
         if not of:
             yield Work(kind, seconds, step)
         work = Work(kind, seconds / n, step)
-        for one in exchange(self.job, self.draws, of, slot, step, n):
+        for one in self._wires.exchange(of, step, n):
             yield work
             yield one
 
-    def _collective(self, operation: Operation, size: float, slot: str, step: int) -> Iterator[Op]:
+    def _collective(self, operation: Operation, size: float, step: int) -> Iterator[Op]:
         of = rounds(operation, self.job.engine.algorithm, len(self.job.ring), size)
-        return exchange(self.job, self.draws, of, slot, step, 1)
+        return self._wires.exchange(of, step)
+
+    @cached_property
+    def _wires(self) -> Wires:
+        return Wires(self.job, self.draws)
 
     @property
     def _ranks(self) -> range:

@@ -6,7 +6,8 @@ goes through at its own pace. Both evaluators below read the same program, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import tee
 from typing import Any, NamedTuple
 
@@ -20,7 +21,12 @@ from simulator.runtime.job import Job
 from simulator.runtime.network import Hop, Network
 from simulator.runtime.record import Recorder
 
-__all__ = ["Exchange", "Op", "Program", "Token", "Work", "exchange", "start", "token_times_s"]
+__all__ = ["Exchange", "Op", "Program", "Token", "Wires", "Work", "start", "token_times_s"]
+
+
+POOL = 1024
+STRIDE = 389
+"""Places that a decode step is further on in the pool than the one before: a prime, so that all are used."""
 
 
 class Work(NamedTuple):
@@ -38,10 +44,10 @@ class Exchange(NamedTuple):
     """One collective."""
 
     rounds: tuple[Round, ...]
-    delay_s: Floats
-    """Of each message beyond its transmission, shape (rounds, offsets, ranks, rows)."""
-    seconds_per_byte: Floats
-    """Of each sender's way to its offsets, shape (offsets, ranks, rows)."""
+    delay_s: Sequence[Floats]
+    """Of each round's messages beyond their transmission, shape (offsets, ranks, rows)."""
+    transmit_s: Floats
+    """Of each message, shape (offsets, ranks, rows)."""
     step: int
 
 
@@ -56,28 +62,53 @@ Op = Work | Exchange | Token
 Program = Callable[[Job, Draws], Iterable[Op]]
 
 
-def exchange(job: Job, draws: Draws, rounds: tuple[Round, ...], slot: str, step: int, n: int) -> Iterator[Op]:
-    """`n` collectives of equal rounds, their delays drawn from the streams of `slot` together."""
-    if not rounds:
-        return iter(())
-    names, offsets = [device.name for device in job.ring], rounds[0].offsets
-    delay_s = np.empty((n, len(rounds), len(offsets), len(names), draws.rows))
-    per_byte = np.empty((len(offsets), len(names), draws.rows))
-    for at, offset in enumerate(offsets):
-        for rank, name in enumerate(names):
-            path = job.cluster.path(name, names[(rank + offset) % len(names)])
-            drawn = draws.delay_s(path, f"{slot}/{offset}", n * len(rounds))
-            delay_s[:, :, at, rank] = drawn.reshape(n, len(rounds), draws.rows)
-            # all ranks send at once: where they share the air, each has its part of it
-            crowd = len(names) * len(offsets) if path.medium is not None else 1
-            per_byte[at, rank] = crowd * draws.seconds_per_byte(path)
-    return (Exchange(rounds, one, per_byte, step) for one in delay_s)
+@dataclass(frozen=True)
+class Wires:
+    """The delays of all collectives of one job's rows.
+
+    A token of 80 layers over a ring of four ranks needs 3,840 delays. To draw each would take longer than all the
+    rest, so `POOL` of each way are drawn once, and a run of collectives reads on from a place of its own: within a
+    token all delays are different ones, two tokens share some of theirs.
+    """
+
+    job: Job
+    draws: Draws
+    _pools: dict[tuple[int, ...], tuple[Floats, Floats]] = field(default_factory=dict)
+
+    def exchange(self, rounds: tuple[Round, ...], step: int, n: int = 1) -> Iterator[Exchange]:
+        """`n` collectives of these rounds; `step` is the decode step, negative while a prompt is read."""
+        if not rounds:
+            return
+        offsets = rounds[0].offsets
+        if offsets not in self._pools:
+            self._pools[offsets] = self._drawn(offsets)
+        delay_s, per_byte = self._pools[offsets]
+        transmit_s = rounds[0].size_bytes * per_byte
+        at = (step % POOL) * STRIDE
+        for _ in range(n):
+            # all rounds of a collective have the same ranks and bytes
+            yield Exchange(rounds, [delay_s[(at + k) % POOL] for k in range(len(rounds))], transmit_s, step)
+            at += len(rounds)
+
+    def _drawn(self, offsets: tuple[int, ...]) -> tuple[Floats, Floats]:
+        """Delays (s), shape (POOL, offsets, ranks, rows), and seconds per byte, without the first."""
+        names = [device.name for device in self.job.ring]
+        delay_s = np.empty((POOL, len(offsets), len(names), self.draws.rows))
+        per_byte = np.empty(delay_s.shape[1:])
+        for at, offset in enumerate(offsets):
+            for rank, name in enumerate(names):
+                path = self.job.cluster.path(name, names[(rank + offset) % len(names)])
+                self.draws.delay_s(path, f"collective/{offset}", POOL, out=delay_s[:, at, rank])
+                # all ranks send at once: where they share the air, each has its part of it
+                crowd = len(names) * len(offsets) if path.medium is not None else 1
+                per_byte[at, rank] = crowd * self.draws.seconds_per_byte(path)
+        return delay_s, per_byte
 
 
 def token_times_s(job: Job, draws: Draws, program: Program, streams: int) -> Floats:
     """Token times (s after the request) of all rows at once, shape (streams, output tokens, rows)."""
     shape = (len(job.ring), draws.rows)
-    ready_s, port_s = np.zeros(shape), np.zeros(shape)
+    ready_s, port_s, arrive_s = np.zeros(shape), np.zeros(shape), np.empty(shape)
     out = np.empty((streams, job.workload.output_tokens, draws.rows))
     for op in program(job, draws):
         if isinstance(op, Work):
@@ -86,17 +117,15 @@ def token_times_s(job: Job, draws: Draws, program: Program, streams: int) -> Flo
             out[op.stream, op.token] = ready_s[0]
         else:
             for one, delay_s in zip(op.rounds, op.delay_s, strict=True):
-                _round(ready_s, port_s, one, delay_s, op.seconds_per_byte)
+                np.maximum(ready_s, port_s, out=port_s)
+                for offset, delay, transmit in zip(one.offsets, delay_s, op.transmit_s, strict=True):
+                    np.add(port_s, transmit, out=port_s)
+                    np.add(port_s, delay, out=arrive_s)
+                    # what rank r sends arrives at rank r + offset; all have sent before anybody waits
+                    turn = offset % len(ready_s)
+                    np.maximum(ready_s[turn:], arrive_s[:-turn], out=ready_s[turn:])
+                    np.maximum(ready_s[:turn], arrive_s[-turn:], out=ready_s[:turn])
     return out
-
-
-def _round(ready_s: Floats, port_s: Floats, one: Round, delay_s: Floats, per_byte: Floats) -> None:
-    """All send what they had when the round began, then each waits for what is sent to it."""
-    np.maximum(ready_s, port_s, out=port_s)
-    for at, offset in enumerate(one.offsets):
-        port_s += one.size_bytes * per_byte[at]
-        # what rank r sends arrives at rank r + offset
-        np.maximum(ready_s, np.roll(port_s + delay_s[at], offset, axis=0), out=ready_s)
 
 
 def start(
@@ -136,12 +165,12 @@ def _rank(
             if rank == 0:
                 recorder.token(op.stream, op.token, env.now, cause)
         else:
-            for one, delay_s in zip(op.rounds, op.delay_s[..., 0].tolist(), strict=True):
+            for one, delay_s in zip(op.rounds, op.delay_s, strict=True):
                 began = cause
                 for at, offset in enumerate(one.offsets):
                     out = hop(rank, (rank + offset) % len(names))
-                    out.seconds_per_byte = float(op.seconds_per_byte[at, rank, 0])
-                    out.send(one.size_bytes, delay_s[at][rank], began, op.step)
+                    out.seconds_per_byte = float(op.transmit_s[at, rank, 0]) / one.size_bytes
+                    out.send(one.size_bytes, float(delay_s[at, rank, 0]), began, op.step)
                 for offset in one.offsets:
                     arrival = hop((rank - offset) % len(names), rank).receive()
                     if not arrival.processed:

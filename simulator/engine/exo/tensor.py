@@ -22,7 +22,7 @@ from simulator.laws.law import Floats
 from simulator.runtime.collective import Operation, rounds
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
-from simulator.runtime.lockstep import Op, Token, Work, exchange
+from simulator.runtime.lockstep import Op, Token, Wires, Work
 from simulator.runtime.lockstep import start as start_ranks
 from simulator.runtime.lockstep import token_times_s as ranks_token_times_s
 from simulator.runtime.record import Recorder
@@ -57,57 +57,60 @@ class ExoTensor(ExoRing):
                 request += 1
             size = batch * self.job.model.activation_bytes
             for step in range(self.steps):
-                yield from self._small("all_gather", "notice", k, k)
-                yield from self._layers("compute", self.stage_s[k], size, f"decode{k}", k)
+                yield from self._small("all_gather", k)
+                yield from self._layers("compute", self.stage_s[k], size, k)
                 yield Work("head", self.head_s[k], k)
                 token = step - self.prompt_steps
                 if token >= 0:
-                    for chat in range(batch if self.checks(token) else 0):
-                        yield from self._look(f"look{k}/{chat}", k)
+                    for _ in range(batch if self.checks(token) else 0):
+                        yield from self._look(k)
                     yield Token(wave, token)
                 k += 1
 
     def _read_prompt(self, request: int) -> Iterator[Op]:
         """A request's script, see `ExoRing.script`."""
-        one = self.job.model.activation_bytes
+        one, step = self.job.model.activation_bytes, -1
         for op, at in self.script:
+            # a place of its own in the pool of delays for each part of the script
+            step -= 1
             if op == "work":
-                yield Work("head", self.request_s[request], -1)
+                yield Work("head", self.request_s[request], step)
             elif op == "chunk":
-                size, slot = self.chunks[at] * one, f"chunk{request}/{at}"
-                yield from self._layers("prefill", self.prefill_s[request, at], size, slot, -1)
+                yield from self._layers("prefill", self.prefill_s[request, at], self.chunks[at] * one, step)
             elif op == "single":
                 k = request * SINGLE_PASSES + at
                 layers_s, head_s = self.single_s
-                yield from self._layers("prefill", layers_s[k], one, f"single{k}", -1)
-                yield Work("head", head_s[k], -1)
+                yield from self._layers("prefill", layers_s[k], one, step)
+                yield Work("head", head_s[k], step)
             else:
-                yield from self._small("all_gather" if op == "ask" else "all_reduce", op, at, -1, request)
+                yield from self._small("all_gather" if op == "ask" else "all_reduce", step)
 
-    def _look(self, slot: str, step: int) -> Iterator[Op]:
+    def _look(self, step: int) -> Iterator[Op]:
         """Whether a chat was cancelled or has come: a sum and two gathers."""
-        yield from self._small("all_reduce", f"{slot}/sum", 0, step)
-        for at in range(2):
-            yield from self._small("all_gather", f"{slot}/ask", at, step)
+        for operation in ("all_reduce", "all_gather", "all_gather"):
+            yield from self._small(operation, step)
 
-    def _small(
-        self, operation: Operation, slot: str, at: int, step: int, request: int | None = None
-    ) -> Iterator[Op]:
+    def _small(self, operation: Operation, step: int) -> Iterator[Op]:
         """A collective of a few bytes."""
-        of = rounds(operation, self.job.engine.algorithm, self.size, NOTICE_BYTES)
-        name = f"{slot}{at}" if request is None else f"{slot}{at}/{request}"
-        return exchange(self.job, self.draws, of, name, step, 1)
+        return self.wires.exchange(
+            rounds(operation, self.job.engine.algorithm, self.size, NOTICE_BYTES), step
+        )
 
-    def _layers(self, kind: str, seconds: Floats, size: float, slot: str, step: int) -> Iterator[Op]:
+    def _layers(self, kind: str, seconds: Floats, size: float, step: int) -> Iterator[Op]:
         """All layers: between two collectives each rank computes an equal part of its time."""
         n = self.job.model.layers * TENSOR_FACTS.collectives_per_layer
         of = rounds("all_reduce", self.job.engine.algorithm, self.size, size)
         work = Work(kind, seconds / n, step)
         if not of:
             yield Work(kind, seconds, step)
-        for one in exchange(self.job, self.draws, of, slot, step, n):
+        for one in self.wires.exchange(of, step, n):
             yield work
             yield one
+
+    @cached_property
+    def wires(self) -> Wires:
+        """Who delays what."""
+        return Wires(self.job, self.draws)
 
 
 def _program(job: Job, draws: Draws) -> Iterator[Op]:
