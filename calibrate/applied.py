@@ -24,6 +24,7 @@ from calibrate.parameters import (
 )
 from calibrate.taught import Lesson, in_words, lesson_for, source_of, taught
 from simulator.complete import complete
+from simulator.engine.base import engine
 from simulator.errors import CalibrationError
 from simulator.hosts import one_processor_each
 from simulator.laws.factors import device_factor
@@ -56,7 +57,7 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
     scenario, link_notes = _linked(calibration, scenario)
     own = {name: device.speed for name, device in scenario.devices.items()}
     full = complete(scenario)  # which resolves another name of the engine too
-    if calibration.engine != full.engine.name:
+    if calibration.engine != engine(full.engine.name).software:
         raise CalibrationError(
             f"the calibration is of engine {calibration.engine}, the scenario runs "
             f"{full.engine.name}; calibrate that engine, or change the scenario"

@@ -18,6 +18,7 @@ from calibrate.noise import Noise, fit_noise
 from calibrate.parameters import is_parameter, kind_of_parameter
 from calibrate.prefill import fit_prefill
 from calibrate.samples import Sample, sample
+from simulator.engine.base import engine
 from simulator.errors import Fault, MeasurementError, ScenarioError
 from simulator.files import dump, load
 from simulator.laws.law import Floats
@@ -227,7 +228,7 @@ def calibrate_samples(
     # of a device that changes between measurements the last description counts
     devices = {name: spec for one in samples for name, spec in one.scenario.devices.items()}
     return Calibration(
-        engine=first.engine.name,
+        engine=engine(first.engine.name).software,
         model=first.model.name,
         layer_bytes=first.model.layer_bytes or 0.0,
         kinds={name: spec.kind or "unknown" for name, spec in devices.items()},

@@ -17,6 +17,7 @@ from calibrate.forward import Design, design, job_of, parameter_names
 from calibrate.parameters import kind_of_parameter
 from calibrate.prior import USUAL_ERROR, Prior, prior
 from calibrate.samples import Sample
+from simulator.engine.base import engine
 from simulator.errors import CalibrationError
 from simulator.laws.law import Floats
 from simulator.runtime.job import Job
@@ -115,7 +116,7 @@ def fit(samples: Sequence[Sample], *, draws: int = 500, seed: int = 1) -> Fit:
 def _check(samples: Sequence[Sample]) -> None:
     if not samples:
         raise CalibrationError("no measurement to calibrate on; give one or more files of `sim live run`")
-    engines = {sample.scenario.engine.name for sample in samples}
+    engines = {engine(sample.scenario.engine.name).software for sample in samples}
     if len(engines) > 1:
         raise CalibrationError(
             f"the measurements come from engines {', '.join(sorted(engines))}; calibrate each alone"

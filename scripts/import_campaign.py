@@ -4,8 +4,8 @@ Usage: python scripts/import_campaign.py RECORDINGS_FOLDER OUTPUT_FOLDER
 
 The recordings are streamed chats of a real EXO 1.x cluster of nodes on one machine; each Measurement carries
 the scenario that was measured: split, ring order, quotas as `background_load`, delayed links as wires with the
-delay that was measured on them, so that it can be predicted. Left out are Tensor instances, which no scenario
-can express yet, and recordings in which a node was killed, whose gaps are of two placements.
+delay that was measured on them, so that it can be predicted. Left out are recordings in which a node was killed,
+whose gaps are of two placements.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(source: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.glob("*.jsonl")):
         lines = [json.loads(line) for line in path.read_text().splitlines() if line]
-        if lines[0].get("sharding", "pipeline") != "pipeline" or "killed_node" in lines[0]:
+        if "killed_node" in lines[0]:
             print(f"{path.stem}: left out")
             continue
         parts = list(dict.fromkeys(request["label"] for request in lines[0]["requests"]))
@@ -146,11 +146,19 @@ def scenario_of(name: str, header: dict[str, Any], requests: list[dict[str, Any]
                 "head_flops": model["head_bytes"] / 2,
                 "activation_bytes": f"{model['activation_bytes']} B",
             },
-            "engine": {"name": "exo", "step_overhead": "0 s", "hop_overhead": "0 s", "overhead_spread": 0.0},
+            "engine": {
+                "name": "exo",
+                "sharding": header.get("sharding", "pipeline"),
+                "step_overhead": "0 s",
+                "hop_overhead": "0 s",
+                "overhead_spread": 0.0,
+            },
             "devices": devices,
             "shared_host": {},
             "wires": list(wires.values()),
-            "placement": {"layers": {rank["node"]: rank["layers"] for rank in ranks}},
+            "placement": {"rule": "tensor", "order": [rank["node"] for rank in ranks]}
+            if header.get("sharding") == "tensor"
+            else {"layers": {rank["node"]: rank["layers"] for rank in ranks}},
             "workload": {
                 "prompt_tokens": round(sum(map(read_tokens, requests)) / len(requests)),
                 "output_tokens": requests[0]["tokens"],

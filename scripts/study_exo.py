@@ -47,7 +47,7 @@ def main() -> None:
             f"{len(second)} recordings of a real EXO 1.x pipeline (three nodes on one quiet machine of two cores, a "
             "switch with delays between them): splits, slow nodes, delays, several chats, prompts of 30, 200, 700 "
             "and 800 tokens. By rule every other file in the order of names calibrates, the first one first. "
-            "Another model's four files, 12 layers, are kept beside them and not used; Tensor files are not here."
+            "Another model's four files, 12 layers, are kept beside them and not used; Tensor files are in `../tensor`."
         ],
         [
             run_split(
@@ -55,6 +55,30 @@ def main() -> None:
             )
         ],
     )
+    write(
+        FOLDER / "tensor",
+        "Recorded EXO runs with Tensor sharding: predicted against measured",
+        [
+            "The second campaign's eight recordings with Tensor sharding over MLX's ring, two models. One rank alone "
+            "and two ranks without delay calibrate; the other delays, three ranks, and the same machines in a "
+            "pipeline, a strategy that was not trained, are predicted."
+        ],
+        tensor_splits(),
+    )
+
+
+def tensor_splits() -> list[StudySplit]:
+    """For each model: one rank and Tensor without delay predict the rest."""
+    pipelines = FOLDER / "campaign2" / "measurements"
+    paths = [*pipelines.glob("T_pipe*.gz"), *(FOLDER / "tensor" / "measurements").glob("*.gz")]
+    # as stock EXO ran a pipeline, on two streams, is another rig than the Tensor files'
+    samples = [sample_of(read_measurement(path)) for path in sorted(paths) if "twostreams" not in path.stem]
+    found = []
+    for layers in ("24L", "12L"):
+        of_model = [one for one in samples if layers in one.name]
+        training = [f"T_pipe1_{layers}_0ms", f"T_tensor2_{layers}_0ms"]
+        found.append(run_split(f"{layers}, one rank and Tensor without delay", of_model, training))
+    return found
 
 
 def recorded(folder: Path) -> list[Measurement]:

@@ -103,6 +103,11 @@ class Engine:
         return self.facts.name
 
     @property
+    def software(self) -> str:
+        """The name that its strategies have in common, under which it is calibrated."""
+        return self.facts.software or self.facts.name
+
+    @property
     def default_rule(self) -> str:
         """The placement rule that the engine uses when nobody chooses."""
         return self.facts.placement

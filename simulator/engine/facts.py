@@ -74,6 +74,8 @@ class EngineFacts(Facts):
     name: str
     aliases: tuple[str, ...] = ()
     title: str
+    software: str | None = None
+    """The engine that it is another strategy of, whose measurements teach it and are taught by its own."""
     runtime: Literal["mlx", "llama.cpp"]
     """What computes under it: which of a platform's fitted efficiencies holds."""
     runs_on: tuple[str, ...]

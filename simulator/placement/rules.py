@@ -3,6 +3,7 @@
 `manual`  the split that the request gives
 `speed`   layers in proportion to layers/s, under what each device can hold
 `even`    as many layers each, under what each device can hold
+`tensor`  an equal part of every layer on each device, in ring order
 
 An engine's own rules stand with the engine; `simulator.engine.base.rules` has all of them.
 """
@@ -249,4 +250,15 @@ def _with_pins(request: PlacementRequest, layers: list[tuple[str, int]], rule: s
     )
 
 
-RULES: Mapping[str, Rule] = {"manual": Rule(_manual), "speed": Rule(_speed), "even": Rule(_even)}
+def _tensor(request: PlacementRequest) -> Placement:
+    refuse_pins("tensor", request)
+    names = [device.name for device in request.ring()]
+    return Placement.split(names, request.n_layers, "tensor", [device.name for device in request.devices])
+
+
+RULES: Mapping[str, Rule] = {
+    "manual": Rule(_manual),
+    "speed": Rule(_speed),
+    "even": Rule(_even),
+    "tensor": Rule(_tensor),
+}
