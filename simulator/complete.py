@@ -58,7 +58,9 @@ def _complete_engine(spec: EngineSpec) -> EngineSpec:
     facts = engine(spec.name).facts
     if spec.protocol is not None:
         facts.protocol(spec.protocol)  # refuses what is not known
-    backend = facts.backend(spec.backend) if facts.backends or spec.backend else None
+    # who only turns a tensor scenario into a pipeline may leave its backend there
+    asked = None if spec.sharding == "pipeline" and not facts.backends else spec.backend
+    backend = facts.backend(asked) if facts.backends or asked else None
     # an alias, 'llama.cpp', ends here: everything behind asks for the engine by its one name
     return filled(
         spec.model_copy(update={"name": facts.name}),

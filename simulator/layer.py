@@ -95,10 +95,18 @@ class LayerKind(Spec):
     def part(self, ranks: int) -> LayerKind:
         """What each of `ranks` ranks holds where the layer is split among them (tensor parallelism).
 
-        Matrices are split by rows or columns, attention and its cache by heads; a latent cache is one vector for
-        all heads, which each rank keeps whole. Norms and routers, which each rank has too, weigh next to nothing.
+        Matrices are split by rows or columns, attention and its cache by heads; a
+        latent cache is one vector for all heads, which each rank keeps whole.
+        Norms and routers, which each rank has too, weigh next to nothing.
         """
-        split = ("weight_bytes", "active_bytes", "expert_bytes", "state_bytes", "flops", "attention_flops_per_token")
+        split = (
+            "weight_bytes",
+            "active_bytes",
+            "expert_bytes",
+            "state_bytes",
+            "flops",
+            "attention_flops_per_token",
+        )
         kept = {} if self.latent else {"kv_bytes_per_token": self.kv_bytes_per_token / ranks}
         return self.model_copy(update={name: getattr(self, name) / ranks for name in split} | kept)
 

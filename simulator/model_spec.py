@@ -37,7 +37,10 @@ class ModelSpec(Spec):
     head_bytes: Annotated[Bytes, Field(ge=0)] | None = None
     kv_bytes_per_token_per_layer: Annotated[Bytes, Field(ge=0)] | None = None
     kv_heads: int | None = Field(
-        default=None, ge=1, le=100_000, description="heads of the KV cache, by which tensor parallelism splits it"
+        default=None,
+        ge=1,
+        le=100_000,
+        description="heads of the KV cache, by which tensor parallelism splits it",
     )
     layer_flops: float | None = Field(
         default=None, gt=0, description="floating point operations per layer and token"

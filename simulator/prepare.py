@@ -299,7 +299,8 @@ def _check_split(flow: Engine, placement: Placement) -> None:
         return
     if flow.splits_layers:
         raise PlacementError(
-            f"rule {placement.rule!r} gives each device whole layers, but {flow.name} splits every layer equally "
+            f"rule {placement.rule!r} gives each device whole layers, but {flow.name} splits every layer "
+            "equally "
             f"among all devices; leave layers out and take rule {flow.default_rule!r}, or shard by pipeline"
         )
     raise PlacementError(

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from simulator.churn.spec import EventSpec, HeatSpec, RecoverySpec
+from simulator.engine_spec import EngineSpec
 from simulator.errors import Fault, ScenarioError, did_you_mean
 from simulator.files.explain import explain
 from simulator.files.tree import Tree
@@ -29,7 +30,7 @@ from simulator.spec import (
     ToldSeconds,
     ToldSpec,
 )
-from simulator.units import RATE, TIME, Bytes, PerHour, Share
+from simulator.units import RATE, TIME, PerHour, Share
 
 __all__ = [
     "AccessPointSpec",
@@ -208,51 +209,6 @@ class DeviceSpec(Spec):
                 f"{'it' if len(twice) == 1 else 'them'} there"
             )
         return self
-
-
-TENSOR = "-tensor"
-"""What follows the name of an engine where it shards by tensor."""
-
-
-class EngineSpec(ToldSpec):
-    """The software that moves a token, and its own costs."""
-
-    PLUS_MINUS: ClassVar = dict.fromkeys(("step_overhead", "hop_overhead"), ("overhead_spread", TIME))
-
-    name: Name = "exo"
-    sharding: Literal["pipeline", "tensor"] | None = Field(
-        default=None, description="tensor: every device holds a part of each layer (engines that can)"
-    )
-    backend: Name | None = Field(
-        default=None, description="what carries the collectives of tensor parallelism: ring, jaccl, ..."
-    )
-    step_overhead: ToldSeconds | None = Field(
-        default=None, description="host time per token on each rank: sampling, Python"
-    )
-    hop_overhead: ToldSeconds | None = Field(
-        default=None, description="host time per message beyond the link's delay"
-    )
-    request_overhead: Duration | None = Field(
-        default=None, description="host time per request before its prompt is read"
-    )
-    overhead_spread: LogSd | None = None
-    memory_overhead: Annotated[Bytes, Field(ge=0)] | None = Field(
-        default=None, description="per device, beside weights"
-    )
-    protocol: Annotated[str, BeforeValidator(str)] | None = Field(
-        default=None, description="version of the wire protocol (llama-rpc: 1.0 to 7); default: the newest"
-    )
-    label: Label = "assumed"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _strategy_is_of_the_name(cls, told: Any) -> Any:
-        # tensor parallelism is a flow of its own, which everything behind asks for by its one name
-        if not isinstance(told, dict) or told.get("sharding") != "tensor":
-            return told
-        name = told.get("name", "exo")
-        own = isinstance(name, str) and not name.endswith(TENSOR)
-        return told | {"name": f"{name}{TENSOR}"} if own else told
 
 
 class PlacementSpec(Spec):

@@ -215,5 +215,5 @@ def test_nobody_but_an_engine_knows_its_name() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and node.value in names
     ]
-    allowed = ("simulator/scenario.py", "simulator/result/measurement.py", "calibrate/truth.py")
+    allowed = ("simulator/engine_spec.py", "simulator/result/measurement.py", "calibrate/truth.py")
     assert [line for line in found if not line.startswith(allowed)] == []

@@ -22,7 +22,15 @@ from simulator.laws.law import Constant, Law
 from simulator.runtime.collective import Algorithm
 from simulator.units import SIZE, TIME, read_quantity
 
-__all__ = ["BackendFacts", "EngineFacts", "ProtocolFacts", "RecoveryFacts", "SourcedLaw", "read_facts", "read_recovery"]
+__all__ = [
+    "BackendFacts",
+    "EngineFacts",
+    "ProtocolFacts",
+    "RecoveryFacts",
+    "SourcedLaw",
+    "read_facts",
+    "read_recovery",
+]
 
 NOTHING: Law = Constant(value=0.0)
 

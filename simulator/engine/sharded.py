@@ -1,13 +1,15 @@
-"""Engines that only shard by tensor, from their facts: what mlx-lm, vLLM and distributed-llama have in common.
+"""Engines that only shard by tensor, from their facts: what
+mlx-lm, vLLM and distributed-llama have in common.
 
-A token: all ranks hear what to compute (where somebody tells them), each computes its part of every layer and meets
-the others after attention and after the MLP, then computes the head, whole or its part of it. A prompt goes through
-in chunks, its last token as the first step. EXO's own rounds between are its own (`simulator.engine.exo.tensor`).
+A token: all ranks hear what to compute (where somebody tells them), each computes its part of
+every layer and meets the others after attention and after the MLP, then computes the head,
+whole or its part of it. A prompt goes through in chunks, its last token as the first step.
+EXO's own rounds between are its own (`simulator.engine.exo.tensor`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,7 +37,9 @@ from simulator.runtime.record import Recorder
 __all__ = ["Sharded", "tensor_engine"]
 
 LOGIT_BYTES = 4
-"""float32, as distributed-llama sends them (`src/llm.cpp`); vLLM gathers them in the model's type, half of it."""
+"""float32, as distributed-llama sends them (`src/llm.cpp`);
+vLLM gathers them in the model's type, half of it.
+"""
 
 
 @dataclass(frozen=True)
@@ -98,15 +102,12 @@ class Sharded:
     def _layers(self, kind: str, seconds: Floats, size: float, step: int) -> Iterator[Op]:
         """All layers: between two collectives each rank computes an equal part of its time."""
         n = self.job.model.layers * self.facts.collectives_per_layer
-        of = rounds("all_reduce", self.job.engine.algorithm, len(self.job.ring), size * self.facts.reduced_share)
-        if not of:
-            yield Work(kind, seconds, step)
-        work = Work(kind, seconds / n, step)
-        for one in self._wires.exchange(of, step, n):
-            yield work
-            yield one
+        of = rounds(
+            "all_reduce", self.job.engine.algorithm, len(self.job.ring), size * self.facts.reduced_share
+        )
+        yield self._wires.layers(Work(kind, seconds, step), of, n)
 
-    def _collective(self, operation: Operation, size: float, step: int) -> Iterator[Op]:
+    def _collective(self, operation: Operation, size: float, step: int) -> Sequence[Op]:
         of = rounds(operation, self.job.engine.algorithm, len(self.job.ring), size)
         return self._wires.exchange(of, step)
 
@@ -135,7 +136,9 @@ class Sharded:
         parts = len(self.job.ring) if self.facts.splits_head else 1
         compute_s = head_s(device, self.job.model, batch) / parts * self.draws.speed_factor(device, "decode")
         host_s = self.job.engine.step_overhead_s * self.draws.overhead("step") + device.speed.stage_overhead
-        total: Floats = (compute_s + crowding(device, batch) * host_s) * self.draws.batch_factor(device, batch)
+        total: Floats = (compute_s + crowding(device, batch) * host_s) * self.draws.batch_factor(
+            device, batch
+        )
         return total
 
     def _overhead_s(self, part: Any, seconds: float) -> Floats:
@@ -152,7 +155,8 @@ def _place(facts: EngineFacts, request: PlacementRequest) -> Placement:
         of = f"hidden size {request.hidden}" + (f" and {heads} KV heads" if heads else "")
         powers = ", a power of two" if facts.ranks == "powers of two" else ""
         raise PlacementError(
-            f"{facts.name} cannot split this model among {ranks} devices: their number must divide {of}{powers}; "
+            f"{facts.name} cannot split this model among {ranks} devices: their number must divide "
+            f"{of}{powers}; "
             f"take {' or '.join(map(str, fits))}"
         )
     return Placement.split(names, request.n_layers, facts.placement, names)

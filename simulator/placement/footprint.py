@@ -30,7 +30,9 @@ class Footprint:
     cards, where the engine leaves it to their hosts.
     """
     latent: bool = False
-    """Whether the cache is one latent vector for all heads, which ranks that split a layer each keep whole."""
+    """Whether the cache is one latent vector for all heads,
+    which ranks that split a layer each keep whole.
+    """
     by_layer: tuple[tuple[float, float, float], ...] = ()
     """(weights, KV cache, read per token) of each layer, where layers differ;
     those above are averages then.

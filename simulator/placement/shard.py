@@ -119,7 +119,8 @@ class Placement(Spec):
         for shard in self.shards:
             if (shard.start_layer, shard.end_layer) != (0, n_layers):
                 raise PlacementError(
-                    f"{shard.device!r} holds a part of layers {shard.start_layer} to {shard.end_layer - 1}, but "
+                    f"{shard.device!r} holds a part of layers {shard.start_layer} to {shard.end_layer - 1}, "
+                    "but "
                     f"tensor parallelism splits each of the {n_layers} layers among all devices"
                 )
         return self

@@ -31,9 +31,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from simulator.engine.base import Engine
+from simulator.engine.exo import tensor
 from simulator.engine.exo.form import form
 from simulator.engine.exo.mean import mean_costs
-from simulator.engine.exo import tensor
 from simulator.engine.exo.placement import RULE, TENSOR_RULE
 from simulator.engine.exo.processes import start
 from simulator.engine.exo.recursion import chats, is_recursion_exact, token_times_s

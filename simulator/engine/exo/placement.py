@@ -357,7 +357,9 @@ def _place(request: PlacementRequest) -> Placement:
 
 
 def _place_tensor(request: PlacementRequest) -> Placement:
-    """EXO 1.x with Tensor sharding on a full mesh: it compares the sum of free memory with the file, no more."""
+    """EXO 1.x with Tensor sharding on a full mesh: it
+    compares the sum of free memory with the file, no more.
+    """
     refuse_pins("exo-tensor", request)
     names = tuple(device.name for device in request.ring())
     edges = tuple(
@@ -376,7 +378,9 @@ def _place_tensor(request: PlacementRequest) -> Placement:
     )
     usable_bytes = {device.name: device.usable_bytes for device in request.ring()}
     plain = _mesh_request(names, edges, usable_bytes, model, request.min_devices or 1)
-    rdma = {"instance_type": "MlxJaccl", "rdma_enabled": frozenset(names)} if request.backend == "jaccl" else {}
+    rdma = (
+        {"instance_type": "MlxJaccl", "rdma_enabled": frozenset(names)} if request.backend == "jaccl" else {}
+    )
     chosen = choose(plain.model_copy(update={"sharding": "Tensor"} | rdma))
     return Placement.split(chosen.ring, request.n_layers, "exo-tensor", names)
 

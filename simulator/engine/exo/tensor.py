@@ -1,14 +1,14 @@
 """EXO with Tensor sharding: every rank has a part of each layer, and all meet twice in each.
 
-The rounds before a prompt, the looks and the notices are those of the pipeline (`ExoRing.script`); where that sends
-hidden states through the stages and gathers the last one, here each layer ends in collectives, the same in a prompt.
-Every rank computes head and sample itself, so nothing else is sent. Chunks of a prompt do not overlap: all ranks
-are at the same layer.
+The rounds before a prompt, the looks and the notices are those of the pipeline (`ExoRing.script`); where that
+sends hidden states through the stages and gathers the last one, here each layer ends in collectives, the same
+in a prompt. Every rank computes head and sample itself, so nothing else is sent. Chunks of a prompt do not
+overlap: all ranks are at the same layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -90,7 +90,7 @@ class ExoTensor(ExoRing):
         for operation in ("all_reduce", "all_gather", "all_gather"):
             yield from self._small(operation, step)
 
-    def _small(self, operation: Operation, step: int) -> Iterator[Op]:
+    def _small(self, operation: Operation, step: int) -> Sequence[Op]:
         """A collective of a few bytes."""
         return self.wires.exchange(
             rounds(operation, self.job.engine.algorithm, self.size, NOTICE_BYTES), step
@@ -100,12 +100,7 @@ class ExoTensor(ExoRing):
         """All layers: between two collectives each rank computes an equal part of its time."""
         n = self.job.model.layers * TENSOR_FACTS.collectives_per_layer
         of = rounds("all_reduce", self.job.engine.algorithm, self.size, size)
-        work = Work(kind, seconds / n, step)
-        if not of:
-            yield Work(kind, seconds, step)
-        for one in self.wires.exchange(of, step, n):
-            yield work
-            yield one
+        yield self.wires.layers(Work(kind, seconds, step), of, n)
 
     @cached_property
     def wires(self) -> Wires:

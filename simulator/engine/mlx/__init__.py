@@ -1,4 +1,6 @@
-"""Plain mlx-lm with its own tensor parallelism (`mlx.launch`, `model.shard`): no master, no rounds but the layers'."""
+"""Plain mlx-lm with its own tensor parallelism (`mlx.launch`,
+`model.shard`): no master, no rounds but the layers'.
+"""
 
 from __future__ import annotations
 
