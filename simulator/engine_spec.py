@@ -27,8 +27,7 @@ class EngineSpec(ToldSpec):
         default=None, description="tensor: every device holds a part of each layer (engines that can)"
     )
     backend: Name | None = Field(
-        default=None,
-        description="what carries the collectives of tensor parallelism: ring, jaccl, nccl; a pipeline has none",
+        default=None, description="what carries collectives: ring, jaccl, nccl, sockets; a pipeline has none"
     )
     step_overhead: ToldSeconds | None = Field(
         default=None, description="host time per token on each rank: sampling, Python"

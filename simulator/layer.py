@@ -99,16 +99,17 @@ class LayerKind(Spec):
         latent cache is one vector for all heads, which each rank keeps whole.
         Norms and routers, which each rank has too, weigh next to nothing.
         """
-        split = (
+        split = [
             "weight_bytes",
             "active_bytes",
             "expert_bytes",
             "state_bytes",
             "flops",
             "attention_flops_per_token",
-        )
-        kept = {} if self.latent else {"kv_bytes_per_token": self.kv_bytes_per_token / ranks}
-        return self.model_copy(update={name: getattr(self, name) / ranks for name in split} | kept)
+        ]
+        if not self.latent:
+            split += ["kv_bytes_per_token", "index_bytes_per_token", "index_flops_per_token"]
+        return self.model_copy(update={name: getattr(self, name) / ranks for name in split})
 
     def apart(self) -> tuple[LayerKind, LayerKind]:
         """(all but the experts, the experts alone), where they are held by different processors.
