@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from sim.json_output import Json, print_json
 from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario
+from sim.work import begin_work, tokens_of
 
 if TYPE_CHECKING:
     from calibrate.validation import LedgerPrediction
@@ -135,6 +136,7 @@ def predict(
     hash_, trained = "", tuple[str, ...]()
     if calibration is not None:
         asked, hash_, trained = _applied(calibration, asked)
+    begin_work(asked, tokens_of(asked), kept=tokens_of(asked))
     prediction = predict_sessions(asked, kind=kind, calibration_sha256=hash_, trained_on=trained)  # type: ignore[arg-type]
     path = out or Path(f"{asked.name}.prediction.json")
     write_ours(path, prediction.model_dump_json(indent=2) + "\n")

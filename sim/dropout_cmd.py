@@ -11,6 +11,7 @@ import typer
 
 from sim.json_output import Json, json_text, print_json
 from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario
+from sim.work import begin_work
 
 if TYPE_CHECKING:
     from simulator.churn.estimate import Dropout
@@ -50,10 +51,10 @@ def dropout(
     from simulator.scenario import ModelSpec
     from simulator.units import TIME, read_quantity
 
+    asked = load_scenario(scenario, seed, replications)
+    begin_work(asked, asked.replications * asked.workload.output_tokens, evaluator="simpy")
     losses = LossRate(failures_per_hour=failures_per_hour, away_s=read_quantity(away, TIME))
-    predicted = predict_dropout(
-        _with_drop(load_scenario(scenario, seed, replications), device, at_token, silent)
-    )
+    predicted = predict_dropout(_with_drop(asked, device, at_token, silent))
     compared = options(predicted, losses, ModelSpec(name=smaller) if smaller else None)
     document = predicted.document() | {"options": [option.model_dump() for option in compared]}
     if as_json:
@@ -79,7 +80,10 @@ def evening(
     from simulator.churn.evening import predict_evening
     from simulator.churn.study import Evening
 
-    outcome = predict_evening(load_scenario(scenario, seed), Evening(hours, requests_per_hour), replications)
+    asked = load_scenario(scenario, seed)
+    tokens = round(hours * requests_per_hour * replications * asked.workload.output_tokens)
+    begin_work(asked, tokens, evaluator="simpy")
+    outcome = predict_evening(asked, Evening(hours, requests_per_hour), replications)
     document = outcome.document()
     if as_json:
         print_json(document)

@@ -24,6 +24,7 @@ from sim import (
     sweep_cmd,
 )
 from sim.terminal import civil_streams, os_error, shortened
+from sim.work import agree, limited_work
 from simulator.errors import SimulatorError
 from simulator.files.inert import visible
 from simulator.files.ours import keeping_others
@@ -51,12 +52,15 @@ def common(
     force: Annotated[
         bool, typer.Option("--force", help="Replace files that sim did not write, or that were edited.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it, however long it takes.")] = False,
 ) -> None:
     """Predict and measure how fast a large language model decodes across the devices of one LAN."""
     for file in catalog or ():
         # here, as not every command looks into it: one that is not there is a slip of the pen all the same
         if not file.is_file():
             raise SimulatorError(f"{file}: there is no such file, and --catalog names it")
+    if yes:
+        agree()
     if force:
         from simulator.files.ours import replace_others
 
@@ -92,7 +96,7 @@ app.add_typer(
 def main() -> None:
     """Run the command line; every error that a user can mend ends in one message and an exit code."""
     try:
-        with civil_streams(), keeping_others():
+        with civil_streams(), keeping_others(), limited_work():
             try:
                 app(_common_first(sys.argv[1:]))
             except OSError as error:  # nobody who knew the place has put it in better words
@@ -116,7 +120,7 @@ def _tell(error: SimulatorError) -> None:
 
 
 def _common_first(words: list[str]) -> list[str]:
-    """The command line with `--catalog FILE` and `--force` before the command, where typer looks for them.
+    """The command line with `--catalog FILE`, `--force` and `--yes` in front, where typer looks for them.
 
     >>> _common_first(["run", "four_devices", "--catalog", "mine.yaml", "--json"])
     ['--catalog', 'mine.yaml', 'run', 'four_devices', '--json']
@@ -129,7 +133,7 @@ def _common_first(words: list[str]) -> list[str]:
             kept += [word, *rest]
         elif word == "--catalog":
             front += [word, *islice(rest, 1)]
-        elif word == "--force" or word.startswith("--catalog="):
+        elif word in ("--force", "--yes") or word.startswith("--catalog="):
             front.append(word)
         else:
             kept.append(word)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sim.json_output import Json, print_json
+from sim.work import begin_work, tokens_of
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -59,8 +60,10 @@ def run(
 
         applied = apply(load_calibration(calibration), asked)
         asked, doubts = applied.scenario, (*doubts, *applied.warnings)
+    chosen, tokens = _evaluator(evaluator), tokens_of(asked)
+    begin_work(asked, tokens, kept=tokens, evaluator=chosen)
     with progress_bar(quiet=as_json) as progress:
-        prediction = predict(asked, evaluator=_evaluator(evaluator), progress=progress, doubts=doubts)
+        prediction = predict(asked, evaluator=chosen, progress=progress, doubts=doubts)
     held = rate and held_against(prediction.prepared, prediction.summary.tokens_per_s, rate)
     if as_json:
         print_json(prediction.document() | ({"measured": held.model_dump()} if held else {}))
@@ -93,8 +96,11 @@ def compare(
 
     if len(scenarios) < 2:
         raise typer.BadParameter(f"compare needs two scenarios or more and got {len(scenarios)}")
+    loaded = [load_scenario(path, seed, replications) for path in scenarios]
+    longest = max(loaded, key=tokens_of)
+    begin_work(longest, sum(map(tokens_of, loaded)), kept=tokens_of(longest))
     with progress_bar(quiet=as_json):
-        comparison = compare_scenarios([load_scenario(path, seed, replications) for path in scenarios])
+        comparison = compare_scenarios(loaded)
     if as_json:
         print_json(comparison.model_dump())
         return

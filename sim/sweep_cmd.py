@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +14,7 @@ import typer
 
 from sim.json_output import Json, print_json
 from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario, progress_bar
+from sim.work import begin_work, tokens_of
 
 if TYPE_CHECKING:
     from simulator.plan.load.arrivals import Bound, Crossover, LoadPoint
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "sweep"]
 
+POINT_BYTES = 3000
+"""That a point takes until the table is written: its scenario as JSON, its key, its row."""
+LOOKED_AT = 50
+"""Points of a sweep whose work is counted, to know that of all."""
 FirstToken = Annotated[
     str, typer.Option(help="Chats whose first token comes within this count, for example 10s.")
 ]
@@ -58,8 +66,16 @@ def sweep(
     from simulator.plan.sweep.workers import dask_cluster, local_processes
 
     asked = load_scenario(scenario, seed, replications)
-    planned = plan_sweep(asked, [parse_axis(text) for text in over], lhs, _bound(first_token, tokens_per_s))
+    axes = [parse_axis(text) for text in over]
+    count = lhs or prod(len(axis.values) for axis in axes)
+    # before the points are laid out, which takes memory of its own
+    begin_work(
+        asked, count * tokens_of(asked), kept=count * POINT_BYTES // 8, workers=workers or os.cpu_count() or 1
+    )
+    planned = plan_sweep(asked, axes, lhs, _bound(first_token, tokens_per_s))
     folder = out or Path("results") / f"{asked.name}-sweep"
+    # of a Dask cluster nobody here knows how many it has
+    begin_work(asked, _tokens(planned), kept=tokens_of(asked), workers=workers or os.cpu_count() or 1)
     executor = dask_cluster(dask) if dask else local_processes(workers)
     with progress_bar(quiet=as_json) as progress:
         run_sweep(
@@ -70,6 +86,15 @@ def sweep(
         print_json({"folder": str(folder), "points": len(planned.points), "rows": rows})
     else:
         _print_sweep(planned, rows, folder)
+
+
+def _tokens(planned: Sweep) -> int:
+    """Tokens of all points, by those of some: to read a million would be work of its own."""
+    from simulator.scenario import Scenario
+
+    every = max(1, len(planned.tasks) // LOOKED_AT)
+    some = [json.loads(payload)["scenario"] for _, payload in planned.tasks[::every]]
+    return len(planned.tasks) * sum(tokens_of(Scenario.model_validate(one)) for one in some) // len(some)
 
 
 def _finish(planned: Sweep, folder: Path, charts: bool) -> list[Row]:
@@ -146,6 +171,8 @@ def load(
 
     asked = load_scenario(scenario, seed, replications)
     bound = _bound(first_token, tokens_per_s)
+    tokens = asked.replications * chats * asked.workload.output_tokens
+    begin_work(asked, tokens * (rates.count(",") + 1))
     with progress_bar(quiet=as_json) as progress:
         points = _points(asked, rates, bound, at_once, chats, progress)
     with progress_bar(quiet=as_json) as progress:

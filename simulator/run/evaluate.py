@@ -54,14 +54,16 @@ def token_times_s(
     tokens = job.workload.output_tokens * len(flow.chats(job))
     # SimPy goes row by row anyway, so its blocks only save the setting up of streams
     step = max(1, min(CHUNK_TOKENS // tokens, rows if fast else ROWS_PER_BLOCK))
-    parts = []
+    # in place: parts put together at the end would take the memory twice
+    times_s = np.empty((len(flow.chats(job)), job.workload.output_tokens, rows))
     for first in range(0, rows, step):
         draws = Draws(job, first, min(step, rows - first), certain)
         for part in [draws] if fast else draws.each_row():
-            parts.append(flow.token_times_s(job, part) if fast else _by_simpy(job, part))
+            found = flow.token_times_s(job, part) if fast else _by_simpy(job, part)
+            times_s[:, :, part.first : part.first + part.rows] = found
             if progress is not None:
                 progress(part.first + part.rows)
-    return np.concatenate(parts, axis=2)
+    return times_s
 
 
 def scenario_rates(scenario: Scenario) -> Floats:
