@@ -195,7 +195,7 @@ def _factors(calibration: Calibration, name: str) -> Floats:
     point = calibration.point(name)
     draws = calibration.column(name)
     # a factor is positive by definition, a drawn overhead may be zero
-    return np.maximum(draws / point, 1e-6) if point > 0 else np.ones_like(draws)
+    return np.clip(draws / point, 1e-6, 1e6) if point > 0 else np.ones_like(draws)
 
 
 def _extrapolations(calibration: Calibration, scenario: Scenario) -> list[str]:

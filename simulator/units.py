@@ -71,8 +71,9 @@ def read_quantity(text: Any, units: Mapping[str, float], *, plain_is_base: bool 
     if isinstance(text, bool) or not isinstance(text, (str, int, float)):
         raise UnitError(f"{text!r:.60} is not a quantity; write a number with one of {allowed}")
     if isinstance(text, (int, float)):
-        if not math.isfinite(text):
-            raise UnitError(f"{text} is not finite")
+        # a whole number of 400 digits is none that a float can hold
+        if not abs(text) < 1e300:
+            raise UnitError(f"{text!r:.60} is not finite")
         if text == 0 or plain_is_base or "" in units:
             return float(text)
         usual = [unit for unit in USUAL if unit in units] or list(units)[:1]
