@@ -112,6 +112,8 @@ class Calibration(Spec):
     """Joint bootstrap draws of the parameters `names`."""
     sources: tuple[Source, ...]
     warnings: tuple[str, ...] = ()
+    lack_of_fit: str = ""
+    """Whether placements scatter about the model as repeats do, in words; empty in older calibrations."""
     links: MeasuredLinks | None = None
     """Of agents, where some were measured: they are data, and were in place while the rest was fitted."""
 
@@ -254,6 +256,7 @@ def calibrate_samples(
             for one, predicted in zip(samples, fitted.predicted_s, strict=True)
         ),
         warnings=(*warnings, *_doubts(samples, fitted, noise)),
+        lack_of_fit=fitted.verdict,
         links=links,
     )
 
@@ -308,6 +311,13 @@ def _doubts(samples: Sequence[Sample], fitted: Fit, noise: Noise) -> list[str]:
         f"these placements do not separate {' and '.join(group)}; `sim live design` proposes one that does"
         for group in fitted.unseparated
     ]
+    if fitted.lack.is_lacking:
+        doubts.append(
+            f"{fitted.verdict}; `sim live design SCENARIO --measured FILE` (each file) proposes what to "
+            "measure next"
+        )
+    if fitted.believed:
+        doubts.append(fitted.believed)
     doubts += [
         f"{one.name}: the fit is {error:+.0%} off"
         for one, error in zip(samples, fitted.error, strict=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from calibrate.forward import design, gap_s, job_of, parameter_names
 from calibrate.parameters import device_of, kind_of_parameter
-from calibrate.prior import USUAL_ERROR, prior
+from calibrate.prior import MODEL_ERROR, USUAL_ERROR, prior
 from simulator.engine.base import engine
 from simulator.errors import CalibrationError, PlacementError
 from simulator.laws.law import Floats
@@ -33,8 +33,6 @@ OVERHEAD_SHARE = 0.05
 """An overhead is looked for down to this share of a token's time."""
 UNKNOWN = 1.0
 """Log sd of a parameter before anything is measured: a factor of e either way."""
-MODEL_ERROR = 0.1
-"""Log sd of what the model misses of one split: token times are not quite linear in the layers."""
 LIKE = 0.25
 """Share of all layers by which splits differ that still err alike, and that a user may want predicted: one
 scale (standard deviation of a Gaussian) for the model's error and for the scenario's neighbourhood.
@@ -51,10 +49,17 @@ class Proposal:
 
 
 def propose(
-    scenario: Scenario, runs: int, *, seed: int = 1, measured: Sequence[Scenario] = ()
+    scenario: Scenario,
+    runs: int,
+    *,
+    seed: int = 1,
+    measured: Sequence[Scenario] = (),
+    model_error: float = MODEL_ERROR,
 ) -> tuple[Proposal, ...]:
     """The `runs` placements to measure, the most telling first, after those that are `measured` already.
 
+    `model_error` (log sd) is what the model is taken to miss of a split: more of it proposes what lies nearer
+    to the scenario's own, for the others tell less of that.
     Raises CalibrationError where the scenario leaves no choice, PlacementError where it does not fit at all.
     """
     candidates = [*measured, *_candidates(scenario, seed)]
@@ -65,7 +70,7 @@ def propose(
         )
     names = parameter_names(candidates)
     rows, information = _information(candidates, names)
-    order = _order(rows, information, _apart([scenario, *candidates]), len(measured), runs)
+    order = _order(rows, information, _apart([scenario, *candidates]), len(measured), runs, model_error)
     information = information + rows[: len(measured)].T @ rows[: len(measured)]
     proposals: list[Proposal] = []
     for number, index in enumerate(order, 1):
@@ -82,14 +87,16 @@ def propose(
     return tuple(proposals)
 
 
-def _order(rows: Floats, information: Floats, apart: Floats, measured: int, runs: int) -> list[int]:
+def _order(
+    rows: Floats, information: Floats, apart: Floats, measured: int, runs: int, model_error: float
+) -> list[int]:
     """The candidates to measure, one after the other; the first `measured` ones are already.
 
     `apart` is of the scenario, then of the candidates.
     """
     among = apart[1:, 1:]
     # of predictions, relative: what the parameters leave open, and what the model misses
-    covariance = USUAL_ERROR**2 * rows @ np.linalg.inv(information) @ rows.T + MODEL_ERROR**2 * _like(among)
+    covariance = USUAL_ERROR**2 * rows @ np.linalg.inv(information) @ rows.T + model_error**2 * _like(among)
     wanted = _like(apart[0, 1:])
     for index in range(measured):
         covariance = _once_measured(covariance, index)

@@ -14,8 +14,9 @@ import numpy as np
 from scipy.optimize import nnls
 
 from calibrate.forward import Design, design, job_of, parameter_names
-from calibrate.parameters import kind_of_parameter
-from calibrate.prior import USUAL_ERROR, Prior, prior
+from calibrate.lack import LackOfFit, lack_of_fit
+from calibrate.parameters import device_of, kind_of_parameter
+from calibrate.prior import MODEL_ERROR, USUAL_ERROR, Prior, prior
 from calibrate.samples import Sample
 from simulator.engine.base import engine
 from simulator.errors import CalibrationError
@@ -31,6 +32,8 @@ USUAL_SESSION_SIGMA = 0.1
 within two minutes on a shared machine, gave medians of 28, 28, 30 and 36 ms (log sd 0.12). Worth as
 much as one measured repeat.
 """
+USUAL_FREEDOM = 3
+"""Degrees of freedom behind that: of four visits."""
 SESSIONS_OVER_RUNS = 2.0
 """Where runs of one session were repeated, their log sd times this is the belief, if that is less: on a quiet
 machine sessions are quiet too. Recorded: 1.1 to 1.7 on one busy machine (sessions 0.08 to 0.12, runs 0.07),
@@ -43,6 +46,10 @@ ROUNDS = 4
 last that changes anything.
 """
 REWEIGHTINGS = 12
+UNCHECKED = 0.8
+"""Leverage from which a placement is its own witness: four fifths of what is fitted to it is its own value.
+Huber (Robust Statistics, 1981) calls 0.5 too much, which few clusters have placements enough to stay under.
+"""
 SMALLEST_SCALE = 0.01
 """Relative errors below 1 % are never called outliers."""
 
@@ -66,6 +73,27 @@ class Fit:
     unseparated: tuple[tuple[str, ...], ...]
     """Groups of parameters that only appear together in these placements."""
     design: Design
+    lack: LackOfFit
+    """Whether the placements scatter about the model as repeats do."""
+    unchecked: tuple[int, ...]
+    """Numbers of placements that no other one checks: the fit follows them wherever they are."""
+    placements: tuple[tuple[tuple[str, int], ...], ...]
+    """Layers in ring order of each sample."""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the model lacks something, in words."""
+        return self.lack.text(self._named(self.lack.worst))
+
+    @property
+    def believed(self) -> str:
+        """The placements that are believed because nothing checks them, in words; empty without any."""
+        told = ", ".join(map(self._named, self.unchecked))
+        return f"no other placement checks {told}: measure one between it and the others" if told else ""
+
+    def _named(self, number: int) -> str:
+        placement = list(dict.fromkeys(self.placements))[number]
+        return "/".join(f"{device} {layers}" for device, layers in placement if layers)
 
     @property
     def error(self) -> Floats:
@@ -100,17 +128,28 @@ def fit(samples: Sequence[Sample], *, draws: int = 500, seed: int = 1) -> Fit:
     model = design(jobs, names, values)
     medians = np.array([sample.median_s for sample in samples])
     condition, groups = _separation(model, medians)
+    placements = tuple(tuple(job.placement.layer_counts.items()) for job in jobs)
+    scatter = _scatter(model, rows, measured, beliefs, samples, _numbered(placements))
     return Fit(
         names=names,
         values=values,
-        draws=_bootstrap(model, rows, measured, beliefs, usual_session_sigma(samples), draws, seed),
+        draws=_bootstrap(model, rows, measured, beliefs, scatter, draws, seed),
         predicted_s=model.base,
         measured_s=medians,
         left_out_error=_left_out(model, rows, measured, beliefs, medians),
         condition=condition,
         unseparated=groups,
         design=model,
+        lack=scatter.lack,
+        unchecked=scatter.unchecked,
+        placements=placements,
     )
+
+
+def _numbered(placements: Sequence[object]) -> Floats:
+    """A number for each sample that those of one placement share."""
+    numbers = {placement: number for number, placement in enumerate(dict.fromkeys(placements))}
+    return np.array([numbers[placement] for placement in placements])
 
 
 def _check(samples: Sequence[Sample]) -> None:
@@ -179,8 +218,51 @@ def _solve(
     return solved
 
 
+@dataclass(frozen=True, slots=True)
+class _Scatter:
+    """What measuring again would change."""
+
+    lack: LackOfFit
+    session_sd: Floats
+    """Log sd of each session's error."""
+    deviations: Floats
+    """Of runs about their session."""
+    unchecked: tuple[int, ...]
+
+
+def _scatter(
+    model: Design, rows: Floats, measured: Floats, beliefs: Prior, samples: Sequence[Sample], same: Floats
+) -> _Scatter:
+    """`same` numbers the placement of each session."""
+    # about the fit and not about the measured medians: else each session's error would be counted twice
+    logs = np.log(measured / np.maximum(model.base[rows], 1e-9))
+    session = np.array([logs[rows == group].mean() for group in np.unique(rows)])
+    deviations, leverage = _deviations(logs, rows, session), _leverage(model, rows, measured, beliefs)
+    used, usual = float(np.trace(leverage)), usual_session_sigma(samples)
+    visits = sum(max(0, len(one.visits_s) - 1) for one in samples)
+    lack = lack_of_fit(session, same, used, usual, USUAL_FREEDOM + visits)
+    sd = _without_runs(_session_sd(session, used, usual), deviations, np.bincount(rows).astype(float))
+    # where the model lacks something, placements miss it by more than their sessions differ
+    each = np.full(len(session), max(sd, lack.missed_sd) if lack.is_lacking else sd)
+    unchecked = _unchecked(model, leverage, rows, same)
+    # what the fit follows wherever it is leaves no residual, so what the model may miss of it is believed
+    alone = np.isin(same, unchecked)
+    each[alone] = np.hypot(each[alone], MODEL_ERROR)
+    return _Scatter(lack, each, deviations, unchecked)
+
+
+def _unchecked(model: Design, leverage: Floats, rows: Floats, same: Floats) -> tuple[int, ...]:
+    # one device alone times its own layers, and needs no other witness
+    of_devices = [device_of(name) is not None for name in model.names]
+    several = np.count_nonzero(model.matrix[:, of_devices] > 0, axis=1) > 1
+    blocks = {int(one): same[rows] == one for one in np.unique(same[several])}
+    return tuple(
+        one for one, at in blocks.items() if np.linalg.eigvalsh(leverage[np.ix_(at, at)])[-1] > UNCHECKED
+    )
+
+
 def _bootstrap(
-    model: Design, rows: Floats, measured: Floats, beliefs: Prior, usual: float, draws: int, seed: int
+    model: Design, rows: Floats, measured: Floats, beliefs: Prior, scatter: _Scatter, draws: int, seed: int
 ) -> Floats:
     """Solutions for measurements that might have been: the fitted ones with new session and run errors.
 
@@ -189,16 +271,11 @@ def _bootstrap(
     that tells two parameters apart (as resampling whole sessions would) asks another question.
     """
     generator = np.random.default_rng(np.random.SeedSequence((seed, 0xCA1)))
-    # about the fit and not about the measured medians: else each session's error would be counted twice
     fitted = np.maximum(model.base[rows], 1e-9)
-    logs = np.log(measured / fitted)
-    session = np.array([logs[rows == group].mean() for group in np.unique(rows)])
-    deviations = _deviations(logs, rows, session)
-    spread = _session_sd(session, _parameters_used(model, rows, measured, beliefs), usual)
-    session_sd = _without_runs(spread, deviations, np.bincount(rows).astype(float))
     out = np.empty((draws, len(model.names)))
     for draw in range(draws):
-        moved = generator.normal(0, session_sd, len(session))[rows] + generator.choice(deviations, len(rows))
+        moved = generator.normal(0, scatter.session_sd)[rows]
+        moved = moved + generator.choice(scatter.deviations, len(rows))
         out[draw] = _solve(model, rows, fitted * np.exp(moved), beliefs, generator)
     return out
 
@@ -212,17 +289,18 @@ def _deviations(logs: Floats, rows: Floats, session: Floats) -> Floats:
     return np.asarray((logs - session[rows]) * stretch)
 
 
-def _parameters_used(model: Design, rows: Floats, measured: Floats, beliefs: Prior) -> float:
-    """Effective number of parameters, `trace(X^T X (X^T X + P)^-1)`: a parameter that its
-    prior holds uses up no data.
+def _leverage(model: Design, rows: Floats, measured: Floats, beliefs: Prior) -> Floats:
+    """The matrix that makes fitted values of measured ones, `X (X^T X + P)^-1 X^T`, by runs.
+
+    Its trace is the effective number of parameters: one that its prior holds uses up no data.
     """
     matrix = model.matrix[rows] / measured[:, None]
     extra, _ = beliefs.rows(np.maximum(model.at, 1e-12), float(np.median(measured)))
     # columns in their own size, then a pseudo-inverse: what neither data nor belief bear on uses up nothing
     scale = np.maximum(np.sqrt((matrix**2).sum(axis=0) + (extra**2).sum(axis=0)), 1e-12)
     matrix, extra = matrix / scale, extra / scale
-    data = matrix.T @ matrix
-    return float(np.trace(np.linalg.pinv(data + extra.T @ extra, rcond=1e-10, hermitian=True) @ data))
+    inverse = np.linalg.pinv(matrix.T @ matrix + extra.T @ extra, rcond=1e-10, hermitian=True)
+    return np.asarray(matrix @ inverse @ matrix.T)
 
 
 def _session_sd(session: Floats, parameters: float, usual: float) -> float:

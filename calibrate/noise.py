@@ -182,4 +182,6 @@ def _session_sigma(samples: Sequence[Sample], fitted: Fit, warnings: list[str]) 
     known = float(np.median(np.std(moved, axis=0)))
     # not less than half of what was missed: the two are estimated from the same few sessions
     own = max(missed**2 - known**2, (missed / 2) ** 2)
-    return float(np.sqrt((len(errors) * own + usual**2) / (len(errors) + 1)))
+    found = float(np.sqrt((len(errors) * own + usual**2) / (len(errors) + 1)))
+    # the median forgives one odd placement, and a new one may be odd as well
+    return max(found, fitted.lack.missed_sd) if fitted.lack.is_lacking else found

@@ -16,8 +16,10 @@ from calibrate.parameters import CONTEXT_COST, PARAMETERS, device_of, kind_of_pa
 from simulator.laws.law import Floats
 from simulator.scenario import Scenario
 
-__all__ = ["USUAL_ERROR", "Prior", "prior"]
+__all__ = ["MODEL_ERROR", "USUAL_ERROR", "Prior", "prior"]
 
+MODEL_ERROR = 0.1
+"""Log sd of what the model misses of one split: token times are not quite linear in the layers."""
 POOLING_LOG_SD = 0.05
 """How much two machines of one kind usually differ (natural logarithm): the same chip in the same model, at
 the same settings. Assumed; it matters only where placements do not separate them.

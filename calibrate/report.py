@@ -95,6 +95,9 @@ def calibration_table(calibration: Calibration) -> list[str]:
         f"session {noise.session_sigma:.2f}; in a second of work the host pauses {noise.pauses_per_s:.2g} "
         f"times, for {noise.pause_s * 1e3:.0f} ms.",
     ]
+    # a lack is among the doubts
+    if calibration.lack_of_fit.startswith("no "):
+        lines += ["", f"{calibration.lack_of_fit[0].upper()}{calibration.lack_of_fit[1:]}."]
     return lines
 
 

@@ -166,15 +166,23 @@ def design(
 ) -> None:
     """Propose the placements that make the scenario's like best predicted; `sim live run` measures them."""
     from calibrate.design import propose
+    from calibrate.fit import fit
     from calibrate.parameters import device_of
+    from calibrate.prior import MODEL_ERROR
     from calibrate.samples import sample
     from simulator.files import dump, make_folder
     from simulator.files.ours import refuse_others
     from simulator.result.measurement import read_measurement
 
     asked = load_scenario(scenario)
-    known = [sample(read_measurement(path)).scenario for path in measured or ()]
-    proposals = propose(asked, runs, measured=known)
+    known = [sample(read_measurement(path)) for path in measured or ()]
+    model_error = MODEL_ERROR
+    # one measurement cannot miss the model
+    if len(known) > 1:
+        fitted = fit(known, draws=1)
+        print("\n".join(filter(None, (fitted.verdict, fitted.believed))))
+        model_error = max(model_error, fitted.lack.missed_sd if fitted.lack.is_lacking else 0.0)
+    proposals = propose(asked, runs, measured=[one.scenario for one in known], model_error=model_error)
     make_folder(out)
     for stale in out.glob(f"{asked.name}_[0-9][0-9].yaml"):  # of an earlier, longer plan
         refuse_others(out, {stale.name: None})
@@ -191,6 +199,8 @@ def design(
             proposal.relative_sd.items(), key=lambda item: item[1] if device_of(item[0]) is not None else 0.0
         )
         print(f"{path}  {split}  (least known device then: {device_of(weakest[0])} +- {weakest[1]:.0%})")
+    if known:
+        print(f"measure next: {proposals[0].scenario.name}, which tells most of what is still open")
     cluster = CLUSTERS.get(asked.engine.name, "local")
     print(f"next: sim live run {out}/{asked.name}_*.yaml --cluster {cluster} -o {out}/measured")
     print(f"then: sim calibrate {out}/measured/*.jsonl")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibrate.design import MODEL_ERROR, _apart, _information, _like, _once_measured, propose
+from calibrate.design import _apart, _information, _like, _once_measured, propose
 from calibrate.forward import parameter_names
-from calibrate.prior import USUAL_ERROR
+from calibrate.prior import MODEL_ERROR, USUAL_ERROR
 from calibrate.samples import sample
 from calibrate.study import plainest
 from simulator.errors import CalibrationError
