@@ -178,7 +178,7 @@ def _quotes(result: Prediction, book: PriceBook, own: Sequence[str]) -> list[Quo
         if facts is None:
             raise CatalogError(
                 f"{device.name}: nobody sells {device.kind} as one thing with a price; say that you own it "
-                f"(--own {device.name}), or give the price of all (--price)"
+                f"(--own {device.name}), or give the price of all (--prices)"
             )
         quote = book.device(facts)
         if quote is None:
