@@ -181,7 +181,12 @@ class MeasurementWriter:
             raise MeasurementError(f"{taken} exists and is never overwritten; choose another name")
         # new: of two measurements that start at once one is refused
         self._lines = Appender(self.path, new=True)
-        self._lines.append({"type": "header", **provenance.model_dump(mode="json")})
+        try:
+            self._lines.append({"type": "header", **provenance.model_dump(mode="json")})
+        except BaseException:  # a disk without room for a header must not keep the name
+            self._lines.close()
+            self.path.unlink(missing_ok=True)
+            raise
 
     def write(self, kind: str, **fields: Any) -> None:
         """Append one event; raises SimulatorError where the disk is full."""
