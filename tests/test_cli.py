@@ -316,7 +316,7 @@ def test_names_in_the_folder_scenarios_are_found(sim: Any, monkeypatch: pytest.M
             "exists, and sim did not write it, or it was edited since; it is kept",
         ),
         (("predict", "small.yaml", "-o", "small.yaml"), "small.yaml exists, and sim did not write it"),
-        (("validate", "absent.json", "absent.jsonl"), "cannot be read"),
+        (("validate", "absent.json", "absent.jsonl"), "there is no such file"),
         (("validate", "study", ".", "--train", "nope"), "no scenario nope"),
         (("ledger", "--ledger-file", "."), "no ledger there"),
         (
