@@ -52,6 +52,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+WRITTEN = {".sim-written", "scenario.yaml", "summary.json", "trace.parquet"}
+
+
 def sim(site: Path, folder: Path, *words: str) -> str:
     """Standard output of the installed `sim`, called in `folder`."""
     return done(str(site / "bin" / "sim"), *words, cwd=folder, site=site)
@@ -60,7 +63,7 @@ def sim(site: Path, folder: Path, *words: str) -> str:
 def test_a_scenario_of_the_wheel_answers_by_its_name_and_writes_here(site: Path, folder: Path) -> None:
     sim(site, folder, "run", "five_devices", "--no-charts")
     results = folder / "results" / "five_devices"
-    assert {path.name for path in results.iterdir()} == {"scenario.yaml", "summary.json", "trace.parquet"}
+    assert {path.name for path in results.iterdir()} == WRITTEN
     printed = json.loads(sim(site, folder, "run", "five_devices", "--json"))
     assert printed == json.loads((results / "summary.json").read_text())
     assert {path.name for path in folder.iterdir()} == {*DECOYS, "results"}

@@ -212,7 +212,12 @@ def _doubt_of_speed(speed: SpeedSpec, trial: TrialSpeed) -> Iterator[str]:
 
 def _engine(record: Record) -> str:
     """The first engine that computes with what the benchmark did; else the one of a plain scenario."""
-    same = (name for name, engine in engines().items() if engine.facts.runtime == record.runtime)
+    # a benchmark is of one device, which splits no layers
+    same = (
+        name
+        for name, engine in engines().items()
+        if engine.facts.runtime == record.runtime and not engine.splits_layers
+    )
     return next(same, EngineSpec().name)
 
 

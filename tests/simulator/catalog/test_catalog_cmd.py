@@ -14,7 +14,7 @@ from simulator.errors import CatalogError
 from simulator.prepare import prepare
 from simulator.scenario import Scenario
 
-COMMANDS = {"devices": 357, "platforms": 13, "models": 133, "networks": 27, "engines": 3, "quantisations": 41}
+COMMANDS = {"devices": 357, "platforms": 13, "models": 133, "networks": 27, "engines": 7, "quantisations": 41}
 
 
 @pytest.mark.parametrize(("command", "entries"), COMMANDS.items())
@@ -64,7 +64,7 @@ def test_every_list_that_an_unknown_name_points_to_is_there():
 
 def test_the_engine_that_a_hint_names_can_be_prepared():
     with pytest.raises(CatalogError) as error:
-        engine("ollama")
+        engine("llama.cp")
     hinted = str(error.value).split("did you mean '")[1].split("'")[0]
     device = {"memory": "16 GB", "speed": {"decode_bandwidth": "100 GB/s", "prefill_flops": "4 TFLOPS"}}
     scenario = Scenario.model_validate(
