@@ -26,7 +26,7 @@ from simulator.runtime.job import Job
 __all__ = ["Fit", "fit", "usual_session_sigma"]
 
 FARTHEST = 10.0
-"""Logarithm of a drawn time over the fitted one, 22,000 times: farther off is only what a damaged file says."""
+"""Logarithm of a drawn time over the fitted one: farther off is only what a damaged file says."""
 HUBER = 1.345
 """Huber's constant: 95 % efficiency if errors are normal after all."""
 USUAL_SESSION_SIGMA = 0.1
