@@ -23,6 +23,7 @@ from simulator.engine.base import Engine
 from simulator.engine.facts import EngineFacts, read_facts
 from simulator.errors import PlacementError
 from simulator.laws.law import Floats
+from simulator.model.stretch import Stretch
 from simulator.placement.request import PlacementRequest
 from simulator.placement.rules import Rule, refuse_pins
 from simulator.placement.shard import Placement
@@ -32,6 +33,7 @@ from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.lockstep import Op, Token, Wires, Work, start, token_times_s
 from simulator.runtime.paging import paging_s
+from simulator.runtime.portions import Divided
 from simulator.runtime.record import Recorder
 
 __all__ = ["Sharded", "tensor_engine"]
@@ -64,8 +66,11 @@ class Sharded:
             for _ in range(batch):
                 yield from self._read_prompt(chat)
                 chat += 1
+            # the same for every token of a batch
+            fixed_s = [paging_s(self.job, rank, batch) for rank in self._ranks]
+            heads_s = [self._head_s(device, batch) for device in self.job.ring]
             for token in range(self.job.workload.output_tokens):
-                yield from self._step(k, batch, token)
+                yield from self._step(k, batch, token, fixed_s, heads_s)
                 yield Token(wave, token)
                 k += 1
 
@@ -80,21 +85,21 @@ class Sharded:
             seconds = [self._prefill_s(rank, tokens, begin, f"prefill{chat}/{at}") for rank in self._ranks]
             yield from self._layers("prefill", np.array(seconds), tokens * activation, -1 - at)
 
-    def _step(self, k: int, batch: int, token: int) -> Iterator[Op]:
-        """One token of each chat."""
+    def _step(
+        self, k: int, batch: int, token: int, fixed_s: Sequence[float], heads_s: Sequence[Floats]
+    ) -> Iterator[Op]:
+        """One token of each chat; `fixed_s` and `heads_s` are of each rank: what it pages, and its head."""
         model = self.job.model
         if self.facts.sends_inputs:
             yield from self._collective("all_gather", model.hidden * LOGIT_BYTES * batch, k)
         noise = [one[k] for one in self._noise]
         context = np.array([float(self.job.workload.prompt_tokens + token)])
-        layers_s, heads_s = [], []
-        for rank, device in enumerate(self.job.ring):
-            fixed_s = paging_s(self.job, rank, batch)
-            held = self.job.held(rank)
-            layers_s.append(noise[rank] * self.draws.decode_s(device, held, context, batch, fixed_s)[0])
-            heads_s.append(noise[rank] * self._head_s(device, batch))
+        layers_s = [
+            noise[rank] * self.draws.decode_s(device, self._held[rank], context, batch, fixed_s[rank])[0]
+            for rank, device in enumerate(self.job.ring)
+        ]
         yield from self._layers("compute", np.array(layers_s), batch * model.activation_bytes, k)
-        yield Work("head", np.array(heads_s), k)
+        yield Work("head", np.array([noise[rank] * heads_s[rank] for rank in self._ranks]), k)
         if self.facts.splits_head:
             logits = LOGIT_BYTES * model.head_flops / (2 * model.hidden) * batch / len(self.job.ring)
             yield from self._collective("all_gather", logits, k)
@@ -120,12 +125,16 @@ class Sharded:
         return range(len(self.job.ring))
 
     @cached_property
+    def _held(self) -> list[Stretch | Divided]:
+        return [self.job.held(rank) for rank in self._ranks]
+
+    @cached_property
     def _noise(self) -> list[Floats]:
         steps = len(self.waves) * self.job.workload.output_tokens
         return [self.draws.noise(device, "decode", steps) for device in self.job.ring]
 
     def _prefill_s(self, rank: int, tokens: int, begin: int, slot: str) -> Floats:
-        device, held = self.job.ring[rank], self.job.held(rank)
+        device, held = self.job.ring[rank], self._held[rank]
         fixed_s = paging_s(self.job, rank, 1)
         return np.asarray(
             self.draws.prefill_s(device, held, [(tokens, begin)], fixed_s)[0]

@@ -8,7 +8,7 @@ evaluators below read the same program, so they cannot mean different things.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import tee
 from typing import Any, NamedTuple
@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import simpy
 
-from simulator.cluster.cluster import Leg
 from simulator.laws.law import Constant, Floats
 from simulator.runtime.collective import Round
 from simulator.runtime.draws import Draws
@@ -82,18 +81,18 @@ class Wires:
 
     A token of 80 layers over a ring of four ranks needs 3,840 delays. To draw each would take longer than all
     the rest, so `POOL` of each way are drawn once, and a run of collectives reads on from a place of its own:
-    within a token all delays are different ones, two tokens share some of theirs.
+    two tokens share some delays, and a token of more rounds than `POOL` meets its first ones again.
     """
 
     job: Job
     draws: Draws
-    _pools: dict[tuple[int, ...], tuple[Floats, Floats]] = field(default_factory=dict)
+    _pools: dict[tuple[int, ...], tuple[Floats, Floats, bool]] = field(default_factory=dict)
 
     def exchange(self, rounds: tuple[Round, ...], step: int, n: int = 1) -> list[Exchange]:
         """`n` collectives of these rounds; `step` is the decode step, negative while a prompt is read."""
         if not rounds:
             return []
-        delay_s, per_byte = self._pool(rounds[0].offsets)
+        delay_s, per_byte, _ = self._pool(rounds[0].offsets)
         # all rounds of a collective have the same ranks and bytes
         transmit_s, at = rounds[0].size_bytes * per_byte, step * STRIDE
         turns = range(len(rounds))
@@ -107,26 +106,21 @@ class Wires:
     def layers(self, work: Work, rounds: tuple[Round, ...], n: int) -> Layers:
         """`n` times a share of `work`, then a collective of these rounds."""
         share = work._replace(seconds=work.seconds / n) if rounds else work
-        offsets = rounds[0].offsets if rounds else ()
-        constant = not rounds or all(isinstance(leg.law, Constant) for leg in self._legs(offsets))
-        return Layers(share, self.exchange(rounds, work.step, n), constant)
+        are_equal = self._pool(rounds[0].offsets)[2] if rounds else True
+        return Layers(share, self.exchange(rounds, work.step, n), are_equal)
 
-    def _legs(self, offsets: tuple[int, ...]) -> Iterator[Leg]:
-        names = [device.name for device in self.job.ring]
-        for offset in offsets:
-            for rank, name in enumerate(names):
-                yield from self.job.cluster.path(name, names[(rank + offset) % len(names)]).legs
-
-    def _pool(self, offsets: tuple[int, ...]) -> tuple[Floats, Floats]:
+    def _pool(self, offsets: tuple[int, ...]) -> tuple[Floats, Floats, bool]:
         if offsets not in self._pools:
             self._pools[offsets] = self._drawn(offsets)
         return self._pools[offsets]
 
-    def _drawn(self, offsets: tuple[int, ...]) -> tuple[Floats, Floats]:
-        """Delays (s), shape (POOL, offsets, ranks, rows), and seconds per byte, without the first."""
+    def _drawn(self, offsets: tuple[int, ...]) -> tuple[Floats, Floats, bool]:
+        """Delays (s), shape (POOL, offsets, ranks, rows); seconds per byte, without the first; whether no
+        delay is random.
+        """
         names = [device.name for device in self.job.ring]
         delay_s = np.empty((POOL, len(offsets), len(names), self.draws.rows))
-        per_byte = np.empty(delay_s.shape[1:])
+        per_byte, constant = np.empty(delay_s.shape[1:]), True
         for at, offset in enumerate(offsets):
             for rank, name in enumerate(names):
                 path = self.job.cluster.path(name, names[(rank + offset) % len(names)])
@@ -134,7 +128,8 @@ class Wires:
                 # all ranks send at once: where they share the air, each has its part of it
                 crowd = len(names) * len(offsets) if path.medium is not None else 1
                 per_byte[at, rank] = crowd * self.draws.seconds_per_byte(path)
-        return delay_s, per_byte
+                constant = constant and all(isinstance(leg.law, Constant) for leg in path.legs)
+        return delay_s, per_byte, constant
 
 
 def token_times_s(job: Job, draws: Draws, program: Program, streams: int) -> Floats:
