@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -72,7 +73,7 @@ def read_quantity(text: Any, units: Mapping[str, float], *, plain_is_base: bool 
         raise UnitError(f"{text!r:.60} is not a quantity; write a number with one of {allowed}")
     if isinstance(text, (int, float)):
         # a whole number of 400 digits is none that a float can hold
-        if not abs(text) < 1e300:
+        if not abs(text) <= sys.float_info.max:
             raise UnitError(f"{text!r:.60} is not finite")
         if text == 0 or plain_is_base or "" in units:
             return float(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,20 @@ def test_round_trip_is_exact(
     )
     printable = "".join(character for character in header if character.isprintable())
     assert loads(dumps(every, printable), Every) == every
+
+
+@pytest.mark.parametrize("value", [1e300, -sys.float_info.max, sys.float_info.min])
+def test_the_outermost_floats_survive_the_disk(value: float) -> None:
+    every = Every.model_construct(
+        **dict.fromkeys(QUANTITIES, value),
+        whole=0,
+        flag=True,
+        text="",
+        maybe=None,
+        several=(),
+        named={"": value},
+    )
+    assert loads(dumps(every, ""), Every) == every
 
 
 def test_dump_writes_base_units_in_the_order_of_declaration(tmp_path: Path) -> None:
