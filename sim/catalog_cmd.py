@@ -213,7 +213,7 @@ def _show(
     if not rows:
         from simulator.catalog.tables import nearest
 
-        near = nearest(search, [tuple(words(entry)) for entry in entries])
+        near = nearest(search, tuple(tuple(words(entry)) for entry in entries))
         typer.echo(
             f"nothing in {title.lower()} contains {search!r}{near}; without --search all {len(entries)} are "
             "listed",

@@ -7,6 +7,7 @@ A complete scenario runs again without the catalogue, so each results folder hol
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from functools import cache
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -300,7 +301,11 @@ def _complete_wire(spec: WireSpec) -> WireSpec:
     )
 
 
+@cache
+def _law_reader() -> TypeAdapter[Law]:
+    return TypeAdapter(Law)
+
+
 def read_law(entry: Mapping[str, Any]) -> Law:
     """A law of the catalogue."""
-    law: Law = TypeAdapter(Law).validate_python(dict(entry))
-    return law
+    return _law_reader().validate_python(dict(entry))

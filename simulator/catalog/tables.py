@@ -115,16 +115,18 @@ def pick(
     found = [entry for entry in entries if wanted in {normalise(known) for known in names(entry)}]
     if found:
         return found
-    hint = nearest(name[:80], [tuple(names(entry)) for entry in entries])
+    hint = nearest(name[:80], tuple(tuple(names(entry)) for entry in entries))
     raise CatalogError(
         f"{name[:80]!r} is no known {kind}{hint}; `sim catalog {kind}s` lists all {len(entries)}"
     )
 
 
-def nearest(name: str, entries: Sequence[tuple[str, ...]]) -> str:
+# a search asks for one unknown model hundreds of times, and each answer compares it with every known name
+@lru_cache(maxsize=256)
+def nearest(name: str, entries: tuple[tuple[str, ...], ...]) -> str:
     """The phrase ", did you mean 'x', 'y' or 'z'?" with the names that come nearest, one of each entry.
 
-    >>> nearest("A6000", [("RTX A6000",), ("RTX 6000 Ada",), ("Pixel 6",)])
+    >>> nearest("A6000", (("RTX A6000",), ("RTX 6000 Ada",), ("Pixel 6",)))
     ", did you mean 'RTX A6000'?"
     """
     wanted, matcher = normalise(name), SequenceMatcher(b=name.lower())

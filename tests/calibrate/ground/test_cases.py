@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,7 @@ def test_no_row_trains_the_catalogue() -> None:
     assert excluded()["beowulf6-1"] == "trains the catalogue"
 
 
+@cache
 def model_of(name: str) -> str:
     try:
         return model(name).name

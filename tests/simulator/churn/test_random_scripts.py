@@ -17,7 +17,7 @@ from simulator.churn.trace import ChurnTrace
 from simulator.scenario import Scenario
 from tests.simulator.churn.scripts import scenarios
 
-EXAMPLES = int(os.environ.get("CHURN_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("CHURN_EXAMPLES", "80"))
 
 
 def checked(trace: ChurnTrace, wanted: int, engine: str) -> None:

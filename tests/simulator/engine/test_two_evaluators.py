@@ -18,7 +18,7 @@ from simulator.runtime.collective import Algorithm
 from simulator.runtime.job import Job
 from tests.helpers import WIFI, by_recursion, by_simpy, device, job, jobs, link, ring
 
-many = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def assert_equal_evaluators(a_job: Job, rows: int = 3) -> None:
@@ -36,7 +36,7 @@ def test_exo(a_job: Job) -> None:
 
 @pytest.mark.parametrize("algorithm", ["ring", "mesh", "exchange"])
 @given(a_job=jobs("exo-tensor", chats=10))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_exo_by_tensor(algorithm: Algorithm, a_job: Job) -> None:
     own = replace(a_job.engine, algorithm=algorithm)
     assert_equal_evaluators(replace(a_job, engine=own), rows=2)
