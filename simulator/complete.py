@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from simulator import catalog
 from simulator.defaults import UNQUANTISED, catalogue_speed, complete_host, filled, platform_of, said_speed
 from simulator.engine.base import engine
+from simulator.engine.facts import EngineFacts
 from simulator.errors import CatalogError, Fault, ScenarioError
 from simulator.laws.law import Law, median_s, scaled
 from simulator.own import spelt_out
@@ -59,6 +60,7 @@ def _complete_engine(spec: EngineSpec) -> EngineSpec:
     facts = engine(spec.name).facts
     if spec.protocol is not None:
         facts.protocol(spec.protocol)  # refuses what is not known
+    _refuse_foreign_options(spec, facts)
     # who only turns a tensor scenario into a pipeline may leave its backend there
     asked = None if spec.sharding == "pipeline" and not facts.backends else spec.backend
     backend = facts.backend(asked) if facts.backends or asked else None
@@ -74,6 +76,13 @@ def _complete_engine(spec: EngineSpec) -> EngineSpec:
             "memory_overhead": facts.memory_overhead_bytes,
         },
     )
+
+
+def _refuse_foreign_options(spec: EngineSpec, facts: EngineFacts) -> None:
+    """Raise CatalogError for a setting that is another engine's."""
+    for option in ("push", "compression"):
+        if getattr(spec, option) is not None and option not in facts.options:
+            raise CatalogError(f"engine {facts.name!r} has no {option} to choose; leave it out")
 
 
 def _complete_model(spec: ModelSpec, engine_name: str, platforms: Set[str]) -> ModelSpec:

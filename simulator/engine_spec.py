@@ -45,6 +45,13 @@ class EngineSpec(ToldSpec):
     protocol: Annotated[str, BeforeValidator(str)] | None = Field(
         default=None, description="version of the wire protocol (llama-rpc: 1.0 to 7); default: the newest"
     )
+    push: bool | None = Field(
+        default=None,
+        description="servers hand hidden states on by themselves (petals); default: as it is shipped, no",
+    )
+    compression: Literal["none", "float16", "8bit"] | None = Field(
+        default=None, description="of hidden states on the wire (petals); default: none"
+    )
     label: Label = "assumed"
 
     @model_validator(mode="before")

@@ -150,6 +150,8 @@ def engine_costs(spec: EngineSpec) -> EngineCosts:
         protocol=spec.protocol,
         algorithm=flow.facts.backend(spec.backend).algorithm if flow.facts.backends else "ring",
         request_overhead_s=spec.request_overhead or 0.0,
+        push=bool(spec.push),
+        compression=spec.compression,
     )
 
 

@@ -133,6 +133,8 @@ class EngineFacts(Facts):
     """Bytes of a reduced value on the wire, beside those of the hidden state."""
     backends: tuple[BackendFacts, ...] = ()
     """What can carry its collectives, the usual one first."""
+    options: tuple[str, ...] = ()
+    """Settings of a scenario's engine that are this engine's own, see `EngineSpec`."""
     chats_at_once: int | None = None
     """Chats whose KV caches are in memory together, others wait; none: as many as come."""
     source: str

@@ -37,6 +37,10 @@ class EngineCosts:
     """Version of the wire protocol, where the engine has several; None: the newest."""
     algorithm: Algorithm = "ring"
     """Of the collectives of tensor parallelism."""
+    push: bool = False
+    """Whether servers of a chain hand hidden states on by themselves."""
+    compression: str | None = None
+    """Of hidden states on the wire."""
     request_overhead_s: float = 0.0
     """Of each device for each request, beside what it computes and sends."""
 

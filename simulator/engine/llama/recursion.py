@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from simulator.engine.llama.star import ACK_BYTES, READ_BYTES, SET_TENSOR_BYTES, STATUS_BYTES, LlamaStar
 from simulator.laws.law import Floats
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
+from simulator.runtime.lane import Lane, SendQueue
 
 __all__ = ["chats", "is_recursion_exact", "token_times_s"]
 
 
-@dataclass
-class _SendQueue:
-    """A device's network interface for all rows."""
-
-    free_s: Floats | float = 0.0
-
-
-@dataclass
-class _Lane:
-    """One direction of one link for all rows; the arithmetic twin of `Hop`."""
-
-    port: _SendQueue
-    seconds_per_byte: Floats
-    last_s: Floats | float = 0.0
-
-    def send(self, now_s: Floats, size_bytes: float, delay_s: Floats) -> Floats:
-        """When a message sent at `now_s` arrives."""
-        self.port.free_s = np.maximum(now_s, self.port.free_s) + size_bytes * self.seconds_per_byte
-        self.last_s = arrival_s = np.maximum(self.port.free_s + delay_s, self.last_s)
-        return arrival_s
-
-
 def _prompt_end_s(star: LlamaStar) -> Floats:
     """When the client has the first logits, shape (rows,)."""
-    servers, uplink = range(1, star.servers + 1), _SendQueue()
-    forth = {server: _Lane(uplink, star.seconds_per_byte(server, is_reply=False)) for server in servers}
-    back = {server: _Lane(_SendQueue(), star.seconds_per_byte(server, is_reply=True)) for server in servers}
+    servers, uplink = range(1, star.servers + 1), SendQueue()
+    forth = {server: Lane(star.seconds_per_byte(server, is_reply=False), uplink) for server in servers}
+    back = {server: Lane(star.seconds_per_byte(server, is_reply=True)) for server in servers}
     delay = star.all_delays_s
     client = free = np.zeros(star.draws.rows)  # `free`: when the last server has done its chunk
     for c, tokens in enumerate(star.chunks):
