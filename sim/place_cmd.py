@@ -9,6 +9,7 @@ import typer
 
 from sim.json_output import Json, print_json
 from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario, progress_bar
+from sim.work import begin_work
 
 if TYPE_CHECKING:
     from simulator.plan.place.search import Option, PlacementAnswer
@@ -42,7 +43,8 @@ def place(
         refuse_others(out.parent, {out.name: None})  # before the search
     asked = load_scenario(scenario, seed, replications)
     with progress_bar(quiet=as_json) as progress:
-        answer = search(asked, objective, chats, progress)  # type: ignore[arg-type]  # search refuses other words
+        # search refuses other words than its objectives
+        answer = search(asked, objective, chats, progress, begin_work)  # type: ignore[arg-type]
     if out is not None:
         _write(asked, answer, out)
     if as_json:

@@ -9,6 +9,7 @@ import typer
 
 from sim.json_output import Json, json_text, print_json
 from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario, progress_bar
+from sim.work import begin_long, begin_work, tokens_of
 
 if TYPE_CHECKING:
     from sim.console import InertConsole
@@ -67,6 +68,7 @@ def plan(
             prices=_prices(prices),
             usage=Usage(hours_per_day=hours_per_day, years=years),
             most_purchases=most_purchases,
+            begin=_begin,
             progress=progress,
         )
     if out is not None:
@@ -104,6 +106,8 @@ def cost(
     book, usage = PriceBook(currency, _prices(prices)), Usage(hours_per_day=hours_per_day, years=years)
     loaded = [load_scenario(path, seed, replications) for path in scenarios]
     mine = _names(own) if own else ()
+    longest = max(loaded, key=tokens_of)
+    begin_work(longest, sum(map(tokens_of, loaded)), kept=tokens_of(longest))
     costs = [
         cluster_cost(
             one,
@@ -122,6 +126,14 @@ def cost(
     else:
         for one in costs:
             _print_cost(one)
+
+
+def _begin(sets: int, seconds: float) -> None:
+    begin_long(
+        f"{sets:,} sets of machines to look at",
+        seconds,
+        "groups (--allow), purchases (--most-purchases) or money",
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:

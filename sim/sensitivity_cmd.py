@@ -9,6 +9,7 @@ import typer
 
 from sim.json_output import Json, json_text, print_json
 from sim.run_cmd import ScenarioFile, Seed, load_scenario
+from sim.work import begin_long
 
 if TYPE_CHECKING:
     from simulator.plan.sweep.sensitivity import Sensitivity
@@ -21,7 +22,9 @@ SHOWN = 12
 def sensitivity(
     scenario: ScenarioFile,
     metric: Annotated[str, typer.Option(help="tokens_per_s or first_token_s.")] = "tokens_per_s",
-    points: Annotated[int, typer.Option(help="Base sample of the Sobol design, a power of 2.")] = 512,
+    points: Annotated[
+        int, typer.Option(min=2, max=2**20, help="Base sample of the Sobol design, a power of 2.")
+    ] = 512,
     as_json: Json = False,
     out: Annotated[
         Path | None, typer.Option(help="Default results/<scenario>_sensitivity; with --json none.")
@@ -32,7 +35,7 @@ def sensitivity(
     """Say which inputs move tokens/s most: each over its interval, and total-order Sobol indices."""
     from simulator.plan.sweep.sensitivity import sensitivity as find
 
-    result = find(load_scenario(scenario, seed), _metric(metric), points)
+    result = find(load_scenario(scenario, seed), _metric(metric), points, _begin)
     document = result.model_dump()
     if as_json:
         print_json(document)
@@ -43,6 +46,10 @@ def sensitivity(
     _write(result, json_text(document), folder, charts)
     if not as_json:
         _print(result, folder)
+
+
+def _begin(evaluations: int, seconds: float, needs_bytes: float) -> None:
+    begin_long(f"{evaluations:,} points to evaluate", seconds, "--points", needs_bytes)
 
 
 def _metric(name: str) -> Literal["tokens_per_s", "first_token_s"]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from simulator.runtime.job import Job
     from simulator.scenario import Scenario
 
-__all__ = ["agree", "begin_work", "limited_work", "tokens_of"]
+__all__ = ["agree", "begin_long", "begin_work", "limited_work", "tokens_of"]
 
 FEW_TOKENS = 100_000
 """So many take a moment whoever evaluates them, so nobody need ask how long."""
@@ -60,20 +60,29 @@ def begin_work(
 
     `kept` of them stay in memory at once. Raises SimulatorError beyond the limits without `--yes`.
     """
-    if tokens <= FEW_TOKENS:
+    if tokens <= FEW_TOKENS and 8 * kept <= MOST_KEPT_BYTES:
         return
+    seconds = tokens * _token_s(scenario, evaluator) / workers
+    begin_long(
+        f"{tokens:,} tokens to simulate", seconds, "replications, runs, tokens, chats or points", 8.0 * kept
+    )
+
+
+def begin_long(what: str, seconds: float, fewer: str, needs_bytes: float = 0.0) -> None:
+    """Say that `what` takes `seconds` where that is long; `fewer` says what to ask for less of.
+
+    Raises SimulatorError beyond the limits without `--yes`.
+    """
     from simulator.units import format_bytes
 
-    needs_bytes = 8.0 * kept
-    seconds = tokens * _token_s(scenario, evaluator) / workers
-    amount = (
-        f"{tokens:,} tokens to simulate, about {_minutes(seconds)}, {format_bytes(needs_bytes)} of memory"
-    )
+    amount = f"{what}, about {_minutes(seconds)}"
+    if needs_bytes:
+        amount += f", {format_bytes(needs_bytes)} of memory"
     too_much = seconds > MOST_S or needs_bytes > MOST_KEPT_BYTES
     if too_much and not _agreed.get():
         raise SimulatorError(
             f"{amount}: more than {_minutes(MOST_S)} or {format_bytes(MOST_KEPT_BYTES)}; ask for fewer "
-            "replications, runs, tokens, chats or points, or say --yes"
+            f"{fewer}, or say --yes"
         )
     if seconds > TOLD_S:
         print(amount, file=sys.stderr)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from live.errors import LiveError
 from live.exo.cards import model_of_card
 from live.exo.health import silent_nodes
@@ -16,6 +18,7 @@ from simulator.catalog.hardware import DeviceFacts, device, devices
 from simulator.catalog.llm import model
 from simulator.catalog.tables import normalise
 from simulator.errors import CatalogError
+from simulator.files.explain import in_words
 from simulator.scenario import DeviceSpec, EngineSpec, LinkSpec, ModelSpec, PlacementSpec, Scenario
 
 __all__ = ["catalogue_device", "scenario_of"]
@@ -34,9 +37,24 @@ def scenario_of(
     """The cluster as a scenario for the model of `card`, and what was assumed, one sentence each.
 
     With `instance` its layers and ring order are taken over, else EXO's rule decides.
-    Raises LiveError without nodes.
+    Raises LiveError without nodes, and where the state says what no scenario may.
     """
     notes: list[str] = []
+    try:
+        made = _made(state, card, name, instance, notes)
+    except ValidationError as error:
+        # every field of a state may be anything; the scenario's own rules are the last to see it
+        raise LiveError(
+            f"what the cluster says of itself makes no scenario: {in_words(error)}; write one by hand "
+            "(sim init)"
+        ) from None
+    return made, tuple(notes)
+
+
+def _made(
+    state: ClusterState, card: Mapping[str, Any], name: str, instance: StateInstance | None, notes: list[str]
+) -> Scenario:
+    """The scenario; what was assumed goes to `notes`."""
     state, instance = _living(state, instance, notes)
     if not state.nodes:
         raise LiveError("the cluster has no nodes yet; wait some seconds after EXO's start")
@@ -56,17 +74,16 @@ def scenario_of(
         specs = {
             key: specs[key] for key in sorted(specs, key=lambda key: key not in (placement.layers or {}))
         }
-    made = Scenario(
+    asked = card.get("base_model") or card.get("model_id") or "the model"
+    return Scenario(
         name=name,
-        question=f"How fast does {card.get('base_model') or card.get('model_id') or 'the model'} run on this "
-        "cluster?",
+        question=f"How fast does {asked} run on this cluster?",
         model=spec,
         devices=specs,
         wires=tuple(wires_of(state, names, (*ring, *best), instance, known)),
         engine=EngineSpec(name="exo"),
         placement=placement,
     )
-    return made, tuple(notes)
 
 
 def _living(

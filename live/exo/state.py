@@ -12,10 +12,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, StrictInt, ValidationError, model_validator
 
 from live.errors import ApiChanged
 from live.exo.casing import either, snake
+from simulator.catalog.config_keys import MAX_LAYERS
+from simulator.files.explain import in_words
+from simulator.spec import Spec
 
 __all__ = [
     "BusyTask",
@@ -90,17 +95,25 @@ class StateNetwork:
     """By node id, of the dead too: identities stay in the state for ever."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeShard:
+Count = Annotated[StrictInt, Field(ge=0, le=MAX_LAYERS)]
+
+
+class NodeShard(Spec):
     """Layers [start_layer, end_layer) on one node."""
 
     node_id: str
     runner_id: str
-    rank: int
-    start_layer: int
-    end_layer: int
-    n_layers: int
+    rank: Count
+    start_layer: Count
+    end_layer: Count
+    n_layers: Count
     sharding: str
+
+    @model_validator(mode="after")
+    def _forward(self) -> NodeShard:
+        if self.end_layer < self.start_layer:
+            raise ValueError(f"layers {self.start_layer} to {self.end_layer} run backward")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,14 +275,18 @@ def _card(shard: Any) -> Mapping[str, Any]:
 
 def _shard(node_id: str, runner_id: str, raw: Any) -> NodeShard:
     tag, body = _tagged(raw)
-    rank, start, end, total = (
-        body.get(key) for key in ("device_rank", "start_layer", "end_layer", "n_layers")
-    )
-    if not (
-        isinstance(rank, int) and isinstance(start, int) and isinstance(end, int) and isinstance(total, int)
-    ):
-        raise ApiChanged(f"a shard without rank and layers: {str(raw)[:200]}")
-    return NodeShard(node_id, str(runner_id), rank, start, end, total, tag.removesuffix("ShardMetadata"))
+    layers = {key: body.get(key) for key in ("start_layer", "end_layer", "n_layers")}
+    kind = tag.removesuffix("ShardMetadata")
+    told = {
+        "node_id": node_id,
+        "runner_id": str(runner_id),
+        "rank": body.get("device_rank"),
+        "sharding": kind,
+    }
+    try:
+        return NodeShard.model_validate(told | layers)
+    except ValidationError as error:
+        raise ApiChanged(f"a shard without rank and layers ({in_words(error)}): {str(raw)[:200]}") from None
 
 
 def _nodes(state: dict[str, Any]) -> Iterator[StateNode]:
@@ -381,7 +398,8 @@ def _bytes(raw: Any) -> float | None:
     value = either(raw, "in_bytes") if isinstance(raw, dict) else raw
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if 0 <= value < MOST_BYTES else None
+    # a part of a byte is nothing that was measured, and no scenario takes it
+    return float(value) if value == 0 or 1 <= value < MOST_BYTES else None
 
 
 def _time(raw: Any) -> datetime | None:

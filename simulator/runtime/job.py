@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from simulator.cluster.cluster import Cluster, Device
 from simulator.model.model import Model
@@ -64,6 +65,8 @@ class EngineCosts:
         )
 
 
+# a search asks for one model thousands of times
+@lru_cache(maxsize=64)
 def _by_layer(model: Model, context: int, chats: int) -> tuple[tuple[float, float, float], ...]:
     """(weights, KV cache, read per token) bytes of each layer."""
     found = []

@@ -63,6 +63,17 @@ CASES: dict[str, tuple[str, bytes, bytes]] = {
     ),
     "a point without its interval": ("sweep points", b"tokens_per_s_p05", b"tokens_per_s_p50"),
     "a row that is a number": ("sweep points", b'"row": {', b'"row": 5, "x": {'),
+    "a row without a metric that others have": (
+        "sweep points",
+        b'"total_tokens_per_s_median": ',
+        b'"total_tokens_per_s": ',
+    ),
+    "a part of a byte that is free": (
+        "EXO state",
+        b'"ramAvailable": {',
+        b'"ramAvailable": {"inBytes": 0.3}, "x": {',
+    ),
+    "layers that run backward": ("EXO state", b'"endLayer": 24, ', b'"endLayer": -24, '),
     "a figure beyond 64 bits": ("sweep points", b'"tokens_per_s_p95": ', b'"tokens_per_s_p95": ' + b"9" * 30),
 }
 """What once ended in a traceback, a figure below zero, or no end: kind, and what stands in place of what."""

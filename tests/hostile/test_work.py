@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import tracemalloc
@@ -59,6 +60,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         ("load", "huge.yaml", "--replications", "100000", "--chats", "10000"),
         ("dropout", "huge.yaml", "--device", "b"),
         ("evening", "huge.yaml", "--hours", "48", "--requests-per-hour", "1000"),
+        ("cost", "huge.yaml"),
     ],
     ids=lambda words: " ".join(words)[:30],
 )
@@ -69,6 +71,32 @@ def test_work_without_end_is_refused_at_once(run: Run, words: tuple[str, ...]) -
     assert "tokens to simulate, about" in err
     assert "or say --yes" in err
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("place", "four_devices", "--replications", "4"),
+        ("sensitivity", "four_devices", "--points", "2"),
+        ("plan", "four_devices", "--budget", "60 EUR", "--allow", "network"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_searches_ask_before_they_start(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(work, "FEW_TOKENS", 0)
+    monkeypatch.setattr(work, "MOST_S", 0.0)
+    code, err = run(*words)
+    assert code == 2
+    assert re.search(r", about \d+ s", err)
+    assert "or say --yes" in err
+
+
+def test_a_design_beyond_memory_is_refused(run: Run) -> None:
+    code, err = run("sensitivity", "four_devices", "--points", str(2**20))
+    assert code == 2
+    assert "GB of memory: more than 30 min or 1 GB; ask for fewer --points, or say --yes" in err
 
 
 def test_long_work_is_told_before_it_starts_and_short_work_is_not(

@@ -18,7 +18,7 @@ from simulator.plan.buy.parts import Parts
 from simulator.plan.buy.power import ClusterPower, power
 from simulator.plan.buy.prices import PriceBook, PricesFile
 from simulator.plan.buy.reasons import reasons
-from simulator.plan.buy.search import EvaluatedMix, Search, search
+from simulator.plan.buy.search import EvaluatedMix, Search, expected_work, search
 from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.result.summary import rates
 from simulator.run.predict import Prediction, predict
@@ -95,9 +95,13 @@ def plan(
     prices: PricesFile | None = None,
     usage: Usage | None = None,
     most_purchases: int = 2,
+    begin: Callable[[int, float], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Planned:
     """What gets `scenario` nearest to the goal within the budget.
+
+    `begin` hears beforehand how many sets of machines there are to look at, and about how many seconds that
+    takes; what it raises ends the plan.
 
     Raises SimulatorError where a wish cannot be planned, PlacementError where nothing
     affordable holds the model.
@@ -106,6 +110,8 @@ def plan(
     book = PriceBook(budget.currency, prices)
     options = shelf(scenario, book, budget.amount, own, allow)
     parts = Parts(scenario)
+    if begin is not None:
+        begin(*expected_work(options, parts, budget.amount, most_purchases))
     found = search(options, parts, budget.amount, most_purchases=most_purchases, progress=progress)
     if not found.front:
         raise PlacementError(
@@ -308,8 +314,8 @@ def _doubts(book: PriceBook, found: Search) -> list[str]:
     doubts = [book.doubt()]
     if not found.is_complete:
         doubts.append(
-            f"only the first {found.considered} mixes were looked at, few purchases first; narrow with "
-            "--allow"
+            f"only the first {found.considered} mixes that fit were looked at, few purchases first; narrow "
+            "with --allow"
         )
     doubts.append("quality of the answers is not modelled: fewer bits or a smaller model answer worse")
     return doubts

@@ -8,9 +8,10 @@ links (`Parts.ceiling`); so the front is that of evaluating everything.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, replace
-from itertools import combinations, combinations_with_replacement, product
+from itertools import combinations, combinations_with_replacement, islice, product
 
 import numpy as np
 
@@ -19,11 +20,16 @@ from simulator.plan.buy.money import Quote
 from simulator.plan.buy.options import Cable, Member, ModelChoice, Shelf
 from simulator.plan.buy.parts import Parts
 
-__all__ = ["EvaluatedMix", "Search", "mixes", "search"]
+__all__ = ["EvaluatedMix", "Search", "expected_work", "mixes", "search"]
 
 MOST_WIRED_SUBSETS = 4
 """Up to so many wireless devices every subset is wired in turn; beyond: none, each alone, all."""
 MOST_MIXES = 60_000
+MOST_SETS = 200_000
+"""Sets of machines that are looked at, whether the model fits on them or not: an hour at most."""
+PILOTS = 8
+EVALUATED = 0.1
+"""Share of mixes that the bound does not rule out; 8 % for `plan_70b_at_home`."""
 # half a cent: a sum of floats must not put a mix over its own budget
 CENT = 0.005
 
@@ -71,13 +77,9 @@ def search(
     progress: Callable[[int, int], None] | None = None,
 ) -> Search:
     """The Pareto front of price, model and tokens/s over all mixes that cost at most `budget`."""
-    found: list[Mix] = []
-    is_complete = True
-    for mix in mixes(shelf, parts, budget, most_purchases):
-        if len(found) == MOST_MIXES:
-            is_complete = False
-            break
-        found.append(mix)
+    found = list(islice(mixes(shelf, parts, budget, most_purchases), MOST_MIXES + 1))
+    is_complete = len(found) <= MOST_MIXES and len(_sets(shelf, budget, most_purchases)) <= MOST_SETS
+    found = found[:MOST_MIXES]
     bounds = [parts.ceiling(mix) for mix in found]
     # cheap and promising first, so that dear and slow ones need no evaluation
     turns = sorted(
@@ -115,11 +117,44 @@ def search(
 
 
 def mixes(shelf: Shelf, parts: Parts, budget: float, most_purchases: int = 2) -> Iterator[Mix]:
-    """Every mix that fits and costs at most `budget`, few purchases first."""
-    for members, left_out in _member_sets(shelf, budget, most_purchases):
-        for choice in shelf.choices:
-            if parts.mix(members, choice) is not None:
-                yield from _with_network(shelf, parts, members, left_out, choice, budget)
+    """Every mix that fits and costs at most `budget`, few purchases first, of the first `MOST_SETS` sets."""
+    for members, left_out in _sets(shelf, budget, most_purchases)[:MOST_SETS]:
+        yield from _mixes_of(shelf, parts, members, left_out, budget)
+
+
+def expected_work(shelf: Shelf, parts: Parts, budget: float, most_purchases: int = 2) -> tuple[int, float]:
+    """How many sets of machines `search` looks at, and about how many seconds it takes, by some of them."""
+    sets = _sets(shelf, budget, most_purchases)[:MOST_SETS]
+    # of all sizes, as what is met first are the smallest; every second one fills what later ones look up
+    some = sets[:: max(1, len(sets) // (2 * PILOTS))]
+    for members, left in some[::2]:
+        list(_mixes_of(shelf, parts, members, left, budget))
+    begun_s = time.perf_counter()
+    fits = [mix for members, left in some[1::2] for mix in _mixes_of(shelf, parts, members, left, budget)]
+    looked_s = (time.perf_counter() - begun_s) / max(1, len(some[1::2]))
+    rated = fits[:: max(1, len(fits) // PILOTS)]
+    for mix in rated:  # tables of the laws of all networks
+        parts.rates(mix)
+    begun_s = time.perf_counter()
+    for mix in rated:
+        parts.rates(mix)
+    rated_s = (time.perf_counter() - begun_s) / max(1, len(rated))
+    of_a_set = len(fits) / max(1, len(some[1::2]))
+    looked = min(len(sets), round(MOST_MIXES / of_a_set)) if of_a_set else len(sets)
+    return looked, looked * (looked_s + EVALUATED * of_a_set * rated_s)
+
+
+def _sets(shelf: Shelf, budget: float, most: int) -> list[tuple[tuple[Member, ...], tuple[str, ...]]]:
+    """The sets that are looked at, and one more where that is not all."""
+    return list(islice(_member_sets(shelf, budget, most), MOST_SETS + 1))
+
+
+def _mixes_of(
+    shelf: Shelf, parts: Parts, members: tuple[Member, ...], left_out: tuple[str, ...], budget: float
+) -> Iterator[Mix]:
+    for choice in shelf.choices:
+        if parts.mix(members, choice) is not None:
+            yield from _with_network(shelf, parts, members, left_out, choice, budget)
 
 
 def _member_sets(
@@ -128,6 +163,8 @@ def _member_sets(
     """What is bought, and which owned devices stay, each in one of its states."""
     names = [states[0].name for states in shelf.owned]
     for purchases in _purchases(shelf, most):
+        if sum(member.price for member in purchases) > budget + CENT:
+            continue
         for states in product(*[(*options, None) for options in shelf.owned]):
             kept = tuple(member for member in states if member is not None)
             members = (*kept, *purchases)

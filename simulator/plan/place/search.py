@@ -98,11 +98,13 @@ def search(
     objective: Objective = "chat",
     chats: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    begin: Callable[[Scenario, int], None] | None = None,
 ) -> PlacementAnswer:
     """The best placement of the scenario's devices for an objective.
 
     The scenario's own rule, order and layers are only shown beside; its roles and
-    `min_devices` are kept. `chats` replaces the concurrency of the scenario.
+    `min_devices` are kept. `chats` replaces the concurrency of the scenario. `begin` hears of
+    a scenario, and how many tokens of such ones will be simulated, before any is; what it raises ends all.
     Raises PlacementError where nothing fits, and what `prepare` raises.
     """
     base = ground(_asked(scenario, objective, chats))
@@ -114,7 +116,7 @@ def search(
     # under numbers, which no rule is called
     wanted = {str(at): placement for at, placement in enumerate(found)}
     wanted |= {rule: placement for rule, placement in rules.items() if isinstance(placement, Placement)}
-    tried = simulated(base, objective, wanted, progress)
+    tried = simulated(base, objective, wanted, progress, begin)
     # equal scores: what the search found comes first, the optimum of the means before its runners-up
     best = min(tried, key=lambda option: float(np.median(option.score)))
     bound, bound_of = _bound(base, objective)

@@ -15,7 +15,7 @@ from simulator.prepare import Ground, Prepared, prepare
 from simulator.result.summary import Summary, inter_token_s, summarise, tokens_per_s
 from simulator.run.evaluate import token_times_s
 from simulator.run.predict import label
-from simulator.scenario import PlacementSpec
+from simulator.scenario import PlacementSpec, Scenario
 
 __all__ = ["MOST_TOKENS", "Tried", "fills_pipeline", "manual", "simulated"]
 
@@ -53,11 +53,18 @@ def fills_pipeline(base: Ground) -> bool:
 
 
 def simulated(
-    base: Ground, objective: str, wanted: Mapping[str, Placement], progress: Callable[[int, int], None] | None
+    base: Ground,
+    objective: str,
+    wanted: Mapping[str, Placement],
+    progress: Callable[[int, int], None] | None,
+    begin: Callable[[Scenario, int], None] | None = None,
 ) -> list[Tried]:
     """All wanted placements on the same rows of random numbers; equal ones only once."""
     prepared = {placement.shards: _prepared(base, placement) for placement in wanted.values()}
     rows, seen = _rows(list(prepared.values())), dict[tuple[Shard, ...], Tried]()
+    if begin is not None:
+        one = next(iter(prepared.values())).scenario
+        begin(one, len(prepared) * rows * one.workload.output_tokens * one.workload.concurrency)
     for done, (name, placement) in enumerate(wanted.items()):
         if placement.shards not in seen:
             # rules often agree with each other and with the search

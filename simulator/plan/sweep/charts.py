@@ -34,7 +34,9 @@ def sweep_charts(sweep: Sweep, rows: Sequence[Row]) -> dict[str, Spec]:
     is_grid = _is_grid(sweep)
     shown = [name for name in SHOWN if len({row.get(f"{name}_median") for row in data} - {None}) > 1]
     if "total_tokens_per_s" in shown and all(
-        row["total_tokens_per_s_median"] == row["tokens_per_s_median"] for row in data
+        # of a sweep that an older version began some rows may lack what it did not compute
+        row.get("total_tokens_per_s_median", row["tokens_per_s_median"]) == row["tokens_per_s_median"]
+        for row in data
     ):
         # with one chat both are one figure
         shown.remove("total_tokens_per_s")

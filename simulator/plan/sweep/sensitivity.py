@@ -9,6 +9,7 @@ points enter as a posterior, which names factors and gives values.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -32,10 +33,12 @@ from simulator.spec import Spec
 __all__ = ["Factor", "Influence", "Metric", "Sensitivity", "factors", "quiet", "respond", "sensitivity"]
 
 Metric = Literal["tokens_per_s", "first_token_s"]
+Begin = Callable[[int, float, float], None]
 TOKENS = 64
 """A reply long enough that what an engine does once, at its start, weighs as little as it should."""
 MOST_POINTS = 2000
 """Design points evaluated at once: as many draws as a posterior may hold."""
+PILOT_POINTS = 1000
 SOBOL_POINTS = 512
 """Base sample of the Sobol design, a power of 2; it costs (inputs + 2) times as many evaluations."""
 Z90 = 1.6448536269514722
@@ -109,10 +112,15 @@ class Sensitivity(Spec):
 
 
 def sensitivity(
-    scenario: Scenario, metric: Metric = "tokens_per_s", points: int = SOBOL_POINTS
+    scenario: Scenario,
+    metric: Metric = "tokens_per_s",
+    points: int = SOBOL_POINTS,
+    begin: Begin | None = None,
 ) -> Sensitivity:
     """How much each uncertain input moves a scenario's metric.
 
+    `begin` hears of the design before it is laid out: evaluations, about how many seconds, bytes; what it
+    raises ends all.
     Raises ScenarioError where `points` is no power of 2 or nothing is uncertain, and
     whatever `prepare` raises.
     """
@@ -135,6 +143,8 @@ def sensitivity(
         return respond(job, [factor.name for factor in found], values, metric)
 
     middle = np.array([factor.ppf(0.5) for factor in found])
+    if begin is not None:
+        _announce(begin, job, middle, [factor.name for factor in found], metric, points)
     base = float(evaluate(middle[:, None])[0])
     ends = _ends(found, middle, evaluate)
     indices = _total_order(found, evaluate, points, scenario.seed)
@@ -153,6 +163,17 @@ def sensitivity(
         upgrade_next=_upgrade(rows, metric),
         evaluations=count[0],
     )
+
+
+def _announce(begin: Begin, job: Job, middle: Floats, names: list[str], metric: Metric, points: int) -> None:
+    """Tell `begin` of the design: evaluations, seconds by some of them, and bytes."""
+    some = np.repeat(middle[:, None], PILOT_POINTS, axis=1)
+    respond(job, names, some[:, :1], metric)  # fills what the first evaluation alone needs
+    begun_s = time.perf_counter()
+    respond(job, names, some, metric)
+    count = points * (len(names) + 2)
+    # scipy makes the design, and puts it together once more
+    begin(count, count * (time.perf_counter() - begun_s) / PILOT_POINTS, 2.0 * count * len(names) * 8)
 
 
 def _influence(
