@@ -1,4 +1,4 @@
-"""EXO says `inBytes` in one answer and `in_bytes` in another: one place knows both casings."""
+"""Answers of EXO as plain data: `inBytes` in one and `in_bytes` in another, tagged objects, parts that may lack."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from functools import cache
 from typing import Any
 
-__all__ = ["camel_case", "either", "snake"]
+from live.errors import ApiChanged
+
+__all__ = ["camel_case", "either", "mapping_in", "snake", "tagged"]
 
 # A camelCase word. Ids (hex, UUIDs with dashes, libp2p's "12D3..."), model names and tags
 # ("RunnerReady") are not one.
@@ -57,3 +59,19 @@ def camel_case(name: str) -> str:
 
 def _snake_key(key: str) -> str:
     return HUMP.sub(r"_\1", key).lower() if CAMEL.fullmatch(key) else key
+
+
+def tagged(raw: Any) -> tuple[str, dict[str, Any]]:
+    """Tag and body of a one-key object; raises ApiChanged for anything else."""
+    if isinstance(raw, dict) and len(raw) == 1:
+        tag, body = next(iter(raw.items()))
+        return tag, body if isinstance(body, dict) else {}
+    raise ApiChanged(
+        f"a tagged object was expected, as {{'RunnerReady': {{}}}}, and came as {str(raw)[:120]}"
+    )
+
+
+def mapping_in(raw: Any, key: str) -> dict[str, Any]:
+    """The mapping under `key` in either casing, empty where there is none."""
+    value = either(raw, key) if isinstance(raw, dict) else None
+    return value if isinstance(value, dict) else {}

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import Field, StrictInt, ValidationError, model_validator
 
 from live.errors import ApiChanged
-from live.exo.casing import either, snake
+from live.exo.casing import either, mapping_in, snake, tagged
 from simulator.catalog.config_keys import MAX_LAYERS
 from simulator.files.explain import in_words
 from simulator.spec import Spec
@@ -217,15 +217,15 @@ def parse_state(raw: Any) -> ClusterState:
     index = either(state, "last_event_applied_idx")
     return ClusterState(
         nodes=tuple(_nodes(state)),
-        edges=tuple(_edges(_dict(state, "topology").get("connections"))),
+        edges=tuple(_edges(mapping_in(state, "topology").get("connections"))),
         instances={
             # from the raw state: an instance is posted back in the very casing in which it came
             found.instance_id: found
-            for found in map(parse_instance, _dict(state, "instances").values())
+            for found in map(parse_instance, mapping_in(state, "instances").values())
         },
         # dead runners stay in the state for ever; whoever asks goes by the shards of an instance
-        runners={key: _runner(value) for key, value in _dict(state, "runners").items()},
-        busy_tasks=tuple(_busy(_dict(state, "tasks"), _dict(state, "instances"))),
+        runners={key: _runner(value) for key, value in mapping_in(state, "runners").items()},
+        busy_tasks=tuple(_busy(mapping_in(state, "tasks"), mapping_in(state, "instances"))),
         event_index=index if isinstance(index, int) else -1,
         raw=state,
     )
@@ -235,24 +235,24 @@ def parse_network(raw: Any) -> StateNetwork:
     """The nodes and edges of a state, or of some of its parts; empty for anything that is none."""
     state = raw if isinstance(raw, dict) else {}
     return StateNetwork(
-        tuple(_nodes(state)), tuple(_edges(_dict(state, "topology").get("connections"))), names_of(state)
+        tuple(_nodes(state)), tuple(_edges(mapping_in(state, "topology").get("connections"))), names_of(state)
     )
 
 
 def names_of(raw: dict[str, Any]) -> dict[str, str]:
     """The names by node id, of the dead too."""
-    identities = _dict(raw, "node_identities") or _dict(raw, "node_profiles")
+    identities = mapping_in(raw, "node_identities") or mapping_in(raw, "node_profiles")
     return {
-        node_id: str(either(_dict(identities, node_id), "friendly_name") or "")
+        node_id: str(either(mapping_in(identities, node_id), "friendly_name") or "")
         for node_id in islice(identities, MOST_NODES)
     }
 
 
 def parse_instance(raw: Any) -> StateInstance:
     """One tagged instance, `{"MlxRingInstance": {...}}`; raises ApiChanged for anything else."""
-    meta, body = _tagged(snake(raw))
-    assigned = _dict(body, "shard_assignments")
-    shards_of, runners = _dict(assigned, "runner_to_shard"), _dict(assigned, "node_to_runner")
+    meta, body = tagged(snake(raw))
+    assigned = mapping_in(body, "shard_assignments")
+    shards_of, runners = mapping_in(assigned, "runner_to_shard"), mapping_in(assigned, "node_to_runner")
     if not body.get("instance_id") or not runners:
         raise ApiChanged(f"an instance without id or runners: {str(raw)[:200]}")
     shards = [_shard(node, runner, shards_of.get(runner)) for node, runner in runners.items()]
@@ -268,13 +268,13 @@ def parse_instance(raw: Any) -> StateInstance:
 
 
 def _card(shard: Any) -> Mapping[str, Any]:
-    body = _tagged(shard)[1]
+    body = tagged(shard)[1]
     card = body.get("model_card", body.get("model_meta"))  # model_meta: up to 1.0.63
     return card if isinstance(card, dict) else {}
 
 
 def _shard(node_id: str, runner_id: str, raw: Any) -> NodeShard:
-    tag, body = _tagged(raw)
+    tag, body = tagged(raw)
     layers = {key: body.get(key) for key in ("start_layer", "end_layer", "n_layers")}
     kind = tag.removesuffix("ShardMetadata")
     told = {
@@ -291,12 +291,14 @@ def _shard(node_id: str, runner_id: str, raw: Any) -> NodeShard:
 
 def _nodes(state: dict[str, Any]) -> Iterator[StateNode]:
     """The living nodes: those of the topology."""
-    listed = _dict(state, "topology").get("nodes")
+    listed = mapping_in(state, "topology").get("nodes")
     for entry in listed[:MOST_NODES] if isinstance(listed, list) else ():
         # up to 1.0.63 an object, with or without the profile in it; an id since
         node_id = either(entry, "node_id") if isinstance(entry, dict) else entry
         if isinstance(node_id, str):
-            profile = _dict(entry, "node_profile") or _dict(_dict(state, "node_profiles"), node_id)
+            profile = mapping_in(entry, "node_profile") or mapping_in(
+                mapping_in(state, "node_profiles"), node_id
+            )
             yield _node(node_id, state, profile)
 
 
@@ -304,14 +306,14 @@ def _node(node_id: str, state: dict[str, Any], profile: dict[str, Any]) -> State
     """One node from whichever mappings this version has."""
 
     def part(key: str) -> dict[str, Any]:
-        return _dict(_dict(state, key), node_id)
+        return mapping_in(mapping_in(state, key), node_id)
 
     # the newer mapping wins where a version in between has both
     who = {**profile, **part("node_identities")}
-    memory = part("node_memory") or _dict(profile, "memory")
+    memory = part("node_memory") or mapping_in(profile, "memory")
     network = part("node_network").get("interfaces", either(profile, "network_interfaces"))
-    backends = _dict(state, "node_backends").get(node_id)
-    seen = _dict(state, "last_seen").get(node_id)
+    backends = mapping_in(state, "node_backends").get(node_id)
+    seen = mapping_in(state, "last_seen").get(node_id)
     return StateNode(
         node_id=node_id,
         name=str(either(who, "friendly_name") or node_id[:8]),
@@ -322,7 +324,7 @@ def _node(node_id: str, state: dict[str, Any], profile: dict[str, Any]) -> State
         free_bytes=_bytes(either(memory, "ram_available")),
         interfaces=tuple(_interfaces(network)),
         backends=tuple(map(str, backends)) if isinstance(backends, list) else (),
-        system=snake(part("node_system") or _dict(profile, "system")),
+        system=snake(part("node_system") or mapping_in(profile, "system")),
         last_seen=_time(seen),
     )
 
@@ -339,7 +341,7 @@ def _edges(raw: Any) -> Iterator[StateEdge]:
     """Edges of either form: a list (up to 1.0.63), or mappings by source and sink."""
     for entry in raw if isinstance(raw, list) else ():
         if isinstance(entry, dict):
-            address = _dict(entry, "send_back_multiaddr")
+            address = mapping_in(entry, "send_back_multiaddr")
             source, sink = either(entry, "local_node_id"), either(entry, "send_back_node_id")
             yield StateEdge(str(source), str(sink), _ip(address))
     for source, sinks in raw.items() if isinstance(raw, dict) else ():
@@ -347,7 +349,7 @@ def _edges(raw: Any) -> Iterator[StateEdge]:
             for edge in edges if isinstance(edges, list) else ():
                 if isinstance(edge, dict):
                     is_rdma = either(edge, "source_rdma_iface") is not None
-                    yield StateEdge(source, sink, _ip(_dict(edge, "sink_multiaddr")), is_rdma)
+                    yield StateEdge(source, sink, _ip(mapping_in(edge, "sink_multiaddr")), is_rdma)
 
 
 def _ip(address: dict[str, Any]) -> str | None:
@@ -359,12 +361,12 @@ def _ip(address: dict[str, Any]) -> str | None:
 
 
 def _runner(raw: Any) -> Runner:
-    tag, body = _tagged(raw)
+    tag, body = tagged(raw)
     shown = ", ".join(f"{key} {value}" for key, value in snake(body).items() if isinstance(value, int))
     # EXO recognises some faults in what the runner wrote: a GPU time-out, a ring that broke
     known = either(body, "diagnostics")
     reasons = [either(body, "error_message")]
-    reasons += [_tagged(one)[1].get("message") for one in known] if isinstance(known, list) else []
+    reasons += [tagged(one)[1].get("message") for one in known] if isinstance(known, list) else []
     error = "; ".join(dict.fromkeys(str(reason)[:500] for reason in reasons if reason))
     return Runner(tag, error or None, shown)
 
@@ -372,26 +374,11 @@ def _runner(raw: Any) -> Runner:
 def _busy(tasks: dict[str, Any], instances: dict[str, Any]) -> Iterator[BusyTask]:
     """Those of instances that are there: of a deleted one nothing runs any more, whatever its task says."""
     for task_id, raw in tasks.items():
-        tag, body = _tagged(raw)
+        tag, body = tagged(raw)
         command, instance = (str(either(body, key) or "") for key in ("command_id", "instance_id"))
         is_open = tag in GENERATION_TASKS and either(body, "task_status") not in ENDED_TASKS
         if is_open and (not instance or instance in instances):
             yield BusyTask(tag, task_id, command, instance)
-
-
-def _tagged(raw: Any) -> tuple[str, dict[str, Any]]:
-    """Tag and body of a one-key object."""
-    if isinstance(raw, dict) and len(raw) == 1:
-        tag, body = next(iter(raw.items()))
-        return tag, body if isinstance(body, dict) else {}
-    raise ApiChanged(
-        f"a tagged object was expected, as {{'RunnerReady': {{}}}}, and came as {str(raw)[:120]}"
-    )
-
-
-def _dict(raw: Any, key: str) -> dict[str, Any]:
-    value = either(raw, key) if isinstance(raw, dict) else None
-    return value if isinstance(value, dict) else {}
 
 
 def _bytes(raw: Any) -> float | None:
