@@ -1,4 +1,4 @@
-"""Answers of EXO as plain data: `inBytes` in one and `in_bytes` in another, tagged objects, parts that may lack."""
+"""Answers of EXO as plain data: `inBytes` in one, `in_bytes` in another; tagged objects; parts that lack."""
 
 from __future__ import annotations
 
