@@ -14,18 +14,22 @@ from simulator.complete import UNQUANTISED, complete
 from simulator.engine.base import Engine, engine, engines, rules
 from simulator.errors import PlacementError
 from simulator.hosts import experts_are_there, host_device, host_doubts, host_memory, host_tasks, layers_per_s
-from simulator.laws.law import Constant
+from simulator.laws.law import Constant, median_s
 from simulator.model.model import Model
 from simulator.placement.memory import HostMemory, MemoryUse, memory_table, overfull
 from simulator.placement.request import DeviceCapacity, PlacementRequest
 from simulator.placement.rules import place
 from simulator.placement.shard import Placement
+from simulator.runtime.cost import prefill_s
 from simulator.runtime.job import EngineCosts, Job
 from simulator.runtime.paging import paging_s
 from simulator.scenario import DeviceSpec, EngineSpec, LinkSpec, ModelSpec, NoiseSpec, PowerSaveSpec, Scenario
 from simulator.units import format_bytes, format_seconds
 
 __all__ = ["Ground", "Prepared", "engine_costs", "ground", "prepare"]
+
+ANNOUNCED_PROMPT = 1024
+"""Tokens of the prompt by which servers that announce their speed measure it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +240,9 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
             total_bytes=device.memory_bytes,
             # at an empty context, where reading weights is all that counts
             layers_per_s=layers_per_s(device, model, flow, footprint, load),
+            prompt_tokens_per_s=ANNOUNCED_PROMPT / prefill_s(device, model.average(1), ANNOUNCED_PROMPT),
+            link_bytes_per_s=device.link.rate_bytes_per_s,
+            delay_s=median_s(device.link.delay) + device.link.vpn_delay_s,
             role=choice.roles.get(device.name),
             may_page=device.allow_paging,
         )
@@ -253,6 +260,9 @@ def _request(scenario: Scenario, flow: Engine, cluster: Cluster, model: Model) -
         may_page=True,
         # who lists devices means all of them, unless told otherwise
         hidden=model.hidden,
+        kv_bytes_per_token_per_layer=model.kv_bytes_per_token_per_layer,
+        # keys and values of as many heads as attend are two hidden states; 16 bits each
+        grouped_query=model.kv_bytes_per_token_per_layer < 4 * model.hidden,
         # what is kept for all heads together is not split by them
         kv_heads=None if footprint.latent else model.kv_heads,
         backend=scenario.engine.backend,

@@ -55,7 +55,11 @@ class Footprint:
 
     def pinned(self, embedding: str | None, head: str | None) -> Footprint:
         """The same with embedding or head on the devices of these names, where one is given."""
-        return replace(self, embedding_on=embedding or self.embedding_on, head_on=head or self.head_on)
+        # where both are the first device's, they are the client's, and stay together wherever it is
+        together = embedding if self.embedding_on == self.head_on == "first" else None
+        return replace(
+            self, embedding_on=embedding or self.embedding_on, head_on=head or together or self.head_on
+        )
 
     def fixed_bytes(self, ring: Sequence[str], device: str) -> tuple[float, float, float]:
         """(embedding, head, overhead) bytes on `device`, whatever layers it gets,

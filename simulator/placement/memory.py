@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from simulator.errors import PlacementError
 from simulator.placement.footprint import Footprint
@@ -89,11 +88,8 @@ def memory_table(
     `head_on` replace those of the request; a device pinned by the placement comes before both. Raises
     PlacementError for a name that the request does not know.
     """
-    footprint = replace(
-        request.footprint,
-        embedding_on=placement.embedding or embedding_on or request.embedding_on,
-        head_on=placement.head or head_on or request.head_on,
-    ).part(placement.parts)
+    asked = request.footprint.pinned(embedding_on, head_on)
+    footprint = asked.pinned(placement.embedding, placement.head).part(placement.parts)
     ring = [shard.device for shard in placement.shards if shard.layers]
     # a device that holds nothing but embedding or head has no shard and needs its row all the same
     ends = (footprint.embedding_on, footprint.head_on)

@@ -29,6 +29,11 @@ class DeviceCapacity(Spec):
     total_bytes: float | None = Field(default=None, ge=0)
     layers_per_s: float | None = Field(default=None, gt=0)
     role: Role | None = None
+    prompt_tokens_per_s: float | None = Field(default=None, gt=0)
+    """Of one layer that reads 1,024 tokens at once."""
+    link_bytes_per_s: float | None = Field(default=None, gt=0)
+    delay_s: float = Field(default=0.0, ge=0)
+    """Median one-way delay between the device and its access point."""
     may_page: bool = False
     """It may hold more than fits, and read it from its disk again at each step."""
 
@@ -45,7 +50,8 @@ class PlacementRequest(Spec):
     context, all sequences together; `overhead_bytes` what the engine takes on each device besides.
     `embedding_on` and `head_on` say where the engine keeps them, unless a device is pinned: on `all` devices
     with layers (EXO 1.x), on the `first` or `last` of the ring (legacy EXO), or on the device of that name.
-    `hidden`, `kv_heads` (None: not known) and `backend` matter where layers are split among devices.
+    `hidden`, `kv_heads` (None: not known) and `backend` matter where layers are split among devices;
+    `kv_bytes_per_token_per_layer` and whether heads share keys and values where servers keep a cache.
     `order` is the ring order (for the rule exo: the order of joining), `layers` the split of the rule manual.
     """
 
@@ -67,6 +73,8 @@ class PlacementRequest(Spec):
     min_devices: int | None = None
     may_page: bool = False
     hidden: int = 1
+    kv_bytes_per_token_per_layer: float = Field(default=0.0, ge=0)
+    grouped_query: bool = False
     kv_heads: int | None = None
     backend: str | None = None
 
@@ -79,12 +87,12 @@ class PlacementRequest(Spec):
             embedding_bytes=self.embedding_bytes,
             head_bytes=self.head_bytes,
             overhead_bytes=self.overhead_bytes,
-            embedding_on=self.pinned("embedding") or self.embedding_on,
-            head_on=self.pinned("head") or self.head_on,
+            embedding_on=self.embedding_on,
+            head_on=self.head_on,
             by_layer=self.by_layer,
             on_hosts=self.on_hosts,
             latent=self.latent,
-        )
+        ).pinned(self.pinned("embedding"), self.pinned("head"))
 
     def device(self, name: str) -> DeviceCapacity:
         """The device of that name; raises PlacementError for an unknown one."""

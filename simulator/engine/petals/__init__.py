@@ -20,6 +20,7 @@ from pathlib import Path
 from simulator.engine.base import Engine
 from simulator.engine.facts import read_facts
 from simulator.engine.petals.mean import mean_costs
+from simulator.engine.petals.placement import RULE
 from simulator.engine.petals.processes import start
 from simulator.engine.petals.recursion import chats, is_recursion_exact, token_times_s
 
@@ -33,6 +34,7 @@ ENGINE = Engine(
     chats=chats,
     embedding_on="first",
     head_on="first",
+    own_rules={"petals": RULE},
     mean_costs=mean_costs,
     serve=start,
     decodes_in_step=False,

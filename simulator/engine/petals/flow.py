@@ -59,7 +59,7 @@ def flow_facts() -> FlowFacts:
 
 def is_grouped(model: Model) -> bool:
     """Whether several heads share keys and values, which is when Petals keeps four times the tokens."""
-    # key and value of each head are two hidden states; kept in 16 bits, as on the wire
+    # key and value of as many heads as attend are two hidden states; kept in 16 bits, as on the wire
     return model.kv_bytes_per_token_per_layer < 2 * model.activation_bytes
 
 

@@ -64,7 +64,7 @@ def test_a_token_costs_two_delays_per_server_or_one_more_than_servers(servers: i
 
 @pytest.mark.parametrize("push", [False, True])
 @given(a_job=jobs("petals", prompts=200))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_simpy_gives_what_the_recursion_gives(push: bool, a_job: Job) -> None:
     if push:  # what is pushed travels beside the client's own copies, which on shared air meet
         wired = [replace(one, link=replace(one.link, shared=False)) for one in a_job.cluster.devices]
