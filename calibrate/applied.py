@@ -86,6 +86,7 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
                         "request_overhead": calibration.request_overhead_s or full.engine.request_overhead,
                         # what was fitted has its draws; a spread on top would count the same doubt twice
                         "overhead_spread": 0.0,
+                        "hop_spread": None,
                         "label": "calibrated",
                     }
                 ),

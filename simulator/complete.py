@@ -73,6 +73,8 @@ def _complete_engine(spec: EngineSpec) -> EngineSpec:
             "backend": backend.name if backend else None,
             "request_overhead": facts.request_overhead_s,
             "overhead_spread": facts.overhead_log_sd,
+            # who says how sure overheads are speaks of messages too
+            "hop_spread": backend.hop_log_sd if backend and spec.overhead_spread is None else None,
             "memory_overhead": facts.memory_overhead_bytes,
         },
     )
@@ -233,6 +235,16 @@ def _said_spreads(spec: LinkSpec | WireSpec, facts: catalog.NetworkFacts | None 
     }
 
 
+def _collective(spec: LinkSpec | WireSpec, facts: catalog.NetworkFacts) -> dict[str, Any]:
+    """The law of a collective's messages; who says a delay says it of all messages."""
+    if facts.collective is None or spec.delay is not None or (isinstance(spec, LinkSpec) and spec.rtt):
+        return {}
+    return {
+        "collective_delay": read_law(facts.collective.delay),
+        "collective_spread": facts.collective.scale_log_sd,
+    }
+
+
 def _home_part(spec: LinkSpec, said: float | None, log_sd: float, facts: catalog.NetworkFacts) -> float:
     # a delay or rate that is said without that is no better known than the catalogue's
     own = said is not None or (spec.label != "assumed" and (spec.rtt or spec.delay or spec.rate) is not None)
@@ -272,6 +284,7 @@ def _complete_link(scenario: Scenario, name: str, device: DeviceSpec, default_ki
             "delay": law if spec.rtt is None else scaled(law, spec.rtt / (2 * median_s(law))),
             "rate": facts.rate_bytes_per_s,
             **_said_spreads(spec, facts),
+            **_collective(spec, facts),
             # who measured this link, or says how sure that is, speaks of this device and not of the home
             "delay_home_spread": _home_part(spec, spec.delay_spread, facts.scale_log_sd, facts),
             "rate_home_spread": _home_part(spec, spec.rate_spread, facts.rate_log_sd, facts),
@@ -305,9 +318,8 @@ def _complete_wire(spec: WireSpec) -> WireSpec:
         )
         raise ScenarioError("scenario", [Fault(f"wires {' -- '.join(spec.between)}", reason)])
     facts = catalog.network(spec.kind)
-    return filled(
-        spec, {"delay": read_law(facts.delay), "rate": facts.rate_bytes_per_s, **_said_spreads(spec, facts)}
-    )
+    known = {"delay": read_law(facts.delay), "rate": facts.rate_bytes_per_s}
+    return filled(spec, {**known, **_said_spreads(spec, facts), **_collective(spec, facts)})
 
 
 @cache

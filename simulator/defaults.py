@@ -54,6 +54,7 @@ def catalogue_speed(
         decode_bandwidth=decode.bytes_per_s * share,
         prefill_flops=catalog.peak_flop_per_s(facts, platform) * platform.prefill_efficiency * share,
         layer_overhead=catalog.layer_overhead_s(facts, platform),
+        latent_layer_overhead=software.latent_layer_overhead_s.get(platform.name, 0.0),
         context_cost=platform.kv_cost,
         mixture_cost=platform.decode_mixture_cost,
         mixture_layer_cost=platform.mixture_layer_cost,

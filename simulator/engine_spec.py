@@ -39,6 +39,7 @@ class EngineSpec(ToldSpec):
         default=None, description="host time per request before its prompt is read"
     )
     overhead_spread: LogSd | None = None
+    hop_spread: LogSd | None = Field(default=None, description="of hop_overhead, where it is another")
     memory_overhead: Annotated[Bytes, Field(ge=0)] | None = Field(
         default=None, description="per device, beside weights"
     )

@@ -147,6 +147,7 @@ def engine_costs(spec: EngineSpec) -> EngineCosts:
         step_overhead_s=spec.step_overhead or 0.0,
         hop_overhead_s=spec.hop_overhead or 0.0,
         overhead_log_sd=spec.overhead_spread or 0.0,
+        hop_log_sd=spec.hop_spread,
         memory_overhead_bytes=spec.memory_overhead or 0.0,
         embedding_on=flow.embedding_on,
         head_on=flow.head_on,
@@ -178,6 +179,8 @@ def _cluster(scenario: Scenario, flow: Engine) -> Cluster:
             wire.rate or 1e12,
             wire.delay_spread or 0.0,
             wire.rate_spread or 0.0,
+            wire.collective_delay,
+            wire.collective_spread or 0.0,
         )
         for wire in scenario.wires
     )
@@ -219,6 +222,8 @@ def _link(spec: LinkSpec) -> Link:
         shared=bool(spec.shared),
         delay_log_sd=spec.delay_spread or 0.0,
         rate_log_sd=spec.rate_spread or 0.0,
+        collective=spec.collective_delay,
+        collective_log_sd=spec.collective_spread or 0.0,
         delay_home_log_sd=spec.delay_home_spread or 0.0,
         rate_home_log_sd=spec.rate_home_spread or 0.0,
         vpn_delay_s=spec.vpn_delay or 0.0,

@@ -72,6 +72,9 @@ class SpeedSpec(ToldSpec):
     layer_overhead: Duration = Field(
         default=0.0, description="fixed time per layer and token (kernel launches)"
     )
+    latent_layer_overhead: Duration = Field(
+        default=0.0, description="further fixed time of a layer with latent attention (MLA)"
+    )
     stage_overhead: Duration = Field(default=0.0, description="fixed time per stage and token on this device")
     context_cost: float = Field(
         default=1.0, ge=0, le=1e4, description="cost of reading KV bytes, in weight bytes"

@@ -112,6 +112,10 @@ class LinkSpec(ToldSpec):
         default=None, description="home to home, of the logarithm of all delays"
     )
     rate_spread: LogSd | None = None
+    collective_delay: Law | None = Field(
+        default=None, description="delay in the collectives of tensor parallelism, where it is another"
+    )
+    collective_spread: LogSd | None = None
     delay_home_spread: LogSd | None = Field(
         default=None, description="part of delay_spread that all radios of this access point share"
     )
@@ -152,6 +156,10 @@ class WireSpec(ToldSpec):
     rate: ToldRate | None = None
     delay_spread: LogSd | None = None
     rate_spread: LogSd | None = None
+    collective_delay: Law | None = Field(
+        default=None, description="delay in the collectives of tensor parallelism, where it is another"
+    )
+    collective_spread: LogSd | None = None
     label: Label = "assumed"
 
 

@@ -11,6 +11,7 @@ from calibrate.ground.predict import Outcome
 from simulator import catalog
 from simulator.errors import CalibrationError
 from simulator.prepare import prepare
+from simulator.runtime.portions import Divided
 
 __all__ = ["SHARE", "calculator_s", "peak_s", "with_baselines"]
 
@@ -19,7 +20,8 @@ SHARE = 0.7
 
 
 def peak_s(case: Case, share: float = 1.0) -> float:
-    """Seconds per token if each device read its bytes at `share` of its peak and nothing else took time.
+    """Seconds per token if each device read its bytes at `share` of its peak and nothing else took time: one
+    device after the other, or, where each has a part of every layer, all together.
 
     Bytes are the weights that a token needs, its head, and the cache in the middle of the reply. Raises
     CalibrationError for a device without a kind, whose peak nobody knows.
@@ -27,18 +29,18 @@ def peak_s(case: Case, share: float = 1.0) -> float:
     job = prepare(case.scenario).job
     workload = case.scenario.workload
     batch, context = workload.concurrency, workload.prompt_tokens + workload.output_tokens / 2
-    seconds = 0.0
+    seconds = []
     for rank, device in enumerate(job.ring):
         spec = case.scenario.devices[device.name]
         if spec.kind is None:
             raise CalibrationError(f"{case.row}: {device.name} has no kind, so its peak is unknown; name one")
-        shard = job.shards[rank]
-        held = job.model.stretch(shard.start_layer, shard.end_layer)
+        held = job.held(rank)
+        held = held.whole if isinstance(held, Divided) else held
         read_bytes = held.bytes_read(batch) + float(held.kv_bytes(context, batch)) if held.layers else 0.0
-        if device.name == job.engine.head_on:
+        if device.name == job.engine.head_on or job.placement.splits_layers:
             read_bytes += job.model.head_bytes
-        seconds += read_bytes / (share * catalog.device(spec.kind, spec.memory).memory_bytes_per_s)
-    return seconds / batch
+        seconds.append(read_bytes / (share * catalog.device(spec.kind, spec.memory).memory_bytes_per_s))
+    return (max if job.placement.splits_layers else sum)(seconds) / batch
 
 
 def calculator_s() -> tuple[str, dict[str, float]]:

@@ -10,6 +10,7 @@ import numpy as np
 from calibrate.ground.baselines import with_baselines
 from calibrate.ground.cases import Case
 from calibrate.ground.causes import Cause, cause, known_causes
+from calibrate.ground.pairs import pair_lines, pairs
 from calibrate.ground.pictures import pictures
 from calibrate.ground.predict import Outcome
 from calibrate.ground.rows import PARTS, Row, excluded
@@ -22,7 +23,8 @@ from simulator.result.estimate import rounded
 
 __all__ = ["causes_of", "headline", "report", "write_ground"]
 
-CLUSTERS, SINGLE, FIRST = "clusters", "single devices", "first token"
+CLUSTERS, TENSOR, SINGLE, FIRST = "clusters", "tensor, one chat", "single devices", "first token"
+KINDS = {CLUSTERS: "pipeline", TENSOR: "tensor", SINGLE: "single", FIRST: "first token"}
 HEADER = (
     "| group | part | figures | sources | median error | 90th percentile | bias | 50 % held | 80 % held | "
     "90 % held | width |",
@@ -35,9 +37,12 @@ INTRODUCTION = (
     "of, the part that is only counted.",
 )
 LEGEND = (
-    "Clusters are pipelines on EXO and llama.cpp RPC; single devices those at home, on such an engine. A",
-    "width is that of the 90 % interval over its median. Beside what held stands the band in which the share",
-    "lies if all is right, taking rows as independent (those of one source are not).",
+    "Clusters are pipelines on EXO and llama.cpp RPC, tensor is one chat on EXO, mlx-lm, vLLM and",
+    "distributed-llama; single devices those at home, on such an engine. A width is that of the 90 %",
+    "interval over its median. Beside what held stands the band in which the share lies if all is right,",
+    "taking rows as independent (those of one source are not). Launch costs of latent attention and delays",
+    "of collectives over Thunderbolt were set by looking at rows that may be looked at: those show that the",
+    "physics fits, the counted part alone what it is worth.",
 )
 
 
@@ -49,7 +54,7 @@ def headline(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], Score]:
     """
     found: dict[tuple[str, str], Score] = {}
     for part in PARTS:
-        for kind, prefix in ((CLUSTERS, "pipeline"), (SINGLE, "single"), (FIRST, "first token")):
+        for kind, prefix in KINDS.items():
             chosen = [
                 one
                 for one in outcomes
@@ -102,6 +107,14 @@ def report(
                 *_groups(outcomes),
                 "",
                 *_baselines(cases, outcomes),
+                "",
+                "## Which is faster",
+                "",
+                "Two rows of one source, engine, model and workload that differ in strategy (at least one of",
+                "them tensor), number of nodes or link: how often the one that was measured to be faster is",
+                "predicted to be.",
+                "",
+                *pair_lines(pairs(outcomes, {row.row: row for row in rows})),
                 "",
                 "## Rows that may be looked at" if not open_counted else "## Rows",
                 "",
@@ -179,7 +192,7 @@ def _baselines(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _kinds(outcomes: Sequence[Outcome]) -> list[tuple[str, list[Outcome]]]:
-    prefixes = ("pipeline", "single", "batch", "long prompt")
+    prefixes = ("pipeline", "tensor", "single", "batch", "long prompt")
     return [(prefix, [one for one in outcomes if one.group.startswith(prefix)]) for prefix in prefixes]
 
 

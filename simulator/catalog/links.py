@@ -54,6 +54,15 @@ class VpnFacts(Facts):
     assumed_fields: tuple[str, ...] = ()
 
 
+class CollectiveFacts(Facts):
+    """Messages between ranks that poll for them: the law of ONE side, and how much set-ups differ."""
+
+    delay: dict[str, Any]
+    scale_log_sd: float
+    source: str
+    confidence: str
+
+
 class NetworkFacts(Facts):
     """One kind of link. `delay` is the law (as `simulator.laws` reads it) of one message on ONE side.
 
@@ -70,6 +79,8 @@ class NetworkFacts(Facts):
     delay: dict[str, Any]
     scale_log_sd: float
     rate_log_sd: float
+    collective: CollectiveFacts | None = None
+    """The same of a message in a collective, where that differs."""
     home_share: float = 0.0
     """Share of both variances that is the home's, and so the same for all radios of an access point."""
     source: str

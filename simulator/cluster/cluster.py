@@ -6,7 +6,7 @@ Everything here is complete and numeric; `prepare` makes it from a completed Sce
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from simulator.laws.factors import WorldFactor, cable, link_factor, parted
@@ -45,6 +45,9 @@ class Link:
     delay_home_log_sd: float = 0.0
     """Part of `delay_log_sd` that is the home's: its walls and neighbours meet all its radios."""
     rate_home_log_sd: float = 0.0
+    collective: Law | None = None
+    """`delay` of messages between ranks of a collective, which poll for them; None: as of any other."""
+    collective_log_sd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,9 @@ class Wire:
     rate_bytes_per_s: float
     delay_log_sd: float
     rate_log_sd: float
+    collective: Law | None = None
+    """As of a link."""
+    collective_log_sd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,14 @@ class Leg:
     extra_s: float
     rate_bytes_per_s: float
     rates: tuple[WorldFactor, ...]
+
+    def polled(self, by: Link | Wire) -> Leg:
+        """The same leg for the messages of a collective."""
+        if by.collective is None:
+            return self
+        # one cause for all cables of a kind: the system that drives them, and how they were set up
+        scales = (WorldFactor(link_factor(f"every {by.kind} in a ring", "delay"), by.collective_log_sd),)
+        return replace(self, law=by.collective, scales=scales)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +171,20 @@ class Cluster:
         """The device of that name; raises KeyError."""
         return _named(self.devices, name)
 
-    def path(self, source: str, sink: str) -> Path:
+    def path(self, source: str, sink: str, *, polled: bool = False) -> Path:
         """The path from `source` to `sink`: a direct wire if there is one, else out to the
-        access point and in again.
+        access point and in again; with `polled` as the ranks of a collective meet it.
         """
         for wire in self.wires:
             if wire.ends == {source, sink}:
                 legs = (_wire_leg(wire, source, "out"), _wire_leg(wire, sink, "in"))
+                if polled:
+                    legs = (legs[0].polled(wire), legs[1].polled(wire))
                 return Path(source, sink, legs, False, None, None)
         a, b = self.device(source).link, self.device(sink).link
         legs = (self._leg(source, a, "out"), self._leg(sink, b, "in"))
+        if polled:
+            legs = (legs[0].polled(a), legs[1].polled(b))
         # with one end on a cable only the other one takes air, and takes it once
         medium = a.via if a.shared else b.via if b.shared else None
         return Path(source, sink, legs, a.shared and b.shared and a.via == b.via, medium, b.power_save)

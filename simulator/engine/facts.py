@@ -62,6 +62,8 @@ class BackendFacts(Facts):
     name: str
     algorithm: Algorithm
     hop_overhead_s: float
+    hop_log_sd: float | None = None
+    """How unsure that is, where it is not as the engine's other overheads."""
     runs_on: tuple[str, ...] | None = None
     """Platforms that have it; none: all of the engine's."""
     source: str
@@ -135,6 +137,10 @@ class EngineFacts(Facts):
     """What can carry its collectives, the usual one first."""
     options: tuple[str, ...] = ()
     """Settings of a scenario's engine that are this engine's own, see `EngineSpec`."""
+    latent_layer_overhead_s: dict[str, float] = {}
+    """By platform: further fixed time of a layer with latent attention, whose many small kernels no rank is
+    spared.
+    """
     chats_at_once: int | None = None
     """Chats whose KV caches are in memory together, others wait; none: as many as come."""
     source: str
@@ -202,6 +208,7 @@ QUANTITIES = {
     "request_overhead": ("request_overhead_s", TIME),
     "memory_overhead": ("memory_overhead_bytes", SIZE),
 }
+LATENT = "latent_layer_overhead"
 
 
 @cache
@@ -210,10 +217,12 @@ def read_facts(folder: Path, variant: str | None = None) -> EngineFacts:
     names become field names. `variant` is a file of the folder that says what is different there.
     """
     entry = yaml_tree(folder / "engine.yaml") | (yaml_tree(folder / variant) if variant else {})
-    fields = {key: value for key, value in entry.items() if key not in QUANTITIES and key != "assumed"}
+    fields = {key: value for key, value in entry.items() if key not in {*QUANTITIES, "assumed", LATENT}}
     for key, (field, units) in QUANTITIES.items():
         if key in entry:
             fields[field] = read_quantity(entry[key], units)
+    latent = entry.get(LATENT, {})
+    fields["latent_layer_overhead_s"] = {on: read_quantity(time, TIME) for on, time in latent.items()}
     assumed = tuple(QUANTITIES[name][0] if name in QUANTITIES else name for name in entry["assumed"])
     return EngineFacts.model_validate(fields | {"assumed_fields": assumed})
 

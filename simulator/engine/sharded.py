@@ -9,7 +9,7 @@ EXO's own rounds between are its own (`simulator.engine.exo.tensor`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,11 +27,10 @@ from simulator.model.stretch import Stretch
 from simulator.placement.request import PlacementRequest
 from simulator.placement.rules import Rule, refuse_pins
 from simulator.placement.shard import Placement
-from simulator.runtime.collective import Operation, rounds
 from simulator.runtime.cost import crowding, head_s
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
-from simulator.runtime.lockstep import Op, Token, Wires, Work, start, token_times_s
+from simulator.runtime.lockstep import Op, Token, Wires, Work, never_dozes, start, token_times_s
 from simulator.runtime.paging import paging_s
 from simulator.runtime.portions import Divided
 from simulator.runtime.record import Recorder
@@ -66,11 +65,10 @@ class Sharded:
             for _ in range(batch):
                 yield from self._read_prompt(chat)
                 chat += 1
-            # the same for every token of a batch
-            fixed_s = [paging_s(self.job, rank, batch) for rank in self._ranks]
-            heads_s = [self._head_s(device, batch) for device in self.job.ring]
+            layers_s = np.array([self._decode_s(rank, batch) for rank in self._ranks])
+            heads_s = np.array([self._head_s(device, batch) for device in self.job.ring])
             for token in range(self.job.workload.output_tokens):
-                yield from self._step(k, batch, token, fixed_s, heads_s)
+                yield from self._step(k, batch, layers_s[:, token], heads_s)
                 yield Token(wave, token)
                 k += 1
 
@@ -83,38 +81,22 @@ class Sharded:
         for at, begin in enumerate(starts):
             tokens = min(most, workload.prompt_tokens - 1 - begin)
             seconds = [self._prefill_s(rank, tokens, begin, f"prefill{chat}/{at}") for rank in self._ranks]
-            yield from self._layers("prefill", np.array(seconds), tokens * activation, -1 - at)
+            yield self._layers(Work("prefill", np.array(seconds), -1 - at), tokens * activation)
 
-    def _step(
-        self, k: int, batch: int, token: int, fixed_s: Sequence[float], heads_s: Sequence[Floats]
-    ) -> Iterator[Op]:
-        """One token of each chat; `fixed_s` and `heads_s` are of each rank: what it pages, and its head."""
-        model = self.job.model
+    def _step(self, k: int, batch: int, layers_s: Floats, heads_s: Floats) -> Iterator[Op]:
+        """One token of each chat; times are those of each rank without noise, shape (ranks, rows)."""
+        model, noise = self.job.model, self._noise[:, k]
         if self.facts.sends_inputs:
-            yield from self._collective("all_gather", model.hidden * LOGIT_BYTES * batch, k)
-        noise = [one[k] for one in self._noise]
-        context = np.array([float(self.job.workload.prompt_tokens + token)])
-        layers_s = [
-            noise[rank] * self.draws.decode_s(device, self._held[rank], context, batch, fixed_s[rank])[0]
-            for rank, device in enumerate(self.job.ring)
-        ]
-        yield from self._layers("compute", np.array(layers_s), batch * model.activation_bytes, k)
-        yield Work("head", np.array([noise[rank] * heads_s[rank] for rank in self._ranks]), k)
+            yield from self._wires.collective("all_gather", model.hidden * LOGIT_BYTES * batch, k)
+        yield self._layers(Work("compute", noise * layers_s, k), batch * model.activation_bytes)
+        yield Work("head", noise * heads_s, k)
         if self.facts.splits_head:
             logits = LOGIT_BYTES * model.head_flops / (2 * model.hidden) * batch / len(self.job.ring)
-            yield from self._collective("all_gather", logits, k)
+            yield from self._wires.collective("all_gather", logits, k)
 
-    def _layers(self, kind: str, seconds: Floats, size: float, step: int) -> Iterator[Op]:
-        """All layers: between two collectives each rank computes an equal part of its time."""
-        n = self.job.model.layers * self.facts.collectives_per_layer
-        of = rounds(
-            "all_reduce", self.job.engine.algorithm, len(self.job.ring), size * self.facts.reduced_share
-        )
-        yield self._wires.layers(Work(kind, seconds, step), of, n)
-
-    def _collective(self, operation: Operation, size: float, step: int) -> Sequence[Op]:
-        of = rounds(operation, self.job.engine.algorithm, len(self.job.ring), size)
-        return self._wires.exchange(of, step)
+    def _layers(self, work: Work, size_bytes: float) -> Op:
+        facts = self.facts
+        return self._wires.layers(work, size_bytes * facts.reduced_share, facts.collectives_per_layer)
 
     @cached_property
     def _wires(self) -> Wires:
@@ -129,9 +111,16 @@ class Sharded:
         return [self.job.held(rank) for rank in self._ranks]
 
     @cached_property
-    def _noise(self) -> list[Floats]:
+    def _noise(self) -> Floats:
+        """Shape (ranks, steps, rows)."""
         steps = len(self.waves) * self.job.workload.output_tokens
-        return [self.draws.noise(device, "decode", steps) for device in self.job.ring]
+        return np.array([self.draws.noise(device, "decode", steps) for device in self.job.ring])
+
+    def _decode_s(self, rank: int, batch: int) -> Floats:
+        """Of a rank's part of all layers for each token of a reply, shape (tokens, rows)."""
+        workload, paged_s = self.job.workload, paging_s(self.job, rank, batch)
+        context = workload.prompt_tokens + np.arange(workload.output_tokens, dtype=float)
+        return self.draws.decode_s(self.job.ring[rank], self._held[rank], context, batch, paged_s)
 
     def _prefill_s(self, rank: int, tokens: int, begin: int, slot: str) -> Floats:
         device, held = self.job.ring[rank], self._held[rank]
@@ -190,8 +179,7 @@ def tensor_engine(folder: Path) -> Engine:
     return Engine(
         facts=facts,
         token_times_s=times_s,
-        # a radio that dozes depends on who is waiting
-        is_recursion_exact=lambda job: not any(device.link.power_save for device in job.ring),
+        is_recursion_exact=never_dozes,
         start=processes,
         chats=waves,
         embedding_on="all",

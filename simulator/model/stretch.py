@@ -47,6 +47,11 @@ class Stretch:
         """How many layers, those of mixtures counted `mixture_layer_cost` times: they start more kernels."""
         return sum(n * (mixture_layer_cost if kind.experts else 1.0) for n, kind in self._parts())
 
+    @property
+    def latent_layers(self) -> float:
+        """How many layers have latent attention."""
+        return sum(n for n, kind in self._parts() if kind.latent)
+
     def mixture_flops(self, mixture_cost: float) -> float:
         """`flops`, those of mixtures counted `mixture_cost` times."""
         return sum(n * kind.flops * (mixture_cost if kind.experts else 1.0) for n, kind in self._parts())

@@ -52,7 +52,8 @@ def crowding(device: Device, batch: int = 1) -> float:
 def decode_s(device: Device, held: Stretch | Divided, context: ArrayLike, batch: int = 1) -> Floats:
     """Seconds that one decode step spends in the layers `held` at `context` tokens, shape of `context`.
 
-    `(max((weights + kv) / decode_bandwidth, flops / prefill_flops) + layers * layer_overhead) * crowding`
+    `(max((weights + kv) / decode_bandwidth, flops / prefill_flops) + layers * layer_overhead) * crowding`,
+    `latent_layer_overhead` more for layers with latent attention,
     with `weights = sum of the layers' bytes_read(batch)` (those of mixtures `mixture_cost` times), `kv =
     context_cost * kv_bytes_read(context) * batch` and `flops = batch * (flops + attention_flops(context))`.
     Of a device of several processors their sum: a step goes through them one after the other.
@@ -69,6 +70,7 @@ def decode_s(device: Device, held: Stretch | Divided, context: ArrayLike, batch:
     flop_s = batch * (held.flops + held.attention_flops(tokens)) / speed.prefill_flops
     # reading overlaps with computing; launching a layer overlaps with neither
     launch_s = held.launches(speed.mixture_layer_cost) * speed.layer_overhead
+    launch_s += held.latent_layers * speed.latent_layer_overhead
     return (np.maximum(read_s, flop_s) + launch_s) * crowding(device, batch)
 
 

@@ -228,7 +228,7 @@ class Draws:
 
     def overhead(self, part: Literal["step", "hop", "request"]) -> Floats:
         """The world's factor of the engine's own overhead per step, message or request, shape (rows,)."""
-        return self.world(engine_factor(part), self.job.engine.overhead_log_sd)
+        return self.world(engine_factor(part), self.job.engine.log_sd(part))
 
     def delay_s(
         self, path: Path, slot: str, n: int, crowd: Floats | float = 1.0, out: Floats | None = None

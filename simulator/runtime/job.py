@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 from simulator.cluster.cluster import Cluster, Device
 from simulator.model.model import Model
@@ -42,8 +43,14 @@ class EngineCosts:
     """Whether servers of a chain hand hidden states on by themselves."""
     compression: str | None = None
     """Of hidden states on the wire."""
+    hop_log_sd: float | None = None
+    """Of the cost of a message, where it is not `overhead_log_sd`."""
     request_overhead_s: float = 0.0
     """Of each device for each request, beside what it computes and sends."""
+
+    def log_sd(self, part: Literal["step", "hop", "request"]) -> float:
+        """How unsure the cost of a step, a message or a request is."""
+        return self.overhead_log_sd if part != "hop" or self.hop_log_sd is None else self.hop_log_sd
 
     def footprint(self, model: Model, context: int, chats: int, devices: Iterable[Device]) -> Footprint:
         """What `devices` hold of `model` when `chats` chats have `context` tokens in their caches."""

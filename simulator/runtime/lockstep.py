@@ -8,7 +8,7 @@ evaluators below read the same program, so they cannot mean different things.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import tee
 from typing import Any, NamedTuple
@@ -17,13 +17,24 @@ import numpy as np
 import simpy
 
 from simulator.laws.law import Constant, Floats
-from simulator.runtime.collective import Round
+from simulator.runtime.collective import Operation, Round, rounds
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.network import Hop, Network
 from simulator.runtime.record import Recorder
 
-__all__ = ["Exchange", "Layers", "Op", "Program", "Token", "Wires", "Work", "start", "token_times_s"]
+__all__ = [
+    "Exchange",
+    "Layers",
+    "Op",
+    "Program",
+    "Token",
+    "Wires",
+    "Work",
+    "never_dozes",
+    "start",
+    "token_times_s",
+]
 
 
 POOL = 1024
@@ -55,13 +66,40 @@ class Exchange(NamedTuple):
     step: int
 
 
+class Delays(NamedTuple):
+    """Of the messages of a collective of one size: row by row, `POOL` of each way, drawn once."""
+
+    delay_s: Floats
+    """Beyond their transmission, shape (POOL, offsets, ranks, rows)."""
+    transmit_s: Floats
+    """Of each message, shape (offsets, ranks, rows)."""
+    late_s: Floats
+    """From the begin of a round to each message's arrival, where no port is busy; shape of `delay_s`."""
+    are_equal: bool
+    """Whether no delay is random."""
+
+    def exchange(self, rounds: tuple[Round, ...], place: int, step: int) -> Exchange:
+        """The collective that reads on in the pool from `place`."""
+        turns = range(place, place + len(rounds))
+        return Exchange(rounds, [self.delay_s[turn % POOL] for turn in turns], self.transmit_s, step)
+
+
 class Layers(NamedTuple):
     """Layer by layer: each rank computes, then all meet."""
 
     work: Work
-    exchanges: Sequence[Exchange]
-    are_equal: bool
-    """Whether all meetings are alike, delays and all."""
+    """Before each meeting; of all layers where nobody meets."""
+    rounds: tuple[Round, ...]
+    """Of a meeting; none for one rank alone."""
+    places: range
+    """Of each meeting's first message in the pool."""
+    delays: Delays | None
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """The meetings one by one."""
+        if self.delays is not None:
+            for place in self.places:
+                yield self.delays.exchange(self.rounds, place, self.work.step)
 
 
 class Token(NamedTuple):
@@ -87,32 +125,35 @@ class Wires:
     job: Job
     draws: Draws
     _pools: dict[tuple[int, ...], tuple[Floats, Floats, bool]] = field(default_factory=dict)
+    _sizes: dict[tuple[tuple[int, ...], float], Delays] = field(default_factory=dict)
 
-    def exchange(self, rounds: tuple[Round, ...], step: int, n: int = 1) -> list[Exchange]:
-        """`n` collectives of these rounds; `step` is the decode step, negative while a prompt is read."""
-        if not rounds:
-            return []
-        delay_s, per_byte, _ = self._pool(rounds[0].offsets)
+    def collective(self, operation: Operation, size_bytes: float, step: int) -> list[Exchange]:
+        """One collective, none for one rank; `step` is the decode step, negative while a prompt is read."""
+        of = rounds(operation, self.job.engine.algorithm, len(self.job.ring), size_bytes)
+        return [self._delays(of).exchange(of, step * STRIDE, step)] if of else []
+
+    def layers(self, work: Work, size_bytes: float, collectives_per_layer: int) -> Layers:
+        """All layers of the model: between two all-reduces of `size_bytes` each rank computes an equal part
+        of its time.
+        """
+        of = rounds("all_reduce", self.job.engine.algorithm, len(self.job.ring), size_bytes)
+        if not of:
+            return Layers(work, (), range(0), None)
+        n, begin = self.job.model.layers * collectives_per_layer, work.step * STRIDE
+        share = work._replace(seconds=work.seconds / n)
+        return Layers(share, of, range(begin, begin + n * len(of), len(of)), self._delays(of))
+
+    def _delays(self, of: Sequence[Round]) -> Delays:
         # all rounds of a collective have the same ranks and bytes
-        transmit_s, at = rounds[0].size_bytes * per_byte, step * STRIDE
-        turns = range(len(rounds))
-        return [
-            Exchange(
-                rounds, [delay_s[(at + one * len(rounds) + turn) % POOL] for turn in turns], transmit_s, step
-            )
-            for one in range(n)
-        ]
-
-    def layers(self, work: Work, rounds: tuple[Round, ...], n: int) -> Layers:
-        """`n` times a share of `work`, then a collective of these rounds."""
-        share = work._replace(seconds=work.seconds / n) if rounds else work
-        are_equal = self._pool(rounds[0].offsets)[2] if rounds else True
-        return Layers(share, self.exchange(rounds, work.step, n), are_equal)
-
-    def _pool(self, offsets: tuple[int, ...]) -> tuple[Floats, Floats, bool]:
+        offsets, size_bytes = of[0]
         if offsets not in self._pools:
             self._pools[offsets] = self._drawn(offsets)
-        return self._pools[offsets]
+        if (offsets, size_bytes) not in self._sizes:
+            delay_s, per_byte, constant = self._pools[offsets]
+            transmit_s = size_bytes * per_byte
+            late_s = delay_s + np.cumsum(transmit_s, axis=0)
+            self._sizes[offsets, size_bytes] = Delays(delay_s, transmit_s, late_s, constant)
+        return self._sizes[offsets, size_bytes]
 
     def _drawn(self, offsets: tuple[int, ...]) -> tuple[Floats, Floats, bool]:
         """Delays (s), shape (POOL, offsets, ranks, rows); seconds per byte, without the first; whether no
@@ -123,13 +164,18 @@ class Wires:
         per_byte, constant = np.empty(delay_s.shape[1:]), True
         for at, offset in enumerate(offsets):
             for rank, name in enumerate(names):
-                path = self.job.cluster.path(name, names[(rank + offset) % len(names)])
+                path = self.job.cluster.path(name, names[(rank + offset) % len(names)], polled=True)
                 self.draws.delay_s(path, f"collective/{offset}", POOL, out=delay_s[:, at, rank])
                 # all ranks send at once: where they share the air, each has its part of it
                 crowd = len(names) * len(offsets) if path.medium is not None else 1
                 per_byte[at, rank] = crowd * self.draws.seconds_per_byte(path)
                 constant = constant and all(isinstance(leg.law, Constant) for leg in path.legs)
         return delay_s, per_byte, constant
+
+
+def never_dozes(job: Job) -> bool:
+    """Whether the recursion is exact: a radio that dozes wakes by who is waiting, which only SimPy knows."""
+    return not any(device.link.power_save for device in job.ring)
 
 
 def token_times_s(job: Job, draws: Draws, program: Program, streams: int) -> Floats:
@@ -177,21 +223,69 @@ class _State:
                 np.maximum(ready_s[:turn], arrive_s[-turn:], out=ready_s[:turn])
 
     def go_through(self, op: Layers) -> None:
-        """All layers; where they are alike, and one has moved
-        every rank on by the same, all the rest at once.
+        """All layers: those that are alike at once, or fast where no port is busy, else one by one."""
+        if op.delays is None:  # one rank alone meets nobody
+            self.ready_s += op.work.seconds
+        elif op.delays.are_equal:
+            self._go_through_equal(op)
+        elif len(op.places) > 2 and self._frees_ports(op, op.delays):
+            first, *_, last = op.exchanges()
+            self._layer(op, first)
+            self._go_through_free(op, op.delays)
+            self._layer(op, last)
+        else:
+            for one in op.exchanges():
+                self._layer(op, one)
+
+    def _layer(self, op: Layers, one: Exchange) -> None:
+        self.ready_s += op.work.seconds
+        self.meet(one)
+
+    def _go_through_equal(self, op: Layers) -> None:
+        """Layer by layer until one has moved every rank on by the same, then all the rest at once."""
+        for left, one in zip(reversed(range(len(op.places))), op.exchanges(), strict=True):
+            before_s = self.both_s.copy()
+            self._layer(op, one)
+            moved_s = self.both_s - before_s
+            # sums of maxima: what moves all alike once does so for ever
+            if np.ptp(moved_s, axis=(0, 1)).max() <= ALIKE * moved_s.max():
+                self.both_s += left * moved_s[:1, :1]
+                return
+
+    @staticmethod
+    def _frees_ports(op: Layers, delays: Delays) -> bool:
+        """Whether each rank computes for longer than it sends: then its port is free before it meets again.
+
+        A port is busy until at most all sending of a collective after its rank is ready.
         """
-        if not op.exchanges:  # one rank alone meets nobody
-            self.ready_s += op.work.seconds
-        for left, one in zip(reversed(range(len(op.exchanges))), op.exchanges, strict=True):
-            before_s = self.both_s.copy() if op.are_equal else None
-            self.ready_s += op.work.seconds
-            self.meet(one)
-            if before_s is not None:
-                moved_s = self.both_s - before_s
-                # sums of maxima: what moves all alike once does so for ever
-                if np.ptp(moved_s, axis=(0, 1)).max() <= ALIKE * moved_s.max():
-                    self.both_s += left * moved_s[:1, :1]
-                    return
+        return bool(np.all(op.work.seconds >= len(op.rounds) * delays.transmit_s.sum(axis=0)))
+
+    def _go_through_free(self, op: Layers, delays: Delays) -> None:
+        """All layers but the first and the last one, where ports are free before each collective.
+
+        As `meet`, with fewer operations: this is the inner loop of all that has random delays.
+        """
+        ready_s, port_s, arrive_s, ranks = self.ready_s, self.port_s, self.arrive_s, len(self.ready_s)
+        turns, sent_s = len(op.rounds), delays.transmit_s.sum(axis=0)
+        lands = [
+            (at, ready_s[turn:], arrive_s[:-turn], ready_s[:turn], arrive_s[-turn:])
+            for at, turn in enumerate(offset % ranks for offset in op.rounds[0].offsets)
+        ]
+        for place in op.places[1:-1]:
+            np.add(ready_s, op.work.seconds, out=ready_s)
+            for turn in range(turns):
+                late_s = delays.late_s[(place + turn) % POOL]
+                if turn:  # the round before may still be on its way out
+                    np.maximum(ready_s, port_s, out=port_s)
+                elif turns > 1 or len(lands) > 1:
+                    np.copyto(port_s, ready_s)
+                begin_s = port_s if turns > 1 or len(lands) > 1 else ready_s
+                for at, behind_s, to_behind_s, before_s, to_before_s in lands:
+                    np.add(begin_s, late_s[at], out=arrive_s)
+                    np.maximum(behind_s, to_behind_s, out=behind_s)
+                    np.maximum(before_s, to_before_s, out=before_s)
+                if turn < turns - 1:
+                    np.add(port_s, sent_s, out=port_s)
 
 
 def start(
@@ -247,10 +341,10 @@ def _rank(
         elif isinstance(op, Exchange):
             yield from meet(op)
         elif isinstance(op, Layers):
-            for one in op.exchanges:
+            for one in op.exchanges():
                 yield from work(op.work)
                 yield from meet(one)
-            if not op.exchanges:
+            if not op.rounds:
                 yield from work(op.work)
         elif rank == 0:
             recorder.token(op.stream, op.token, env.now, cause)

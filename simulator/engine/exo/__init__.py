@@ -40,6 +40,7 @@ from simulator.engine.exo.recursion import chats, is_recursion_exact, token_time
 from simulator.engine.exo.ring import CHUNKED_FROM_TOKENS, FACTS, LOOK_AHEAD, SINGLE_PASSES
 from simulator.engine.exo.serving import serve
 from simulator.engine.facts import read_recovery
+from simulator.runtime.lockstep import never_dozes
 
 __all__ = ["ENGINE", "ENGINES", "TENSOR"]
 
@@ -69,7 +70,7 @@ TENSOR = replace(
     ENGINE,
     facts=tensor.TENSOR_FACTS,
     token_times_s=tensor.token_times_s,
-    is_recursion_exact=tensor.is_recursion_exact,
+    is_recursion_exact=never_dozes,
     start=tensor.start,
     chats=tensor.chats,
     own_rules={"exo-tensor": TENSOR_RULE},

@@ -19,7 +19,7 @@ import simpy
 from simulator.engine.exo.ring import CHUNKED_FROM_TOKENS, NOTICE_BYTES, SINGLE_PASSES, ExoRing
 from simulator.engine.facts import read_facts
 from simulator.laws.law import Floats
-from simulator.runtime.collective import Operation, rounds
+from simulator.runtime.collective import Operation
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.lockstep import Op, Token, Wires, Work
@@ -27,7 +27,7 @@ from simulator.runtime.lockstep import start as start_ranks
 from simulator.runtime.lockstep import token_times_s as ranks_token_times_s
 from simulator.runtime.record import Recorder
 
-__all__ = ["TENSOR_FACTS", "ExoTensor", "chats", "is_recursion_exact", "start", "token_times_s"]
+__all__ = ["TENSOR_FACTS", "ExoTensor", "chats", "start", "token_times_s"]
 
 TENSOR_FACTS = read_facts(Path(__file__).parent, "tensor.yaml")
 
@@ -58,7 +58,7 @@ class ExoTensor(ExoRing):
             size = batch * self.job.model.activation_bytes
             for step in range(self.steps):
                 yield from self._small("all_gather", k)
-                yield from self._layers("compute", self.stage_s[k], size, k)
+                yield self._layers("compute", self.stage_s[k], size, k)
                 yield Work("head", self.head_s[k], k)
                 token = step - self.prompt_steps
                 if token >= 0:
@@ -76,11 +76,11 @@ class ExoTensor(ExoRing):
             if op == "work":
                 yield Work("head", self.request_s[request], step)
             elif op == "chunk":
-                yield from self._layers("prefill", self.prefill_s[request, at], self.chunks[at] * one, step)
+                yield self._layers("prefill", self.prefill_s[request, at], self.chunks[at] * one, step)
             elif op == "single":
                 k = request * SINGLE_PASSES + at
                 layers_s, head_s = self.single_s
-                yield from self._layers("prefill", layers_s[k], one, step)
+                yield self._layers("prefill", layers_s[k], one, step)
                 yield Work("head", head_s[k], step)
             else:
                 yield from self._small("all_gather" if op == "ask" else "all_reduce", step)
@@ -92,15 +92,10 @@ class ExoTensor(ExoRing):
 
     def _small(self, operation: Operation, step: int) -> Sequence[Op]:
         """A collective of a few bytes."""
-        return self.wires.exchange(
-            rounds(operation, self.job.engine.algorithm, self.size, NOTICE_BYTES), step
-        )
+        return self.wires.collective(operation, NOTICE_BYTES, step)
 
-    def _layers(self, kind: str, seconds: Floats, size: float, step: int) -> Iterator[Op]:
-        """All layers: between two collectives each rank computes an equal part of its time."""
-        n = self.job.model.layers * TENSOR_FACTS.collectives_per_layer
-        of = rounds("all_reduce", self.job.engine.algorithm, self.size, size)
-        yield self.wires.layers(Work(kind, seconds, step), of, n)
+    def _layers(self, kind: str, seconds: Floats, size_bytes: float, step: int) -> Op:
+        return self.wires.layers(Work(kind, seconds, step), size_bytes, TENSOR_FACTS.collectives_per_layer)
 
     @cached_property
     def wires(self) -> Wires:
@@ -120,11 +115,6 @@ def token_times_s(job: Job, draws: Draws) -> Floats:
 def start(env: simpy.Environment, job: Job, draws: Draws, recorder: Recorder) -> Any:
     """Start a process for each rank, for row 0 of the draws."""
     return start_ranks(env, job, draws, recorder, _program)
-
-
-def is_recursion_exact(job: Job) -> bool:
-    """Not where a radio dozes: that depends on who is waiting."""
-    return not any(device.link.power_save for device in job.ring)
 
 
 def chats(job: Job) -> tuple[int, ...]:

@@ -66,8 +66,8 @@ def _factors(job: Job) -> Iterator[WorldFactor]:
     """World factors of devices, links and engine, with the standard deviation of their
     logarithms (see `Draws`).
     """
-    yield WorldFactor(engine_factor("step"), job.engine.overhead_log_sd)
-    yield WorldFactor(engine_factor("hop"), job.engine.overhead_log_sd)
+    yield WorldFactor(engine_factor("step"), job.engine.log_sd("step"))
+    yield WorldFactor(engine_factor("hop"), job.engine.log_sd("hop"))
     for device in job.ring:
         yield from speed_factors(job, device, "decode")
         yield from speed_factors(job, device, "prefill")

@@ -155,3 +155,14 @@ def test_engines_are_found_by_name() -> None:
     assert {"exo", "exo-legacy"} <= set(engines())
     with pytest.raises(CatalogError, match=r"'exxo' is no known engine, did you mean 'exo'"):
         engine("exxo")
+
+
+@pytest.mark.parametrize("algorithm", ["ring", "mesh", "exchange"])
+@pytest.mark.parametrize(("ranks", "rate"), [(2, 1e12), (4, 1e12), (2, 1e4)])
+def test_layers_are_gone_through_fast_only_where_ports_are_free(
+    algorithm: Algorithm, ranks: int, rate: float
+) -> None:
+    """Random delays: without a wait for ports as with one, every token comes when SimPy has it."""
+    side = link(Lognormal(median="2 ms", sigma=1.0), rate=rate)
+    a_job = job([device(f"d{i}", link=side) for i in range(ranks)], engine_name="exo-tensor", output_tokens=3)
+    assert_equal_evaluators(replace(a_job, engine=replace(a_job.engine, algorithm=algorithm)), rows=2)
