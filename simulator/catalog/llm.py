@@ -91,6 +91,8 @@ class Bits(Facts):
     attention: float
     unpacking: Literal["none", "plain", "nested"]
     """How much work it is to make numbers of the stored weights: blocks of one scale, or blocks of blocks."""
+    is_offered: bool = True
+    """Whether it is proposed to who asks for fewer bits: usual names, none that few models come in."""
 
     @property
     def flops_per_byte(self) -> float:
@@ -147,6 +149,7 @@ def quantisations() -> tuple[Bits, ...]:
             tied=float(row["tied_bits"]),
             attention=float(row["attention_bits"] or row["bits_per_weight"]),
             unpacking=row["unpacking"],
+            is_offered=row["offered"] == "yes",
         )
         for row in table("quantisations")
     )
@@ -193,7 +196,7 @@ def bits_named(quantisation: str, file_format: str | None) -> Bits:
     return next(bits for bits in quantisations() if (bits.quantisation, bits.format) == key)
 
 
-FORMATS = ("GGUF", "MLX")
+FORMATS = ("GGUF", "MLX", "safetensors")
 
 
 def _published_size(name: str, bits: Bits) -> Row | None:

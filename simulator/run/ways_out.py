@@ -137,15 +137,15 @@ def _smaller(scenario: Scenario) -> Iterator[str]:
         return
     if facts.is_unquantised_on({platform_of(device) for device in full.devices.values()}):
         return
-    # a file of its own has the format of the engine
     now = [one for one in catalog.quantisations() if one.quantisation == full.model.quantisation]
-    file_format = now[0].format if now else facts.default_format
+    # a file of its own has the format of the engine, and what servers alone read comes in that too
+    file_format = now[0].format if now and now[0].is_offered else facts.default_format
     is_mixture = bool(full.model.experts)
     bits = {
         one.quantisation: one.body
         for one in catalog.quantisations()
         # some are made for mixtures: experts small, all else large
-        if one.format == file_format and (is_mixture or one.attention == one.body)
+        if one.is_offered and one.format == file_format and (is_mixture or one.attention == one.body)
     }
     here = bits.get(full.model.quantisation or "", now[0].body if now else float("inf"))
     yield from sorted((name for name, body in bits.items() if body < here), key=lambda name: -bits[name])

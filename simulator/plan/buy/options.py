@@ -266,9 +266,11 @@ def _choices(scenario: Scenario, book: PriceBook, allow: Sequence[str]) -> Itera
     file_format = engine(scenario.engine.name).facts.default_format
     asked = catalog.model(spec.name, spec.quantisation, None if spec.quantisation else file_format)
     yield _choice(asked, is_asked=True)
-    ladder = book.data.quantisations[asked.format]
-    for quantisation in ladder if "quantisation" in allow else ():
-        other = catalog.model(spec.name, quantisation, asked.format)
+    ladders = book.data.quantisations
+    # a file that only servers read comes in fewer bits as the engine's own
+    fewer = asked.format if asked.format in ladders else file_format
+    for quantisation in ladders[fewer] if "quantisation" in allow else ():
+        other = catalog.model(spec.name, quantisation, fewer)
         if other.total_bytes < asked.total_bytes and other.quantisation != asked.quantisation:
             yield _choice(other)
     for shape in catalog.models() if "model" in allow else ():

@@ -14,7 +14,7 @@ from simulator.errors import CatalogError
 from simulator.prepare import prepare
 from simulator.scenario import Scenario
 
-COMMANDS = {"devices": 357, "platforms": 13, "models": 133, "networks": 27, "engines": 7, "quantisations": 41}
+COMMANDS = {"devices": 357, "platforms": 13, "models": 133, "networks": 27, "engines": 8, "quantisations": 100}
 
 
 @pytest.mark.parametrize(("command", "entries"), COMMANDS.items())

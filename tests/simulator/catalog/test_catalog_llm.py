@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.catalog import model, models, quantisations
-from simulator.catalog.llm import build
+from simulator.catalog.llm import bits_named, build
+from simulator.catalog.tables import normalise, split, table
 from simulator.errors import CatalogError
 
 
@@ -143,3 +144,59 @@ def test_spellings_of_a_name_lead_to_it_and_say_so_but_near_ones_do_not(name, kn
     else:
         assert model(name).name == known
         assert f"{name} is taken for {known}" in model(name).doubts[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "file_format"),
+    [
+        # blocks of llama.cpp: exact
+        ("Q4_1", 5.0, "GGUF"),
+        ("Q5_0", 5.5, "GGUF"),
+        ("Q5_1", 6.0, "GGUF"),
+        ("TQ1_0", 1.6875, "GGUF"),
+        ("TQ2_0", 2.0625, "GGUF"),
+        ("Q4_0_8_8", 4.537, "GGUF"),
+        ("MXFP4_MOE", 4.25, "GGUF"),
+        ("IQ2_K_R4", 2.375, "GGUF"),
+        # mixes of publishers: with a spread in the source
+        ("UD-IQ1_S", 2.16, "GGUF"),
+        ("UD-Q2_K_XL", 2.69, "GGUF"),
+        ("UD-Q4_K_XL", 4.822, "GGUF"),
+        ("Q8_K_XL", 9.63, "GGUF"),
+        ("Q6_K_L", 6.564, "GGUF"),
+        ("6bit-gs32", 7.0, "MLX"),
+        ("mixed_3_6", 3.932, "MLX"),
+        ("NVFP4", 4.5, "MLX"),
+        ("MXFP8", 8.25, "MLX"),
+        ("fp8", 8.0, "safetensors"),
+        ("AWQ", 4.15625, "safetensors"),
+        ("GPTQ", 4.15625, "safetensors"),
+        ("nf4", 4.127, "safetensors"),
+    ],
+)
+def test_every_usual_name_of_a_quantisation_is_known(name, bits, file_format):
+    found = bits_named(name, None)
+    assert (found.body, found.format) == (bits, file_format)
+
+
+def test_a_type_of_llama_cpp_has_the_bits_of_its_block():
+    """A file of one type alone is its block; mixes of K-quants are averages over files."""
+    blocks = {
+        row["name"]: 8 * int(row["block_bytes"]) / int(row["block_values"]) for row in table("ggml_types")
+    }
+    for name in ("Q4_1", "Q5_0", "Q5_1", "TQ1_0", "TQ2_0", "Q1_0", "NVFP4"):
+        assert bits_named(name, "GGUF").body == blocks[name]
+
+
+def test_names_of_quantisations_and_aliases_are_never_two_things():
+    seen: dict[tuple[str, str], str] = {}
+    for row in table("quantisations"):
+        for name in (row["quantisation"], *split(row["aliases"])):
+            key = (normalise(name), row["format"])
+            assert seen.setdefault(key, row["quantisation"]) == row["quantisation"], name
+
+
+@pytest.mark.parametrize("name", ["Q8_K_XXL", "FP3", "EXL2", "mixed_5_6"])
+def test_what_is_near_a_quantisation_is_not_taken_for_it(name):
+    with pytest.raises(CatalogError, match="no known quantisation"):
+        bits_named(name, None)
