@@ -149,7 +149,7 @@ def _shared_host(calibration: Calibration, scenario: Scenario) -> SharedHostSpec
     name = _contention(calibration)
     if scenario.shared_host is None or name is None:
         return scenario.shared_host
-    return SharedHostSpec(contention=rounded(calibration.point(name)))
+    return scenario.shared_host.model_copy(update={"contention": rounded(calibration.point(name))})
 
 
 def _contention(calibration: Calibration) -> str | None:

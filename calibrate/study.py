@@ -98,6 +98,12 @@ def kind_of(scenario: Scenario, trained: Sequence[Scenario]) -> Kind:
     devices = {device for traits in known for device in traits.devices}
     if not set(mine.devices) <= devices:
         return "new device"
+    # one device alone has neither strategy
+    strategies = {traits.parts > 1 for traits in known if len(traits.devices) > 1}
+    if len(mine.devices) > 1 and strategies and (mine.parts > 1) not in strategies:
+        return "new strategy"
+    if mine.parts > 1 and mine.parts not in {traits.parts for traits in known}:
+        return "other ranks"
     if mine.chats > 1:
         return "several chats"
     # the same factor as the warning of `applied`
@@ -111,6 +117,8 @@ def kind_of(scenario: Scenario, trained: Sequence[Scenario]) -> Kind:
         for name in mine.devices
     }:
         return "slower device"
+    if any((mine.devices, mine.layers) == (traits.devices, traits.layers) for traits in known):
+        return "new link"  # known ones, but not between these
     # the same devices with the same shares, dealt out otherwise
     if (sorted(mine.devices), sorted(mine.layers)) in [(sorted(t.devices), sorted(t.layers)) for t in known]:
         return "new order"
@@ -122,13 +130,23 @@ class _Traits:
     devices: tuple[str, ...]
     layers: tuple[int, ...]
     loads: tuple[tuple[str, float], ...]
-    links: tuple[tuple[int, int, bool], ...]
-    """Each hop: mean and standard deviation of its one-way delay in whole milliseconds, and
-    whether it shares its air.
-    """
+    links: tuple[tuple[float, float, bool], ...]
+    """Each hop: mean and standard deviation of its one-way delay, roughly, and whether it shares its air."""
+    parts: int
+    """Into how many each layer is split: 1 in a pipeline."""
     chats: int
     context: int
     """In steps of 200 tokens, so that prompts of 38 and 41 tokens are the same."""
+
+
+def _coarse(seconds: float) -> float:
+    """Whole milliseconds, below one tenths of it: what was measured of one delay twice is the same.
+
+    >>> _coarse(0.01014), _coarse(0.00033)
+    (10, 0.3)
+    """
+    ms = seconds * 1e3
+    return round(ms) if ms >= 1 else round(ms, 1)
 
 
 def _traits(scenario: Scenario) -> _Traits:
@@ -141,12 +159,13 @@ def _traits(scenario: Scenario) -> _Traits:
         loads=tuple((device.name, device.background_load) for device in job.ring),
         links=tuple(
             (
-                round(sum(leg.law.mean_s for leg in hop.legs) * 1e3),
-                round(sum(leg.law.variance_s2 for leg in hop.legs) ** 0.5 * 1e3),
+                _coarse(sum(leg.law.mean_s for leg in hop.legs)),
+                _coarse(sum(leg.law.variance_s2 for leg in hop.legs) ** 0.5),
                 hop.airtime_adds,
             )
             for hop in hops
         ),
+        parts=job.placement.parts,
         chats=job.workload.concurrency,
         context=(job.workload.prompt_tokens + job.workload.output_tokens) // 200,
     )

@@ -47,6 +47,8 @@ Kind = Literal[
     "slower device",
     "new link",
     "new device",
+    "new strategy",
+    "other ranks",
     "long context",
     "several chats",
     "dropout",

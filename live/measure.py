@@ -27,7 +27,7 @@ from live.exo.lease import host_lock, who
 from live.exo.match import device_names, match_devices, match_model
 from live.exo.mend import Mender
 from live.exo.others import look_current, require_first
-from live.exo.placing import beyond_memory, chosen_by_client, otherwise
+from live.exo.placing import METAS, beyond_memory, chosen_by_client, exos_words, is_tensor, otherwise
 from live.exo.provenance import provenance_of
 from live.exo.state import ClusterState, StateInstance, parse_instance
 from live.exo_legacy.client import LegacyClient
@@ -294,7 +294,7 @@ def _place(
         client.wait_ready(mine[0], on_change=options.say)
         return mine[0], 0.0, doubts
     raw = client.when_linked(partial(_wanted, client, state, scenario, model_id, options), options.say)
-    if options.placement or chosen_by_client(scenario):
+    if options.placement or chosen_by_client(scenario) or is_tensor(parse_instance(raw)):
         doubts = beyond_memory(parse_instance(raw), state, _names(state, scenario, options))
         # before it is loaded: a node that is killed takes its cluster's other work along
         for text in doubts:
@@ -313,10 +313,19 @@ def _wanted(
 ) -> Mapping[str, Any]:
     """The instance to ask for: the layers that the scenario or its rule says, else EXO's own choice."""
     placement = options.placement or chosen_by_client(scenario)
+    sharding, meta = exos_words(scenario)
+    if sharding == "Tensor" and (order := scenario.placement.order):
+        if meta != METAS["ring"]:
+            raise LiveError(
+                f"{scenario.name}: who comes after whom in an RDMA instance is EXO's choice alone, for only "
+                "EXO knows the ports; leave placement.order out, or take backend: ring"
+            )
+        node_of = match_devices(order, state.nodes, options.device_map)
+        return client.instance_split(model_id, [node_of[name] for name in order])
     if placement is None:
         # EXO takes the fewest nodes that hold the model unless it is asked for more
         nodes = scenario.placement.min_devices or len(scenario.devices)
-        return client.placement(model_id, min_nodes=nodes).raw
+        return client.placement(model_id, min_nodes=nodes, sharding=sharding, meta=meta).raw
     node_of = match_devices([shard.device for shard in placement.shards], state.nodes, options.device_map)
     layers = [(node_of[shard.device], shard.start_layer, shard.end_layer) for shard in placement.shards]
     return client.instance_with(model_id, layers)

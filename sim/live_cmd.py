@@ -17,7 +17,7 @@ __all__ = ["app", "design", "run", "scenario", "summary"]
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Find, check, measure and describe a real cluster."
 )
-app.add_typer(live_local_cmd.app, name="local", help="A real llama.cpp cluster on this machine.")
+app.add_typer(live_local_cmd.app, name="local", help="A real cluster on this machine: llama.cpp or MLX.")
 app.command("dropout")(live_dropout_cmd.dropout)
 app.command("discover")(live_net_cmd.discover)
 app.command("doctor")(live_net_cmd.doctor)

@@ -1,4 +1,4 @@
-"""`sim live local`: a real llama.cpp RPC cluster on this machine; build it, give it a
+"""`sim live local`: a real cluster on this machine, of llama.cpp RPC or of MLX; build it, give it a
 model, measure scenarios.
 """
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,18 +15,75 @@ from sim.live_result import interruptible
 
 __all__ = ["app", "endpoints_of", "install", "model", "overhead", "run", "serve", "table"]
 
-app = typer.Typer(
-    no_args_is_help=True, help="A real cluster on one machine: throttled devices, shaped links."
-)
+app = typer.Typer(help="A real cluster on one machine: throttled devices, shaped links.")
+Engine = Annotated[Literal["llama-rpc", "mlx"], typer.Option(help="which engine")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="threads of each device")]
 RPC_SCHEME = "llama-rpc://"
 
 
-@app.command()
-def install() -> None:
-    """Build llama-cpp-python with RPC (once, minutes; needs a C++ compiler) and
-    install it into this Python.
+@app.callback(invoke_without_command=True)
+def quick(
+    context: typer.Context,
+    engine: Annotated[
+        Literal["mlx"] | None, typer.Option(help="measure a cluster made from the options below")
+    ] = None,
+    strategy: Annotated[Literal["pipeline", "tensor"], typer.Option()] = "pipeline",
+    ranks: Annotated[int, typer.Option(min=1, max=4)] = 2,
+    layers: Annotated[str, typer.Option(help="of each rank, such as 6,2 (pipeline)")] = "",
+    delay: Annotated[str, typer.Option(help="one way between any two ranks")] = "0.5 ms",
+    jitter: Annotated[float, typer.Option(min=0, max=3, help="log sd of each side's delay")] = 0.0,
+    load: Annotated[list[str] | None, typer.Option(help="rank1=50%: throttled; several times")] = None,
+    model: Annotated[str, typer.Option(help="recipe of `sim live local model`")] = "mlx-40mb",
+    tokens: Annotated[int, typer.Option(min=2, max=10_000, help="of each of two replies")] = 64,
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder")] = Path("local_mlx"),
+) -> None:
+    """A real cluster on one machine: throttled devices, shaped links. See the commands below; with --engine
+    mlx and no command, a cluster of MLX ranks is made from options, measured, and kept as a scenario.
     """
+    if context.invoked_subcommand is not None:
+        return
+    if engine is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+    from live.local.mlx.quick import quick_scenario
+    from sim.live_exo_cmd import parse_pairs
+    from simulator.files import dump, make_folder
+
+    made = quick_scenario(
+        model,
+        strategy,
+        ranks,
+        layers=_numbers(layers),
+        delay=delay,
+        jitter=jitter,
+        background=parse_pairs(load or [], "--load"),
+        output_tokens=tokens,
+    )
+    make_folder(out)
+    dump(made, out / f"{made.name}.yaml", header="Made by `sim live local --engine mlx`.")
+    run([out / f"{made.name}.yaml"], out)
+    table([out / f"{made.name}.jsonl"])
+
+
+def _numbers(layers: str) -> list[int]:
+    from simulator.errors import LiveError
+
+    parts = [part.strip() for part in layers.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise LiveError(f"--layers {layers!r}: write whole numbers with commas between them, such as 6,2")
+    return [int(part) for part in parts]
+
+
+@app.command()
+def install(engine: Engine = "llama-rpc") -> None:
+    """Install an engine: llama-cpp-python with RPC, built once (minutes; needs a C++ compiler) into this
+    Python; or MLX, into an environment of its own in your cache folder.
+    """
+    if engine == "mlx":
+        from live.local.mlx.environment import install as install_mlx
+
+        _say(f"installed {install_mlx()}")
+        return
     from live.local.install import cached_wheel
     from live.local.install import install as install_wheel
 
@@ -37,16 +94,34 @@ def install() -> None:
 
 @app.command()
 def model(
-    name: Annotated[str, typer.Argument(help="recipe: random-80mb or random-420mb")] = "random-80mb",
+    name: Annotated[
+        str, typer.Argument(help="recipe: random-80mb, random-420mb, or one of MLX (mlx-40mb)")
+    ] = "random-80mb",
     as_json: Json = False,
 ) -> None:
-    """Write a model with random weights (Q4_K_M) into the cache, and print what a scenario says about it."""
+    """Write a model with random weights into the cache, and print what a scenario says about it."""
+    file, numbers = _mlx_model(name) if name.startswith("mlx-") else _gguf_model(name)
+    if as_json:
+        print_json({"file": str(file), "model": numbers})
+        return
+    _say(f"{file} ({file.stat().st_size / 1e6:.0f} MB)")
+    sys.stdout.write("model:\n" + "".join(f"  {key}: {value}\n" for key, value in numbers.items()))
+
+
+def _mlx_model(name: str) -> tuple[Path, dict[str, Any]]:
+    from live.local.mlx.quick import model_numbers
+    from live.local.mlx.weights import model_file
+
+    return model_file(name, tell=_say), model_numbers(name)
+
+
+def _gguf_model(name: str) -> tuple[Path, dict[str, Any]]:
     from live.local.weights import model_file
     from simulator import catalog
 
     file = model_file(name, tell=_say)
     facts = catalog.from_gguf(file)
-    numbers = {
+    return file, {
         "name": name,
         "quantisation": "Q4_K_M",
         "layers": facts.layers,
@@ -59,17 +134,12 @@ def model(
         "head_flops": round(facts.head_flops),
         "activation_bytes": f"{4 * facts.hidden} B",
     }
-    if as_json:
-        print_json({"file": str(file), "model": numbers})
-        return
-    _say(f"{file} ({file.stat().st_size / 1e6:.0f} MB)")
-    sys.stdout.write("model:\n" + "".join(f"  {key}: {value}\n" for key, value in numbers.items()))
 
 
 @app.command()
 def run(
     scenario: Annotated[
-        list[Path], typer.Argument(help="scenario files with engine llama-rpc; many are interleaved")
+        list[Path], typer.Argument(help="scenario files with engine llama-rpc or mlx; many are interleaved")
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="folder, or a .jsonl file for one scenario")

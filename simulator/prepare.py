@@ -23,7 +23,16 @@ from simulator.placement.shard import Placement
 from simulator.runtime.cost import prefill_s
 from simulator.runtime.job import EngineCosts, Job
 from simulator.runtime.paging import paging_s
-from simulator.scenario import DeviceSpec, EngineSpec, LinkSpec, ModelSpec, NoiseSpec, PowerSaveSpec, Scenario
+from simulator.scenario import (
+    DeviceSpec,
+    EngineSpec,
+    LinkSpec,
+    ModelSpec,
+    NoiseSpec,
+    PowerSaveSpec,
+    Scenario,
+    SharedHostSpec,
+)
 from simulator.units import format_bytes, format_seconds
 
 __all__ = ["Ground", "Prepared", "engine_costs", "ground", "prepare"]
@@ -86,7 +95,7 @@ def _prepared(base: Ground) -> Prepared:
     _check_split(flow, placement)
     # only now: how many processes share the machine is known when the layers are placed
     if full.shared_host is not None:
-        cluster = _crowded(cluster, full.shared_host.contention * (len(placement.shards) - 1))
+        cluster = _crowded(cluster, full.shared_host, len(placement.shards), flow)
     job = Job(
         cluster,
         model,
@@ -187,10 +196,16 @@ def _cluster(scenario: Scenario, flow: Engine) -> Cluster:
     return Cluster(devices, points, wires)
 
 
-def _crowded(cluster: Cluster, contention: float) -> Cluster:
-    """Every device slowed by the others of its ring, because one machine plays them all."""
+def _crowded(cluster: Cluster, host: SharedHostSpec, ranks: int, flow: Engine) -> Cluster:
+    """Every device slowed by the others of its ring, because one machine plays them all.
+
+    Where each holds a part of every layer all compute at once, so that `ranks` on fewer cores take turns.
+    """
+    turns = max(1.0, ranks / host.cores) if host.cores is not None and flow.splits_layers else 1.0
+    contention = host.contention * (ranks - 1)
     return replace(
-        cluster, devices=tuple(replace(device, contention=contention) for device in cluster.devices)
+        cluster,
+        devices=tuple(replace(one, contention=contention, slow_down=turns) for one in cluster.devices),
     )
 
 

@@ -141,6 +141,12 @@ class SharedHostSpec(Spec):
     contention: float = Field(
         default=0.0, ge=0, le=5, description="slow-down by each further device of the ring"
     )
+    cores: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="that all devices share: with tensor all compute at once, and more devices take turns",
+    )
 
 
 class WireSpec(ToldSpec):

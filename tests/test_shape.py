@@ -202,7 +202,7 @@ def test_the_simulator_opens_no_socket_when_imported() -> None:
 def test_nobody_but_an_engine_knows_its_name() -> None:
     """Outside its own folder an engine is asked, not recognised: no code holds its name.
 
-    The one exception is the engine of a scenario that names none.
+    The one exception is the engine of a scenario that names none. Benchmarks say `mlx` of what computes.
     """
     from simulator.engine.base import engines
 
@@ -215,5 +215,10 @@ def test_nobody_but_an_engine_knows_its_name() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and node.value in names
     ]
-    allowed = ("simulator/engine_spec.py", "simulator/result/measurement.py", "calibrate/truth.py")
+    allowed = (
+        "simulator/engine_spec.py",
+        "simulator/result/measurement.py",
+        "calibrate/truth.py",
+        "calibrate/benchmarks/",
+    )
     assert [line for line in found if not line.startswith(allowed)] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
 
 from live.discover.found import clean
 from live.doctor.finding import DoctorFinding, problem, warning
@@ -25,6 +26,7 @@ WORDS = {
     "cellular": "a cellular modem",
     "unknown": "an interface of unknown kind",
 }
+MOST_PAIRS = 6
 THUNDERBOLT_5 = 80e9  # bit/s: its ports report 80 or 120 Gb/s, those of Thunderbolt 4 at most 40
 
 
@@ -147,6 +149,7 @@ def _rdma(health: ClusterHealth) -> Iterator[DoctorFinding]:
             "macOS 26.2 or newer: start into Recovery (hold the power button), Terminal, `rdma_ctl enable`, "
             "restart",
         )
+    yield from _rdma_between(health, [key for key in nodes if nodes[key].has_rdma], is_used=bool(used))
     builds = {nodes[key].os_build for key in nodes if nodes[key].has_rdma and nodes[key].os_build}
     if len(builds) > 1:
         yield warning(
@@ -155,3 +158,21 @@ def _rdma(health: ClusterHealth) -> Iterator[DoctorFinding]:
             "RDMA ports of different builds may not find each other (EXO's README)",
             "update all Macs to the same build",
         )
+
+
+def _rdma_between(health: ClusterHealth, on: list[str], *, is_used: bool) -> Iterator[DoctorFinding]:
+    """Pairs of nodes with RDMA that no cable joins, where it is used or others have found each other so."""
+    state = health.newest
+    joined = {frozenset((edge.source, edge.sink)) for edge in state.edges if edge.rdma}
+    apart = [pair for pair in combinations(sorted(on), 2) if frozenset(pair) not in joined]
+    if not apart or not (joined or is_used):
+        return
+    told = [" and ".join(name_of(state, node_id) for node_id in pair) for pair in apart]
+    yield warning(
+        "RDMA does not join every two of the Macs that have it on",
+        f"no RDMA connection between {'; '.join(told[:MOST_PAIRS])}",
+        "EXO places an RDMA instance (MlxJaccl) only where each node has its own cable to every other: none "
+        "on a chain or a star of three",
+        f"join them directly, Thunderbolt 5 at both ends: {len(on)} Macs need {len(on) - 1} ports each; or "
+        "place on those that are joined, or over the ring (MlxRing)",
+    )

@@ -3,7 +3,8 @@
 EXO takes a posted instance as given and forbids unknown fields, so the form follows a template
 that this very cluster made (`GET /instance/placement`) and the model card is handed back
 untouched. EXO checks nothing: an address that a neighbour cannot reach, or a port in use, would
-show as runners that connect for ever, so we check what can be checked.
+show as runners that connect for ever, so we check what can be checked. Where every node is given all layers,
+each holds a part of every one of them (Tensor).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ NodeLayers = tuple[str, int, int]
 KINDS = ("thunderbolt", "maybe_ethernet", "ethernet", "wifi", "unknown")
 # TEST-NET-2 (RFC 5737): EXO's filler for ranks that are no neighbour
 NOBODY = {"ip": "198.51.100.1", "port": 0}
+SHARDS = {"Pipeline": "PipelineShardMetadata", "Tensor": "TensorShardMetadata"}
 PORTS = (49153, 65535)  # EXO's own range, its API port excepted (placement.py, random_ephemeral_port)
 EXO_PORTS = range(52413, 52417)
 
@@ -35,11 +37,16 @@ def build_instance(
 ) -> dict[str, Any]:
     """The instance that puts `layers` on these nodes, in this ring order, ready for `POST /instance`.
 
-    Raises PlacementRefused when layers do not tile the model, a node is unknown or appears twice, and
-    NotReachedYet when two neighbours in the ring have no address for each other.
+    All layers on each of several nodes make a Tensor instance. Raises PlacementRefused when layers do not
+    tile the model, a node is unknown or appears twice, and NotReachedYet when two neighbours in the ring have
+    no address for each other.
     """
     n_layers = template.shards[0].n_layers
-    _check(layers, n_layers, state)
+    is_tensor = len(layers) > 1 and all((start, end) == (0, n_layers) for _, start, end in layers)
+    if is_tensor:
+        _check_split(layers, template.card, state)
+    else:
+        _check(layers, n_layers, state)
     nodes = [node for node, _, _ in layers]
     # fresh ids: those of the template may be in use, and EXO never forgets one
     runners = {node: str(uuid4()) for node in nodes}
@@ -49,8 +56,10 @@ def build_instance(
         raise ApiChanged(f"a ring instance was expected as a template, and came as {outer_tag}")
     camel = "shardAssignments" in body
     shard_tag, shard = _sole(next(iter(assigned[_key("runner_to_shard", camel)].values())))
-    if shard_tag != "PipelineShardMetadata":
-        raise ApiChanged(f"a pipeline shard was expected in the template, and came as {shard_tag}")
+    if shard_tag not in SHARDS.values():
+        raise ApiChanged(f"a pipeline or tensor shard was expected in the template, and came as {shard_tag}")
+    # both kinds have the same fields (recorded), so either may be the template of the other
+    shard_tag = SHARDS["Tensor" if is_tensor else "Pipeline"]
     port = _free_port()
     new_assignments = {
         **assigned,
@@ -134,17 +143,40 @@ def unlinked(state: ClusterState) -> tuple[str, ...]:
     )
 
 
+def _check_split(layers: Sequence[NodeLayers], card: Mapping[str, Any], state: ClusterState) -> None:
+    """Nodes live and appear once, and their number divides the model.
+
+    Of a posted instance EXO checks nothing, and its runners would fail.
+    """
+    ranks = len(layers)
+    for number, (node, _, _) in enumerate(layers):
+        _check_node(node, {other for other, _, _ in layers[:number]}, state)
+    if not card.get("supports_tensor"):
+        raise PlacementRefused(
+            "this model's card says that EXO cannot shard it by tensor (supports_tensor); shard by pipeline"
+        )
+    for what, key in (("hidden size", "hidden_size"), ("KV heads", "num_key_value_heads")):
+        columns = card.get(key)
+        if isinstance(columns, int) and columns % ranks:
+            raise PlacementRefused(
+                f"{ranks} nodes cannot split this model by tensor: its {what} ({columns}) are no multiple of "
+                f"{ranks}; take another number of nodes, or shard by pipeline"
+            )
+
+
+def _check_node(node: str, seen: set[str], state: ClusterState) -> None:
+    if state.node(node) is None:
+        known = ", ".join(f"{other.name} ({other.node_id[:8]})" for other in state.nodes)
+        raise PlacementRefused(f"no node {node!r} in the cluster; nodes are {known}")
+    if node in seen:
+        raise PlacementRefused(f"{state.name_of(node)} appears twice in the ring; give it one run of layers")
+
+
 def _check(layers: Sequence[NodeLayers], n_layers: int, state: ClusterState) -> None:
     """Layers tile 0 .. n_layers in ring order, every node lives and appears once."""
     expected, seen = 0, set[str]()
     for node, start, end in layers:
-        if state.node(node) is None:
-            known = ", ".join(f"{other.name} ({other.node_id[:8]})" for other in state.nodes)
-            raise PlacementRefused(f"no node {node!r} in the cluster; nodes are {known}")
-        if node in seen:
-            raise PlacementRefused(
-                f"{state.name_of(node)} appears twice in the ring; give it one run of layers"
-            )
+        _check_node(node, seen, state)
         if start != expected or end <= start:
             raise PlacementRefused(
                 f"{state.name_of(node)} holds layers {start} to {end}, but layer {expected} comes next; "

@@ -104,6 +104,12 @@ class ExoClient(ExoReader):
         """The instance with `layers` on these nodes in this ring order; post it with `create_instance`."""
         return build_instance(self.template(model_id), self.state(), layers)
 
+    def instance_split(self, model_id: str, nodes: Sequence[str]) -> dict[str, Any]:
+        """The Tensor instance over the ring of these nodes, in this order; post it with `create_instance`."""
+        template = self.template(model_id)
+        n_layers = template.shards[0].n_layers
+        return build_instance(template, self.state(), [(node, 0, n_layers) for node in nodes])
+
     def when_linked(
         self, make: Callable[[], Mapping[str, Any]], say: Callable[[str], None]
     ) -> Mapping[str, Any]:

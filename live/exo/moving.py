@@ -292,8 +292,9 @@ class Moving:
     def _template(self) -> StateInstance:
         """What to build the new instance like: the old one, unless we cannot build its kind."""
         # other kinds carry addresses of their own form that we do not know how to write
-        is_ring = self.instance.meta == "MlxRing" and self.instance.shards[0].sharding == "Pipeline"
-        return self.instance if is_ring else self.client.template(self.instance.model_id)
+        return (
+            self.instance if self.instance.meta == "MlxRing" else self.client.template(self.instance.model_id)
+        )
 
     def _exos_own(self, alive: set[str], bounds: Bounds) -> dict[str, Any] | None:
         """EXO's own placement, once it leaves out the lost node: it may take some 40 s to notice the loss."""

@@ -13,6 +13,7 @@ from live.exo.cards import model_of_card
 from live.exo.health import silent_nodes
 from live.exo.links import link_of, remarks, used_hops, wires_of
 from live.exo.match import device_names
+from live.exo.placing import METAS, is_tensor
 from live.exo.state import ClusterState, StateInstance, StateNode
 from simulator.catalog.hardware import DeviceFacts, device, devices
 from simulator.catalog.llm import model
@@ -67,8 +68,10 @@ def _made(
         for node in state.nodes
     }
     notes += remarks(state, names, ring)
-    placement, spec = PlacementSpec(rule="exo"), model_of_card(card, notes)
-    if instance is not None:
+    placement, spec, engine = PlacementSpec(rule="exo"), model_of_card(card, notes), EngineSpec(name="exo")
+    if instance is not None and is_tensor(instance):
+        specs, placement, engine = _tensor(instance, names, specs, notes)
+    elif instance is not None:
         layers = _layers(instance, names, spec, notes)
         placement = PlacementSpec(layers=layers, min_devices=len(layers))
         specs = {
@@ -80,8 +83,12 @@ def _made(
         question=f"How fast does {asked} run on this cluster?",
         model=spec,
         devices=specs,
-        wires=tuple(wires_of(state, names, (*ring, *best), instance, known)),
-        engine=EngineSpec(name="exo"),
+        wires=tuple(
+            wire
+            for wire in wires_of(state, names, (*ring, *best), instance, known)
+            if set(wire.between) <= set(specs)
+        ),
+        engine=engine,
         placement=placement,
     )
 
@@ -106,6 +113,20 @@ def _living(
         )
     edges = tuple(edge for edge in state.edges if {edge.source, edge.sink} <= ids)
     return replace(state, nodes=nodes, edges=edges), None if lost else instance
+
+
+def _tensor(
+    instance: StateInstance, names: Mapping[str, str], specs: Mapping[str, DeviceSpec], notes: list[str]
+) -> tuple[dict[str, DeviceSpec], PlacementSpec, EngineSpec]:
+    """The instance's devices in the order of their ranks, and nobody else: EXO's rule chooses among
+    all that it is given.
+    """
+    ranks = [names[shard.node_id] for shard in instance.shards]
+    if left_out := sorted(set(specs) - set(ranks)):
+        notes.append(f"{', '.join(left_out)}: left out, as the running Tensor instance does without")
+    backend = next((name for name, meta in METAS.items() if meta == instance.meta), None)
+    told = EngineSpec.model_validate({"name": "exo", "sharding": "tensor", "backend": backend})
+    return {name: specs[name] for name in ranks}, PlacementSpec(min_devices=len(ranks)), told
 
 
 def _layers(

@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
-from live.local.children import Event
-from live.local.cluster import LOAD_S, LocalCluster
+from live.local.cluster import LOAD_S
 from live.local.plan import ClusterPlan, DevicePlan
+from live.local.rpc import RpcCluster
 from live.local.server import free_port
 from simulator.errors import LiveError
 
@@ -58,20 +58,20 @@ def answers(endpoint: str, timeout_s: float) -> bool:
     return True
 
 
-class BreakableCluster(LocalCluster):
+class BreakableCluster(RpcCluster):
     """A local cluster whose servers may go, and whose client may be replaced."""
 
     def __init__(self, plan: ClusterPlan, endpoints: tuple[str, ...] = ()) -> None:
-        """See `LocalCluster`; servers at `endpoints` are real devices, which go without our doing."""
+        """See `RpcCluster`; servers at `endpoints` are real devices, which go without our doing."""
         super().__init__(plan, endpoints)
         self.lost: set[str] = set()
 
     def exit_reasons(self, names: Sequence[str]) -> str:
         """How the servers of these devices ended, as far as this machine knows; for a message."""
         ended = [
-            (name, self._servers[name])
+            (name, self._others[name])
             for name in names
-            if name in self._servers and self._servers[name].has_ended()
+            if name in self._others and self._others[name].has_ended()
         ]
         return "; ".join(f"{name} {server.how_it_ended()}{self._why(name, server)}" for name, server in ended)
 
@@ -83,13 +83,13 @@ class BreakableCluster(LocalCluster):
         """Take a device away; returns when (`time.monotonic_ns`).
         Raises LiveError for one that has no server.
         """
-        if name not in self._servers:
-            known = ", ".join(self._servers)
+        if name not in self._others:
+            known = ", ".join(self._others)
             raise LiveError(
                 f"{name} cannot be taken away: only servers can ({known}); without the client, "
                 f"{self.plan.devices[0].name}, nobody would be left to go on"
             )
-        server = self._servers[name]
+        server = self._others[name]
         if mode == "hang":
             self._stand_still(name)
         # before the blow: what follows is already the recovery
@@ -99,6 +99,7 @@ class BreakableCluster(LocalCluster):
         elif mode == "hang":
             os.kill(server.pid, signal.SIGSTOP)
         else:
+            assert self._relay is not None
             self._relay.ask("dark", "darkened", port=int(self.endpoint(name).rpartition(":")[2]))
         self.lost.add(name)
         return at_ns
@@ -108,7 +109,7 @@ class BreakableCluster(LocalCluster):
         not continue this one again.
         """
         assert self._guard is not None
-        self._guard.ask("hold", "noted", pid=self._servers[name].pid)
+        self._guard.ask("hold", "noted", pid=self._others[name].pid)
 
     def revive(self, name: str) -> None:
         """A device that was killed starts again, with nothing in memory; it answers once it listens."""
@@ -116,9 +117,10 @@ class BreakableCluster(LocalCluster):
         server = self._child(
             name, "server", "--port", str(port), "--threads", str(device.threads), "--supervised"
         )
-        self._servers[name] = server
+        self._others[name] = server
         self.lost.discard(name)
         # the client knows the relay's port, and the new server has another one of its own
+        assert self._relay is not None
         self._relay.ask("lead", "led", port=int(self.endpoint(name).rpartition(":")[2]), to=port)
         self._slow_again(device, server.pid)
 
@@ -176,33 +178,10 @@ class BreakableCluster(LocalCluster):
         )
         self._client.wait_for("loaded", LOAD_S, watch)
 
-    def ask_reply(
-        self,
-        prompt_tokens: int,
-        output_tokens: int,
-        seed: int,
-        received: Sequence[int],
-        *,
-        exact: bool = False,
-    ) -> None:
-        """Ask for a reply behind the tokens `received` so far; `exact` reads them one by one."""
-        self._client.command(
-            "generate",
-            prompt_tokens=prompt_tokens,
-            output_tokens=output_tokens,
-            seed=seed,
-            received=list(received),
-            exact=exact,
-        )
-
-    def next_event(self, timeout_s: float, waiting: Callable[[], None] = lambda: None) -> Event:
-        """What the client says next; raises LiveError when it ends or says nothing for so long."""
-        return self._client.next_event(timeout_s, waiting)
-
     def stop(self) -> None:
         """Stop everything; servers that hang are killed, for they would not hear a farewell."""
         for name in self.lost:
-            if (server := self._servers.get(name)) is not None and not server.has_ended():
+            if (server := self._others.get(name)) is not None and not server.has_ended():
                 server.process.kill()
         # only then the ordinary way, which waits for each to leave by itself
         super().stop()

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -108,13 +108,21 @@ class Lifeline:
 class Child:
     """The parent's end of one worker; `name` is what a person calls it."""
 
-    def __init__(self, name: str, module: str, *arguments: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        *arguments: str,
+        command: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start a module of ours, or `command` where its program runs in another Python."""
         self.name = name
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (no name, so nothing is left behind; closed by `end`)
         self.process = subprocess.Popen(
-            module_command(module, *arguments),
-            env=module_environment() | ENVIRONMENT,
+            command or module_command(module, *arguments),
+            env=(module_environment() | ENVIRONMENT) if environment is None else dict(environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -1,36 +1,32 @@
-"""Cluster: the processes of one plan, from the first server to the last control group removed.
+"""Cluster: the processes of one plan, from the first of them to the last control group removed.
 
-    with LocalCluster(plan) as cluster:
+    with RpcCluster(plan) as cluster:
         run = cluster.generate(prompt_tokens=64, output_tokens=128, seed=1)
 
+Here is what is the same for every engine: a guard, a relay, groups, throttles, what is asked and watched.
+An engine's own cluster says which processes there are and what each is told (`rpc`, `mlx.cluster`).
 Weights travel before the links are shaped and before devices are slowed down; neither is what is measured.
 """
 
 from __future__ import annotations
 
-import socket
-import time
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from live.local import library
 from live.local.cgroup import Groups, make_groups
 from live.local.children import Child, Event
 from live.local.guard import PERIOD_S
 from live.local.plan import ClusterPlan
-from live.local.server import free_port
 from live.local.shaping import LinkShape
-from simulator.errors import LiveError, Unreachable
+from simulator.errors import LiveError
 
-__all__ = ["LocalCluster", "Run"]
+__all__ = ["LOAD_S", "SILENCE_S", "LocalCluster", "Run"]
 
-START_S = 20.0
 LOAD_S = 300.0
-CONNECT_S = 5.0
 SILENCE_S = 120.0  # longest wait for one token, a long prompt on a slow device included
-PORT_TRIES = 3
 # the kernel enforces a quota at its tick, 4 ms at 250 Hz: shorter stages would slip through
 QUOTA_FROM_S = 0.012
 
@@ -53,26 +49,31 @@ class Run:
         return (self.token_ns[-1] - self.sent_ns) / 1e9
 
 
-class LocalCluster:
+class LocalCluster(ABC):
     """A running cluster; a context manager that leaves nothing behind."""
 
-    def __init__(self, plan: ClusterPlan, endpoints: tuple[str, ...] = ()) -> None:
-        """Of `plan`; with `endpoints` (host:port of servers that already run) nothing
-        is relayed or slowed down.
-        """
-        library.require()
-        if endpoints and len(endpoints) != len(plan.links):
-            raise LiveError(
-                f"{plan.scenario.name} needs {len(plan.links)} servers beside the client "
-                f"{plan.devices[0].name}, and {len(endpoints)} addresses are given; give one per device"
-            )
-        self.plan, self.endpoints = plan, endpoints
+    _client: Child
+    """The process of the first device, which tells the tokens."""
+
+    def __init__(self, plan: ClusterPlan) -> None:
+        self.plan = plan
         self.throttled_by: dict[str, str] = {}
         self.capped_by: dict[str, str] = {}
         self._children: list[Child] = []
-        self._servers: dict[str, Child] = {}
+        self._others: dict[str, Child] = {}
+        """The processes of the other devices, where they are this machine's."""
         self._groups: dict[str, Groups] = {}
         self._guard: Child | None = None
+        self._relay: Child | None = None
+
+    @abstractmethod
+    def _launch(self) -> None:
+        """Start all processes, limited, loaded and linked, but neither slowed down nor shaped."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all devices are processes of this machine."""
+        return True
 
     def __enter__(self) -> Self:
         try:
@@ -87,9 +88,27 @@ class LocalCluster:
     ) -> None:
         self.stop()
 
-    def _child(self, name: str, module: str, *arguments: str) -> Child:
-        """Start a child and let the guard know of it."""
-        child = Child(name, f"live.local.{module}", *arguments)
+    def _start(self) -> None:
+        # the first to live and the last to go, so that it knows every other process
+        self._guard = Child("guard", "live.local.guard")
+        self._launch()
+        # real devices have their own speed; a client alone may be throttled as well
+        if self.is_local:
+            self._slow_down()
+        if self._relay is not None:
+            # only now: the weights would take hours over a slow link, and loading is not what is measured
+            self._relay.ask("shape", "shaping", on=True)
+
+    def _child(
+        self,
+        name: str,
+        module: str,
+        *arguments: str,
+        command: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Child:
+        """Start a child, see `Child`, and let the guard know of it."""
+        child = Child(name, f"live.local.{module}", *arguments, command=command, environment=environment)
         self._children.append(child)
         # before anything else is done with it: a kill -9 of ours between the two would leave it running
         self._keep(pids=[child.pid])
@@ -99,94 +118,16 @@ class LocalCluster:
         assert self._guard is not None
         self._guard.ask("keep", "noted", pids=list(pids), folders=list(folders))
 
-    def _start(self) -> None:
-        plan = self.plan
-        # the first to live and the last to go, so that it knows every other process
-        self._guard = Child("guard", "live.local.guard")
-        client = plan.devices[0]
-        if not self.endpoints:
-            ports = [self._start_server(device.name, device.threads) for device in plan.devices[1:]]
-            self._relay = self._child("relay", "relay")
-            self.endpoints = tuple(
-                self._open_link(shape, port) for shape, port in zip(plan.links, ports, strict=True)
-            )
-        else:
-            self._require_servers()
-        # after the servers: it connects to all of them while it loads, and aborts where one is missing
-        self._client = self._child(client.name, "client")
-        self._limit()
-        self._client.command(
-            "load",
-            model=str(plan.model),
-            endpoints=list(self.endpoints),
-            threads=client.threads,
-            layers=[device.layers for device in plan.devices[1:]],
-            context=plan.context_tokens,
-        )
-        self._client.wait_for("loaded", LOAD_S, self.watch)
-        # real devices have their own speed; a client alone may be throttled as well
-        if self._servers or not plan.links:
-            self._slow_down()
-        if self._servers:
-            # only now: the weights would take hours over a slow link, and loading is not what is measured
-            self._relay.ask("shape", "shaping", on=True)
-
-    def _start_server(self, name: str, threads: int) -> int:
-        """Start one server on a free port; another program may take the port first, so try again."""
-        for tries_left in reversed(range(PORT_TRIES)):
-            port = free_port()
-            server = self._child(
-                name, "server", "--port", str(port), "--threads", str(threads), "--supervised"
-            )
-            try:
-                self._await_port(server, port)
-            except LiveError:
-                if not tries_left:
-                    raise
-                # out of the list, so that `stop` does not end it a second time
-                self._children.remove(server)
-                server.end()
-                continue
-            self._servers[name] = server
-            break
-        return port
-
-    def _await_port(self, server: Child, port: int) -> None:
-        deadline_s = time.monotonic() + START_S
-        while time.monotonic() < deadline_s:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            except OSError:
-                if server.has_ended():
-                    # no port will open any more, so the reason it gave is worth more than a time-out
-                    server.next_event(1.0)  # raises with the reason that it gave
-                time.sleep(0.02)
-            else:
-                return
-        raise LiveError(
-            f"the server of {server.name} did not listen within {START_S:.0f} s{server.last_words()}"
-        )
-
-    def _require_servers(self) -> None:
-        """Servers that were named must answer now: the engine would abort without a word that helps."""
-        for device, endpoint in zip(self.plan.devices[1:], self.endpoints, strict=True):
-            host, _, port = endpoint.rpartition(":")
-            try:
-                socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
-            except OSError as error:
-                raise Unreachable(
-                    f"{device.name}: nothing answers at {endpoint} ({error.strerror or error}); start `sim "
-                    f"live local serve --host ADDRESS --port {port}` there, and mind its firewall"
-                ) from error
-
-    def _open_link(self, shape: LinkShape, port: int) -> str:
+    def _open_link(self, shape: LinkShape, port: int) -> int:
+        """Open a link that leads to a port of this machine; returns the port at which it listens."""
+        assert self._relay is not None
         full = shape.model_copy(update={"target": ("127.0.0.1", port)})
-        opened = self._relay.ask("link", "port", shape=full.model_dump(mode="json"))
-        return f"{shape.listen_host}:{opened['port']}"
+        opened: int = self._relay.ask("link", "port", shape=full.model_dump(mode="json"))["port"]
+        return opened
 
     def _processes(self) -> dict[str, Child]:
         """The local process of each device."""
-        return {self.plan.devices[0].name: self._client, **self._servers}
+        return {self.plan.devices[0].name: self._client, **self._others}
 
     def _limit(self) -> None:
         """Put each device into groups of its own, and cap its memory where the
@@ -225,21 +166,23 @@ class LocalCluster:
 
     def watch(self) -> None:
         """Raise LiveError when a process of the cluster has ended."""
-        for name, server in self._servers.items():
-            if server.has_ended():
-                raise LiveError(f"device {name}: its server {server.how_it_ended()}{self._why(name, server)}")
+        for name, process in self._others.items():
+            if process.has_ended():
+                raise LiveError(
+                    f"device {name}: its process {process.how_it_ended()}{self._why(name, process)}"
+                )
         self.watch_relay()
 
     def watch_relay(self) -> None:
         """Raise LiveError when the relay has ended; what becomes of a server a client that
         mends finds out by itself.
         """
-        if self._servers and self._relay.has_ended():
+        if self._relay is not None and self._relay.has_ended():
             raise LiveError(f"the relay {self._relay.how_it_ended()}{self._relay.last_words()}")
 
-    def _why(self, name: str, server: Child) -> str:
+    def _why(self, name: str, process: Child) -> str:
         cap = self.capped_by.get(name) == "cgroup"
-        return "; is its memory cap (usable_memory) below its shard?" if cap else server.last_words()
+        return "; is its memory cap (usable_memory) below its shard?" if cap else process.last_words()
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -247,13 +190,36 @@ class LocalCluster:
         return tuple(child.pid for child in self._children)
 
     def busy_ns(self) -> dict[str, int]:
-        """CPU time that each server's process has used so far (ns)."""
-        return {name: int(server.ask("busy", "busy")["busy_ns"]) for name, server in self._servers.items()}
+        """CPU time that each process but the first device's has used so far (ns)."""
+        return {name: int(other.ask("busy", "busy")["busy_ns"]) for name, other in self._others.items()}
+
+    def ask_reply(
+        self,
+        prompt_tokens: int,
+        output_tokens: int,
+        seed: int,
+        received: Sequence[int] = (),
+        *,
+        exact: bool = False,
+    ) -> None:
+        """Ask for a reply behind the tokens `received` so far; `exact` reads them one by one."""
+        self._client.command(
+            "generate",
+            prompt_tokens=prompt_tokens,
+            output_tokens=output_tokens,
+            seed=seed,
+            received=list(received),
+            exact=exact,
+        )
+
+    def next_event(self, timeout_s: float, waiting: Callable[[], None] = lambda: None) -> Event:
+        """What the client says next; raises LiveError when it ends or says nothing for so long."""
+        return self._client.next_event(timeout_s, waiting)
 
     def generate(self, prompt_tokens: int, output_tokens: int, seed: int) -> Run:
         """One chat; raises LiveError when it breaks."""
         before = self.begin_watch()
-        self._client.command("generate", prompt_tokens=prompt_tokens, output_tokens=output_tokens, seed=seed)
+        self.ask_reply(prompt_tokens, output_tokens, seed)
         sent = self._client.wait_for("request", SILENCE_S, self.watch)
         tokens: list[int] = []
         while (event := self._client.next_event(SILENCE_S, self.watch))["event"] != "done":
@@ -282,29 +248,13 @@ class LocalCluster:
 
     def flights(self) -> list[Event]:
         """What the relay has imposed since the last call."""
-        return list(self._relay.ask("collect", "flights", timeout_s=60.0)["flights"]) if self._servers else []
+        if self._relay is None:
+            return []
+        return list(self._relay.ask("collect", "flights", timeout_s=60.0)["flights"])
 
+    @abstractmethod
     def _service_s(self, wall_s: float, flights: list[Event]) -> dict[str, float]:
-        """How long each device had work, told from the flights:
-        from a delivered request to the begin of its reply.
-
-        The client has the rest: what no request or reply was under way for. Prompts that overlap make this an
-        overestimate for servers and an underestimate for the client.
-        """
-        client, away_s = self.plan.devices[0].name, 0.0
-        service_s = {device.name: 0.0 for device in self.plan.devices[1:]}
-        asked: dict[str, Event] = {}
-        for flight in flights:
-            if flight["source"] == client:
-                asked[flight["sink"]] = flight
-            # the first flight back answers the request; further ones belong to the same reply
-            elif (request := asked.pop(flight["source"], None)) is not None:
-                delivered_ns = request["last_ns"] + request["imposed_ns"] + request["late_ns"]
-                service_s[flight["source"]] += (flight["sent_ns"] - delivered_ns) / 1e9
-                arrived_ns = flight["last_ns"] + flight["imposed_ns"] + flight["late_ns"]
-                away_s += (arrived_ns - request["last_ns"]) / 1e9
-        # without flights (real devices) nobody was watched, and an empty answer says so
-        return {client: wall_s - away_s, **service_s} if flights or not self.plan.links else {}
+        """How long each device had work (s), empty where nobody can tell."""
 
     def stop(self) -> None:
         """Stop everything; safe to call twice."""

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from live.local.breaking import BreakableCluster
+from live.local.children import Event
+from live.local.cluster import SILENCE_S, LocalCluster
 from live.local.plan import ClusterPlan
 from live.recovery import ObservedRecovery
 from simulator.churn.mean_gap import MeanGap
@@ -24,7 +25,7 @@ from simulator.churn.spec import RecoverySpec
 from simulator.errors import LiveError, PlacementError
 from simulator.run.evaluate import token_times_s
 
-__all__ = ["Callbacks", "Conversation", "LocalReply", "Patience"]
+__all__ = ["Callbacks", "Conversation", "LocalReply", "Patience", "PlainConversation"]
 
 Tell = Callable[[str], None]
 RETURNED_S = 0.3  # how long a device that had left may take to greet before the next reply begins without it
@@ -43,6 +44,8 @@ class LocalReply:
     recoveries: list[ObservedRecovery] = field(default_factory=list)
     busy_ns: int = 0
     """CPU time of the client's process, of an undisturbed reply."""
+    begun_busy_ns: int = 0
+    """The same at its beginning."""
 
     @property
     def count(self) -> int:
@@ -87,13 +90,47 @@ class Callbacks:
 
 
 @dataclass
-class Conversation:
-    """Replies one after the other on one cluster."""
+class PlainConversation:
+    """Replies one after the other on a cluster that nobody mends."""
 
     plan: ClusterPlan
-    cluster: BreakableCluster
+    cluster: LocalCluster
     callbacks: Callbacks
     tell: Tell = lambda text: None
+
+    def reply(self, reply: LocalReply, seed: int) -> LocalReply:
+        """Make the whole reply; raises LiveError where it breaks, and `reply` then holds what came."""
+        self.cluster.ask_reply(self.plan.scenario.workload.prompt_tokens, reply.wanted, seed)
+        while not self.hears(reply, self.cluster.next_event(SILENCE_S, self.cluster.watch)):
+            pass
+        return reply
+
+    def hears(self, reply: LocalReply, event: Event) -> bool:
+        """Take what the client says; returns whether the reply is complete."""
+        if event["event"] == "request":
+            reply.begun_busy_ns = event["busy_ns"]
+            if not reply.sent_ns:
+                reply.sent_ns = event["sent_ns"]
+                self.callbacks.asked(reply)
+        elif event["event"] == "token":
+            reply.tokens.append(event["id"])
+            reply.times_ns.append(event["at_ns"])
+            self._came(reply, event["at_ns"])
+            self.callbacks.token(reply, event["id"])
+        elif event["event"] == "done":
+            reply.busy_ns = event["busy_ns"] - reply.begun_busy_ns
+            return True
+        return False
+
+    def _came(self, reply: LocalReply, at_ns: int) -> None:
+        """A token has come; whoever mends ends a recovery here."""
+
+
+@dataclass
+class Conversation(PlainConversation):
+    """Replies one after the other on a cluster that may lose devices."""
+
+    cluster: BreakableCluster
     exact: bool = False
     """Read received tokens one by one: the very tokens of an uninterrupted reply, at a step for each."""
     layers: dict[str, int] = field(init=False)
@@ -122,9 +159,12 @@ class Conversation:
 
     def _listen(self, reply: LocalReply, patience: Patience, seed: int) -> bool:
         """Receive tokens until the reply is complete; False where the stream broke or stalled."""
-        prompt_tokens, begun_ns = self.plan.scenario.workload.prompt_tokens, 0
         self.cluster.ask_reply(
-            prompt_tokens, reply.wanted - reply.count, seed, reply.tokens, exact=self.exact
+            self.plan.scenario.workload.prompt_tokens,
+            reply.wanted - reply.count,
+            seed,
+            reply.tokens,
+            exact=self.exact,
         )
         while True:
             try:
@@ -134,28 +174,17 @@ class Conversation:
                 self.cluster.watch_relay()
                 self._notice(reply, patience, error)
                 return False
-            if event["event"] == "request":
-                begun_ns = event["busy_ns"]
-                if not reply.sent_ns:
-                    reply.sent_ns = event["sent_ns"]
-                    self.callbacks.asked(reply)
-            elif event["event"] == "token":
-                self._take(reply, patience, event)
-            elif event["event"] == "done":
-                reply.busy_ns = event["busy_ns"] - begun_ns
+            if event["event"] == "token":
+                patience.gap.note(event["at_ns"] / 1e9)
+            if self.hears(reply, event):
                 return True
 
-    def _take(self, reply: LocalReply, patience: Patience, event: dict[str, Any]) -> None:
-        """One more token."""
-        patience.gap.note(event["at_ns"] / 1e9)
-        reply.tokens.append(event["id"])
-        reply.times_ns.append(event["at_ns"])
+    def _came(self, reply: LocalReply, at_ns: int) -> None:
         current = reply.recoveries[-1] if reply.recoveries else None
         if current is not None and not current.is_over:
-            current.end("prefill", event["at_ns"])
+            current.end("prefill", at_ns)
             current.end("resume")
             self.callbacks.mended(reply, current)
-        self.callbacks.token(reply, event["id"])
 
     def _notice(self, reply: LocalReply, patience: Patience, error: LiveError) -> None:
         """The stream is broken: a recovery begins, or the one that goes on begins anew."""

@@ -117,7 +117,8 @@ def run_dropout(
         cluster.generate(workload.prompt_tokens, min(WARM_UP_TOKENS, workload.output_tokens), WARM_UP_SEED)
         facts = {"faults": [f"{fault.mode} {fault.device} at token {fault.at_token}" for fault in faults]}
         with MeasurementWriter(
-            path, collect(chosen, {}, {}, facts, is_local=True, warm_up_requests=1)
+            path,
+            collect(chosen, {}, {}, facts, versions=library.versions(), is_local=True, warm_up_requests=1),
         ) as writer:
             load = LoadMeter()
             load.start(cluster.pids)

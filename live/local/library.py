@@ -17,7 +17,7 @@ from typing import Any
 
 from simulator.errors import EngineUnavailable
 
-__all__ = ["is_installed", "llama", "require", "rpc_device", "serve", "version"]
+__all__ = ["is_installed", "llama", "require", "rpc_device", "serve", "version", "versions"]
 
 WAY_OUT = (
     "install it with `sim live local install` (builds llama-cpp-python with RPC from source: needs a C++ "
@@ -70,6 +70,11 @@ def version() -> str:
         return of_package("llama-cpp-python")
     except PackageNotFoundError:
         return "unknown"
+
+
+def versions() -> dict[str, str]:
+    """The versions of what was installed for it, by package."""
+    return {"llama-cpp-python": version()}
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,20 @@ from simulator.runtime.cost import seconds_per_layer
 from simulator.scenario import Scenario
 from simulator.units import format_bytes
 
-__all__ = ["ClusterPlan", "DevicePlan", "plan"]
+__all__ = [
+    "ENGINE_NAME",
+    "ClusterPlan",
+    "DevicePlan",
+    "check_memory",
+    "device_plans",
+    "link_shape",
+    "model_must_be",
+    "one_chat",
+    "plan",
+]
 
 ENGINE_NAME = "llama-rpc"
+CHECKED = ("layers", "hidden", "layer_bytes", "head_bytes")
 SIZE_TOLERANCE = 0.02  # between the sizes that a scenario states and those of the file
 PROCESS_BYTES = 150e6  # a Python process with llama.cpp and its compute buffers, measured with small models
 CACHE_STEP_TOKENS = 256
@@ -52,6 +64,11 @@ class ClusterPlan:
     context_tokens: int
 
     @property
+    def is_ring(self) -> bool:
+        """Whether messages go round among equals, else from a client to its servers and back."""
+        return any(link.messages == "sized" for link in self.links)
+
+    @property
     def scenario(self) -> Scenario:
         """The completed scenario."""
         return self.prepared.scenario
@@ -62,22 +79,40 @@ def plan(scenario: Scenario, threads: int = 1) -> ClusterPlan:
 
     Raises LiveError for what the local cluster cannot do, and whatever preparing the scenario raises.
     """
-    one_processor_each(scenario, "the local cluster")
-    prepared = prepare(scenario)
+    prepared = one_chat(scenario)
     full, job = prepared.scenario, prepared.job
     if full.engine.name != ENGINE_NAME:
         raise LiveError(
-            f"{full.name}: engine is {full.engine.name}, but the local cluster runs {ENGINE_NAME}; set "
-            f"`engine: {ENGINE_NAME}`"
-        )
-    if full.workload.concurrency != 1:
-        raise LiveError(
-            f"{full.name}: workload.concurrency is {full.workload.concurrency}, but the local cluster "
-            "measures one chat at a time; set it to 1"
+            f"{full.name}: engine is {full.engine.name}, and not {ENGINE_NAME}, which alone is asked here; "
+            f"set `engine: {ENGINE_NAME}`"
         )
     model = Path(full.model.gguf) if full.model.gguf else model_file(full.model.name)
     _check_model(prepared, model)
-    devices = tuple(
+    client = job.ring[0].name
+    links = tuple(link_shape(job.cluster, client, device.name, full.seed) for device in job.ring[1:])
+    tokens = full.workload.prompt_tokens + full.workload.output_tokens
+    context = -(-tokens // CACHE_STEP_TOKENS) * CACHE_STEP_TOKENS
+    chosen = ClusterPlan(prepared, model, device_plans(prepared, scenario, threads), links, context)
+    check_memory(chosen)
+    return chosen
+
+
+def one_chat(scenario: Scenario) -> Prepared:
+    """The scenario prepared; raises LiveError for several chats, or devices of several processors."""
+    one_processor_each(scenario, "the local cluster")
+    prepared = prepare(scenario)
+    if prepared.scenario.workload.concurrency != 1:
+        raise LiveError(
+            f"{scenario.name}: workload.concurrency is {scenario.workload.concurrency}, but the local "
+            "cluster measures one chat at a time; set it to 1"
+        )
+    return prepared
+
+
+def device_plans(prepared: Prepared, scenario: Scenario, threads: int) -> tuple[DevicePlan, ...]:
+    """Each device of the ring as a process; memory is capped where `scenario` itself says what is usable."""
+    job = prepared.job
+    return tuple(
         DevicePlan(
             device.name,
             shard.start_layer,
@@ -89,18 +124,11 @@ def plan(scenario: Scenario, threads: int = 1) -> ClusterPlan:
         )
         for device, shard in zip(job.ring, job.shards, strict=True)
     )
-    client = job.ring[0].name
-    links = tuple(_shape(job.cluster, client, device.name, full.seed) for device in job.ring[1:])
-    tokens = full.workload.prompt_tokens + full.workload.output_tokens
-    context = -(-tokens // CACHE_STEP_TOKENS) * CACHE_STEP_TOKENS
-    chosen = ClusterPlan(prepared, model, devices, links, context)
-    _check_memory(chosen)
-    return chosen
 
 
-def _shape(cluster: Cluster, client: str, server: str, seed: int) -> LinkShape:
-    """The link between client and server as the scenario describes the way between the two."""
-    forth, back = cluster.path(client, server), cluster.path(server, client)
+def link_shape(cluster: Cluster, source: str, sink: str, seed: int) -> LinkShape:
+    """The link between two devices as the scenario describes the way between them."""
+    forth, back = cluster.path(source, sink), cluster.path(sink, source)
     return LinkShape(medium=forth.medium, forth=_direction(forth), back=_direction(back), seed=seed)
 
 
@@ -125,21 +153,22 @@ def _check_model(prepared: Prepared, file: Path) -> None:
             f"model.gguf: {file} does not exist; give the path of a GGUF file, or name one of "
             f"{', '.join(sorted(recipes()))}"
         )
-    found, said = catalog.from_gguf(file), prepared.job.model
-    for what, in_file, in_scenario in (
-        ("layers", found.layers, said.layers),
-        ("hidden", found.hidden, said.hidden),
-        ("layer_bytes", found.layer_bytes, said.layer_bytes),
-        ("head_bytes", found.head_bytes, said.head_bytes),
-    ):
+    found = catalog.from_gguf(file)
+    model_must_be({what: getattr(found, what) for what in CHECKED}, prepared, file.name)
+
+
+def model_must_be(found: Mapping[str, float], prepared: Prepared, file: str) -> None:
+    """Raise LiveError unless the scenario's model is the one that was `found` in a file."""
+    for what in CHECKED:
+        in_file, in_scenario = found[what], getattr(prepared.job.model, what)
         if abs(in_file - in_scenario) > SIZE_TOLERANCE * in_file:
             raise LiveError(
-                f"model.{what} is {in_scenario:g} in the scenario and {in_file:g} in {file.name}; take the "
+                f"model.{what} is {in_scenario:g} in the scenario and {in_file:g} in {file}; take the "
                 f"figures that `sim live local model {prepared.scenario.model.name}` prints"
             )
 
 
-def _check_memory(chosen: ClusterPlan) -> None:
+def check_memory(chosen: ClusterPlan) -> None:
     """All devices share this machine's memory; refuse before it is full."""
     free = _available_bytes()
     needed = chosen.model.stat().st_size + PROCESS_BYTES * (len(chosen.devices) + 1)

@@ -6,20 +6,19 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from live.local import library
 from live.local.plan import ClusterPlan
 from simulator.result.measurement import DeviceProvenance, Provenance, ShardProvenance
 
 __all__ = ["LoadMeter", "chip", "collect", "power_source"]
 
-PACKAGES = ("numpy", "llama-cpp-python", "gguf")
+PACKAGES = ("numpy", "gguf")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
@@ -92,8 +91,8 @@ class LoadMeter:
         return max(0.0, (busy_now - busy) - (own_now - own)) / TICKS_PER_S / (end_s - begin_s)
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+def _versions(of_engine: Mapping[str, str]) -> dict[str, str]:
+    found = {"python": platform.python_version(), **of_engine}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -108,11 +107,12 @@ def collect(
     details: dict[str, dict[str, Any]],
     cluster: dict[str, Any],
     *,
+    versions: Mapping[str, str],
     is_local: bool,
     warm_up_requests: int,
 ) -> Provenance:
     """The header of a Measurement; `achieved` are shares of full speed, `details` what
-    else is known of each device.
+    else is known of each device, `versions` those of the engine's packages.
     """
     full, model, workload = plan.scenario, plan.prepared.job.model, plan.scenario.workload
     this = {"chip": chip(), "os": f"{platform.system()} {platform.release()}", "power_source": power_source()}
@@ -135,8 +135,8 @@ def collect(
         name=full.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         source="local" if is_local else "llama-rpc",
-        engine="llama-rpc",
-        engine_version=f"llama-cpp-python {library.version()}",
+        engine=full.engine.name,
+        engine_version=", ".join(f"{package} {version}" for package, version in versions.items()),
         model=full.model.name,
         model_layers=model.layers,
         model_bytes=float(plan.model.stat().st_size),
@@ -155,7 +155,7 @@ def collect(
         runs=workload.runs,
         warm_up_requests=warm_up_requests,
         clock="CLOCK_MONOTONIC of one machine",
-        software=_versions(),
+        software=_versions(versions),
         scenario=written,
         scenario_sha256=sha256(full.model_dump_json().encode()).hexdigest(),
         cluster={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
@@ -10,29 +11,24 @@ import numpy as np
 from live.local.children import Child
 from live.local.weights import model_file
 
-__all__ = ["Reference"]
+__all__ = ["Reference", "RpcReference"]
 
 MODEL, PROMPT_TOKENS, OUTPUT_TOKENS, CONTEXT_TOKENS = "random-80mb", 8, 33, 256
 LOAD_S, SILENCE_S = 60.0, 30.0
 
 
-class Reference:
+class Reference(ABC):
     """A small model in one process without servers, links or limits; loaded once,
     asked between measurements.
     """
 
+    @abstractmethod
+    def _start(self) -> Child:
+        """The process, told what to load."""
+
     def __enter__(self) -> Self:
-        self._client = Child("reference", "live.local.client")
+        self._client = self._start()
         try:
-            self._client.command(
-                "load",
-                model=str(model_file(MODEL)),
-                # no server and no link: only this machine's processor
-                endpoints=[],
-                layers=[],
-                threads=1,
-                context=CONTEXT_TOKENS,
-            )
             self._client.wait_for("loaded", LOAD_S)
             self.seconds_per_token()
         except BaseException:
@@ -52,3 +48,20 @@ class Reference:
         while (event := self._client.next_event(SILENCE_S))["event"] != "done":
             times_ns += [event["at_ns"]] if event["event"] == "token" else []
         return float(np.median(np.diff(times_ns))) / 1e9
+
+
+class RpcReference(Reference):
+    """llama.cpp in one process."""
+
+    def _start(self) -> Child:
+        client = Child("reference", "live.local.client")
+        client.command(
+            "load",
+            model=str(model_file(MODEL)),
+            # no server and no link: only this machine's processor
+            endpoints=[],
+            layers=[],
+            threads=1,
+            context=CONTEXT_TOKENS,
+        )
+        return client

@@ -3,7 +3,8 @@
 Each link listens on a port of its own and passes bytes to its server, as `shaping` decides, over plain
 sockets. The process sleeps until `SPIN_NS` before something is due and then watches the clock, so that the
 delay that was imposed is the delay that was asked for. Commands: `link` (adds one), `shape` (on or off),
-`dark` (one goes dead), `lead` (one leads to another port), `collect` (flights since the last).
+`dark` (one goes dead), `lead` (one leads to another port), `expect` (sizes of the messages that come next),
+`collect` (flights since the last).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from live.local.children import Event, Lifeline, be_punctual
-from live.local.frames import FrameReader
+from live.local.frames import FrameReader, SizedReader
 from live.local.shaping import Direction, DirectionSpec, Flight, LinkShape, Transmitter
 
 __all__ = ["Relay", "main"]
@@ -28,6 +29,7 @@ SPIN_NS = 150_000  # what a sleeping process may be late by, on an idle machine
 CHUNK_BYTES = 1 << 18
 SHAPED_CHUNK_BYTES = 1 << 14  # finer, so that a rate limit is smooth
 QUEUE_BYTES = 1 << 23  # what a lane holds before it lets the sender wait, as a real network would
+RETRY_S = 0.01  # between two tries to reach a target that does not listen yet
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +39,7 @@ class RelayLane:
     source: socket.socket
     sink: socket.socket
     direction: Direction
-    frames: FrameReader
+    frames: FrameReader | SizedReader
     link: RelayLink
     queue: deque[tuple[int, memoryview, Flight | None]] = field(default_factory=deque)
     queued_bytes: int = 0
@@ -69,6 +71,8 @@ class Relay:
         self.lanes: dict[socket.socket, RelayLane] = {}
         self.ports: dict[str, Transmitter] = {}
         self.is_shaping = False
+        self.waiting: list[tuple[socket.socket, RelayLink, float]] = []
+        """Connections whose target does not listen yet, and until when they may wait."""
 
     def add(self, shape: LinkShape) -> int:
         """Open one link; returns the port at which it listens. Raises OSError when the port is taken."""
@@ -113,11 +117,20 @@ class Relay:
             if listener.getsockname()[1] == port:
                 link.target = (link.shape.target[0], to)
 
+    def expect(self, port: int, forth: list[tuple[int, int]], back: list[tuple[int, int]]) -> None:
+        """Announce the messages of the link at `port`: (how many, bytes of each)."""
+        for lane in self.lanes.values():
+            if lane.link.listener.getsockname()[1] == port and isinstance(lane.frames, SizedReader):
+                lane.frames.expect(forth if lane.direction is lane.link.forth else back)
+
     def turn(self, extra: int) -> bool:
         """Deliver what is due, wait, take what has come;
         returns whether `extra` (a file descriptor) can be read.
         """
         wait_s = self._deliver()
+        if self.waiting:
+            self._try_again()
+            wait_s = min(wait_s or RETRY_S, RETRY_S)
         # a full lane is not read, so TCP itself slows its sender down
         readers: list[Any] = [lane.source for lane in self.lanes.values() if lane.queued_bytes < QUEUE_BYTES]
         listeners = [listener for listener, link in self.links.items() if not link.is_dark]
@@ -179,22 +192,36 @@ class Relay:
         return None
 
     def _accept(self, link: RelayLink) -> None:
-        """Take a connection and make the one to its server;
-        a server that is gone shows as a closed connection.
-        """
+        """Take a connection and make the one to its target."""
         near, _ = link.listener.accept()
+        self._join(near, link, time.monotonic() + link.shape.patience_s)
+
+    def _try_again(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for near, link, until_s in waiting:
+            self._join(near, link, until_s)
+
+    def _join(self, near: socket.socket, link: RelayLink, until_s: float) -> None:
+        """Connect `near` with its target; one that is gone shows as a closed connection.
+
+        A rank of MLX takes whoever accepts for its peer and never looks again: there a target that does not
+        listen yet must not show, so the connection waits.
+        """
         try:
             far = socket.create_connection(link.target, timeout=5)
         except OSError:
-            near.close()
+            if time.monotonic() < until_s:
+                self.waiting.append((near, link, until_s))
+            else:
+                near.close()
             return
         for end in (near, far):
             # Nagle's algorithm would hold small messages back for an acknowledgement: delay that nobody
             # asked for
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             end.setblocking(False)
-        forth = RelayLane(near, far, link.forth, FrameReader(is_request=True), link)
-        back = RelayLane(far, near, link.back, FrameReader(is_request=False), link, opposite=forth)
+        forth = RelayLane(near, far, link.forth, _reader(link.shape, is_request=True), link)
+        back = RelayLane(far, near, link.back, _reader(link.shape, is_request=False), link, opposite=forth)
         forth.opposite = back
         self.lanes |= {near: forth, far: back}
 
@@ -209,16 +236,19 @@ class Relay:
         if not data:
             self._close(lane)
             return
-        now_ns, flight, view = time.monotonic_ns(), None, memoryview(data)
+        now_ns, flight = time.monotonic_ns(), None
         due_ns = now_ns
-        names = lane.frames.feed(view)
-        if self.is_shaping:
+        if self.is_shaping and lane.frames.is_dialogue:
             assert lane.opposite is not None
             # bytes one way end the flight of the other way: what comes back next is another message
             lane.opposite.direction.close()
-            due_ns, flight = lane.direction.arrive(len(data), now_ns)
-            flight.messages += [name for name, _ in names]
-        lane.queue.append((due_ns, view, flight))
+        for piece, names, begins in lane.frames.pieces(memoryview(data)):
+            if self.is_shaping:
+                if begins:
+                    lane.direction.close()
+                due_ns, flight = lane.direction.arrive(len(piece), now_ns)
+                flight.messages += names
+            lane.queue.append((due_ns, piece, flight))
         lane.queued_bytes += len(data)
 
     def _close(self, lane: RelayLane) -> None:
@@ -227,6 +257,10 @@ class Relay:
         for end in (lane.source, lane.sink):
             self.lanes.pop(end, None)
             end.close()
+
+
+def _reader(shape: LinkShape, *, is_request: bool) -> FrameReader | SizedReader:
+    return FrameReader(is_request) if shape.messages == "rpc" else SizedReader()
 
 
 def main() -> None:
@@ -269,6 +303,9 @@ def _obey(relay: Relay, lifeline: Lifeline, command: Event) -> None:
     elif command["do"] == "lead":
         relay.lead(command["port"], command["to"])
         lifeline.tell("led")
+    elif command["do"] == "expect":
+        relay.expect(command["port"], command["forth"], command["back"])
+        lifeline.tell("expected")
     elif command["do"] == "collect":
         lifeline.tell("flights", flights=relay.collect())
 

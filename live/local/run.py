@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from live.local import library
 from live.local.breaking import BreakableCluster
-from live.local.cluster import Run
-from live.local.conversation import Callbacks, Conversation, LocalReply
+from live.local.cluster import LocalCluster, Run
+from live.local.conversation import Callbacks, LocalReply
 from live.local.doubts import doubts, repeatability
+from live.local.engines import LocalEngine, local_engine
+from live.local.hops import hop_events
 from live.local.overhead import relay_overhead_s
-from live.local.plan import ClusterPlan, plan
+from live.local.plan import ClusterPlan
 from live.local.provenance import LoadMeter, collect
 from live.local.reference import Reference
 from live.recovery import ObservedRecovery
@@ -64,14 +65,17 @@ def measure(
     endpoints: Sequence[str] = (),
 ) -> list[Path]:
     """Measure `scenarios` in turns over `rounds` rounds; see `run_scenario`."""
-    library.require()
-    plans = [plan(scenario, threads) for scenario in scenarios]
+    local = local_engine(scenarios)
+    local.require()
+    plans = [local.plan(scenario, threads) for scenario in scenarios]
     with ExitStack() as stack:
         # loaded once, outside all clusters: what it takes tells of the machine, not of a configuration
-        reference = stack.enter_context(Reference())
+        reference = stack.enter_context(local.reference())
         sessions = []
         for chosen in plans:
-            session = _LocalSession(chosen, _file(out, chosen), rounds, tuple(endpoints), progress, reference)
+            session = _LocalSession(
+                local, chosen, _file(out, chosen), rounds, tuple(endpoints), progress, reference
+            )
             sessions.append(stack.enter_context(session))
         for number in range(rounds):
             # there and back, so that a drift of the machine falls on all configurations alike
@@ -92,6 +96,7 @@ def _file(out: Path, chosen: ClusterPlan) -> Path:
 class _LocalSession:
     """The measuring of one scenario over all its visits."""
 
+    local: LocalEngine
     plan: ClusterPlan
     path: Path
     rounds: int
@@ -120,7 +125,7 @@ class _LocalSession:
         # runs of this visit; after a loss the cluster is started anew for those that remain
         left = list(self._runs_of(number))
         while left:
-            with BreakableCluster(self.plan, self.endpoints) as cluster:
+            with self.local.cluster(self.plan, self.endpoints) as cluster:
                 self._warm_up(cluster, number)
                 whole = True
                 while left and whole:
@@ -133,7 +138,7 @@ class _LocalSession:
         if number == self.rounds - 1:
             self._conclude()
 
-    def _warm_up(self, cluster: BreakableCluster, number: int) -> None:
+    def _warm_up(self, cluster: LocalCluster, number: int) -> None:
         workload = self.plan.scenario.workload
         self._note(
             cluster.generate(
@@ -145,7 +150,7 @@ class _LocalSession:
             "reference", visit=number, at_ns=self._now_ns(), seconds_per_token=self.reference_s[-1]
         )
 
-    def _measured(self, cluster: BreakableCluster, run: int) -> bool:
+    def _measured(self, cluster: LocalCluster, run: int) -> bool:
         """One run; False where a device was lost in it, so that the cluster is no
         longer the one to measure.
         """
@@ -168,7 +173,7 @@ class _LocalSession:
         runs = self.plan.scenario.workload.runs
         return range(runs * number // self.rounds, runs * (number + 1) // self.rounds)
 
-    def _run(self, cluster: BreakableCluster, run: int) -> Run | None:
+    def _run(self, cluster: LocalCluster, run: int) -> Run | None:
         """One chat, written down token by token as it comes; None where it lost a device, and was mended."""
         workload, writer = self.plan.scenario.workload, self._needed()
 
@@ -189,6 +194,7 @@ class _LocalSession:
         def mended(reply: LocalReply, recovery: ObservedRecovery) -> None:
             for line in recovery.lines(reply.sent_ns):
                 writer.write("phase", run=run, **line)
+            assert isinstance(cluster, BreakableCluster), "others are not mended"
             lost = (
                 cluster.exit_reasons(recovery.devices)
                 or ", ".join(recovery.devices)
@@ -199,7 +205,7 @@ class _LocalSession:
                 f"{recovery.seconds:.2f} s later, and this run calibrates nothing"
             )
 
-        talk = Conversation(self.plan, cluster, Callbacks(asked, token, mended), self.tell)
+        talk = self.local.talk(self.plan, cluster, Callbacks(asked, token, mended), self.tell)
         before, reply = cluster.begin_watch(), LocalReply(workload.output_tokens)
         try:
             talk.reply(reply, FIRST_SEED + run)
@@ -223,18 +229,8 @@ class _LocalSession:
 
     def _write_truth(self, writer: MeasurementWriter, run: int, done: Run) -> None:
         """What the relay imposed on each message, and how busy each device was."""
-        for flight in done.flights:
-            writer.write(
-                "hop",
-                run=run,
-                source=flight["source"],
-                sink=flight["sink"],
-                size_bytes=flight["size_bytes"],
-                sent_ns=flight["last_ns"] - self._clock_ns,
-                imposed_ns=flight["imposed_ns"],
-                late_ns=flight["late_ns"],
-                messages=len(flight["messages"]),
-            )
+        for event in hop_events(done.flights, self.plan.is_ring):
+            writer.write("hop", run=run, **(event | {"sent_ns": event["sent_ns"] - self._clock_ns}))
         for device, busy_s in done.busy_s.items():
             writer.write(
                 "device",
@@ -261,7 +257,7 @@ class _LocalSession:
     def _now_ns(self) -> int:
         return time.monotonic_ns() - self._clock_ns
 
-    def _open(self, cluster: BreakableCluster) -> MeasurementWriter:
+    def _open(self, cluster: LocalCluster) -> MeasurementWriter:
         """The file, opened once the warm-up has shown what the throttles achieve."""
         if self._writer is None:
             details = {
@@ -278,7 +274,13 @@ class _LocalSession:
                 median, p99 = np.quantile(added_s, (0.5, 0.99)).tolist()
                 facts["relay_overhead_s"] = {"median": median, "p99": p99}
             header = collect(
-                self.plan, self._shares(), details, facts, is_local=not self.endpoints, warm_up_requests=1
+                self.plan,
+                self._shares(),
+                details,
+                facts,
+                versions=self.local.versions(),
+                is_local=not self.endpoints,
+                warm_up_requests=1,
             )
             self._clock_ns = time.monotonic_ns()
             self._writer = MeasurementWriter(self.path, header)

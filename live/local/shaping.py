@@ -1,8 +1,9 @@
 """Shaping: what one link does to the bytes that cross it, decided from arrival times alone.
 
 Bytes that follow each other in one direction, until the other side speaks or `GAP_NS` of silence pass, are
-one *flight*: one message of the layer above, and it meets one delay, drawn from the link's laws. Byte by
-byte, with `port` shared by all links of one medium, else by what one device sends:
+one *flight*: one message of the layer above, and it meets one delay, drawn from the link's laws. Where sizes
+of messages are told (`frames.SizedReader`) they alone say where a flight ends. Byte by byte, with `port`
+shared by all links of one medium, else by what one device sends:
 
     begin    = max(arrival, port.free)
     port.free = begin + size * seconds_per_byte
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -79,7 +80,7 @@ class DirectionSpec(Spec):
 
 
 class LinkShape(Spec):
-    """One link between the client and a server, both directions; links with the same
+    """One link between two devices, both directions; links with the same
     `medium` share its airtime.
     """
 
@@ -91,6 +92,10 @@ class LinkShape(Spec):
     forth: DirectionSpec
     back: DirectionSpec
     seed: int = 1
+    messages: Literal["rpc", "sized"] = "rpc"
+    """How the relay tells one message from the next, see `frames`."""
+    patience_s: float = Field(default=0.0, ge=0)
+    """How long a connection waits for its target to listen; then, or at once, it is closed again."""
 
 
 @dataclass(slots=True)

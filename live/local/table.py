@@ -50,8 +50,11 @@ def split_s(measurement: Measurement) -> tuple[dict[str, float], dict[str, float
     """Mean seconds per token after the first, by device and by hop; the client has
     what is not seen elsewhere.
 
-    A server worked from a request's delivery to its reply's arrival at the relay. Empty without relays.
+    A server worked from a request's delivery to its reply's arrival at the relay. Empty without relays, and
+    in a ring, where nobody asks and nobody answers.
     """
+    if any(link.get("messages") == "sized" for link in measurement.provenance.cluster.get("links", ())):
+        return {}, {}
     requests = {event["run"]: event["sent_ns"] for event in measurement.of("request")}
     times = measurement.token_times_s()
     start_ns = {

@@ -10,7 +10,7 @@ EXO's own rounds between are its own (`simulator.engine.exo.tensor`).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from simulator.runtime.paging import paging_s
 from simulator.runtime.portions import Divided
 from simulator.runtime.record import Recorder
 
-__all__ = ["Sharded", "tensor_engine"]
+__all__ = ["Sharded", "lockstep_engine", "tensor_engine"]
 
 LOGIT_BYTES = 4
 """float32, as distributed-llama sends them (`src/llm.cpp`);
@@ -81,25 +81,27 @@ class Sharded:
         for at, begin in enumerate(starts):
             tokens = min(most, workload.prompt_tokens - 1 - begin)
             seconds = [self._prefill_s(rank, tokens, begin, f"prefill{chat}/{at}") for rank in self._ranks]
-            yield self._layers(Work("prefill", np.array(seconds), -1 - at), tokens * activation)
+            yield from self.layers(Work("prefill", np.array(seconds), -1 - at), tokens * activation)
 
     def _step(self, k: int, batch: int, layers_s: Floats, heads_s: Floats) -> Iterator[Op]:
         """One token of each chat; times are those of each rank without noise, shape (ranks, rows)."""
         model, noise = self.job.model, self._noise[:, k]
         if self.facts.sends_inputs:
-            yield from self._wires.collective("all_gather", model.hidden * LOGIT_BYTES * batch, k)
-        yield self._layers(Work("compute", noise * layers_s, k), batch * model.activation_bytes)
+            yield from self.wires.collective("all_gather", model.hidden * LOGIT_BYTES * batch, k)
+        yield from self.layers(Work("compute", noise * layers_s, k), batch * model.activation_bytes)
         yield Work("head", noise * heads_s, k)
         if self.facts.splits_head:
             logits = LOGIT_BYTES * model.head_flops / (2 * model.hidden) * batch / len(self.job.ring)
-            yield from self._wires.collective("all_gather", logits, k)
+            yield from self.wires.collective("all_gather", logits, k)
 
-    def _layers(self, work: Work, size_bytes: float) -> Op:
+    def layers(self, work: Work, size_bytes: float) -> Iterator[Op]:
+        """All layers: between two collectives each rank computes an equal part of its time."""
         facts = self.facts
-        return self._wires.layers(work, size_bytes * facts.reduced_share, facts.collectives_per_layer)
+        yield self.wires.layers(work, size_bytes * facts.reduced_share, facts.collectives_per_layer)
 
     @cached_property
-    def _wires(self) -> Wires:
+    def wires(self) -> Wires:
+        """Who delays what."""
         return Wires(self.job, self.draws)
 
     @property
@@ -160,15 +162,24 @@ def _place(facts: EngineFacts, request: PlacementRequest) -> Placement:
     return Placement.split(names, request.n_layers, facts.placement, names)
 
 
-def tensor_engine(folder: Path) -> Engine:
-    """The engine whose facts are in that folder."""
-    facts = read_facts(folder)
+def tensor_engine(folder: Path, variant: str | None = None) -> Engine:
+    """The engine whose facts are in that folder, with what the file `variant` says otherwise."""
+    facts = read_facts(folder, variant)
+    return replace(
+        lockstep_engine(facts, Sharded),
+        own_rules={facts.placement: Rule(partial(_place, facts))},
+        splits_layers=True,
+    )
+
+
+def lockstep_engine(facts: EngineFacts, flow: type[Sharded]) -> Engine:
+    """An engine whose ranks all go through the program of `flow`."""
 
     def program(job: Job, draws: Draws) -> Iterator[Op]:
-        return Sharded(facts, job, draws).program()
+        return flow(facts, job, draws).program()
 
     def waves(job: Job) -> tuple[int, ...]:
-        return Sharded(facts, job, Draws(job, 0, 1)).waves
+        return flow(facts, job, Draws(job, 0, 1)).waves
 
     def times_s(job: Job, draws: Draws) -> Floats:
         return token_times_s(job, draws, program, len(waves(job)))
@@ -184,7 +195,5 @@ def tensor_engine(folder: Path) -> Engine:
         chats=waves,
         embedding_on="all",
         head_on="all",
-        own_rules={facts.placement: Rule(partial(_place, facts))},
         takes_one_processor=True,
-        splits_layers=True,
     )

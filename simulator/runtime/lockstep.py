@@ -1,9 +1,9 @@
 """Lockstep: ranks that all do the same things in the same
 order, as arithmetic on arrays and as SimPy processes.
 
-An engine with tensor parallelism is a *program*: an iterable of `Work`,
-`Exchange` and `Token` that every rank goes through at its own pace. Both
-evaluators below read the same program, so they cannot mean different things.
+An engine with tensor parallelism, or a pipeline whose stages all meet again, is a *program*: an iterable of
+`Work`, `Exchange`, `Chain` and `Token` that every rank goes through at its own pace. Both evaluators
+below read the same program, so they cannot mean different things.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from simulator.runtime.network import Hop, Network
 from simulator.runtime.record import Recorder
 
 __all__ = [
+    "Chain",
     "Exchange",
     "Layers",
     "Op",
@@ -102,6 +103,16 @@ class Layers(NamedTuple):
                 yield self.delays.exchange(self.rounds, place, self.work.step)
 
 
+class Chain(NamedTuple):
+    """Rank after rank computes, and sends what it made to the next one."""
+
+    work: Work
+    size_bytes: float
+    delay_s: Floats
+    """Of each rank's message beyond its transmission, shape (ranks, rows); the last rank sends none."""
+    transmit_s: Floats
+
+
 class Token(NamedTuple):
     """Rank 0 hands out a token."""
 
@@ -109,7 +120,7 @@ class Token(NamedTuple):
     token: int
 
 
-Op = Work | Exchange | Layers | Token
+Op = Work | Exchange | Chain | Layers | Token
 Program = Callable[[Job, Draws], Iterable[Op]]
 
 
@@ -124,13 +135,21 @@ class Wires:
 
     job: Job
     draws: Draws
-    _pools: dict[tuple[int, ...], tuple[Floats, Floats, bool]] = field(default_factory=dict)
+    _pools: dict[tuple[str, tuple[int, ...]], tuple[Floats, Floats, bool]] = field(default_factory=dict)
     _sizes: dict[tuple[tuple[int, ...], float], Delays] = field(default_factory=dict)
 
     def collective(self, operation: Operation, size_bytes: float, step: int) -> list[Exchange]:
         """One collective, none for one rank; `step` is the decode step, negative while a prompt is read."""
-        of = rounds(operation, self.job.engine.algorithm, len(self.job.ring), size_bytes)
+        return self.rounds(rounds(operation, self.job.engine.algorithm, len(self.job.ring), size_bytes), step)
+
+    def rounds(self, of: tuple[Round, ...], step: int) -> list[Exchange]:
+        """A collective of these rounds."""
         return [self._delays(of).exchange(of, step * STRIDE, step)] if of else []
+
+    def chain(self, work: Work, size_bytes: float) -> Chain:
+        """`work` rank after rank, `size_bytes` handed on."""
+        delay_s, per_byte, _ = self._pool((1,), "chain")
+        return Chain(work, size_bytes, delay_s[work.step * STRIDE % POOL, 0], size_bytes * per_byte[0])
 
     def layers(self, work: Work, size_bytes: float, collectives_per_layer: int) -> Layers:
         """All layers of the model: between two all-reduces of `size_bytes` each rank computes an equal part
@@ -146,16 +165,19 @@ class Wires:
     def _delays(self, of: Sequence[Round]) -> Delays:
         # all rounds of a collective have the same ranks and bytes
         offsets, size_bytes = of[0]
-        if offsets not in self._pools:
-            self._pools[offsets] = self._drawn(offsets)
         if (offsets, size_bytes) not in self._sizes:
-            delay_s, per_byte, constant = self._pools[offsets]
+            delay_s, per_byte, constant = self._pool(offsets)
             transmit_s = size_bytes * per_byte
             late_s = delay_s + np.cumsum(transmit_s, axis=0)
             self._sizes[offsets, size_bytes] = Delays(delay_s, transmit_s, late_s, constant)
         return self._sizes[offsets, size_bytes]
 
-    def _drawn(self, offsets: tuple[int, ...]) -> tuple[Floats, Floats, bool]:
+    def _pool(self, offsets: tuple[int, ...], slot: str = "collective") -> tuple[Floats, Floats, bool]:
+        if (slot, offsets) not in self._pools:
+            self._pools[slot, offsets] = self._drawn(offsets, slot)
+        return self._pools[slot, offsets]
+
+    def _drawn(self, offsets: tuple[int, ...], slot: str) -> tuple[Floats, Floats, bool]:
         """Delays (s), shape (POOL, offsets, ranks, rows); seconds per byte, without the first; whether no
         delay is random.
         """
@@ -165,9 +187,10 @@ class Wires:
         for at, offset in enumerate(offsets):
             for rank, name in enumerate(names):
                 path = self.job.cluster.path(name, names[(rank + offset) % len(names)], polled=True)
-                self.draws.delay_s(path, f"collective/{offset}", POOL, out=delay_s[:, at, rank])
+                self.draws.delay_s(path, f"{slot}/{offset}", POOL, out=delay_s[:, at, rank])
                 # all ranks send at once: where they share the air, each has its part of it
-                crowd = len(names) * len(offsets) if path.medium is not None else 1
+                at_once = 1 if slot == "chain" else len(names) * len(offsets)
+                crowd = at_once if path.medium is not None else 1
                 per_byte[at, rank] = crowd * self.draws.seconds_per_byte(path)
                 constant = constant and all(isinstance(leg.law, Constant) for leg in path.legs)
         return delay_s, per_byte, constant
@@ -189,6 +212,8 @@ def token_times_s(job: Job, draws: Draws, program: Program, streams: int) -> Flo
             out[op.stream, op.token] = state.ready_s[0]
         elif isinstance(op, Exchange):
             state.meet(op)
+        elif isinstance(op, Chain):
+            state.pass_on(op)
         else:
             state.go_through(op)
     return out
@@ -221,6 +246,16 @@ class _State:
                 turn = offset % len(ready_s)
                 np.maximum(ready_s[turn:], arrive_s[:-turn], out=ready_s[turn:])
                 np.maximum(ready_s[:turn], arrive_s[-turn:], out=ready_s[:turn])
+
+    def pass_on(self, op: Chain) -> None:
+        """One stage after the other."""
+        ready_s, port_s, last = self.ready_s, self.port_s, len(self.ready_s) - 1
+        for rank, seconds in enumerate(op.work.seconds):
+            ready_s[rank] += seconds
+            if rank < last:
+                np.maximum(ready_s[rank], port_s[rank], out=port_s[rank])
+                port_s[rank] += op.transmit_s[rank]
+                np.maximum(ready_s[rank + 1], port_s[rank] + op.delay_s[rank], out=ready_s[rank + 1])
 
     def go_through(self, op: Layers) -> None:
         """All layers: those that are alike at once, or fast where no port is busy, else one by one."""
@@ -335,11 +370,25 @@ def _rank(
                 if not arrival.processed:
                     cause = yield arrival
 
+    def pass_on(op: Chain) -> Generator[simpy.Event, Any, None]:
+        nonlocal cause
+        if rank:
+            arrival = hop(rank - 1, rank).receive()
+            if not arrival.processed:
+                cause = yield arrival
+        yield from work(op.work)
+        if rank < len(names) - 1:
+            out = hop(rank, rank + 1)
+            out.seconds_per_byte = float(op.transmit_s[rank, 0]) / op.size_bytes
+            out.send(op.size_bytes, float(op.delay_s[rank, 0]), cause, op.work.step)
+
     for op in ops:
         if isinstance(op, Work):
             yield from work(op)
         elif isinstance(op, Exchange):
             yield from meet(op)
+        elif isinstance(op, Chain):
+            yield from pass_on(op)
         elif isinstance(op, Layers):
             for one in op.exchanges():
                 yield from work(op.work)

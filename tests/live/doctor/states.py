@@ -86,6 +86,15 @@ def macs(name: str = "bridge_loop", **health: Any) -> Any:
     return raw
 
 
+def joined(raw: Any, *pairs: tuple[int, int]) -> Any:
+    """The state with RDMA edges, both ways, between these nodes."""
+    nodes, edges = raw["topology"]["nodes"], raw["topology"]["connections"]
+    ports = {"sourceRdmaIface": "rdma_en2", "sinkRdmaIface": "rdma_en2"}
+    for one, other in (*pairs, *((b, a) for a, b in pairs)):
+        edges.setdefault(nodes[one], {}).setdefault(nodes[other], []).append(ports)
+    return raw
+
+
 def best_ring(name: str = "ring_on_wifi") -> Any:
     """The ring of a field case, placed anew over Thunderbolt."""
     text = json.dumps(field_state(name)["instances"]).replace('"ip": "192.168.1.6', '"ip": "169.254.10.')

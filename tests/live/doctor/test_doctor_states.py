@@ -247,6 +247,14 @@ STATES: dict[str, tuple[Callable[..., Any], str, str, str, Any, Any]] = {
         with_state(WARMING),
         with_state(macs("warming")),
     ),
+    "RDMA that joins some": (
+        ways.thunderbolt,
+        "warning",
+        "RDMA does not join every two",
+        "no RDMA connection between mac-1 and mac-3; mac-2 and mac-3",
+        with_state(states.joined(macs(), (0, 1))),
+        with_state(states.joined(macs(), (0, 1), (0, 2), (1, 2))),
+    ),
     "RDMA between builds": (
         ways.thunderbolt,
         "warning",

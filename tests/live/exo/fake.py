@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +29,8 @@ class FakeExo:
 
     bench_streams: bool = True
     gap_s: float = 0.002
+    times_s: Sequence[float] = ()
+    """When each token of a reply comes, as recorded; else one each `gap_s`."""
     bursts: int = 1
     """Tokens that are handed out together, as by a process that got no turn."""
     ends_after: int | None = None
@@ -44,6 +46,8 @@ class FakeExo:
     """What happens to the state at its so many-th look, counted from the start."""
     state: dict[str, Any] = field(default_factory=lambda: rest("state_idle_3nodes"))
     posted: list[dict[str, Any]] = field(default_factory=list)
+    placements: list[tuple[str, str]] = field(default_factory=list)
+    """(sharding, instance_meta) of each placement asked for, or placed."""
     deleted: list[str] = field(default_factory=list)
     chats: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     looks: int = 0
@@ -108,6 +112,9 @@ class FakeExo:
 
     def _placement(self, query: dict[str, list[str]]) -> Script:
         nodes = int(query.get("min_nodes", ["1"])[0])
+        self.placements.append((query["sharding"][0], query["instance_meta"][0]))
+        if query["sharding"] == ["Tensor"] and query["model_id"] == [MODEL]:
+            return self._tensor(nodes, query["instance_meta"][0])
         if query["model_id"] != [MODEL]:
             return json_answer(
                 {"error": {"message": "No cycles found with sufficient memory", "code": 400}}, 400
@@ -118,8 +125,9 @@ class FakeExo:
 
     def _create(self, instance: dict[str, Any]) -> Script:
         """EXO forbids unknown fields: whatever we send must have the keys of what it made itself."""
-        template = rest("instance_placement_min2")
-        wanted, got = _shape(template), _shape(instance)
+        tensor = self._tensor_instance(2, "MlxRing")
+        wanted = _shape(rest("instance_placement_min2")) | _shape(tensor)
+        got = _shape(instance)
         if not got <= wanted:
             return json_answer({"detail": f"extra: {sorted(got - wanted)}"}, 422)
         self.posted.append(instance)
@@ -129,8 +137,26 @@ class FakeExo:
             self.looks = 0
         return json_answer({"message": "Command received.", "command_id": "c"})
 
+    def _tensor(self, nodes: int, meta: str) -> Script:
+        """What EXO's previews said of Tensor: the instance of two nodes, and why there is none of three."""
+        made = self._tensor_instance(nodes, meta)
+        if made:
+            return json_answer(made)
+        found = [one for one in rest("instance_previews")["previews"] if one["sharding"] == "Tensor"]
+        reason = next(one["error"] for one in found if one["instance_meta"] == meta and one["error"])
+        return json_answer({"error": {"message": reason, "code": 400}}, 400)
+
+    def _tensor_instance(self, nodes: int, meta: str) -> Any:
+        found = [one for one in rest("instance_previews")["previews"] if one["sharding"] == "Tensor"]
+        made = [one["instance"] for one in found if one["instance_meta"] == meta and one["instance"]]
+        return next((one for one in made if len(one["MlxRingInstance"]["hostsByNode"]) >= nodes), None)
+
     def _place(self, body: dict[str, Any]) -> Script:
-        made = rest(f"instance_placement_min{body['min_nodes']}")
+        self.placements.append((body["sharding"], body["instance_meta"]))
+        if body["sharding"] == "Tensor":
+            made = self._tensor_instance(body["min_nodes"], body["instance_meta"])
+        else:
+            made = rest(f"instance_placement_min{body['min_nodes']}")
         made["MlxRingInstance"]["instanceId"] = f"placed-{len(self.state['instances'])}"
         return self._create(made)
 
@@ -179,14 +205,14 @@ class FakeExo:
             if last:
                 event["usage"] = {"prompt_tokens": prompt, "completion_tokens": total}
             out = min(total, (token // self.bursts + 1) * self.bursts)
-            sends.append((out * self.gap_s, chunked(f"data: {json.dumps(event)}\n\n".encode())))
+            at_s = self.times_s[token] if self.times_s else out * self.gap_s
+            sends.append((at_s, chunked(f"data: {json.dumps(event)}\n\n".encode())))
         stats = json.dumps(
             {"generation_tps": 1 / self.gap_s, "prompt_tokens": prompt, "generation_tokens": total}
         )
-        sends.append(
-            (total * self.gap_s, chunked(f": generation_stats {stats}\n\ndata: [DONE]\n\n".encode()))
-        )
-        return Script((*sends, (total * self.gap_s, b"0\r\n\r\n")))
+        end_s = self.times_s[total - 1] if self.times_s else total * self.gap_s
+        sends.append((end_s, chunked(f": generation_stats {stats}\n\ndata: [DONE]\n\n".encode())))
+        return Script((*sends, (end_s, b"0\r\n\r\n")))
 
 
 def _model(instance: dict[str, Any]) -> str:

@@ -19,8 +19,8 @@ import pytest
 
 from calibrate.samples import sample
 from live.local.children import Child
-from live.local.cluster import LocalCluster
 from live.local.plan import plan
+from live.local.rpc import RpcCluster
 from live.local.run import measure, run_scenario
 from live.local.server import free_port
 from live.local.table import markdown, row, split_s
@@ -131,7 +131,7 @@ def test_servers_that_already_run(tmp_path: Path) -> None:
         assert until(lambda: _listens(port), 10)
         asked = scenario([8, 8], output_tokens=8)
         with pytest.raises(LiveError, match="needs 1 servers beside the client d0, and 2 addresses"):
-            LocalCluster(plan(asked), ("127.0.0.1:1", "127.0.0.1:2"))
+            RpcCluster(plan(asked), ("127.0.0.1:1", "127.0.0.1:2"))
         found = read_measurement(run_scenario(asked, tmp_path, endpoints=[f"127.0.0.1:{port}"]))
         assert found.provenance.source == "llama-rpc"
         assert len(found.token_times_s()[0, 0]) == 8

@@ -14,7 +14,14 @@ from simulator.errors import CatalogError
 from simulator.prepare import prepare
 from simulator.scenario import Scenario
 
-COMMANDS = {"devices": 357, "platforms": 13, "models": 133, "networks": 27, "engines": 8, "quantisations": 100}
+COMMANDS = {
+    "devices": 357,
+    "platforms": 13,
+    "models": 133,
+    "networks": 27,
+    "engines": 8,
+    "quantisations": 100,
+}
 
 
 @pytest.mark.parametrize(("command", "entries"), COMMANDS.items())

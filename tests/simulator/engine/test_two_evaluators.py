@@ -42,6 +42,12 @@ def test_exo_by_tensor(algorithm: Algorithm, a_job: Job) -> None:
     assert_equal_evaluators(replace(a_job, engine=own), rows=2)
 
 
+@given(jobs("mlx", chats=3))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_mlx(a_job: Job) -> None:
+    assert_equal_evaluators(a_job, rows=2)
+
+
 @given(jobs("exo-legacy"))
 @many
 def test_legacy_with_one_chat(a_job: Job) -> None:

@@ -1,0 +1,97 @@
+"""The engines of which a cluster can be started on this machine, and which of them a scenario asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from live.local import library
+from live.local.breaking import BreakableCluster
+from live.local.cluster import LocalCluster
+from live.local.conversation import Callbacks, Conversation, PlainConversation, Tell
+from live.local.mlx import environment
+from live.local.mlx.cluster import MlxCluster
+from live.local.mlx.plan import NAMES as MLX_NAMES
+from live.local.mlx.plan import plan_mlx
+from live.local.mlx.reference import MlxReference
+from live.local.plan import ENGINE_NAME, ClusterPlan, plan
+from live.local.reference import Reference, RpcReference
+from simulator.engine.base import engine
+from simulator.errors import LiveError
+from simulator.scenario import Scenario
+
+__all__ = ["LocalEngine", "local_engine"]
+
+Endpoints = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEngine:
+    """What `run` needs of an engine; everything else is the same for all."""
+
+    names: tuple[str, ...]
+    """The engines of scenarios that it is."""
+    require: Callable[[], None]
+    plan: Callable[[Scenario, int], ClusterPlan]
+    cluster: Callable[[ClusterPlan, Endpoints], LocalCluster]
+    talk: Callable[[ClusterPlan, LocalCluster, Callbacks, Tell], PlainConversation]
+    reference: Callable[[], Reference]
+    versions: Callable[[], Mapping[str, str]]
+    """Of what was installed for it, by package."""
+
+
+def _rpc_talk(
+    chosen: ClusterPlan, cluster: LocalCluster, callbacks: Callbacks, tell: Tell
+) -> PlainConversation:
+    assert isinstance(cluster, BreakableCluster)
+    return Conversation(chosen, cluster, callbacks, tell)
+
+
+def _mlx_cluster(chosen: ClusterPlan, endpoints: Endpoints) -> LocalCluster:
+    if endpoints:
+        raise LiveError(
+            f"{chosen.scenario.name}: engine {chosen.scenario.engine.name} runs on this machine alone; say "
+            "--cluster local, or measure real machines with --cluster exo://HOST:52415"
+        )
+    return MlxCluster(chosen)  # type: ignore[arg-type]  # `plan` of the same engine made it
+
+
+RPC = LocalEngine(
+    names=(ENGINE_NAME,),
+    require=library.require,
+    plan=plan,
+    cluster=BreakableCluster,
+    talk=_rpc_talk,
+    reference=RpcReference,
+    versions=library.versions,
+)
+MLX = LocalEngine(
+    names=MLX_NAMES,
+    require=environment.require,
+    plan=plan_mlx,
+    cluster=_mlx_cluster,
+    # a ring that loses a rank ends as a whole
+    talk=PlainConversation,
+    reference=MlxReference,
+    versions=environment.versions,
+)
+
+
+def local_engine(scenarios: Sequence[Scenario]) -> LocalEngine:
+    """The engine that all of these scenarios ask for; raises LiveError where none, or where they differ."""
+    found = {}
+    for one in scenarios:
+        name = engine(one.engine.name).name
+        fitting = [local for local in (RPC, MLX) if name in local.names]
+        if not fitting:
+            known = ", ".join((*RPC.names, *MLX.names))
+            raise LiveError(
+                f"{one.name}: engine is {one.engine.name}, but the local cluster runs {known}; set `engine: "
+                f"{ENGINE_NAME}` or `engine: {{name: mlx, sharding: pipeline}}`"
+            )
+        found[fitting[0].names] = fitting[0]
+    if len(found) > 1:
+        raise LiveError(
+            "the scenarios have engines of two clusters, llama.cpp and MLX; measure them one after the other"
+        )
+    return next(iter(found.values()))

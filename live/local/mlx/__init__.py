@@ -1,0 +1,1 @@
+"""A local cluster of MLX ranks: EXO's own engine, with mlx-lm's layers, in an environment of its own."""
