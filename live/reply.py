@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["StreamedReply", "Token"]
+__all__ = ["MOST_TOKENS", "StreamedReply", "Token", "counted"]
+
+
+MOST_TOKENS = 10_000_000
+"""That a request can have: ten times the longest prompt of a workload. Counts go into loops and lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +53,21 @@ class StreamedReply:
     @property
     def prompt_tokens(self) -> int | None:
         """As the engine counted them, chat template included; None where it did not say."""
-        counted = self.usage.get("prompt_tokens", self.stats.get("prompt_tokens"))
-        return counted if isinstance(counted, int) else None
+        return counted(self.usage.get("prompt_tokens", self.stats.get("prompt_tokens")))
 
     @property
     def completion_tokens(self) -> int | None:
         """As the engine counted them; None where it did not say."""
-        counted = self.usage.get("completion_tokens", self.stats.get("generation_tokens"))
-        return counted if isinstance(counted, int) else None
+        return counted(self.usage.get("completion_tokens", self.stats.get("generation_tokens")))
 
     @property
     def cached_tokens(self) -> int:
         """Prompt tokens that the engine's prefix cache spared it."""
         details = self.usage.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
-        return cached if isinstance(cached, int) else 0
+        return counted(cached) or 0
+
+
+def counted(value: object, most: int = MOST_TOKENS) -> int | None:
+    """A server's count of tokens as it may be believed; None for anything else."""
+    return value if type(value) is int and 0 <= value <= most else None

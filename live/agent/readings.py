@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from live.number import finite
+
 __all__ = [
     "PowerState",
     "Wifi",
@@ -154,19 +156,15 @@ def _termux(text: str) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _float(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
 def wifi_termux(text: str, interface: str = "wlan0") -> Wifi | None:
     """`termux-wifi-connectioninfo`; without a connection Android gives -1 as frequency and speed."""
     answer = _termux(text)
-    frequency = _float(answer.get("frequency_mhz"))
+    frequency = finite(answer.get("frequency_mhz"))
     if frequency is None or frequency <= 0:
         return None
-    speed = _float(answer.get("link_speed_mbps"))
+    speed = finite(answer.get("link_speed_mbps"))
     return Wifi(
-        interface, frequency, _float(answer.get("rssi")), _mega(speed if speed and speed > 0 else None)
+        interface, frequency, finite(answer.get("rssi")), _mega(speed if speed and speed > 0 else None)
     )
 
 
@@ -176,7 +174,7 @@ def battery_termux(text: str) -> tuple[PowerState, float | None]:
     plugged = answer.get("plugged")
     # anything else is a kind of charger: AC, USB, wireless
     on_battery = plugged == "UNPLUGGED" if isinstance(plugged, str) else None
-    return PowerState(on_battery, _float(answer.get("percentage"))), _float(answer.get("temperature"))
+    return PowerState(on_battery, finite(answer.get("percentage"))), finite(answer.get("temperature"))
 
 
 def battery_macos(text: str) -> PowerState:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from math import isfinite
 from typing import Any
+
+from live.number import finite
 
 __all__ = ["checked", "printable"]
 
@@ -20,9 +21,9 @@ def printable(value: object, most_chars: int = MOST_CHARS) -> str:
 
 
 def _finite(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if (number := finite(value)) is None:
         raise TypeError(f"{value!r:.40} is no finite number")
-    return float(value)
+    return number
 
 
 def _whether(value: object) -> bool:

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from live.discover.found import LEGACY, FoundDevice, clean
+from live.number import finite
 
 __all__ = ["PORT", "capabilities", "listen", "open_socket", "parse"]
 
@@ -62,9 +63,8 @@ def _scaled(value: object, factor: float) -> float | None:
     """A believable positive number times `factor`; chips that EXO does not know have 0
     flops, which means unknown.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
-        return None
-    return value * factor
+    number = finite(value)
+    return number * factor if number is not None and 0 < number < 1e12 else None
 
 
 def _kind(name: object) -> str:

@@ -16,6 +16,7 @@ from live.discover import Discovery, Options, discover
 from live.discover.get import Answer, get
 from live.discover.hosts import Probe
 from live.exo.casing import snake
+from live.number import finite
 from simulator.errors import CatalogError, LiveError
 
 __all__ = ["Need", "Surroundings", "gather", "model_need", "route_interface"]
@@ -84,9 +85,9 @@ def model_need(model: str, probes: Sequence[Probe], get: Callable[[str, int, str
         for card in listed if isinstance(listed, list) else []:
             if not isinstance(card, dict):
                 continue
-            size = card.get("storage_size_megabytes")
+            size = finite(card.get("storage_size_megabytes"))
             names = {str(card.get(key)).lower() for key in ("id", "name", "base_model")}
-            if model.lower() in names and isinstance(size, int | float) and size > 0:
+            if model.lower() in names and size and size > 0:
                 return Need(model, size * MIB, f"EXO at {probe.where}")
     try:
         from simulator.catalog import model as catalogue_model

@@ -29,6 +29,7 @@ from live.exo.missing import Missing
 from live.exo.owned import Owned
 from live.exo.reader import ExoReader, Preview
 from live.exo.state import ClusterState, StateInstance, parse_instance
+from live.number import finite
 from live.reply import StreamedReply
 from live.stream import OnToken, StreamRules
 from simulator.churn.spec import RecoverySpec
@@ -46,8 +47,8 @@ class BenchReply(dict[str, Any]):
     @property
     def generation_tokens_per_s(self) -> float | None:
         """EXO's `generation_tps`: (n - 1) / (last token - first token) on rank 0."""
-        rate = (self.get("generation_stats") or {}).get("generation_tps")
-        return float(rate) if isinstance(rate, int | float) else None
+        stats = self.get("generation_stats")
+        return finite(stats.get("generation_tps")) if isinstance(stats, dict) else None
 
 
 class ExoClient(ExoReader):

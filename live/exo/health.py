@@ -13,6 +13,7 @@ from typing import Any
 from live.exo.casing import either
 from live.exo.diagnose import SILENT_S
 from live.exo.state import ClusterState, Runner, StateInstance, names_of, parse_state
+from live.number import finite
 
 __all__ = [
     "ClusterHealth",
@@ -208,4 +209,4 @@ def _flag(raw: Any) -> bool | None:
 
 def _bytes(raw: Any) -> float | None:
     value = either(raw, "in_bytes") if isinstance(raw, dict) else raw
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return finite(value)

@@ -18,6 +18,7 @@ from pydantic import Field, StrictInt, ValidationError, model_validator
 
 from live.errors import ApiChanged
 from live.exo.casing import either, mapping_in, snake, tagged
+from live.number import finite
 from simulator.catalog.config_keys import MAX_LAYERS
 from simulator.files.explain import in_words
 from simulator.spec import Spec
@@ -383,10 +384,9 @@ def _busy(tasks: dict[str, Any], instances: dict[str, Any]) -> Iterator[BusyTask
 
 def _bytes(raw: Any) -> float | None:
     value = either(raw, "in_bytes") if isinstance(raw, dict) else raw
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
+    number = finite(value)
     # a part of a byte is nothing that was measured, and no scenario takes it
-    return float(value) if value == 0 or 1 <= value < MOST_BYTES else None
+    return number if number is not None and (number == 0 or 1 <= number < MOST_BYTES) else None
 
 
 def _time(raw: Any) -> datetime | None:

@@ -17,6 +17,7 @@ from live.errors import ApiChanged, LiveError, ModelSubstituted, RequestRefused
 from live.exo.chat import Timeouts, stream_reply
 from live.exo.diagnose import Diagnosis
 from live.http import Http
+from live.number import finite
 from live.reply import StreamedReply
 from live.stream import OnToken, StreamRules
 from simulator.engine.legacy.placement import LegacyPartition, partition
@@ -204,15 +205,14 @@ class LegacyClient:
 
 def _node(node_id: str, raw: Any) -> LegacyNode:
     body = raw if isinstance(raw, dict) else {}
-    memory, flops = body.get("memory"), body.get("flops") or {}
+    flops = body.get("flops")
+    told = {key: finite(value) for key, value in flops.items()} if isinstance(flops, dict) else {}
+    tflops = {key: value for key, value in told.items() if value is not None}
     return LegacyNode(
         node_id=node_id,
         model=str(body.get("model") or "unknown"),
         chip=str(body.get("chip") or "unknown"),
-        memory_mib=memory if isinstance(memory, int) else 0,
-        tflops={key: float(value) for key, value in flops.items()} if _all_numbers(flops) else {},
+        memory_mib=int(finite(body.get("memory")) or 0),
+        # a figure that is none makes the others doubtful too
+        tflops=tflops if len(tflops) == len(told) else {},
     )
-
-
-def _all_numbers(raw: Any) -> bool:
-    return isinstance(raw, dict) and all(isinstance(value, int | float) for value in raw.values())

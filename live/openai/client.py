@@ -20,7 +20,7 @@ from live.openai.counting import Pieces
 from live.openai.key import KEY_VARIABLE
 from live.openai.models import Offered, offered
 from live.openai.stream import read_chunks
-from live.reply import StreamedReply
+from live.reply import StreamedReply, counted
 from live.stream import OnToken, StreamRules
 
 __all__ = ["SERVER_TIMEOUTS", "OpenAiClient", "ServerFacts"]
@@ -102,9 +102,7 @@ class OpenAiClient:
         settings = answer.get("default_generation_settings")
         slot = settings.get("n_ctx") if isinstance(settings, dict) else None
         return ServerFacts(
-            server,
-            version[:100] if isinstance(version, str) else None,
-            slot if isinstance(slot, int) and slot > 0 else context,
+            server, version[:100] if isinstance(version, str) else None, counted(slot) or context
         )
 
     def chat(

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Literal
 
-from live.reply import StreamedReply
+from live.reply import MOST_TOKENS, StreamedReply, counted
 
-__all__ = ["SENTENCES", "Chunk", "Counting", "Pieces", "TokenTimes", "token_times"]
+__all__ = ["SENTENCES", "Chunk", "Counting", "Pieces", "TokenTimes", "believed", "token_times"]
 
 Counting = Literal["told", "one-a-chunk", "spread", "uncounted"]
 
@@ -86,14 +86,18 @@ def token_times(pieces: Pieces, reply: StreamedReply) -> TokenTimes:
 
 def _total(pieces: Pieces, reply: StreamedReply) -> int | None:
     """All tokens of the reply as the server counts them, or as its ending for length tells."""
-    predicted = pieces.timings.get("predicted_n")
-    total = reply.completion_tokens
-    if total is None and isinstance(predicted, int):
-        return predicted
+    total = believed(reply.completion_tokens, pieces)
+    if total is None:
+        total = believed(pieces.timings.get("predicted_n"), pieces)
     # a server whose own context was full also says length, long before the limit: then nobody counted
     if total is None and reply.finish_reason == "length" and len(pieces.chunks) * 2 >= (pieces.limit or 0):
         return pieces.limit
     return total
+
+
+def believed(count: object, pieces: Pieces) -> int | None:
+    """A count of the reply's tokens; None where it is none, or twice what was asked for and more."""
+    return counted(count, 2 * (pieces.limit or MOST_TOKENS))
 
 
 def _counts(pieces: Pieces, reply: StreamedReply) -> tuple[list[int], Counting]:

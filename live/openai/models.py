@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from live.errors import LiveError
+from live.number import finite
+from live.reply import counted
 from simulator.catalog.model_names import spelling
 from simulator.catalog.tables import normalise
 
@@ -51,12 +53,12 @@ def offered(answer: Any) -> tuple[Offered, ...] | None:
 
 def _offered(entry: dict[str, Any]) -> Offered:
     meta, context = entry.get("meta"), entry.get("max_model_len")
-    size = meta.get("size") if isinstance(meta, dict) else None
+    size = finite(meta.get("size")) if isinstance(meta, dict) else None
     return Offered(
         entry["id"][:500],
         OWNERS.get(str(entry.get("owned_by"))),
-        float(size) if isinstance(size, int | float) and size > 0 else None,
-        context if isinstance(context, int) and context > 0 else None,
+        size if size and size > 0 else None,
+        counted(context) or None,
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from live.errors import StreamCutOff, StreamErrorEvent, StreamGarbled
-from live.openai.counting import Chunk, Pieces
+from live.openai.counting import Chunk, Pieces, believed
 from live.reply import StreamedReply, Token
 from live.stream import (
     MAX_TEXT,
@@ -149,8 +149,8 @@ def _take_data(pieces: Pieces, reply: StreamedReply, data: bytes, t_ns: int) -> 
 def _told(event: dict[str, Any], choice: dict[str, Any], pieces: Pieces) -> int | None:
     """The server's running count of tokens with this chunk, if it gives one."""
     for part, key in (("timings", "predicted_n"), ("usage", "completion_tokens")):
-        count = event[part].get(key) if isinstance(event.get(part), dict) else None
-        if isinstance(count, int):
+        count = believed(event[part].get(key), pieces) if isinstance(event.get(part), dict) else None
+        if count is not None:
             return count
     logprobs = choice.get("logprobs")
     content = logprobs.get("content") if isinstance(logprobs, dict) else None

@@ -55,14 +55,21 @@ def measured_summary(measurement: Measurement) -> Measured:
     whole = [
         run for run in runs if all(len(times.get((run, chat), ())) >= max(2, full // 2) for chat in chats)
     ]
-    if not whole:
-        none = f"{measurement.path or measurement.provenance.name}: no run in which every chat got two tokens"
-        raise MeasurementError("\n".join([f"{none} or more; measure again", *measurement.faults]))
     if len(whole) < len(runs):
         warnings.append(f"{len(runs) - len(whole)} of {len(runs)} runs broke off early and are left out")
+    length = min((len(times[run, chat]) for run in whole for chat in chats), default=0)
+    # a reply that came in one packet has no time between tokens, and so no rate
+    told = [run for run in whole if all(times[run, chat][length - 1] > times[run, chat][0] for chat in chats)]
+    if len(told) < len(whole):
+        warnings.append(f"{len(whole) - len(told)} runs in which a reply came all at once are left out")
+    whole = told
+    if not whole:
+        none = f"{measurement.path or measurement.provenance.name}: no run in which every chat got two tokens"
+        raise MeasurementError(
+            "\n".join([f"{none} or more, at different times; measure again", *measurement.faults])
+        )
     if not measurement.complete:
         warnings.append("the measurement was interrupted")
-    length = min(len(times[run, chat]) for run in whole for chat in chats)
     stacked = np.stack([[times[run, chat][:length] for run in whole] for chat in chats]).transpose(0, 2, 1)
     # a reader waits for the first token until it arrives, whenever it was made
     first_s = np.array([[raw[run, chat][0] for run in whole] for chat in chats]).mean(axis=0)

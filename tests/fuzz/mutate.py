@@ -156,14 +156,16 @@ def _json(rng: random.Random, data: bytes) -> bytes:
         whole, document = (True, json.loads(data)) if data[:1] in b"{[" and len(lines) != 1 else (False, None)
     except ValueError:
         whole, document = False, None
+    # a line of a server's stream has a word before: 'data: {...}'
+    word, brace, rest = lines[at].partition(b"{")
     try:
-        document = document if whole else json.loads(lines[at])
+        document = document if whole else json.loads(brace + rest)
     except ValueError:
         return _number(rng, data)
     changed = json.dumps(_changed(rng, document), separators=(",", ":")).encode("utf-8", "replace")
     if whole:
         return changed
-    lines[at] = changed
+    lines[at] = word + changed
     return b"\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Attack the readers of files: `python -m tests.fuzz.run --inputs 20000`, or `--seconds 36000` for a night.
+"""Attack the readers of files: `python -m tests.fuzz.run --inputs 20000`, or `--long 10` for ten hours.
 
 Each input comes of its kind, the seed and its number alone, so what fails can be had again with `--only NUMBER`.
 Inputs run in processes of some hundred each: one that dies, hangs or eats memory is told with its input.
@@ -7,6 +7,8 @@ Inputs run in processes of some hundred each: one that dies, hangs or eats memor
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import multiprocessing
 import random
 import re
@@ -20,7 +22,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.doors import KINDS, Unfit, check
+from tests.fuzz.doors.door import Unfit, check
+from tests.fuzz.doors.kinds import KINDS
 from tests.fuzz.mutate import mutated
 
 MOST_S, MOST_BYTES = 10.0, 300e6
@@ -85,7 +88,7 @@ def _batch(name: str, seed: int, numbers: range, queue: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--inputs", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--long", type=float, metavar="HOURS", help="as many inputs as there is time for")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kinds", default="")
     parser.add_argument("--only", type=int)
@@ -102,15 +105,21 @@ def main() -> None:
             path = Path(folder) / KINDS[name].name
             for door in dict.fromkeys(KINDS[name].doors):
                 path.write_bytes(KINDS[name].seeds()[0])
-                door(path)
+                with contextlib.redirect_stdout(io.StringIO()):
+                    door(path)
     found: dict[str, list[str]] = defaultdict(list)
     totals: Counter[str] = Counter()
     worst = {name: [0.0, 0.0, 0.0] for name in names}
     begun, share = time.monotonic(), max(1, asked.inputs // len(names))
+    end_s = float("inf")
+    if asked.long is not None:
+        share, end_s = 10**9, begun + 3600 * asked.long
     context = multiprocessing.get_context("fork")
     for start in range(0, share, BATCH):
+        if time.monotonic() > end_s:
+            break
         for name in names:
-            if time.monotonic() - begun > asked.seconds:
+            if time.monotonic() > end_s:
                 break
             numbers = range(start, min(start + BATCH, share))
             queue = context.SimpleQueue()

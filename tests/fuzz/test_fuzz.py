@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 import tracemalloc
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from simulator.errors import MeasurementError
 from simulator.files import json_lines
 from simulator.files.lines import MOST_FILE_BYTES, MOST_LINE_BYTES
+from simulator.result.measured import measured_summary
 from simulator.result.measurement import read_measurement
-from tests.fuzz.doors import KINDS, check
+from tests.fuzz.doors.door import check
+from tests.fuzz.doors.kinds import KINDS
 from tests.fuzz.run import made
 
 INPUTS, OF_LINKS = 12, 3  # laws of links take seconds to fit
@@ -73,6 +76,23 @@ CASES: dict[str, tuple[str, bytes, bytes]] = {
         b'"ramAvailable": {',
         b'"ramAvailable": {"inBytes": 0.3}, "x": {',
     ),
+    "a size beyond all floats": (
+        "EXO state",
+        b'"total": {"inBytes": ',
+        b'"total": {"inBytes": ' + b"9" * 400,
+    ),
+    "tokens that nobody asked for": (
+        "server stream",
+        b'"completion_tokens":24',
+        b'"completion_tokens":' + b"9" * 30,
+    ),
+    "a count below nothing": ("server stream", b'"prompt_tokens":182', b'"prompt_tokens":-1000000000000'),
+    "a model beyond all floats": ("server models", b'"size":5041152', b'"size":' + b"9" * 400),
+    "a card beyond all floats": (
+        "EXO models",
+        b'"storage_size_megabytes": ',
+        b'"storage_size_megabytes": ' + b"9" * 400,
+    ),
     "layers that run backward": ("EXO state", b'"endLayer": 24, ', b'"endLayer": -24, '),
     "a figure beyond 64 bits": ("sweep points", b'"tokens_per_s_p95": ', b'"tokens_per_s_p95": ' + b"9" * 30),
 }
@@ -104,6 +124,15 @@ def test_a_line_without_end_costs_little_and_is_told(tmp_path: Path) -> None:
     assert peak < 5 * MOST_LINE_BYTES
     with pytest.raises(MeasurementError, match=r"m\.jsonl:1: a line of more than"):
         read_measurement(path)
+
+
+def test_a_reply_that_came_all_at_once_has_no_rate(tmp_path: Path) -> None:
+    path, seed = tmp_path / "m.jsonl", KINDS["measurement"].seeds()[2]
+    path.write_bytes(re.sub(rb'("t_ns":)\d+(.*?)(,"crc32":"\w+")?}', rb"\g<1>7000000000000\2}", seed))
+    found = read_measurement(path)
+    assert found.of("token")
+    with pytest.raises(MeasurementError, match="got two tokens or more, at different times"):
+        measured_summary(found)
 
 
 def test_of_a_file_with_a_hole_the_rest_is_used_and_the_hole_told(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The doors by which files come in, by kind of file."""
