@@ -30,7 +30,7 @@ from simulator.hosts import one_processor_each
 from simulator.laws.factors import device_factor
 from simulator.laws.law import Floats
 from simulator.result.estimate import rounded
-from simulator.scenario import DeviceSpec, NoiseSpec, PosteriorSpec, Scenario, SharedHostSpec
+from simulator.scenario import DeviceSpec, ModelSpec, NoiseSpec, PosteriorSpec, Scenario, SharedHostSpec
 
 __all__ = ["Applied", "apply"]
 
@@ -66,7 +66,7 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
     for name, device in full.devices.items():
         source = source_of(calibration, name, device)
         if source is not None:
-            devices[name] = _calibrated(calibration, device, source)
+            devices[name] = _calibrated(calibration, device, source, full.model)
             continue
         lesson = lesson_for(calibration, full, own, name)
         devices[name] = device
@@ -124,12 +124,16 @@ def _linked(calibration: Calibration, scenario: Scenario) -> tuple[Scenario, tup
     return with_links(scenario, known)
 
 
-def _calibrated(calibration: Calibration, device: DeviceSpec, source: str) -> DeviceSpec:
+def _calibrated(calibration: Calibration, device: DeviceSpec, source: str, model: ModelSpec) -> DeviceSpec:
     assert device.speed is not None
+    bytes_per_s = calibration.layer_bytes / calibration.point(layer_time(source))
+    read_bytes = model.active_layer_bytes or model.layer_bytes
+    decode_flops = (model.layer_flops or 0.0) * bytes_per_s / read_bytes if read_bytes else 0.0
     speed = device.speed.model_copy(
         update={
-            "decode_bandwidth": calibration.layer_bytes / calibration.point(layer_time(source)),
-            "prefill_flops": calibration.prefill_flops,
+            "decode_bandwidth": bytes_per_s,
+            # not below what it does while it decodes (see `forward`)
+            "prefill_flops": max(calibration.prefill_flops, decode_flops),
             "prompt_attention_cost": calibration.prefill_attention_cost or device.speed.prompt_attention_cost,
             # the fitted time per layer holds it already (see `forward`)
             "layer_overhead": 0.0,

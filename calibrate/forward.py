@@ -100,8 +100,12 @@ def _device(device: Device, job: Job, values: Values) -> Device:
     if layer_s is not None:
         # a device is described by the rate at which it reads weights, so that other
         # models scale by their bytes
+        one, layer_s = job.model.average(1), max(layer_s, 1e-9)
         changes |= {
-            "decode_bandwidth": job.model.average(1).bytes_read() / max(layer_s, 1e-9),
+            "decode_bandwidth": one.bytes_read() / layer_s,
+            # a token's operations are done within its layer's time: a lower rate, told or of prompts, would
+            # make the time depend on it and not on what is fitted
+            "prefill_flops": max(device.speed.prefill_flops, one.flops / layer_s),
             # fixed time per layer cannot be told from bytes per layer on one model; it is part of the rate
             "layer_overhead": 0.0,
         }

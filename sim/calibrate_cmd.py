@@ -236,8 +236,8 @@ def study(
     train: Annotated[
         list[str] | None,
         typer.Option(
-            help="Name of a scenario to calibrate on; several times. Default: what `sim live design` "
-            "proposes."
+            help="Name of a scenario to calibrate on; several times. Default: those that the folder's "
+            "training.txt names, else what `sim live design` proposes."
         ),
     ] = None,
     design: Annotated[
@@ -262,7 +262,8 @@ def study(
     from live.local.run import measure
     from sim.live_local_cmd import endpoints_of
 
-    known = _scenarios_in(scenarios, [*(train or ()), *([design] if design else [])])
+    train = train or ([] if design else _training_of(scenarios))
+    known = _scenarios_in(scenarios, [*train, *([design] if design else [])])
     if train:
         training, how = [known[name] for name in train], "chosen by name"
     else:
@@ -271,7 +272,7 @@ def study(
         how = f"proposed by `sim live design` for {base.name}"
     made = circle(
         training,
-        [scenario for name, scenario in known.items() if name not in (train or ())],
+        [scenario for name, scenario in known.items() if name not in train],
         lambda asked, folder: measure(
             asked,
             folder,
@@ -283,6 +284,18 @@ def study(
     )
     write_circle(made, out, f"Study of {scenarios}", how)
     typer.echo((out / "report.md").read_text(encoding="utf-8"))
+
+
+def _training_of(folder: Path) -> list[str]:
+    """The scenarios that a folder itself wants to be calibrated on, none for most.
+
+    A proposal knows layers alone, and not that two strategies are to be told apart.
+    """
+    from simulator.library import find_folder
+
+    file = find_folder(folder) / "training.txt"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [name for line in lines if (name := line.partition("#")[0].strip())]
 
 
 def _scenarios_in(folder: Path, wanted: list[str]) -> dict[str, Scenario]:
