@@ -246,6 +246,7 @@ def _tower(config: Config, hidden: int, name: str) -> Other | None:
     depth = tower.whole(
         *LAYERS, "depth", "vt_num_hidden_layers", "layers", "conf_num_hidden_layers", default=0
     )
+    depth += tower.whole("num_global_layers", default=0)
     if not width or not depth:
         return None
     inner = tower.whole("intermediate_size", "vt_intermediate_size", default=4 * width)
@@ -253,7 +254,8 @@ def _tower(config: Config, hidden: int, name: str) -> Other | None:
     per_layer = 24 * width**2 if "audio" in name else 4 * width**2 + matrices * width * inner
     merged = tower.whole("spatial_merge_size", default=1) ** 2 * width
     out = tower.whole("out_hidden_size", default=hidden)
-    projector = merged * (merged + out) if merged > width else width * out
+    seen = tower.whole("vision_output_dim", default=width)
+    projector = merged * (merged + out) if merged > width else seen * out
     projector *= 1 + len(tower.layers_of("deepstack_visual_indexes") or [])
     patches = 3 * tower.whole("patch_size", default=14) ** 2 * width
     what = f"{name.removesuffix('_config')} tower (estimated from its sizes)"

@@ -112,8 +112,15 @@ class Bits(Facts):
             head,
             plain,
             self.body,
-            {} if plain == self.body else dict.fromkeys(DENSE_MLP, self.body),
+            self._exceptions(made, plain),
         )
+
+    def _exceptions(self, made: Architecture, plain: float) -> dict[str, float]:
+        """Bits of the dense MLPs of a mixture, where they have their own."""
+        if self.format == "MLX" and any(BESIDE in part.name for part in made.layers[0].matrices):
+            # Gemma 4 adds the experts to a dense MLP, which MLX's converter keeps at 8 bits at least
+            return dict.fromkeys(DENSE_MLP, max(self.body, EIGHT_BITS))
+        return {} if plain == self.body else dict.fromkeys(DENSE_MLP, self.body)
 
 
 @cache
@@ -175,6 +182,7 @@ def stored_as(name: str, quantisation: str | None, file_format: str) -> Bits:
         return bits_named(*_default("", file_format))
 
 
+BESIDE, EIGHT_BITS = "moe.experts", 8.5
 DENSE_MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 

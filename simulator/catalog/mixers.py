@@ -43,10 +43,20 @@ def _grouped_attention(config: Config, hidden: int, layer: int, window: int | No
     ]
     return Block(
         tuple(part for part in parts if part.params),
-        kv_values=0.0 if borrows else kv_heads * (width + value),
+        kv_values=0.0 if borrows or _looks_at_images(config, layer) else kv_heads * (width + value),
         window=window,
         attention_flops=2.0 * heads * (width + value),
     ).inside("self_attn") + _sparse_index(config, hidden, layer)
+
+
+def _looks_at_images(config: Config, layer: int) -> bool:
+    """Llama 3.2 Vision: some layers attend to an image and to nothing of the text."""
+    found = layer in config.numbers("cross_attention_layers")
+    if found:
+        config.doubt(
+            "layers of cross-attention: read for each token, as with an image; its cache is not counted"
+        )
+    return found
 
 
 def head_sizes(config: Config, hidden: int, layer: int, is_local: bool) -> tuple[int, int, int, int]:

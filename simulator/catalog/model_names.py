@@ -10,8 +10,8 @@ from simulator.catalog.tables import normalise
 __all__ = ["spelling"]
 
 # what is said of a file or of its tuning, never of the architecture
-FILE = r"\d(\.\d+)?-?bits?|bf16|fp16|f16|fp8|int[48]|mxfp[48]|nvfp4|gs\d+|dwq|awq|gptq|gguf|mlx|q8"
-DYNAMIC = r"(ud-)?i?q\d(_[0-9a-z]+)*|dq\d[a-z0-9_]*"
+FILE = r"\d(\.\d+)?-?bits?|bf16|fp16|f16|fp8|int[48]|bnb|nf4|mxfp[48]|nvfp4|gs\d+|dwq|awq|gptq|gguf|mlx|q8"
+DYNAMIC = r"(ud-)?[it]?q\d(_[0-9a-z]+)*|dq\d[a-z0-9_]*"
 TUNING = r"instruct|it|qat|chat|hf|base|preview|thinking|reasoning|\d{4}|v\d+(\.\d+)?"
 TAIL = re.compile(rf"[-_ ]({FILE}|{DYNAMIC}|{TUNING})$", re.IGNORECASE)
 

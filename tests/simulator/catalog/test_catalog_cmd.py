@@ -17,10 +17,10 @@ from simulator.scenario import Scenario
 COMMANDS = {
     "devices": 357,
     "platforms": 13,
-    "models": 133,
+    "models": 136,
     "networks": 27,
-    "engines": 8,
-    "quantisations": 100,
+    "engines": 9,
+    "quantisations": 101,
 }
 
 

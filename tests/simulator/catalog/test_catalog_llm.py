@@ -200,3 +200,10 @@ def test_names_of_quantisations_and_aliases_are_never_two_things():
 def test_what_is_near_a_quantisation_is_not_taken_for_it(name):
     with pytest.raises(CatalogError, match="no known quantisation"):
         bits_named(name, None)
+
+
+def test_cross_attention_keeps_nothing_of_the_text():
+    """Llama 3.2 Vision: 32 of 40 layers keep 4 kB of each token, eight look at an image alone."""
+    made = model("Llama-3.2-11B-Vision", "bf16")
+    assert made.kv_bytes_per_token_per_layer * 40 == 32 * 2 * 1024 * 2
+    assert any("cross-attention" in doubt for doubt in made.doubts)
