@@ -21,6 +21,7 @@ from sim import (
     plan_cmd,
     run_cmd,
     sensitivity_cmd,
+    swarm_cmd,
     sweep_cmd,
 )
 from sim.terminal import civil_streams, os_error, shortened
@@ -81,6 +82,7 @@ app.command("cost")(plan_cmd.cost)
 app.command("sensitivity")(sensitivity_cmd.sensitivity)
 app.command("sweep")(sweep_cmd.sweep)
 app.command("load")(sweep_cmd.load)
+app.command("swarm")(swarm_cmd.swarm)
 app.command("calibrate")(calibrate_cmd.calibrate)
 app.command("predict")(calibrate_cmd.predict)
 app.command("ledger")(calibrate_cmd.ledger)

@@ -12,7 +12,7 @@ from simulator.client import with_client
 from simulator.cluster.cluster import AccessPoint, Cluster, Device, Link, PowerSave, Wire
 from simulator.complete import UNQUANTISED, complete
 from simulator.engine.base import Engine, engine, engines, rules
-from simulator.errors import PlacementError
+from simulator.errors import Fault, PlacementError, ScenarioError
 from simulator.hosts import experts_are_there, host_device, host_doubts, host_memory, host_tasks, layers_per_s
 from simulator.laws.law import Constant, median_s
 from simulator.model.model import Model
@@ -70,6 +70,9 @@ def prepare(scenario: Scenario) -> Prepared:
 
     Raises PlacementError where it does not fit, with both figures, and whatever `complete` raises.
     """
+    if scenario.swarm is not None and scenario.swarm.population:
+        reason = "its servers come and go, of which this prediction knows nothing; take `sim swarm`"
+        raise ScenarioError("scenario", [Fault("swarm.population", reason)])
     idle = ground(scenario, client_idles=True)
     try:
         return _prepared(idle)

@@ -30,6 +30,7 @@ from simulator.spec import (
     ToldSeconds,
     ToldSpec,
 )
+from simulator.swarm_spec import SwarmSpec
 from simulator.units import RATE, TIME, PerHour, Share
 
 __all__ = [
@@ -328,6 +329,9 @@ class Scenario(Spec):
     )
     recovery: RecoverySpec | None = Field(
         default=None, description="what the client does when a reply breaks off"
+    )
+    swarm: SwarmSpec | None = Field(
+        default=None, description="servers that come, choose their layers and go; see `sim swarm`"
     )
     # the most that the reader of files takes for a whole number
     seed: int = Field(default=1, ge=0, lt=2**63)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -204,11 +205,10 @@ def test_what_it_does_not_offer_is_refused_by_name(sim: Run) -> None:
     for command in (("place",), ("plan", "--budget", "0 EUR")):
         said = sim(command[0], "bare.yaml", *command[1:], code=3)
         assert "engine 'bare' cannot be searched: its mean costs are not known" in said
-        assert "engine exo or exo-legacy or llama-rpc or petals or toy" in said
+        assert re.search(r"take engine exo or exo-legacy or llama-rpc or .* or toy$", said)
     said = sim("dropout", "bare.yaml", "--device", "b", "--at-token", "5", code=2)
     assert "how engine 'bare' gets over the loss of a device is not known" in said
     said = sim("load", "bare.yaml", "--rates", "5", code=2)
-    assert (
-        "how bare serves chats that come one by one is not recorded; use engine exo or exo-legacy or petals or toy"
-        in said
+    assert re.search(
+        r"how bare serves chats that come one by one is not recorded; use engine exo or .* or toy$", said
     )

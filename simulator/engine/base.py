@@ -92,6 +92,8 @@ class Engine:
     """Whether it then computes on the first card alone; if it neither does, such a device is refused."""
     splits_layers: bool = False
     """Whether each device of a placement holds a part of every layer (tensor parallelism)."""
+    forms_swarm: bool = False
+    """Whether its servers choose their layers themselves, come and go (`sim swarm`)."""
     client_is_first: bool = False
     """Whether the first device is the one that the chat runs on, so that no
     placement can begin with another.

@@ -39,5 +39,6 @@ ENGINE = Engine(
     serve=start,
     decodes_in_step=False,
     takes_one_processor=True,
+    forms_swarm=True,
     client_is_first=True,
 )

@@ -28,6 +28,7 @@ BALANCE_QUALITY = 0.75
 """A server moves where the weakest block has less than this share of what it could have."""
 MARGIN = 1e-3
 """A server's own throughput is taken out with so much more, which keeps it where it is in a tie."""
+MOST_ROUNDS = 1000
 RELAYED_SHARE = 0.2
 """Of a network's rate that counts where a server can be reached through a relay alone."""
 RESERVE_BYTES, RESERVE_HIDDEN = 2 * 2**30, 14336
@@ -126,14 +127,16 @@ def _settled(
     total, now = before.copy(), dict(spans)
     _take_out(total, now[peer])
     _put_in(total, now, peer, start)
-    moved = True
-    while moved:
+    # each move raises the least of what is announced, so this ends; a cap, should last digits go round
+    for _ in range(MOST_ROUNDS):
         moved = False
         for other in _shuffled(list(now), rng):
             _take_out(total, now[other])
             there = best_start(total, now[other].length)
             moved |= there != now[other].start
             _put_in(total, now, other, there)
+        if not moved:
+            break
     return total
 
 

@@ -6,12 +6,15 @@ and hivemind 1.1.12 (`Blacklist`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from math import inf, isinf, nan
 from typing import Generic, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
+
+from simulator.laws.law import Floats
 
 __all__ = ["Bans", "Pings", "expires_s", "last_announced_s", "pinged_next"]
 
@@ -20,25 +23,27 @@ NEWEST_WEIGHT, KEPT_S = 0.2, 300.0
 BAN_S, BAN_GROWTH = 15.0, 2.0
 MOST_PINGED = 3
 LEAST_EXPIRY_S = 3.0
+Ints = NDArray[np.int64]
 
 
-@dataclass(slots=True)
-class Pings(Generic[Peer]):
-    """Smoothed round trips (s): a new one counts a fifth; a failed one is inf until the next success."""
+class Pings:
+    """Smoothed round trips (s) by server number: a new one counts a fifth; a failed one is inf until the next
+    success.
+    """
 
-    _seen: dict[Peer, tuple[float, float]] = field(default_factory=dict)
+    def __init__(self, servers: int) -> None:
+        self._rtt_s, self._until_s = np.full(servers, nan), np.full(servers, -inf)
 
-    def add(self, peer: Peer, rtt_s: float, now_s: float) -> None:
+    def add(self, peer: int, rtt_s: float, now_s: float) -> None:
         """A ping was answered after `rtt_s`, or never: inf."""
-        before = self.get(peer, now_s)
-        if not (isinf(rtt_s) or isinf(before) or before != before):
+        before = float(self._rtt_s[peer])
+        if now_s < self._until_s[peer] and not (isinf(rtt_s) or isinf(before)):
             rtt_s = NEWEST_WEIGHT * rtt_s + (1 - NEWEST_WEIGHT) * before
-        self._seen[peer] = rtt_s, now_s + KEPT_S
+        self._rtt_s[peer], self._until_s[peer] = rtt_s, now_s + KEPT_S
 
-    def get(self, peer: Peer, now_s: float) -> float:
-        """The smoothed round trip; nan where there is none, or none of the last 300 s."""
-        rtt_s, until_s = self._seen.get(peer, (nan, -inf))
-        return rtt_s if now_s < until_s else nan
+    def of(self, peers: Ints, now_s: float) -> Floats:
+        """Smoothed round trips of these; nan where there is none, or none of the last 300 s."""
+        return np.where(now_s < self._until_s[peers], self._rtt_s[peers], nan)
 
 
 @dataclass(slots=True)
@@ -66,25 +71,28 @@ class Bans(Generic[Peer]):
         """Whether a server is banned at this moment."""
         return now_s < self._until_s.get(peer, -inf)
 
+    def current(self, now_s: float) -> list[Peer]:
+        """All that are banned at this moment."""
+        return [peer for peer, until_s in self._until_s.items() if now_s < until_s]
+
     def kept(self, holders: Sequence[Peer], now_s: float) -> list[Peer]:
         """Who of a block's servers is left; all where all are banned: then the fault may be one's own."""
         return [peer for peer in holders if not self.banned(peer, now_s)] or list(holders)
 
 
-def pinged_next(
-    middle: Sequence[Peer], last: Sequence[Peer], rng: np.random.Generator, most: int = MOST_PINGED
-) -> set[Peer]:
+def pinged_next(middle: Ints, last: Ints, rng: np.random.Generator, most: int = MOST_PINGED) -> list[int]:
     """Whom a refresh pings: up to three drawn from the servers of all middle blocks, and three of the last.
 
     A server stands in `middle` once for each block that it holds there, so long ones are drawn more often;
     those of the first block alone are drawn never, by a slip of the shipped code.
     """
-    return _some(middle, most, rng) | _some(last, most, rng)
+    return sorted({*_some(middle, most, rng), *_some(last, most, rng)})
 
 
-def _some(peers: Sequence[Peer], most: int, rng: np.random.Generator) -> set[Peer]:
-    at: Iterable[int] = rng.permutation(len(peers))[:most].tolist()
-    return {peers[i] for i in at}
+def _some(peers: Ints, most: int, rng: np.random.Generator) -> list[int]:
+    at = rng.choice(len(peers), size=min(most, len(peers)), replace=False, shuffle=False)
+    found: list[int] = peers[at].tolist()
+    return found
 
 
 def last_announced_s(online_s: float, now_s: float, period_s: float) -> float:

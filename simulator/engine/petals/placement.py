@@ -16,7 +16,7 @@ from simulator.engine.petals.blocks import (
     blocks_that_fit,
 )
 from simulator.engine.petals.flow import flow_facts
-from simulator.engine.petals.routes import Candidates, MissingBlocks, shortest_route
+from simulator.engine.petals.routes import Candidates, MissingBlocks, Online, shortest_route
 from simulator.errors import PlacementError
 from simulator.laws.law import Floats
 from simulator.placement.request import DeviceCapacity, PlacementRequest
@@ -63,16 +63,16 @@ def _candidates(request: PlacementRequest, spans: dict[str, Span]) -> Candidates
     devices = [request.device(name) for name in spans]
     pairs = [(i, j) for i in range(len(devices)) for j in range(len(devices)) if i != j]
     client = request.device(_client(request))
-    return Candidates(
-        start=np.array([span.start for span in spans.values()]),
-        end=np.array([span.end for span in spans.values()]),
+    online = Online(
+        start=np.array([span.start for span in spans.values()], dtype=np.int64),
+        end=np.array([span.end for span in spans.values()], dtype=np.int64),
         block_s=np.array([1 / (one.layers_per_s or 1.0) for one in devices]),
-        rtt_s=np.array([_rtt_s(client, one) for one in devices]),
-        cache_left=np.full(len(devices), np.inf),
         pinged_from=np.array([i for i, _ in pairs], dtype=np.int64),
         pinged_to=np.array([j for _, j in pairs], dtype=np.int64),
         pinged_s=_rtts_s(devices, pairs),
     )
+    rtt_s = np.array([_rtt_s(client, one) for one in devices])
+    return Candidates(online, rtt_s, cache_left=np.full(len(devices), np.inf))
 
 
 def _rtts_s(devices: list[DeviceCapacity], pairs: list[tuple[int, int]]) -> Floats:
@@ -94,7 +94,7 @@ def _place(request: PlacementRequest) -> Placement:
     except MissingBlocks as error:
         taken = ", ".join(f"{name} {span.start} to {span.end - 1}" for name, span in spans.items()) or "none"
         raise PlacementError(
-            f"{str(error).partition(';')[0]} after each server took what fits beside its cache ({taken})",
+            f"{error.fault} after each server took what fits beside its cache ({taken})",
             "; take a smaller quantisation, or add a server",
         ) from None
     names, client = list(spans), _client(request)

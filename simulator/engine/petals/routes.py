@@ -7,15 +7,26 @@ shortest way prices one leg per server, as if servers pushed; the client as it i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.errors import SimulatorError
+from simulator.errors import PlacementError
 from simulator.laws.law import Floats
 
-__all__ = ["Candidates", "Hop", "MissingBlocks", "Route", "draw_route", "shortest_route", "way_s"]
+__all__ = [
+    "Candidates",
+    "Hop",
+    "MissingBlocks",
+    "Online",
+    "Route",
+    "batch_chances",
+    "draw_route",
+    "shortest_route",
+    "way_s",
+]
 
 OVERHEAD_S = 0.018
 """What a client counts for a server's own work per step beside its blocks."""
@@ -28,10 +39,8 @@ UNREACHABLE_WEIGHT = 1e-6
 Ints = NDArray[np.int64]
 
 
-class MissingBlocks(SimulatorError):
+class MissingBlocks(PlacementError):
     """Some block is on no server that is online."""
-
-    exit_code = 3
 
 
 class Hop(NamedTuple):
@@ -55,35 +64,90 @@ def way_s(rtt_s: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Servers that are online, as a client sees them; arrays of one entry for each."""
+class Online:
+    """Servers that are online, and what they announce of each other; arrays of one entry for each server."""
 
     start: Ints
     end: Ints
     block_s: Floats
     """Seconds per block, `1 / inference_rps`."""
-    rtt_s: Floats
-    """From the client: nan where it has not pinged, inf where that failed."""
-    cache_left: Floats
-    """Tokens, each in one block, that a server has room for; inf where it does not say."""
     pinged_from: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """Servers, sorted, that announce a round trip to one that may follow them .."""
+    """Servers that announce a round trip to one that may follow them .."""
     pinged_to: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """.. whom they have pinged .."""
     pinged_s: Floats = field(default_factory=lambda: np.zeros(0))
     """.. and the round trip."""
 
-    def way_in_s(self, cache_tokens: int | None) -> Floats:
-        """What entering each server costs beside the leg to it."""
-        if cache_tokens is None:
-            return np.full(len(self.start), OVERHEAD_S)
-        # the client does not know yet which of a server's blocks it will use, so it counts them all
-        needed = cache_tokens * CACHE_SLACK * (self.end - self.start)
-        return OVERHEAD_S + np.where(needed <= self.cache_left, 0.0, NO_CACHE_S)
-
     def holding(self, block: int) -> Ints:
         """Those that hold a block."""
         return np.flatnonzero((self.start <= block) & (block < self.end))
+
+    @cached_property
+    def held(self) -> Ints:
+        """Servers of each block, up to the last one that anybody holds."""
+        last = int(self.end.max(initial=0))
+        begun = np.bincount(self.start, minlength=last + 1) - np.bincount(self.end, minlength=last + 1)
+        return np.cumsum(begun)[:-1]
+
+    @cached_property
+    def by_end(self) -> tuple[Ints, Ints, Ints]:
+        """(servers in the order of their last blocks, where each end begins among them, the ends)."""
+        order = np.argsort(self.end, kind="stable")
+        ends, begins = np.unique(self.end[order], return_index=True)
+        return order, begins, ends
+
+    @cached_property
+    def entering_s(self) -> Floats:
+        """What entering each server at each end of others takes off its blocks, `- end * block_s`; inf where
+        it does not hold that block. Shape (servers, ends).
+        """
+        _, _, ends = self.by_end
+        held = (self.start[:, None] <= ends) & (ends < self.end[:, None])
+        return np.where(held, -self.block_s[:, None] * ends, np.inf)
+
+    @cached_property
+    def pinged(self) -> tuple[Ints, Ints, Ints, Floats]:
+        """Legs that were pinged, by target: (sources, where each target begins, targets, cost)."""
+        at = self.end[self.pinged_from]
+        fits = (self.start[self.pinged_to] <= at) & (at < self.end[self.pinged_to])
+        sources, targets, rtt_s = self.pinged_from[fits], self.pinged_to[fits], self.pinged_s[fits]
+        order = np.argsort(targets, kind="stable")
+        sources, targets = sources[order], targets[order]
+        cost_s = way_s(rtt_s[order]) - self.end[sources] * self.block_s[targets]
+        found, begins = np.unique(targets, return_index=True)
+        return sources, begins, found, cost_s
+
+    @cached_property
+    def far(self) -> Ints:
+        """Servers to which somebody knows a longer leg than an unknown one is taken for."""
+        return np.unique(self.pinged_to[way_s(self.pinged_s) > UNKNOWN_S])
+
+    def legs_s(self, target: int) -> Floats:
+        """The leg from each server to one of them."""
+        legs_s = np.full(len(self.start), UNKNOWN_S)
+        known = self.pinged_to == target
+        legs_s[self.pinged_from[known]] = way_s(self.pinged_s[known])
+        held = (self.start[target] <= self.end) & (self.end < self.end[target])
+        return np.where(held, legs_s, np.inf)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Servers that are online, as a client sees them; arrays of one entry for each."""
+
+    online: Online
+    rtt_s: Floats
+    """From the client: nan where it has not pinged, inf where that failed."""
+    cache_left: Floats
+    """Tokens, each in one block, that a server has room for; inf where it does not say."""
+
+    def way_in_s(self, cache_tokens: int | None) -> Floats:
+        """What entering each server costs beside the leg to it."""
+        if cache_tokens is None:
+            return np.full(len(self.rtt_s), OVERHEAD_S)
+        # the client does not know yet which of a server's blocks it will use, so it counts them all
+        needed = cache_tokens * CACHE_SLACK * (self.online.end - self.online.start)
+        return OVERHEAD_S + np.where(needed <= self.cache_left, 0.0, NO_CACHE_S)
 
 
 def shortest_route(servers: Candidates, start: int, end: int, cache_tokens: int | None = None) -> Route:
@@ -92,107 +156,80 @@ def shortest_route(servers: Candidates, start: int, end: int, cache_tokens: int 
     `cost = leg to the first + sum of (entering + blocks / rate) + legs between + leg back`. Raises
     MissingBlocks.
     """
-    _check_covered(servers, start, end)
+    online, way_in_s, legs_s = servers.online, servers.way_in_s(cache_tokens), way_s(servers.rtt_s)
+    _check_covered(online, start, end)
     if start == end:
         return Route((), 0.0)
-    search = _Search(servers, servers.way_in_s(cache_tokens), way_s(servers.rtt_s))
-    search.enter_from_client(start)
-    for block in range(start + 1, end):
-        search.hand_over(block, start)
-    return search.found(start, end)
+    # a server's cost grows by `block_s` each block, so its cheapest entry is the one of least
+    # `offset = cost - block * block_s`, whatever comes behind
+    offset_s = np.full(len(online.start), np.inf)
+    first = online.holding(start)
+    offset_s[first] = legs_s[first] + way_in_s[first] - start * online.block_s[first]
+    # one more server in the chain each time, until no chain gets cheaper by that
+    while True:
+        entered_s = way_in_s + _cheapest_entries_s(online, _left_s(online, offset_s, start, end))
+        if not (entered_s < offset_s).any():
+            break
+        offset_s = np.minimum(offset_s, entered_s)
+    last = online.holding(end - 1)
+    cost_s = offset_s[last] + end * online.block_s[last] + legs_s[last]
+    chain = _chain(online, offset_s - way_in_s, int(last[np.argmin(cost_s)]), way_in_s, start, end)
+    return Route(chain, float(cost_s.min()))
 
 
-def _check_covered(servers: Candidates, start: int, end: int) -> None:
-    held = np.zeros(end - start + 1, dtype=np.int64)
-    np.add.at(held, np.clip(servers.start - start, 0, end - start), 1)
-    np.add.at(held, np.clip(servers.end - start, 0, end - start), -1)
-    missing = np.flatnonzero(np.cumsum(held)[:-1] == 0) + start
+def _left_s(online: Online, offset_s: Floats, start: int, end: int) -> Floats:
+    """The cost up to each server's last block, inf where that is not within (start, end)."""
+    inside = (online.end > start) & (online.end < end)
+    return np.where(inside, offset_s + online.end * online.block_s, np.inf)
+
+
+def _cheapest_entries_s(online: Online, left_s: Floats) -> Floats:
+    """The least offset with which each server can be entered from another one, without entering itself."""
+    order, begins, _ = online.by_end
+    by_end_s = np.minimum.reduceat(left_s[order], begins)
+    entries_s: Floats = (online.entering_s + by_end_s).min(axis=1) + UNKNOWN_S
+    sources, begins, targets, cost_s = online.pinged
+    if len(targets):
+        entries_s[targets] = np.minimum(
+            entries_s[targets], np.minimum.reduceat(left_s[sources] + cost_s, begins)
+        )
+    for target in online.far.tolist():
+        entries_s[target] = _entries_s(online, left_s, target).min()
+    return entries_s
+
+
+def _entries_s(online: Online, left_s: Floats, target: int) -> Floats:
+    """The offset of a server if it is entered from each other one."""
+    return np.asarray(left_s + online.legs_s(target) - online.end * online.block_s[target])
+
+
+def _chain(
+    online: Online, entry_s: Floats, last: int, way_in_s: Floats, start: int, end: int
+) -> tuple[Hop, ...]:
+    """From the last server back to the client: each was entered where that is cheapest."""
+    left_s = _left_s(online, entry_s + way_in_s, start, end)
+    hops: list[Hop] = []
+    until, at = end, last
+    while True:
+        entries_s = _entries_s(online, left_s, at)
+        before = int(np.argmin(entries_s))
+        # what no server explains came from the client
+        if entries_s[before] > entry_s[at] + 1e-12:
+            return (Hop(at, start, until), *reversed(hops))
+        hops.append(Hop(at, int(online.end[before]), until))
+        at, until = before, int(online.end[before])
+
+
+def _check_covered(online: Online, start: int, end: int) -> None:
+    held = np.zeros(end, dtype=np.int64)
+    known = online.held[:end]
+    held[: len(known)] = known
+    missing = np.flatnonzero(held[start:] == 0) + start
     if len(missing):
         told = ", ".join(map(str, missing[:8])) + (" .." if len(missing) > 8 else "")
         raise MissingBlocks(
-            f"no server that is online holds blocks {told}; add servers, or wait until some return"
+            f"no server that is online holds blocks {told}", "; add servers, or wait until some return"
         )
-
-
-@dataclass
-class _Search:
-    """Blocks in order: a server's cost grows by `block_s` each, so its cheapest entry is the one of least
-    `cost - block * block_s`, whatever comes behind.
-    """
-
-    servers: Candidates
-    way_in_s: Floats
-    way_s: Floats
-
-    def __post_init__(self) -> None:
-        count = len(self.servers.start)
-        self.offset_s = np.full(count, np.inf)
-        self.entered = np.zeros(count, dtype=np.int64)
-        self.before = np.full(count, -1, dtype=np.int64)
-        self.bounds = np.searchsorted(self.servers.pinged_from, np.arange(count + 1))
-
-    def enter_from_client(self, start: int) -> None:
-        """The client's leg to each server of the first block."""
-        first = self.servers.holding(start)
-        cost_s = self.way_s[first] + self.way_in_s[first]
-        self.offset_s[first] = cost_s - start * self.servers.block_s[first]
-        self.entered[first] = start
-
-    def hand_over(self, block: int, start: int) -> None:
-        """From the servers whose blocks end here to all that hold this block."""
-        leaving = np.flatnonzero((self.servers.end == block) & np.isfinite(self.offset_s))
-        if not len(leaving):
-            return
-        left_s = self.offset_s[leaving] + block * self.servers.block_s[leaving]
-        ranked = np.argsort(left_s, kind="stable")
-        holding = self.servers.holding(block)
-        self._by_unknown_legs(block, holding, leaving[ranked], left_s[ranked])
-        self._by_pinged_legs(block, leaving, left_s)
-
-    def _by_unknown_legs(self, block: int, holding: Ints, leaving: Ints, left_s: Floats) -> None:
-        """Each server is entered from the cheapest one that has not pinged it."""
-        open_ = holding
-        for source, cost_s in zip(leaving.tolist(), left_s.tolist(), strict=True):
-            pinged = self.servers.pinged_to[self.bounds[source] : self.bounds[source + 1]]
-            known = np.isin(open_, pinged) if len(pinged) else np.zeros(len(open_), dtype=bool)
-            targets = open_[~known]
-            self._enter(block, np.full(len(targets), source), targets, cost_s + UNKNOWN_S)
-            open_ = open_[known]
-            if not len(open_):
-                return
-
-    def _by_pinged_legs(self, block: int, leaving: Ints, left_s: Floats) -> None:
-        servers = self.servers
-        counts = self.bounds[leaving + 1] - self.bounds[leaving]
-        if not counts.sum():
-            return
-        at = np.concatenate([np.arange(self.bounds[one], self.bounds[one + 1]) for one in leaving.tolist()])
-        targets = servers.pinged_to[at]
-        here = (servers.start[targets] <= block) & (block < servers.end[targets])
-        sources, base_s = np.repeat(leaving, counts)[here], np.repeat(left_s, counts)[here]
-        self._enter(block, sources, targets[here], base_s + way_s(servers.pinged_s[at[here]]))
-
-    def _enter(self, block: int, sources: Ints, targets: Ints, cost_s: Floats | float) -> None:
-        offset_s = cost_s + self.way_in_s[targets] - block * self.servers.block_s[targets]
-        # a server may be named twice, by two that leave: the cheapest first, and the first of each is kept
-        order = np.lexsort((offset_s, targets))
-        first = np.ones(len(order), dtype=bool)
-        first[1:] = targets[order][1:] != targets[order][:-1]
-        best = order[first]
-        best = best[offset_s[best] < self.offset_s[targets[best]]]
-        self.offset_s[targets[best]] = offset_s[best]
-        self.entered[targets[best]], self.before[targets[best]] = block, sources[best]
-
-    def found(self, start: int, end: int) -> Route:
-        """The cheapest server of the last block, and who came before it."""
-        last = self.servers.holding(end - 1)
-        cost_s = self.offset_s[last] + end * self.servers.block_s[last] + self.way_s[last]
-        at = int(last[np.argmin(cost_s)])
-        hops, until = [], end
-        while at >= 0:
-            hops.append(Hop(at, int(self.entered[at]), until))
-            until, at = int(self.entered[at]), int(self.before[at])
-        return Route(tuple(reversed(hops)), float(cost_s.min()))
 
 
 def draw_route(servers: Candidates, start: int, end: int, rng: np.random.Generator) -> tuple[Hop, ...]:
@@ -200,20 +237,20 @@ def draw_route(servers: Candidates, start: int, end: int, rng: np.random.Generat
 
     Raises MissingBlocks.
     """
-    _check_covered(servers, start, end)
+    _check_covered(servers.online, start, end)
     hops, block = [], start
     while block < end:
         candidates, chances = batch_chances(servers, block)
         chosen = int(rng.choice(candidates, p=chances))
-        hops.append(Hop(chosen, block, int(servers.end[chosen])))
-        block = int(servers.end[chosen])
+        hops.append(Hop(chosen, block, int(servers.online.end[chosen])))
+        block = int(servers.online.end[chosen])
     return tuple(hops)
 
 
 def batch_chances(servers: Candidates, block: int) -> tuple[Ints, Floats]:
     """Who may be drawn at a block, longest spans first, and with which probability."""
-    holding = servers.holding(block)
-    length = servers.end - servers.start
+    holding = servers.online.holding(block)
+    length = servers.online.end - servers.online.start
     holding = holding[np.argsort(-length[holding], kind="stable")]
     weights = np.where(np.isinf(servers.rtt_s[holding]), UNREACHABLE_WEIGHT, length[holding].astype(float))
     return holding, weights / weights.sum()

@@ -22,6 +22,7 @@ from simulator.engine.petals.peers import Bans, Pings, expires_s, last_announced
 from simulator.engine.petals.routes import (
     Candidates,
     MissingBlocks,
+    Online,
     batch_chances,
     draw_route,
     shortest_route,
@@ -75,19 +76,17 @@ def candidates(case: Case) -> tuple[Candidates, list[str]]:
         for peer, rtt in (one.get("next_pings") or {}).items()
         if peer in at
     )
-    found = Candidates(
+    found = Online(
         start=np.array([one["start"] for one in online], dtype=np.int64),
         end=np.array([one["end"] for one in online], dtype=np.int64),
         block_s=np.array([1 / (one.get("inference_rps") or 300) for one in online]),
-        rtt_s=np.array([rtts.get(one["name"], nan) for one in online]),
-        cache_left=np.array(
-            [inf if one.get("cache_tokens_left") is None else one["cache_tokens_left"] for one in online]
-        ),
         pinged_from=np.array([i for i, _, _ in pings], dtype=np.int64),
         pinged_to=np.array([j for _, j, _ in pings], dtype=np.int64),
         pinged_s=np.array([float(rtt) for _, _, rtt in pings]),
     )
-    return found, [one["name"] for one in online]
+    rtt_s = np.array([rtts.get(one["name"], nan) for one in online])
+    room = [inf if one.get("cache_tokens_left") is None else one["cache_tokens_left"] for one in online]
+    return Candidates(found, rtt_s, np.array(room)), [one["name"] for one in online]
 
 
 @pytest.mark.parametrize("case", cases("routing_cases.json"))
@@ -99,7 +98,7 @@ def test_routing(case: Case) -> None:
             found = dict(zip([names[i] for i in holding], chances, strict=True))
             assert found == pytest.approx(dict(zip(hop["candidates"], hop["p"], strict=True)))
         drawn = draw_route(servers, case["start_block"], case["end_block"], np.random.default_rng(1))
-        assert all(hop.end == servers.end[hop.server] for hop in drawn)
+        assert all(hop.end == servers.online.end[hop.server] for hop in drawn)
         return
     if "error" in case["expected"]:
         with pytest.raises(MissingBlocks, match="no server that is online holds blocks"):
@@ -146,23 +145,23 @@ def test_a_ban_doubles_but_is_not_prolonged_while_it_lasts() -> None:
 
 
 def test_pings_are_smoothed_and_forgotten() -> None:
-    pings: Pings[str] = Pings()
-    assert isnan(pings.get("a", 0.0))
-    pings.add("a", 0.1, 0.0)
-    pings.add("a", 0.2, 60.0)
-    assert pings.get("a", 60.0) == pytest.approx(0.2 * 0.2 + 0.8 * 0.1)
-    pings.add("a", inf, 120.0)
-    assert isinf(pings.get("a", 120.0))
-    pings.add("a", 0.3, 180.0)
-    assert pings.get("a", 180.0) == 0.3
-    assert isnan(pings.get("a", 480.0))
+    pings, one = Pings(3), np.array([1])
+    assert isnan(pings.of(one, 0.0)[0])
+    pings.add(1, 0.1, 0.0)
+    pings.add(1, 0.2, 60.0)
+    assert pings.of(one, 60.0)[0] == pytest.approx(0.2 * 0.2 + 0.8 * 0.1)
+    pings.add(1, inf, 120.0)
+    assert isinf(pings.of(one, 120.0)[0])
+    pings.add(1, 0.3, 180.0)
+    assert pings.of(one, 180.0)[0] == 0.3
+    assert isnan(pings.of(one, 480.0)[0])
 
 
 def test_recorded_chance_that_a_refresh_pings_the_dead_server() -> None:
     """Four servers of 18 blocks, 22 entries between the first and the last block, 6 of them the dead one's: 0.64."""
-    middle = ["s1"] * 5 + ["s2"] * 6 + ["dead"] * 6 + ["s3"] * 5
+    middle, dead = np.repeat([1, 2, 4, 3], [5, 6, 6, 5]), 4
     rng = np.random.default_rng(3)
-    drawn = ["dead" in pinged_next(middle, ["s3"], rng) for _ in range(4000)]
+    drawn = [dead in pinged_next(middle, np.array([3]), rng) for _ in range(4000)]
     assert np.mean(drawn) == pytest.approx(0.64, abs=0.02)
 
 
