@@ -34,6 +34,9 @@ class Way(NamedTuple):
 def refused(scenario: Scenario, error: PlacementError) -> PlacementError:
     """The same refusal with the ways out that were tried and fit, instead of advice in general."""
     found = ways_out(scenario)
+    if not found and str(error) == error.fault:
+        # no question of memory: what the message itself says to write is the way out
+        return error
     if not found:
         text = (
             "none of these makes it fit: layers by speed, memory limits raised, fewer bits or tokens; add "

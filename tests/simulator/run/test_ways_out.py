@@ -246,3 +246,23 @@ def test_fewer_bits_are_tried_for_a_config_too() -> None:
     )
     with pytest.raises(PlacementError, match=r"model\.quantisation: "):
         predict(scenario)
+
+
+@pytest.mark.parametrize(
+    ("engine", "count", "placement", "way"),
+    [
+        ("dllama", 2, "{rule: speed}", "take rule 'dllama'"),
+        ("{name: exo, sharding: tensor, backend: ring}", 2, "{rule: even}", "take rule 'exo-tensor'"),
+        ("dllama", 3, "{}", "take 1 or 2"),
+    ],
+)
+def test_a_rule_that_does_not_suit_the_engine_is_no_question_of_memory(
+    engine: str, count: int, placement: str, way: str
+) -> None:
+    """Adding a device leads to the same refusal; the message has its own way out."""
+    devices = ", ".join(f"m{index}: {{kind: MacBook Air M4, memory: 16 GB}}" for index in range(count))
+    text = f"name: t\nmodel: Llama-3.1-8B\nengine: {engine}\nplacement: {placement}\ndevices: {{{devices}}}\n"
+    with pytest.raises(PlacementError, match=way) as error:
+        predict(loads(text, Scenario), with_what_ifs=False)
+    assert "tried" not in str(error.value)
+    assert "add a device" not in str(error.value)
