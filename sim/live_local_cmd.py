@@ -28,6 +28,7 @@ def quick(
         Literal["mlx"] | None, typer.Option(help="measure a cluster made from the options below")
     ] = None,
     strategy: Annotated[Literal["pipeline", "tensor"], typer.Option()] = "pipeline",
+    flow: Annotated[Literal["mlx", "exo"], typer.Option(help="who sends what: mlx-lm, or EXO")] = "mlx",
     ranks: Annotated[int, typer.Option(min=1, max=4)] = 2,
     layers: Annotated[str, typer.Option(help="of each rank, such as 6,2 (pipeline)")] = "",
     delay: Annotated[str, typer.Option(help="one way between any two ranks")] = "0.5 ms",
@@ -58,6 +59,7 @@ def quick(
         jitter=jitter,
         background=parse_pairs(load or [], "--load"),
         output_tokens=tokens,
+        engine=flow,
     )
     make_folder(out)
     dump(made, out / f"{made.name}.yaml", header="Made by `sim live local --engine mlx`.")

@@ -70,6 +70,7 @@ class MlxCluster(LocalCluster):
                     end_layer=device.start_layer + device.layers,
                     tells=child is self._client,
                     share=device.share,
+                    flow="exo" if plan.is_exo else "mlx",
                 )
             for child in ranks:
                 child.wait_for("loaded", LOAD_S, self.watch)
@@ -125,11 +126,17 @@ class MlxCluster(LocalCluster):
         if received:
             raise LiveError("a local MLX cluster cannot go on behind tokens; ask for the whole reply")
         for place in range(self.plan.size if self._ports else 0):
-            # what a device sends to its left comes back through its left neighbour's link
-            left = (self.plan.rank_of(place) - 1) % self.plan.size
-            sent = self.plan.sent(place, prompt_tokens, output_tokens)
+            # a link leads to the right of a rank; what comes back through it, its right neighbour sends left
+            rank = self.plan.rank_of(place)
+            right = self.plan.place_of((rank + 1) % self.plan.size)
             assert self._relay is not None
-            self._relay.ask("expect", "expected", port=self._ports[left], forth=[], back=sent)
+            self._relay.ask(
+                "expect",
+                "expected",
+                port=self._ports[rank],
+                forth=self.plan.to_right(place, prompt_tokens, output_tokens),
+                back=self.plan.to_left(right, prompt_tokens, output_tokens),
+            )
         # those who wait for a neighbour first, the one that tells the time last
         for child in reversed(self._processes().values()):
             child.command("generate", prompt_tokens=prompt_tokens, output_tokens=output_tokens, seed=seed)

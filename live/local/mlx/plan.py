@@ -13,10 +13,11 @@ from simulator.scenario import Scenario
 
 __all__ = ["NAMES", "Messages", "MlxPlan", "plan_mlx"]
 
-NAMES = ("mlx", "mlx-tensor")
+NAMES = ("mlx", "mlx-tensor", "exo", "exo-tensor")
 FEWEST, MOST = 1, 4
 PATIENCE_S = 60.0
 """How long a neighbour may take to listen: as long as a busy machine needs to start a Python with MLX."""
+NOTICE_BYTES = 4
 BOTH_WAYS_BYTES = 2 * 262144
 """Per rank, from which MLX sends an all-reduce both ways round the ring (`mlx/distributed/ring/ring.cpp`)."""
 Messages = list[tuple[int, int]]
@@ -29,6 +30,8 @@ class MlxPlan(ClusterPlan):
 
     shape: MlxRecipe
     is_tensor: bool
+    is_exo: bool
+    """Whether tokens go round as EXO sends them, else as mlx-lm does."""
 
     @property
     def size(self) -> int:
@@ -37,24 +40,38 @@ class MlxPlan(ClusterPlan):
 
     def rank_of(self, place: int) -> int:
         """MLX's number of the device at that place of the ring: mlx-lm's first rank has the last layers."""
-        return place if self.is_tensor else self.size - 1 - place
+        return place if self.is_tensor or self.is_exo else self.size - 1 - place
 
-    def sent(self, place: int, prompt_tokens: int, output_tokens: int) -> Messages:
-        """What the device at that place sends to its left in one chat; nothing goes to the right.
+    def place_of(self, rank: int) -> int:
+        """The place in the ring of a rank: numbering it the other way twice is none."""
+        return self.rank_of(rank)
+
+    def to_left(self, place: int, prompt_tokens: int, output_tokens: int) -> Messages:
+        """What the device at that place sends to its left in one chat.
 
         An all-reduce and an all-gather of few bytes go left (ring.cpp begins with direction 1, which is
         that), and mlx-lm's pipeline too: from the last rank, with the first layers, to rank 0.
         """
-        others, one = self.size - 1, self.shape.hidden * 4
-        before = prompt_tokens - 1
+        others, one, before = self.size - 1, self.shape.hidden * 4, prompt_tokens - 1
+        notice = [(others, NOTICE_BYTES)] if self.is_exo else []
         if self.is_tensor:
             rounds = 2 * self.shape.layers * 2 * others
-            found = [(rounds, before * one // self.size), (output_tokens * rounds, one // self.size)]
-        elif place < others:
-            found = [(1, before * one), (output_tokens * self.size, one)]
+            prompt, step = (rounds, before * one // self.size), (rounds, one // self.size)
         else:
-            found = [(output_tokens * others, one)]
-        return [(count, size) for count, size in found if count and size]
+            hands_on = place < others and not self.is_exo
+            prompt, step = (1 if hands_on else 0, before * one), (others + hands_on, one)
+        return _sent([prompt, *[*notice, step] * output_tokens])
+
+    def to_right(self, place: int, prompt_tokens: int, output_tokens: int) -> Messages:
+        """The same to its right: the hidden states of EXO's pipeline."""
+        one = self.shape.hidden * 4
+        if self.is_tensor or not self.is_exo or place == self.size - 1:
+            return []
+        return _sent([(1, (prompt_tokens - 1) * one), (output_tokens, one)])
+
+
+def _sent(messages: Messages) -> Messages:
+    return [(count, size) for count, size in messages if count and size]
 
 
 def plan_mlx(scenario: Scenario, threads: int = 1) -> MlxPlan:
@@ -68,10 +85,11 @@ def plan_mlx(scenario: Scenario, threads: int = 1) -> MlxPlan:
         raise LiveError(f"{full.name}: the local MLX cluster runs its own models alone; name one as model")
     shape = recipe(full.model.name)
     model_must_be(shape.figures(), prepared, full.model.name)
-    is_tensor = engine(full.engine.name).splits_layers
+    flow = engine(full.engine.name)
+    is_tensor, is_exo = flow.splits_layers, flow.software == "exo"
     _check(scenario, shape, len(job.ring), is_tensor=is_tensor)
     devices = device_plans(prepared, scenario, threads)
-    names = [device.name for device in devices] if is_tensor else [device.name for device in devices][::-1]
+    names = [device.name for device in devices][:: 1 if is_tensor or is_exo else -1]
     links = tuple(
         link_shape(job.cluster, source, sink, full.seed).model_copy(
             update={"messages": "sized", "patience_s": PATIENCE_S}
@@ -79,7 +97,7 @@ def plan_mlx(scenario: Scenario, threads: int = 1) -> MlxPlan:
         for source, sink in _neighbours(names)
     )
     context = full.workload.prompt_tokens + full.workload.output_tokens
-    chosen = MlxPlan(prepared, model_file(full.model.name), devices, links, context, shape, is_tensor)
+    chosen = MlxPlan(prepared, model_file(full.model.name), devices, links, context, shape, is_tensor, is_exo)
     check_memory(chosen)
     return chosen
 

@@ -37,6 +37,7 @@ def quick_scenario(
     jitter: float = 0.0,
     background: Mapping[str, str] | None = None,
     output_tokens: int = 64,
+    engine: str = "mlx",
 ) -> Scenario:
     """Ranks `rank0`, `rank1`, ... with `delay` between any two, each side spread lognormally by `jitter`.
 
@@ -72,7 +73,7 @@ def quick_scenario(
     told = {
         "name": f"mlx_{strategy}_{ranks}",
         "model": model_numbers(model),
-        "engine": {"name": "mlx", "sharding": strategy},
+        "engine": {"name": engine, "sharding": strategy},
         "devices": devices,
         "placement": {} if strategy == "tensor" else {"layers": dict(zip(devices, shares, strict=True))},
         "workload": {"prompt_tokens": 16, "output_tokens": output_tokens, "runs": 2},

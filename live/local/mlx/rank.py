@@ -125,6 +125,9 @@ class Rank:
         nn.quantize(self.model, GROUP_SIZE, BITS)
         self.model.load_weights(list(weights.items()))
         self.tells = command["tells"]
+        self.is_exo = command["flow"] == "exo"
+        # mlx-lm's first layers are on the last rank, and each sends to the one before; EXO's the other way
+        self.forward = 1 if self.is_exo else -1
         if command["strategy"] == "tensor" and self.group is not None:
             self.model.shard(self.group)
             if command["share"] < 1:
@@ -174,30 +177,31 @@ class Rank:
         return int((self.group.rank() + way) % self.group.size())
 
     def stages(self, tokens: Any) -> Any:
-        """The layers of all ranks in turn; the hidden states as they leave this rank's.
-
-        mlx-lm's pipeline: the last rank has the first layers, and each sends to the rank before it.
-        """
+        """The layers of all ranks in turn; the hidden states as they leave this rank's."""
         mx, hidden = self.mx, self.model.model.embed_tokens(tokens)
         if not self.is_first:
-            hidden = mx.distributed.recv_like(hidden, self._neighbour(1), group=self.group)
+            hidden = mx.distributed.recv_like(hidden, self._neighbour(-self.forward), group=self.group)
             mx.eval(hidden)
         mask = "causal" if tokens.shape[1] > 1 else None
         for layer, cache in zip(self.layers, self.cache, strict=True):
             hidden = layer(hidden, mask, cache)
         self._working(hidden, [cache.state for cache in self.cache])
         if not self.is_last:
-            hidden = mx.distributed.send(hidden, self._neighbour(-1), group=self.group)
+            hidden = mx.distributed.send(hidden, self._neighbour(self.forward), group=self.group)
             mx.eval(hidden)
         return hidden
 
     def step(self, token: int) -> int:
         """The likeliest token after this one."""
         mx = self.mx
+        if self.is_exo and self.group is not None:
+            # EXO's notice: has anybody new requests?
+            mx.eval(mx.distributed.all_gather(mx.zeros((1,), mx.int32), group=self.group))
         hidden = self.stages(mx.array([[token]]))
         if not (self.is_first and self.is_last):
-            # everybody gets everybody's state and keeps that of the last stage, which is rank 0
-            hidden = mx.distributed.all_gather(hidden, group=self.group)[:1]
+            # everybody gets everybody's state and keeps that of the last stage
+            last = self.group.size() - 1 if self.is_exo else 0
+            hidden = mx.distributed.all_gather(hidden, group=self.group)[last : last + 1]
             mx.eval(hidden)
         logits = self.model.lm_head(self.model.model.norm(hidden))
         return int(self._working(mx.argmax(logits[0, -1])).item())

@@ -29,5 +29,6 @@ class MlxReference(Reference):
             end_layer=recipe(MODEL).layers,
             tells=True,
             share=1.0,
+            flow="mlx",
         )
         return child

@@ -38,9 +38,10 @@ def test_messages_of_tensor_are_the_simulators_rounds(ranks: int) -> None:
     made = plan_mlx(quick_scenario("mlx-40mb", "tensor", ranks))
     of = rounds("all_reduce", "ring", ranks, made.shape.hidden * 4)
     for place in range(ranks):
-        prompt, tokens = made.sent(place, prompt_tokens=16, output_tokens=10)
-        assert tokens == (10 * 2 * 8 * len(of), of[0].size_bytes)
+        prompt, *tokens = made.to_left(place, prompt_tokens=16, output_tokens=10)
+        assert tokens == [(2 * 8 * len(of), of[0].size_bytes)] * 10
         assert prompt == (2 * 8 * len(of), 15 * of[0].size_bytes)
+        assert made.to_right(place, 16, 10) == []
 
 
 def test_messages_of_a_pipeline() -> None:
@@ -49,10 +50,20 @@ def test_messages_of_a_pipeline() -> None:
     assert [made.rank_of(place) for place in range(3)] == [2, 1, 0]
     assert [link.forth.source for link in made.links] == ["rank2", "rank1", "rank0"]
     # the prompt, then a state to the next stage and two rounds of the gather a token; the last stage sends none on
-    assert made.sent(0, 16, 10) == [(1, 15 * 3072), (30, 3072)]
-    assert made.sent(2, 16, 10) == [(20, 3072)]
-    assert made.sent(2, 1, 10) == [(20, 3072)]
-    assert made.sent(0, 1, 10) == [(30, 3072)]
+    assert made.to_left(0, 16, 10) == [(1, 15 * 3072), *[(3, 3072)] * 10]
+    assert made.to_left(2, 16, 10) == [(2, 3072)] * 10
+    assert made.to_left(0, 1, 10) == [(3, 3072)] * 10
+
+
+def test_messages_as_exo_sends_them() -> None:
+    """A notice and a gather to the left, hidden states to the right."""
+    made = plan_mlx(quick_scenario("mlx-40mb", "pipeline", 3, engine="exo"))
+    assert [made.rank_of(place) for place in range(3)] == [0, 1, 2]
+    assert made.to_right(1, 16, 10) == [(1, 15 * 3072), (10, 3072)]
+    assert made.to_right(2, 16, 10) == []
+    assert made.to_left(2, 16, 10) == [(2, 4), (2, 3072)] * 10
+    split = plan_mlx(quick_scenario("mlx-40mb", "tensor", 2, engine="exo"))
+    assert split.to_left(0, 1, 1) == [(1, 4), (32, 1536)]
 
 
 def test_the_recipes_say_how_many_ranks_may_split_them() -> None:
@@ -89,7 +100,10 @@ def test_the_recipes_say_how_many_ranks_may_split_them() -> None:
             lambda: local_engine([scenario([8, 8]), quick_scenario("mlx-40mb", "tensor", 2)]),
             "engines of two clusters",
         ),
-        (lambda: local_engine([scenario([8, 8], engine="exo")]), "runs llama-rpc, mlx, mlx-tensor"),
+        (
+            lambda: local_engine([scenario([8, 8], engine="exo-legacy")]),
+            "runs llama-rpc, mlx, mlx-tensor, exo",
+        ),
     ],
 )
 def test_refused_in_words(asked: object, words: str) -> None:
