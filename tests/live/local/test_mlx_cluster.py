@@ -30,7 +30,7 @@ pytestmark = [
         reason="MLX is not installed for the local cluster: `sim live local install --engine mlx`",
     ),
 ]
-TOKENS = 8
+TOKENS = 10  # a sample needs eight gaps
 
 
 def asked(
