@@ -12,12 +12,16 @@ from sim.run_cmd import Replications, ScenarioFile, Seed, load_scenario, progres
 from sim.work import begin_work
 
 if TYPE_CHECKING:
-    from simulator.plan.place.search import Option, PlacementAnswer
+    from simulator.placement.shard import Placement
+    from simulator.plan.place.search import PlacementAnswer
+    from simulator.plan.place.strategies import Strategies
     from simulator.scenario import Scenario
 
 __all__ = ["place"]
 
 ROUNDING = 1e-9  # a smaller gap is none
+WHOLE = {"ranking": {"__all__": {"scenario"}}}
+"""Of a strategy, what `--out` writes to a file of its own."""
 STANDS_IN = {"p99": "mean time of a token", "first-token": "mean time of a prompt without overlap"}
 """What the search minimises where it cannot minimise the objective."""
 
@@ -35,46 +39,91 @@ def place(
     seed: Seed = None,
     replications: Replications = None,
 ) -> None:
-    """Find the best placement: which devices, in which ring order, with how many layers each."""
+    """Find the best placement: which devices, in which ring order, how many layers each, or all in parts."""
+    from simulator.engine.base import engine
     from simulator.files.ours import refuse_others
     from simulator.plan.place.search import search
+    from simulator.plan.place.strategies import strategies
 
     if out is not None:
         refuse_others(out.parent, {out.name: None})  # before the search
     asked = load_scenario(scenario, seed, replications)
+    answer = None
     with progress_bar(quiet=as_json) as progress:
-        # search refuses other words than its objectives
-        answer = search(asked, objective, chats, progress, begin_work)  # type: ignore[arg-type]
+        if not engine(asked.engine.name).splits_layers or objective == "slowest-stage":
+            # search refuses other words than its objectives
+            answer = search(asked, objective, chats, progress, begin_work)  # type: ignore[arg-type]
+        known = answer.best.placement if answer else None
+        ways = strategies(asked, objective, chats, begin_work, known)  # type: ignore[arg-type]
     if out is not None:
-        _write(asked, answer, out)
+        _write(asked, answer, ways, objective, out)
     if as_json:
-        print_json(_document(answer))
+        print_json(_document(answer, ways))
     else:
-        _print(answer, out)
+        _print(answer, ways, out)
 
 
-def _document(answer: PlacementAnswer) -> dict[str, Any]:
+def _document(answer: PlacementAnswer | None, ways: Strategies | None) -> dict[str, Any]:
     from simulator.plan.place.forms import forms
 
-    return {**answer.model_dump(), "ready_to_use": {form.key: form.document for form in forms(answer)}}
+    found: dict[str, Any] = {}
+    if answer is not None:
+        found |= {**answer.model_dump(), "ready_to_use": {form.key: form.document for form in forms(answer)}}
+    return found | ({"strategies": ways.model_dump(exclude=WHOLE)} if ways else {})
 
 
-def _write(asked: Scenario, answer: PlacementAnswer, out: Path) -> None:
+def _write(
+    asked: Scenario, answer: PlacementAnswer | None, ways: Strategies | None, objective: str, out: Path
+) -> None:
     from simulator.files import dump
     from simulator.plan.place.trial import manual
 
-    assert answer.best.placement is not None
-    dump(
-        asked.model_copy(update={"placement": manual(answer.best.placement)}),
-        out,
-        f"{asked.question or asked.name}\nPlacement found by `sim place --objective {answer.objective}`.",
-    )
+    best = ways.ranking[0].scenario if ways else None
+    if best is None:
+        assert answer is not None
+        assert answer.best.placement is not None
+        best = asked.model_copy(update={"placement": manual(answer.best.placement)})
+    about = f"Placement found by `sim place --objective {objective}`."
+    dump(best, out, f"{asked.question or asked.name}\n{about}")
 
 
-def _print(answer: PlacementAnswer, out: Path | None) -> None:
+def _print(answer: PlacementAnswer | None, ways: Strategies | None, out: Path | None) -> None:
     from sim.console import console_here
 
     console = console_here(soft_wrap=True)
+    if answer is not None:
+        _print_pipeline(console, answer)
+    if ways is not None:
+        _print_strategies(console, ways)
+    if out is not None:
+        console.print(f"\nwrote {out}; see it with: sim run {out}")
+
+
+def _print_strategies(console: Any, ways: Strategies) -> None:
+    from rich.table import Table
+
+    from sim.report import interval_s
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("strategy", "devices", "tokens/s", "first token", "cost / best"):
+        table.add_column(title)
+    for way in ways.ranking:
+        if way.placement is None or way.tokens_per_s is None or way.first_token_s is None:
+            table.add_row(way.name, "refused, see below")
+            continue
+        rate, first = way.tokens_per_s.text(), interval_s(way.first_token_s)
+        table.add_row(way.name, _layers(way.placement), rate, first, way.slower.text() if way.slower else "-")
+    console.print("\nstrategies, each placed as well as it can be:")
+    console.print(table)
+    if ways.first_token_by != ways.ranking[0].name:
+        console.print(f"the first token comes first with {ways.first_token_by}")
+    for way in ways.ranking:
+        if way.refused:
+            console.marked(f"{way.name}:", "yellow", f" {way.refused}")
+    console.print(f"not tried: {ways.not_tried}")
+
+
+def _print_pipeline(console: Any, answer: PlacementAnswer) -> None:
     console.marked(
         answer.scenario,
         "bold",
@@ -90,8 +139,6 @@ def _print(answer: PlacementAnswer, out: Path | None) -> None:
     for warning in answer.warnings:
         console.marked("doubt:", "yellow", f" {warning}")
     _print_forms(console, answer)
-    if out is not None:
-        console.print(f"\nwrote {out}; see it with: sim run {out}")
 
 
 def _ring(answer: PlacementAnswer) -> Any:
@@ -140,7 +187,7 @@ def _table(answer: PlacementAnswer) -> Any:
         assert option.first_token_s is not None
         table.add_row(
             option.name,
-            _layers(option),
+            _layers(option.placement),
             option.tokens_per_s.text(),
             option.total_tokens_per_s.text(),
             interval_s(option.inter_token_p99_s),
@@ -150,9 +197,11 @@ def _table(answer: PlacementAnswer) -> Any:
     return table
 
 
-def _layers(option: Option) -> str:
-    assert option.placement is not None
-    return " ".join(f"{name}:{count}" for name, count in option.placement.layer_counts.items())
+def _layers(placement: Placement) -> str:
+    """What each device holds: so many layers, or an equal part of each."""
+    if placement.splits_layers:
+        return f"1/{len(placement.shards)} each: {' '.join(placement.devices)}"
+    return " ".join(f"{name}:{count}" for name, count in placement.layer_counts.items())
 
 
 def _proof(answer: PlacementAnswer) -> str:

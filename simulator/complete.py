@@ -51,7 +51,7 @@ def complete(scenario: Scenario) -> Scenario:
         update={
             "model": _complete_model(scenario.model, engine_spec.name, platforms),
             "devices": devices,
-            "wires": tuple(_complete_wire(wire) for wire in scenario.wires),
+            "wires": tuple(_complete_wire(wire, engine_spec) for wire in scenario.wires),
         }
     )
 
@@ -121,6 +121,7 @@ def _complete_model(spec: ModelSpec, engine_name: str, platforms: Set[str]) -> M
             "other_bytes": facts.other_bytes,
             # who splits layers must know by how many heads; nobody else asks
             "kv_heads": facts.kv_heads if engine_facts.sharding == "tensor" else None,
+            "split_widths": facts.split_widths if engine_facts.sharding == "tensor" else None,
             **_layers(facts, reads_whole_cache=engine_facts.reads_whole_cache),
         },
     )
@@ -309,7 +310,7 @@ def _power_save(wanted: PowerSaveSpec | bool | None, platform: str) -> PowerSave
     return PowerSaveSpec.model_construct(awake=facts.awake_s, wake=read_law(facts.wake))
 
 
-def _complete_wire(spec: WireSpec) -> WireSpec:
+def _complete_wire(spec: WireSpec, engine_spec: EngineSpec) -> WireSpec:
     if spec.delay is not None and spec.rate is not None:
         return filled(spec, _said_spreads(spec))
     if spec.kind is None:
@@ -318,6 +319,11 @@ def _complete_wire(spec: WireSpec) -> WireSpec:
         )
         raise ScenarioError("scenario", [Fault(f"wires {' -- '.join(spec.between)}", reason)])
     facts = catalog.network(spec.kind)
+    backends = engine(engine_spec.name).facts.backends
+    carries = next((one for one in backends if one.name == engine_spec.backend), None)
+    if facts.over_tcp and carries is not None and carries.without_rdma:
+        facts = catalog.network(facts.over_tcp)
+        spec = spec.model_copy(update={"kind": facts.name})
     known = {"delay": read_law(facts.delay), "rate": facts.rate_bytes_per_s}
     return filled(spec, {**known, **_said_spreads(spec, facts), **_collective(spec, facts)})
 

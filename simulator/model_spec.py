@@ -42,6 +42,9 @@ class ModelSpec(Spec):
         le=100_000,
         description="heads of the KV cache, by which tensor parallelism splits it",
     )
+    split_widths: tuple[Annotated[int, Field(ge=1)], ...] | None = Field(
+        default=None, max_length=100, description="columns of a layer that tensor parallelism splits"
+    )
     layer_flops: float | None = Field(
         default=None, gt=0, description="floating point operations per layer and token"
     )

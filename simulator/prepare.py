@@ -11,6 +11,7 @@ from simulator import catalog
 from simulator.client import with_client
 from simulator.cluster.cluster import AccessPoint, Cluster, Device, Link, PowerSave, Wire
 from simulator.complete import UNQUANTISED, complete
+from simulator.doubts import cable_doubts, overcommitted, split_doubts
 from simulator.engine.base import Engine, engine, engines, rules
 from simulator.errors import Fault, PlacementError, ScenarioError
 from simulator.hosts import experts_are_there, host_device, host_doubts, host_memory, host_tasks, layers_per_s
@@ -135,6 +136,7 @@ def _model(spec: ModelSpec) -> Model:
     # by these the numbers were found, or they enter in another form below
     told = {
         "doubts",
+        "split_widths",
         "quantisation",
         "gguf",
         "hf_config",
@@ -306,7 +308,8 @@ def _check_memory(scenario: Scenario, flow: Engine, rule: str, memory: tuple[Mem
         return
     if not rules()[rule].counts_weights_alone:
         raise trouble
-    note = f"\n{flow.name} itself would accept this placement, because it counts weights alone"
+    why = overcommitted(flow, memory) or "it counts weights alone"
+    note = f"\n{flow.name} itself would accept this placement: {why}"
     raise PlacementError(f"{trouble.fault}{note}", f"{trouble}".removeprefix(trouble.fault))
 
 
@@ -370,6 +373,7 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
             "quantisation out to see what they ran"
         )
     warnings += host_doubts(scenario, flow)
+    warnings += [*split_doubts(scenario, flow, job), *cable_doubts(scenario)]
     left_out = set(scenario.devices) - {device.name for device in job.ring}
     if left_out:
         warnings.append(

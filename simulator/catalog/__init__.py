@@ -6,7 +6,7 @@ Nothing here is measured by this project. Facts are read lazily from `data/` and
 raises CatalogError with the nearest known name.
 """
 
-from simulator.catalog.capacity import doubt_memory, raise_memory
+from simulator.catalog.capacity import doubt_memory, raise_memory, thunderbolt_ports
 from simulator.catalog.files import from_gguf
 from simulator.catalog.hardware import DeviceFacts, Usable, device, devices, is_card
 from simulator.catalog.hf import from_hf_config
@@ -81,6 +81,7 @@ __all__ = [
     "raise_memory",
     "said_log_sd",
     "stored_as",
+    "thunderbolt_ports",
     "vpn",
     "vpns",
 ]

@@ -8,7 +8,7 @@ from simulator.catalog.config_keys import MAX_LAYERS, Config
 from simulator.catalog.layer_plan import Mixer, plan_of_layers, window_of
 from simulator.catalog.matrices import Block, Matrix, params_active, params_of
 from simulator.catalog.mixers import HEADS, attention, head_sizes, linear_attention, mamba, short_convolution
-from simulator.catalog.mlps import WIDTH, dense, feed_forward, mixture
+from simulator.catalog.mlps import EXPERT_WIDTH, WIDTH, dense, feed_forward, mixture
 
 __all__ = ["Architecture", "Other", "architecture"]
 
@@ -45,6 +45,8 @@ class Architecture:
     tied: bool
     others: tuple[Other, ...] = ()
     doubts: tuple[str, ...] = field(default=())
+    expert_ffn: int = 0
+    """Width of an expert, where it is not `ffn`."""
 
     @property
     def table_params(self) -> float:
@@ -89,6 +91,7 @@ def architecture(config: Config) -> Architecture:
         layers=tuple(blocks),
         hidden=hidden,
         ffn=config.whole(*WIDTH, default=4 * hidden),
+        expert_ffn=config.whole(*EXPERT_WIDTH, default=0),
         heads=heads,
         kv_heads=kv_heads,
         head_dim=width,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
+
 from simulator.catalog.hardware import DeviceFacts, device, kind_of
-from simulator.catalog.tables import number
+from simulator.catalog.tables import number, table
 from simulator.units import GIB, format_bytes
 
-__all__ = ["doubt_memory", "raise_memory"]
+__all__ = ["doubt_memory", "raise_memory", "thunderbolt_ports"]
 
 MIB, PAGE = 2**20, 4096  # bytes; Linux counts what a GPU may borrow in pages
 
@@ -52,6 +54,15 @@ def doubt_memory(kind: str, memory_bytes: float) -> str | None:
     sizes = f"{', '.join(first)} or {last} GB" if first else f"{last} GB"
     why = WHY.get(facts.category, "check its memory")
     return f"no {facts.name} with {format_bytes(memory_bytes)} was sold, only with {sizes}; {why}"
+
+
+def thunderbolt_ports(kind: str) -> int | None:
+    """Thunderbolt and USB4 ports of a kind of device, None where nobody said; raises CatalogError for an
+    unknown kind.
+    """
+    name = device(kind).name
+    row = next((row for row in table("cable_ports") if fnmatch(name, row["device"])), None)
+    return int(row["thunderbolt"]) if row else None
 
 
 WHY = {

@@ -81,6 +81,8 @@ class NetworkFacts(Facts):
     rate_log_sd: float
     collective: CollectiveFacts | None = None
     """The same of a message in a collective, where that differs."""
+    over_tcp: str | None = None
+    """The network that the same cable is for who cannot use RDMA."""
     home_share: float = 0.0
     """Share of both variances that is the home's, and so the same for all radios of an access point."""
     source: str

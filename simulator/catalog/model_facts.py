@@ -54,6 +54,8 @@ class ModelFacts(Facts):
     other_bytes: float = 0.0
     """Towers, looked-up tables, prediction heads: in memory and in the total, not read for each token."""
     other_params: float = 0.0
+    expert_ffn: int = 0
+    """Width of an expert, where it is not `ffn`."""
     layer_kinds: tuple[LayerKind, ...] = ()
     layer_pattern: tuple[int, ...] = ()
     doubts: tuple[str, ...] = ()
@@ -61,6 +63,12 @@ class ModelFacts(Facts):
     source: str
     confidence: str
     note: str = ""
+
+    @property
+    def split_widths(self) -> tuple[int, ...]:
+        """Columns of the matrices that tensor parallelism splits by columns: attention's and the MLP's."""
+        latent = any(kind.latent for kind in self.layer_kinds)
+        return (*(() if latent else (self.heads * self.head_dim,)), self.expert_ffn or self.ffn)
 
     @property
     def embedding_table_bytes(self) -> float:
@@ -138,6 +146,7 @@ def facts_of(
         layers=len(pattern),
         hidden=made.hidden,
         ffn=made.ffn,
+        expert_ffn=made.expert_ffn,
         heads=made.heads,
         kv_heads=made.kv_heads,
         head_dim=made.head_dim,

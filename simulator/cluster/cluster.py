@@ -189,6 +189,13 @@ class Cluster:
         medium = a.via if a.shared else b.via if b.shared else None
         return Path(source, sink, legs, a.shared and b.shared and a.via == b.via, medium, b.power_save)
 
+    def kinds_between(self, a: str, b: str) -> tuple[str, ...]:
+        """The kind of the wire between two devices, else those of both links."""
+        for wire in self.wires:
+            if wire.ends == {a, b}:
+                return (wire.kind,)
+        return tuple(dict.fromkeys((self.device(a).link.kind, self.device(b).link.kind)))
+
     def _leg(self, device: str, link: Link, side: str) -> Leg:
         # what others send takes from the rate and, as a queue, stretches the delay
         free = 1 - _named(self.access_points, link.via).background

@@ -9,14 +9,16 @@ tokens, the prompt read again) nor the client's own choice.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from simulator.catalog.tables import Facts, yaml_tree
+from simulator.cluster.cluster import Cluster
 from simulator.errors import CatalogError, did_you_mean
 from simulator.laws.law import Constant, Law
 from simulator.runtime.collective import Algorithm
@@ -66,8 +68,28 @@ class BackendFacts(Facts):
     """How unsure that is, where it is not as the engine's other overheads."""
     runs_on: tuple[str, ...] | None = None
     """Platforms that have it; none: all of the engine's."""
+    without_rdma: bool = False
+    """Whether it sends by TCP also where the link could do better."""
+    links: tuple[str, ...] | None = None
+    """Kinds of network that it needs between every two ranks; none: any."""
     source: str
     confidence: str
+
+    def lacks(self, cluster: Cluster, names: Sequence[str]) -> str:
+        """What it would need among these devices and does not find, in words; empty where it has all."""
+        devices = [cluster.device(name) for name in names]
+        if self.runs_on is not None:
+            known = {*self.runs_on, "unknown"}
+            strange = [f"{one.name} ({one.platform})" for one in devices if one.platform not in known]
+            if strange:
+                return f"it runs on {' and '.join(self.runs_on)}, not on {', '.join(strange)}"
+        for a, b in combinations(names, 2):
+            # what was told by numbers may be anything
+            kinds = set(cluster.kinds_between(a, b)) - {"custom", "cable"}
+            if self.links is not None and not kinds <= set(self.links):
+                need = " or ".join(self.links)
+                return f"it needs {need} between every two devices, and {a} and {b} have {', '.join(kinds)}"
+        return ""
 
     @model_validator(mode="before")
     @classmethod
@@ -133,6 +155,8 @@ class EngineFacts(Facts):
     """Whether each step begins with a message that tells the ranks what to compute."""
     reduced_share: float = 1.0
     """Bytes of a reduced value on the wire, beside those of the hidden state."""
+    quantisation_group: int | None = None
+    """Quantised columns that a rank holds must be a multiple of it; none: any number."""
     backends: tuple[BackendFacts, ...] = ()
     """What can carry its collectives, the usual one first."""
     options: tuple[str, ...] = ()

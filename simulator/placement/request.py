@@ -136,7 +136,7 @@ class PlacementRequest(Spec):
         for role, count in roles.items():
             if count > 1:
                 raise PlacementError(f"{count} devices are pinned to the {role}: pin one")
-        if not self.ring():
+        if all(device.pinned for device in self.devices):
             raise PlacementError(
                 "every device is pinned to embedding or head: leave at least one for the layers"
             )

@@ -251,8 +251,11 @@ def _with_pins(request: PlacementRequest, layers: list[tuple[str, int]], rule: s
 
 
 def _tensor(request: PlacementRequest) -> Placement:
+    """All devices, or those that `order` names."""
     refuse_pins("tensor", request)
-    names = [device.name for device in request.ring()]
+    names = [request.device(name).name for name in request.order or [one.name for one in request.ring()]]
+    if len(set(names)) < len(names):
+        raise PlacementError(f"order {', '.join(names)} names a device twice; each holds one part")
     return Placement.split(names, request.n_layers, "tensor", [device.name for device in request.devices])
 
 

@@ -32,7 +32,7 @@ from simulator.runtime.ring_costs import RingCosts
 from simulator.scenario import PlacementSpec, Scenario
 from simulator.spec import Spec
 
-__all__ = ["OBJECTIVES", "Objective", "Option", "PlacementAnswer", "Proof", "search"]
+__all__ = ["OBJECTIVES", "Objective", "Option", "PlacementAnswer", "Proof", "asked", "search"]
 
 Objective = Literal["chat", "users", "slowest-stage", "p99", "first-token"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
@@ -107,7 +107,7 @@ def search(
     a scenario, and how many tokens of such ones will be simulated, before any is; what it raises ends all.
     Raises PlacementError where nothing fits, and what `prepare` raises.
     """
-    base = ground(_asked(scenario, objective, chats))
+    base = ground(asked(scenario, objective, chats))
     base.request.check()
     splits, exact = _splits(base, objective)
     names = [device.name for device in base.cluster.devices]
@@ -145,7 +145,7 @@ def search(
     )
 
 
-def _asked(scenario: Scenario, objective: Objective, chats: int | None) -> Scenario:
+def asked(scenario: Scenario, objective: Objective, chats: int | None) -> Scenario:
     """The scenario with the chats of the objective, and no more replications than a comparison needs."""
     if objective not in OBJECTIVES:
         reason = (

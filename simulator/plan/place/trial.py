@@ -27,6 +27,8 @@ SIMPY_TOKENS, LEAST_ROWS = 1500, 3
 
 def manual(placement: Placement) -> PlacementSpec:
     """The `placement:` of a scenario that gives exactly this one."""
+    if placement.splits_layers:
+        return PlacementSpec(rule="tensor", order=placement.devices)
     roles = {
         name: role for role, name in (("embedding", placement.embedding), ("head", placement.head)) if name
     }
