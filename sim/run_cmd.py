@@ -85,7 +85,10 @@ def run(
 
 def compare(
     scenarios: Annotated[
-        list[Path], typer.Argument(help="Two or more scenarios; the first is the reference.")
+        list[Path],
+        typer.Argument(
+            help="Two or more scenarios, the first is the reference; or one, for pipeline against tensor."
+        ),
     ],
     as_json: Json = False,
     seed: Seed = None,
@@ -93,10 +96,11 @@ def compare(
 ) -> None:
     """Rank scenarios on the same random numbers; with one device more, find its break-even."""
     from simulator.run.compare import compare as compare_scenarios
+    from simulator.run.crossover import other_strategy
 
-    if len(scenarios) < 2:
-        raise typer.BadParameter(f"compare needs two scenarios or more and got {len(scenarios)}")
     loaded = [load_scenario(path, seed, replications) for path in scenarios]
+    if len(loaded) == 1:
+        loaded.append(other_strategy(loaded[0]))
     longest = max(loaded, key=tokens_of)
     begin_work(longest, sum(map(tokens_of, loaded)), kept=tokens_of(longest))
     with progress_bar(quiet=as_json):

@@ -13,6 +13,7 @@ from simulator.laws.law import scaled
 from simulator.library import must_be_scenario
 from simulator.prepare import prepare
 from simulator.result.estimate import Estimate, estimate, rounded
+from simulator.run.crossover import Crossover, crossovers, differ_in_strategy
 from simulator.run.evaluate import scenario_rates
 from simulator.scenario import DeviceSpec, Scenario
 from simulator.spec import Spec
@@ -43,6 +44,8 @@ class Comparison(Spec):
     reference: str
     ranking: tuple[Ranked, ...]
     verdicts: tuple[str, ...]
+    crossovers: tuple[Crossover, ...] = ()
+    """Where two scenarios of different strategies on the same devices are given: where the answer turns."""
 
 
 def compare(scenarios: Sequence[Scenario]) -> Comparison:
@@ -78,7 +81,11 @@ def compare(scenarios: Sequence[Scenario]) -> Comparison:
     ]
     # after the verdicts, which go by the order in which scenarios were given
     ranking.sort(key=lambda row: -row.tokens_per_s.median)
-    return Comparison(reference=names[0], ranking=tuple(ranking), verdicts=tuple(verdicts))
+    turns: tuple[Crossover, ...] = ()
+    if len(aligned) == 2 and differ_in_strategy(*aligned):
+        turns = crossovers(*aligned)
+        verdicts += [f"{one.sentence}" for one in turns]
+    return Comparison(reference=names[0], ranking=tuple(ranking), verdicts=tuple(verdicts), crossovers=turns)
 
 
 def _aligned(scenarios: Sequence[Scenario]) -> list[Scenario]:
