@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from simulator.plan.buy.cost import Cost
     from simulator.plan.buy.plan import Plan, Planned, PlanOption
     from simulator.plan.buy.prices import PricesFile
+    from simulator.plan.buy.wiring import Wiring
+    from simulator.scenario import Scenario
 
 __all__ = ["cost", "plan"]
 
@@ -57,11 +60,17 @@ def plan(
     from simulator.plan.buy.money import read_money
     from simulator.plan.buy.options import read_allowed
     from simulator.plan.buy.plan import plan as find
+    from simulator.plan.buy.wiring import tensor_plans
 
+    asked, money = load_scenario(scenario, seed, replications), read_money(budget)
+    wirings = tensor_plans(asked, money, _prices(prices)) if "network" in read_allowed(allow) else ()
+    if _splits_layers(asked):
+        _tell_wirings(wirings, as_json=as_json)
+        return
     with progress_bar(quiet=as_json) as progress:
         found = find(
-            load_scenario(scenario, seed, replications),
-            read_money(budget),
+            asked,
+            money,
             _goal(goal),
             own=None if own is None else _names(own),
             allow=read_allowed(allow),
@@ -74,9 +83,12 @@ def plan(
     if out is not None:
         _write(found, out)
     if as_json:
-        print_json(found.plan.model_dump())
+        print_json(
+            found.plan.model_dump() | {"tensor": [one.model_dump(exclude={"scenario"}) for one in wirings]}
+        )
     else:
         _print_plan(found.plan, out)
+        _tell_wirings(wirings, as_json=False)
 
 
 def cost(
@@ -126,6 +138,35 @@ def cost(
     else:
         for one in costs:
             _print_cost(one)
+
+
+def _splits_layers(scenario: Scenario) -> bool:
+    from simulator.engine.base import engine
+
+    return engine(scenario.engine.name).splits_layers
+
+
+def _wirings(wirings: Sequence[Wiring]) -> dict[str, Any]:
+    return {"tensor": [one.model_dump(exclude={"scenario"}) for one in wirings]}
+
+
+def _tell_wirings(wirings: Sequence[Wiring], *, as_json: bool) -> None:
+    """What tensor parallelism would give, as the machines are and with other cables."""
+    from sim.console import console_here
+    from sim.report import interval_s
+
+    if as_json:
+        print_json(_wirings(wirings))
+        return
+    console = console_here(soft_wrap=True)
+    if wirings:
+        console.print("by tensor parallelism:")
+    for one in wirings:
+        does = one.words or "as the machines are"
+        console.print(
+            f"  {one.price:,.0f} {one.currency}: {does}: {one.tokens_per_s.text('tokens/s')}, first token "
+            f"{interval_s(one.first_token_s)}, {one.strategy} on {' '.join(one.devices)}"
+        )
 
 
 def _begin(sets: int, seconds: float) -> None:

@@ -29,7 +29,7 @@ from simulator.plan.buy.money import Money, Price, Quote, per_joule, read_money
 from simulator.spec import Spec
 from simulator.units import GIB, Share, Watts
 
-__all__ = ["PriceBook", "PriceData", "PricesFile", "WattsRow", "own_prices", "price_data"]
+__all__ = ["PriceBook", "PriceData", "PricesFile", "TensorWiring", "WattsRow", "own_prices", "price_data"]
 
 DATA = Path(__file__).parent / "data" / "prices.yaml"
 EnergyPrice = Annotated[Money, BeforeValidator(lambda value: read_money(value, energy=True))]
@@ -70,6 +70,20 @@ class _Thunderbolt(Spec):
     cable: str
 
 
+class TensorWiring(Spec):
+    """What joins machines for tensor parallelism whose name or ports hold `word`."""
+
+    word: str
+    network: str
+    cable: str
+    card: str | None = None
+    """For each machine."""
+    switch: str | None = None
+    """For more than two."""
+    most: int | None = None
+    """Machines that can be joined without one; none: as many as they have Thunderbolt ports for."""
+
+
 class WattsRow(_Sourced):
     """Power at the wall of devices whose name or category holds `word`."""
 
@@ -86,6 +100,7 @@ class PriceData(Spec):
     memory: tuple[_MemoryStep, ...]
     socketed: tuple[_Socketed, ...]
     thunderbolt: tuple[_Thunderbolt, ...]
+    tensor: tuple[TensorWiring, ...]
     quantisations: dict[str, tuple[str, ...]]
     watts: tuple[WattsRow, ...]
 

@@ -8,6 +8,9 @@ import pytest
 
 import simulator
 from simulator.errors import PlacementError
+from simulator.plan.buy.money import read_money
+from simulator.plan.buy.prices import PriceBook
+from simulator.plan.buy.wiring import tensor_plans, wired
 from simulator.plan.place.strategies import Strategies, strategies
 from simulator.prepare import prepare
 from simulator.scenario import Scenario
@@ -92,3 +95,31 @@ def test_exo_looks_at_the_sum_of_memory_alone() -> None:
 def test_a_backend_that_its_links_cannot_carry_is_doubted() -> None:
     jaccl = {"name": "exo", "sharding": "tensor", "backend": "jaccl"}
     assert any("would not start" in w for w in prepare(macs(cable="thunderbolt5", engine=jaccl)).warnings)
+
+
+def test_cables_are_bought_where_they_make_tensor_worth_it() -> None:
+    """Two Macs on Ethernet: a Thunderbolt 5 cable makes RDMA of it, at the price of the data."""
+    apart = macs(wires=())
+    found = tensor_plans(apart, read_money("100 USD"))
+    best = found[0]
+    assert best.strategy == "exo-tensor over jaccl"
+    assert (best.price, best.words) == (60.0, "join m0 and m1 each to each (1 x Thunderbolt 5 cable)")
+    assert prepare(best.scenario).job.placement.splits_layers
+    unwired = next(one for one in found if not one.words)
+    assert (unwired.price, unwired.strategy) == (0.0, "exo-tensor over ring")
+    assert best.tokens_per_s.median > 1.3 * unwired.tokens_per_s.median
+    assert [one.words for one in tensor_plans(apart, read_money("50 USD"))] == [""]
+    assert tensor_plans(simulator.load("legacy_phones"), read_money("100 USD")) == ()
+
+
+def test_a_mesh_is_not_bought_beyond_the_ports_and_a_switch_for_more_than_two() -> None:
+    minis = {f"m{at}": {"kind": "Mac mini M4 Pro", "memory": "64 GB"} for at in range(5)}
+    asked = macs(wires=(), devices=minis, model={"name": "Llama-3.2-3B", "quantisation": "4bit"})
+    words = [words for _, _, words in wired(asked, PriceBook("USD"))]
+    assert max(word.count("and") for word in words) == 3  # four machines: three ports each
+    assert "(6 x Thunderbolt 5 cable)" in words[-1]
+    sparks = {f"s{at}": {"kind": "DGX Spark", "memory": "128 GB"} for at in range(3)}
+    (two, _, _), (three, quotes, _) = wired(macs(wires=(), devices=sparks), PriceBook("USD"))
+    assert [wire.kind for wire in two.wires] == ["roce_200g"]
+    assert {spec.link.kind for spec in three.devices.values()} == {"roce_200g"}
+    assert sum(quote.amount for quote in quotes) == 3 * 110 + 1300
