@@ -24,6 +24,7 @@ import simulator
 from simulator import Estimate
 from simulator.prepare import prepare
 from simulator.runtime.draws import Draws
+from simulator.scenario import EngineSpec, LinkSpec
 
 ROOT = Path(__file__).parents[1]
 README, FIGURES = ROOT / "README.md", ROOT / "docs" / "figures.json"
@@ -64,6 +65,16 @@ PHRASES = (
     "it needs {oversize.needs} GB, they have {oversize.have} |",
     "what two M4 Pro Macs do ({thunderbolt.median})",
     "do ({four.median}): a 70B at 4 bits is {four.weights} GB",
+    "| Tensor: {studios.tensor} tokens/s, {studios.pipeline} in a pipeline. Above a one-way delay of "
+    "{studios.delay} us the",
+    "in prompts of more than {studios.context} tokens",
+    "By less than half: {sparks.rate}, alone {sparks.alone} |",
+    "| Yes: {pis.rate}, two of them {pis.two}, one {pis.alone}. The slower",
+    "| Yes: {halos.rate}. On the 5G Ethernet that they have the second box is worth nothing: {halos.ethernet}, "
+    "alone {halos.alone} |",
+    "paces all: {uneven.tensor}. The best pipeline (`sim place`) leaves it out: {uneven.alone} |",
+    "Published rows of {tensor.seen} tensor clusters come out within {tensor.seen_error} % at the median where "
+    "looked at, {tensor.counted_error} % in the {tensor.counted} that are only counted",
     "one hidden state ({hop.size} kB) takes {hop.wifi6} between two devices on Wi-Fi 6, {hop.wifi24} where",
     "airtime is taken, and {hop.thunderbolt} on Thunderbolt",
     "takes {recovery.heavy} for a 32B on two laptops and a mini PC",
@@ -129,7 +140,13 @@ def found(where: str, pattern: str) -> tuple[str, ...]:
 
 def figures() -> dict[str, str]:
     """Every figure by its name in PHRASES, as README writes it."""
-    return {**scenario_figures(), **network_figures(), **plan_figures(), **report_figures()}
+    return {
+        **scenario_figures(),
+        **tensor_figures(),
+        **network_figures(),
+        **plan_figures(),
+        **report_figures(),
+    }
 
 
 def scenario_figures() -> dict[str, str]:
@@ -156,6 +173,57 @@ def scenario_figures() -> dict[str, str]:
         "oversize.needs": needs,
         "oversize.have": have,
     }
+
+
+def tensor_figures() -> dict[str, str]:
+    """Of the five scenarios of tensor parallelism, each beside what it is to be held against."""
+    studios = sim("compare", "four_mac_studios")
+    turns = {(one["of"], one["judged"]): one for one in studios["crossovers"]}
+    halos, pis = simulator.load("two_strix_halos"), simulator.load("four_pis")
+    sockets = EngineSpec(name="vllm", sharding="tensor", backend="sockets")
+    pair = [way for way in sim("place", "uneven_pair")["strategies"]["ranking"] if way["tokens_per_s"]]
+    return {
+        "studios.tensor": text(of(studios, "four_mac_studios")),
+        "studios.pipeline": text(of(studios, "four_mac_studios_pipeline")),
+        "studios.delay": f"{turns['latency', 'decode']['turns_at'] * 1e6:.0f}",
+        "studios.context": f"{round(turns['context', 'first token']['turns_at'], -3):,.0f}",
+        "sparks.rate": rate(simulator.load("two_sparks")),
+        "sparks.alone": rate(of_first(simulator.load("two_sparks"), 1)),
+        "pis.rate": rate(pis),
+        "pis.two": rate(of_first(pis, 2)),
+        "pis.alone": rate(of_first(pis, 1)),
+        "halos.rate": rate(halos),
+        "halos.ethernet": rate(on(halos, "ethernet_5g", sockets)),
+        "halos.alone": rate(of_first(halos, 1)),
+        "uneven.alone": text(pair[0]["tokens_per_s"]),
+        "uneven.tensor": text(pair[-1]["tokens_per_s"]),
+    }
+
+
+def of(comparison: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The rate of a scenario of a comparison."""
+    return next(row["tokens_per_s"] for row in comparison["ranking"] if row["scenario"] == name)
+
+
+def of_first(scenario: simulator.Scenario, count: int) -> simulator.Scenario:
+    """The first devices alone."""
+    names = list(scenario.devices)[:count]
+    return scenario.model_copy(update={"devices": {name: scenario.devices[name] for name in names}})
+
+
+def on(scenario: simulator.Scenario, network: str, engine: EngineSpec) -> simulator.Scenario:
+    """The same devices on another network."""
+    devices = {
+        name: spec.model_copy(update={"link": LinkSpec(kind=network)})
+        for name, spec in scenario.devices.items()
+    }
+    return scenario.model_copy(update={"devices": devices, "engine": engine})
+
+
+def rate(scenario: simulator.Scenario) -> str:
+    """Tokens/s of one chat."""
+    prediction = simulator.predict(scenario, with_what_ifs=False)
+    return text(prediction.summary.tokens_per_s.model_dump())
 
 
 def difference(comparison: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -236,6 +304,7 @@ def report_figures() -> dict[str, str]:
     return {
         **published_figures("clusters", "clusters"),
         **published_figures("single", "single devices"),
+        **published_figures("tensor", "tensor, one chat"),
         "published.rows": published[0],
         "published.spark": f"{100 * missed['V38']:.0f}",
         "catalog.chips": chips,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import simulator
 from calibrate.applied import apply
 from calibrate.calibration import Calibration, calibrate, load_calibration, save_calibration
 from calibrate.ledger import append, read_ledger, summary
@@ -20,7 +21,7 @@ from simulator.prepare import prepare
 from simulator.result.measured import measured_summary
 from simulator.result.measurement import MeasurementWriter, read_measurement
 from simulator.run.predict import predict
-from simulator.scenario import Scenario
+from simulator.scenario import EngineSpec, Scenario
 
 DATA = Path(__file__).parents[1] / "data" / "campaign"
 TRAINING = ("A_a24", "B_a12b12", "C_a8b8c8", "E_a20b4_b50")
@@ -215,6 +216,14 @@ def test_kinds_say_what_is_new() -> None:
     assert kind_of(scenarios["F_a12b12_20ms"], trained) == "new link"
     assert kind_of(scenarios["E_a20b4_b50"], trained) == "slower device"
     assert kind_of(scenarios["H_a24_c4"], trained) == "several chats"
+
+
+def test_a_strategy_that_was_not_trained_is_what_is_new() -> None:
+    """Tensor on the devices, links and layers that a pipeline trained: neither a new link nor a new split."""
+    pipeline = simulator.load("uneven_pair").model_copy(update={"engine": EngineSpec(name="exo")})
+    tensor = simulator.load("uneven_pair")
+    assert kind_of(tensor, [pipeline]) == "new strategy"
+    assert kind_of(tensor, [pipeline, tensor]) == "repeat"
 
 
 def test_strata_take_half_and_the_same_half_again() -> None:
