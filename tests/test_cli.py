@@ -153,7 +153,7 @@ def test_compare_ranks_and_finds_the_break_even(sim: Any, tmp_path: Path) -> Non
     done = sim("compare", "small.yaml", "three.yaml", "--json")
     document = json.loads(done.out)
     assert (done.code, done.err) == (0, "")
-    assert set(document) == {"reference", "ranking", "verdicts"}
+    assert set(document) == {"reference", "ranking", "verdicts", "crossovers"}
     assert [row["scenario"] for row in document["ranking"]] == ["small", "three"]
     assert {"scenario", "tokens_per_s", "difference", "probability_better"} == set(document["ranking"][0])
     assert document["ranking"][1]["probability_better"] == 0
@@ -194,7 +194,7 @@ MISTAKES = {
     "no replications": (("run", "small.yaml", "--replications", "0"), "replications"),
     "a negative seed": (("run", "small.yaml", "--seed", "-1"), "seed"),
     "a seed that is a word": (("run", "small.yaml", "--seed", "one"), "--seed"),
-    "one to compare": (("compare", "small.yaml"), "two scenarios"),
+    "one to compare, of one strategy": (("compare", "legacy_phones"), "two scenarios"),
     "one scenario twice": (("compare", "small.yaml", "small.yaml"), "small"),
     "no such command": (("rnu", "small.yaml"), "rnu"),
 }
