@@ -231,3 +231,16 @@ def test_attempts_wait_longer_and_longer(first_s: float, most_s: float) -> None:
     assert waits[0] == 0
     assert waits[1:] == sorted(waits[1:])
     assert max(waits) == most_s
+
+
+def test_published_cost_of_a_longer_way() -> None:
+    """Llama-2-70B on three servers (arXiv 2312.08361, when pushes worked): 199 to 200 ms more per token at 100 ms of
+    round trip than below 5 ms, which is 4 one-way delays; as Petals is shipped now it would be 6.
+    """
+
+    def longer_s(*, push: bool) -> float:
+        far, near = (inter_token_s(chain_of(3, rtt_s / 2, push=push)) for rtt_s in (0.1, 0.0025))
+        return far - near
+
+    assert longer_s(push=True) == pytest.approx(0.1995, rel=0.03)
+    assert longer_s(push=False) > 0.29
