@@ -6,8 +6,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from live.measure import MeasureOptions
 from live.recovery import require_inside
 from simulator.errors import LiveError, did_you_mean
 from simulator.scenario import Scenario
@@ -39,6 +40,21 @@ class DeviceRemoval:
     _asked_ns: int = 0
     _story: str = ""
     _thread: threading.Thread | None = field(default=None, repr=False)
+
+    def watching(self, options: MeasureOptions) -> MeasureOptions:
+        """The options of a measurement that tells it of each token, and is told what was done."""
+        fault = {
+            "device": self.device,
+            "at_token": self.at_token,
+            "how": self.command or "by hand, when asked",
+        }
+        return replace(
+            options,
+            say=self.say,
+            on_token=self.hear,
+            extra={**options.extra, "fault": fault},
+            remarks=self.told,
+        )
 
     def hear(self, run: int, chat: int, token: int) -> None:
         """A token came."""

@@ -9,7 +9,7 @@ goes cannot be known from here, so the fault is taken to be at the last token th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -79,14 +79,11 @@ def exo_dropout(
     plug = DeviceRemoval(device, at_token, command, say)
     # one reply, for a device can be taken away once
     work = scenario.workload.model_copy(update={"runs": 1, "concurrency": 1})
-    fault = {"device": device, "at_token": at_token, "how": command or "by hand, when asked"}
     done = measure_exo(
         scenario.model_copy(update={"workload": work}),
         cluster_urls,
         out,
-        replace(
-            chosen, say=say, on_token=plug.hear, extra={**chosen.extra, "fault": fault}, remarks=plug.told
-        ),
+        plug.watching(chosen),
         transport=transport,
         timeouts=timeouts,
     )

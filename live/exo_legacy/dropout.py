@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -76,15 +76,12 @@ def legacy_dropout(
     require_device(scenario, device, at_token)
     chosen, plug = options or MeasureOptions(), DeviceRemoval(device, at_token, command, say)
     watch = _Watch(device, cluster_urls, transport, timeouts or Timeouts(), say)
-    fault = {"device": device, "at_token": at_token, "how": command or "by hand, when asked"}
     done = measure_legacy(
         # one reply, for a device can be taken away once
         scenario.model_copy(update={"workload": scenario.workload.model_copy(update={"runs": 1})}),
         cluster_urls,
         out,
-        replace(
-            chosen, say=say, on_token=plug.hear, extra={**chosen.extra, "fault": fault}, remarks=plug.told
-        ),
+        plug.watching(chosen),
         transport=transport,
         timeouts=timeouts,
         on_loss=watch,

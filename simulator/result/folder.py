@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simulator.errors import SimulatorError
-from simulator.files import dumps
+from simulator.files import dumps, make_folder
 from simulator.files.ours import mark, refuse_others
 from simulator.files.swap import clean, replace_in
 from simulator.result.table import CHART_NAMES, ChartTable
@@ -50,10 +50,10 @@ def write_folder(prediction: Prediction, folder: Path, *, with_charts: bool, wit
     files = folder_files(prediction, with_charts=with_charts, with_perfetto=with_perfetto)
     # those that go count too: with --no-charts the charts of an earlier run are removed
     refuse_others(folder, {name: files.get(name) for name in OUR_FILES})
-    if folder.is_dir():
-        mark(folder, files)
-    replace_files(folder, files)
+    # the marks are there before the files: killed in between, the next run must not take ours for another's
+    make_folder(folder)
     mark(folder, files)
+    replace_files(folder, files)
 
 
 def folder_files(prediction: Prediction, *, with_charts: bool, with_perfetto: bool) -> dict[str, bytes]:

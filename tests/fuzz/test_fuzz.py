@@ -19,7 +19,7 @@ from tests.fuzz.doors.door import check
 from tests.fuzz.doors.kinds import KINDS
 from tests.fuzz.run import made
 
-INPUTS, OF_LINKS = 12, 3  # laws of links take seconds to fit
+INPUTS, OF_LINKS = 8, 2  # laws of links take seconds to fit; `tests.fuzz.run` takes thousands
 MOST_S = 10.0
 
 

@@ -70,7 +70,7 @@ def test_a_reader_that_leaves_is_an_end(here: Path, words: tuple[str, ...], unbu
     assert sim(*words, shell="| true", PYTHONUNBUFFERED=unbuffered) == (0, "", "")
 
 
-@pytest.mark.parametrize("words", [("--help",), ("schema",), RUN], ids=lambda words: words[0])
+@pytest.mark.parametrize("words", [("schema",), RUN], ids=lambda words: words[0])
 def test_a_full_disk_below_standard_output_is_one_message(here: Path, words: tuple[str, ...]) -> None:
     code, _, err = sim(*words, shell="> /dev/full")
     assert (code, err.count("\n")) == (2, 1)
@@ -78,9 +78,8 @@ def test_a_full_disk_below_standard_output_is_one_message(here: Path, words: tup
 
 
 def test_streams_that_are_closed_or_full(here: Path) -> None:
-    assert sim("catalog", "networks", shell="<&-")[0] == 0
     assert sim(*RUN, shell="<&- >&- 2>&-") == (0, "", "")
-    assert sim("run", "absent", shell="2> /dev/full") == (2, "", "")
+    assert sim("run", "absent", shell="<&- 2> /dev/full") == (2, "", "")
     assert sim("run", "absent", shell="2>&-") == (2, "", "")
     assert not [path for path in here.iterdir() if path.name not in ("small.yaml", "results")]
 

@@ -46,7 +46,7 @@ FILES = {
         ("sensitivity", "small.yaml", "--points", "2", "--no-charts", "--out", "made"),
         "made/sensitivity.json",
     ),
-    "design": (("live", "design", "small.yaml", "--runs", "2", "-o", "made"), "made/small_01.yaml"),
+    "design": (("live", "design", "small.yaml", "--runs", "1", "-o", "made"), "made/small_01.yaml"),
 }
 
 
