@@ -135,7 +135,7 @@ def health_of(raw: Any) -> ClusterHealth:
             tuple(map(str, cycle))
             for cycle in (cycles if isinstance(cycles, list) else ())
             # EXO computes the list when a bridge is switched, so it may name nodes that have left
-            if isinstance(cycle, list) and set(cycle) <= set(living)
+            if isinstance(cycle, list) and set(map(str, cycle)) <= set(living)
         ),
         tuple(downloads_of(raw, living)),
         _former_ids(raw, state),

@@ -93,6 +93,7 @@ CASES: dict[str, tuple[str, bytes, bytes]] = {
         b'"storage_size_megabytes": ',
         b'"storage_size_megabytes": ' + b"9" * 400,
     ),
+    "a loop of lists": ("EXO state", b'"thunderboltBridgeCycles": [[', b'"thunderboltBridgeCycles": [[[], '),
     "layers that run backward": ("EXO state", b'"endLayer": 24, ', b'"endLayer": -24, '),
     "a figure beyond 64 bits": ("sweep points", b'"tokens_per_s_p95": ', b'"tokens_per_s_p95": ' + b"9" * 30),
 }
