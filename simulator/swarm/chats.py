@@ -163,7 +163,9 @@ class Client:
         """Take a lost server out of the route, and ban it."""
         leg, how = chat.broken.pop(0)
         chat.legs.remove(leg)
-        leg.server.chats.pop(chat.number, None)
+        # the server may be back, and serve this chat elsewhere on its route
+        if not any(one.server is leg.server for one in chat.legs):
+            leg.server.chats.pop(chat.number, None)
         if self.view.failed(leg.server.number):
             self.view.refresh()
         return leg, how

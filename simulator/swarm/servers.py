@@ -86,6 +86,8 @@ class Lives:
     def start(self, server: Server) -> None:
         """Be online."""
         server.alive, server.life = True, server.life + 1
+        # streams of the time before are gone, whether or not their clients know that yet
+        server.chats = {}
         server.room_tokens = server.kind.cache_tokens
         self.board.online(server)
 

@@ -213,9 +213,9 @@ def test_what_holds_under_any_churn(case: tuple[Scenario, int]) -> None:
     for server in world.servers:
         # caches never hold more than there is, nor less than nothing
         assert -1e-6 <= server.room_tokens <= server.kind.cache_tokens + 1e-6
-        held = [
-            leg.reserved_tokens for chat in server.chats.values() for leg in chat.legs if leg.server is server
-        ]  # type: ignore[attr-defined]
+        chats: Any = server.chats.values()
+        legs = [leg for chat in chats for leg in chat.legs if leg.server is server]
+        held = [leg.reserved_tokens for leg in legs if leg.life == server.life]
         if server.alive:
             assert sum(held) == pytest.approx(server.kind.cache_tokens - server.room_tokens)
     online = [one for one in world.servers if one.alive]
@@ -226,6 +226,20 @@ def test_what_holds_under_any_churn(case: tuple[Scenario, int]) -> None:
     # the same seed gives the same bytes, here and in another process
     again = tale_row(scenario.model_dump_json(round_trip=True), replication)
     assert again == json.dumps(study._row(found, 0.15))
+
+
+def test_a_server_that_is_back_forgets_the_chats_of_its_life_before() -> None:
+    """Found by random churn: who waits in vain for a lost server still named it, and room was counted twice."""
+    uptime = {"law": "exponential", "mean": "2 min"}
+    kind = {**POPULATION["gpu"], "count": 8, "blocks": 6, "uptime": uptime, "away": "20 s"}
+    for replication in range(4):
+        world = Swarm(setting(swarm(population={"gpu": kind}, stays={}, users=4, hours=0.1)), replication)
+        world.tale()
+        for server in (one for one in world.servers if one.alive):
+            chats: Any = server.chats.values()
+            legs = [leg for chat in chats for leg in chat.legs if leg.server is server]
+            held = sum(leg.reserved_tokens for leg in legs if leg.life == server.life)
+            assert held == pytest.approx(server.kind.cache_tokens - server.room_tokens)
 
 
 def test_a_route_never_has_one_span_twice() -> None:
