@@ -129,6 +129,11 @@ class Engine:
 
     def recovers(self) -> RecoveryFacts:
         """`recovery`; raises CatalogError where it is not known."""
+        if self.recovery is None and self.forms_swarm:
+            raise CatalogError(
+                f"nobody places engine {self.name!r} anew after a loss: servers and clients see to it "
+                "themselves; `sim swarm` plays that, with `swarm: {losses: ..}` in the scenario"
+            )
         if self.recovery is None:
             raise CatalogError(
                 f"how engine {self.name!r} gets over the loss of a device is not known; leave events out, "

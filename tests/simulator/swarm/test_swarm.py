@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from simulator.engine.base import engine
 from simulator.engine.petals.flow import backoff_s
-from simulator.errors import PlacementError, ScenarioError
+from simulator.errors import CatalogError, PlacementError, ScenarioError
 from simulator.files import loads
 from simulator.prepare import prepare
 from simulator.run.evaluate import token_times_s
@@ -270,6 +271,11 @@ def test_what_never_suffices_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(study, "MOST_COUNT", 4)
     with pytest.raises(PlacementError, match="not even 4 servers of 'gpu' keep all blocks served"):
         enough(scenario, "gpu", 0.99, 1)
+
+
+def test_losses_of_a_swarm_are_not_those_of_a_ring() -> None:
+    with pytest.raises(CatalogError, match="`sim swarm` plays that"):
+        engine("petals").recovers()
 
 
 @pytest.mark.parametrize(
