@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from calibrate.forward import Design, design, job_of, parameter_names
@@ -23,7 +24,7 @@ from simulator.errors import CalibrationError
 from simulator.laws.law import Floats
 from simulator.runtime.job import Job
 
-__all__ = ["Fit", "fit", "usual_session_sigma"]
+__all__ = ["Fit", "fit"]
 
 FARTHEST = 10.0
 """Logarithm of a drawn time over the fitted one: farther off is only what a damaged file says."""
@@ -31,15 +32,15 @@ HUBER = 1.345
 """Huber's constant: 95 % efficiency if errors are normal after all."""
 USUAL_SESSION_SIGMA = 0.1
 """Log sd between sessions before any are measured: one placement of another engine, measured four times
-within two minutes on a shared machine, gave medians of 28, 28, 30 and 36 ms (log sd 0.12). Worth as
-much as one measured repeat.
+within two minutes on a shared machine, gave medians of 28, 28, 30 and 36 ms (log sd 0.12).
 """
 USUAL_FREEDOM = 3
-"""Degrees of freedom behind that: of four visits."""
-SESSIONS_OVER_RUNS = 2.0
-"""Where runs of one session were repeated, their log sd times this is the belief, if that is less: on a quiet
-machine sessions are quiet too. Recorded: 1.1 to 1.7 on one busy machine (sessions 0.08 to 0.12, runs 0.07),
-0.3 and 1.4 on two quiet ones (repeats of one placement 0.006 and 0.013, runs 0.024 and 0.009).
+"""Degrees of freedom behind that, of four visits: what any belief about sessions counts beside data."""
+SESSIONS_OVER_RUNS = 1.25
+"""Where runs of one session were repeated, their log sd times this is the belief: sessions are quiet on a
+quiet machine, and on a busy one hours differ by more than minutes. Recorded: 1.1 to 1.7 on one busy machine
+(sessions 0.08 to 0.12, runs 0.07), 1 to 2 on another (runs 0.11), 0.3 and 1.4 on two quiet ones (repeats of
+one placement 0.006 and 0.013, runs 0.024 and 0.009).
 """
 FEWEST_RUNS = 3
 """Degrees of freedom from which a spread of runs is believed."""
@@ -68,8 +69,6 @@ class Fit:
     """Gap of each sample at `values`."""
     measured_s: Floats
     """Median gap of each sample."""
-    left_out_error: Floats
-    """log(measured / predicted) of each sample when it is left out of the fit."""
     condition: float
     """Condition number of the weighted, scaled design matrix without the pooling."""
     unseparated: tuple[tuple[str, ...], ...]
@@ -77,6 +76,8 @@ class Fit:
     design: Design
     lack: LackOfFit
     """Whether the placements scatter about the model as repeats do."""
+    session_sd: float
+    """Log sd of sessions about the model, whichever is to blame; `lack` has the freedom behind it."""
     unchecked: tuple[int, ...]
     """Numbers of placements that no other one checks: the fit follows them wherever they are."""
     placements: tuple[tuple[tuple[str, int], ...], ...]
@@ -138,11 +139,11 @@ def fit(samples: Sequence[Sample], *, draws: int = 500, seed: int = 1) -> Fit:
         draws=_bootstrap(model, rows, measured, beliefs, scatter, draws, seed),
         predicted_s=model.base,
         measured_s=medians,
-        left_out_error=_left_out(model, rows, measured, beliefs, medians),
         condition=condition,
         unseparated=groups,
         design=model,
         lack=scatter.lack,
+        session_sd=scatter.session_sd,
         unchecked=scatter.unchecked,
         placements=placements,
     )
@@ -225,11 +226,20 @@ class _Scatter:
     """What measuring again would change."""
 
     lack: LackOfFit
-    session_sd: Floats
-    """Log sd of each session's error."""
+    session_sd: float
+    """Log sd of sessions about the model."""
     deviations: Floats
     """Of runs about their session."""
     unchecked: tuple[int, ...]
+    alone: NDArray[np.bool_]
+    """Whether each session's placement is unchecked."""
+
+    def draw_sd(self, generator: np.random.Generator) -> Floats:
+        """What sessions may scatter by, for each: few of them know it badly, as Student (1908) found."""
+        freedom = sum(self.lack.freedom)
+        sd = self.session_sd * np.sqrt(freedom / generator.chisquare(freedom))
+        # what the fit follows wherever it is leaves no residual, so what the model may miss of it is believed
+        return np.asarray(np.where(self.alone, np.hypot(sd, MODEL_ERROR), sd))
 
 
 def _scatter(
@@ -240,17 +250,10 @@ def _scatter(
     logs = np.log(measured / np.maximum(model.base[rows], 1e-9))
     session = np.array([logs[rows == group].mean() for group in np.unique(rows)])
     deviations, leverage = _deviations(logs, rows, session), _leverage(model, rows, measured, beliefs)
-    used, usual = float(np.trace(leverage)), usual_session_sigma(samples)
-    visits = sum(max(0, len(one.visits_s) - 1) for one in samples)
-    lack = lack_of_fit(session, same, used, usual, USUAL_FREEDOM + visits)
-    sd = _without_runs(_session_sd(session, used, usual), deviations, np.bincount(rows).astype(float))
-    # where the model lacks something, placements miss it by more than their sessions differ
-    each = np.full(len(session), max(sd, lack.missed_sd) if lack.is_lacking else sd)
+    lack = lack_of_fit(session, same, float(np.trace(leverage)), *_usual_sessions(samples))
+    sd = _without_runs(lack.both_sd, deviations, np.bincount(rows).astype(float))
     unchecked = _unchecked(model, leverage, rows, same)
-    # what the fit follows wherever it is leaves no residual, so what the model may miss of it is believed
-    alone = np.isin(same, unchecked)
-    each[alone] = np.hypot(each[alone], MODEL_ERROR)
-    return _Scatter(lack, each, deviations, unchecked)
+    return _Scatter(lack, sd, deviations, unchecked, np.isin(same, unchecked))
 
 
 def _unchecked(model: Design, leverage: Floats, rows: Floats, same: Floats) -> tuple[int, ...]:
@@ -276,7 +279,7 @@ def _bootstrap(
     fitted = np.maximum(model.base[rows], 1e-9)
     out = np.empty((draws, len(model.names)))
     for draw in range(draws):
-        moved = generator.normal(0, scatter.session_sd)[rows]
+        moved = generator.normal(0, scatter.draw_sd(generator))[rows]
         moved = moved + generator.choice(scatter.deviations, len(rows))
         out[draw] = _solve(
             model, rows, fitted * np.exp(np.clip(moved, -FARTHEST, FARTHEST)), beliefs, generator
@@ -307,16 +310,6 @@ def _leverage(model: Design, rows: Floats, measured: Floats, beliefs: Prior) -> 
     return np.asarray(matrix @ inverse @ matrix.T)
 
 
-def _session_sd(session: Floats, parameters: float, usual: float) -> float:
-    """Log sd of sessions about the fit, with its degrees of freedom; the belief
-    counts as much as one session.
-    """
-    # with no degree of freedom left, residuals are small because the fit is flexible: they say nothing
-    freedom = max(0.0, len(session) - parameters)
-    known = float(np.sum(session**2)) if freedom > 0 else 0.0
-    return float(np.sqrt((known + usual**2) / (freedom + 1)))
-
-
 def _without_runs(session_sd: float, deviations: Floats, counts: Floats) -> float:
     """What of it is the sessions' own: their means scatter by their runs too, and runs are drawn apart."""
     # an analysis of variance: the mean of n runs scatters by the runs' variance over n
@@ -325,16 +318,16 @@ def _without_runs(session_sd: float, deviations: Floats, counts: Floats) -> floa
     return float(np.sqrt(max(session_sd**2 - runs, (session_sd / 2) ** 2)))
 
 
-def usual_session_sigma(samples: Sequence[Sample]) -> float:
-    """Log sd that is expected between sessions: what the repeated visits of these measurements
-    show, else the usual one, or twice what their runs show.
+def _usual_sessions(samples: Sequence[Sample]) -> tuple[float, int]:
+    """Log sd that is expected between sessions, and its degrees of freedom: what the repeated visits of these
+    measurements show beside what their runs let believe.
     """
-    squares, freedom = _believed_session_sigma(samples) ** 2, 1
+    squares, freedom = USUAL_FREEDOM * _believed_session_sigma(samples) ** 2, USUAL_FREEDOM
     for one in samples:
         if len(one.visits_s) > 1:
             squares += float(np.var(np.log(one.visits_s), ddof=1)) * (len(one.visits_s) - 1)
             freedom += len(one.visits_s) - 1
-    return float(np.sqrt(squares / freedom))
+    return float(np.sqrt(squares / freedom)), freedom
 
 
 def _believed_session_sigma(samples: Sequence[Sample]) -> float:
@@ -344,21 +337,7 @@ def _believed_session_sigma(samples: Sequence[Sample]) -> float:
     logs = [np.log([run.median_s for run in one.runs]) for one in samples if one.runs]
     runs = np.sqrt(sum(float(np.sum((each - each.mean()) ** 2)) for each in logs) / freedom)
     # runs that agree to the last digit were made so, and no sessions do
-    return float(np.clip(SESSIONS_OVER_RUNS * runs, SMALLEST_SCALE, USUAL_SESSION_SIGMA))
-
-
-def _left_out(model: Design, rows: Floats, measured: Floats, beliefs: Prior, medians: Floats) -> Floats:
-    """log(measured / predicted) of each sample predicted from all others; nan for the only one."""
-    if len(medians) == 1:
-        return np.array([np.nan])
-    errors = np.empty(len(medians))
-    for index in range(len(medians)):
-        others = rows != index
-        # the design of the whole fit is kept: a new linearisation for each would cost ROUNDS times as much
-        values = _solve(model, rows[others], measured[others], beliefs)
-        predicted = model.base[index] + model.matrix[index] @ (values - model.at)
-        errors[index] = np.log(medians[index] / max(predicted, 1e-9))
-    return errors
+    return max(SMALLEST_SCALE, SESSIONS_OVER_RUNS * float(runs))
 
 
 def _separation(model: Design, medians: Floats) -> tuple[float, tuple[tuple[str, ...], ...]]:

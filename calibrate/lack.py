@@ -37,6 +37,13 @@ class LackOfFit:
         return (self.missed_sd / self.repeats_sd) ** 2
 
     @property
+    def both_sd(self) -> float:
+        """What sessions scatter by about the model: repeats, and what it misses as far as it can be told."""
+        left, repeats = self.freedom
+        missed = left * self.missed_sd**2 if left else 0.0
+        return float(np.sqrt((missed + repeats * self.repeats_sd**2) / (left + repeats)))
+
+    @property
     def p(self) -> float:
         """How often repeats alone would make placements scatter so much; 1 where nothing can be said."""
         return float(f_law.sf(self.ratio, *self.freedom)) if self.freedom[0] > 0 else 1.0
@@ -73,7 +80,9 @@ def lack_of_fit(
     mean = np.bincount(of, session) / count
     freedom = session_freedom + len(session) - len(every)
     repeats = (session_freedom * session_sd**2 + float(np.sum((session - mean[of]) ** 2))) / freedom
-    left = max(0.0, len(every) - parameters)
+    left = len(every) - parameters
+    # a fraction of one would divide what is hardly missed by next to nothing
+    left = left if left >= 1 else 0.0
     # a placement that was visited twice is known twice as well
     missed = float(np.sum(count * mean**2)) / left if left > 0 else np.nan
     return LackOfFit(

@@ -2,7 +2,7 @@
 to run, session to session.
 
 Three levels, each with its own source: *fast* from the gaps of a run, *run* from the medians of a
-session's runs, *session* from what the model still misses when a session is left out. Beyond the body
+session's runs, *session* from what the fit misses of sessions, with its degrees of freedom. Beyond the body
 of fast noise are the host's pauses (`pauses`). The body is split into what each device has of its own
 and what all share (one machine, one room): with own noise only, a gap that is the sum of N equal stages
 would scatter `1 / sqrt(N)` as much as one with a single stage, so placements with different N tell the
@@ -16,8 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import nnls
+from scipy.stats import norm
+from scipy.stats import t as student
 
-from calibrate.fit import Fit, usual_session_sigma
+from calibrate.fit import Fit
 from calibrate.forward import job_of, with_values
 from calibrate.pauses import Stream, fit_tail
 from calibrate.samples import RunSample, Sample
@@ -27,7 +29,6 @@ from simulator.runtime.cost import decode_s, head_s
 
 __all__ = ["Noise", "fit_noise"]
 
-FEWEST_SESSIONS = 3
 DISTINCT = 0.1
 """Square sums of stage shares that differ by less cannot tell own noise from common noise."""
 FEWEST_RUNS = 3
@@ -87,7 +88,7 @@ def fit_noise(samples: Sequence[Sample], fitted: Fit) -> Noise:
         # at 1 a walk never returns; gaps between arrivals that only jitter correlate by -0.5
         correlation=min(0.95, max(-0.5, correlation)),
         run_sigma=_run_sigma(samples, warnings),
-        session_sigma=_session_sigma(samples, fitted, warnings),
+        session_sigma=_session_sigma(fitted, warnings),
         pauses_per_s=tail.pauses_per_s,
         pause_s=tail.pause_s,
         warnings=tuple(warnings),
@@ -166,22 +167,12 @@ def _run_sigma(samples: Sequence[Sample], warnings: list[str]) -> float:
     return float(np.sqrt(squares / freedom))
 
 
-def _session_sigma(samples: Sequence[Sample], fitted: Fit, warnings: list[str]) -> float:
-    """What the model misses of a session that it has not seen, the parameters' own uncertainty taken off.
+def _session_sigma(fitted: Fit, warnings: list[str]) -> float:
+    """What sessions of other placements scatter by, as the fit draws its own.
 
-    Robust (median absolute deviation), because a session that alone pinned down a parameter
-    says nothing of sessions.
+    So much wider as few of them know a scatter badly: Student's 90 % over the normal's.
     """
-    errors, usual = fitted.left_out_error[np.isfinite(fitted.left_out_error)], usual_session_sigma(samples)
-    if len(errors) < FEWEST_SESSIONS:
-        warnings.append(f"too few measurements to see what the model misses; {usual:.0%} is assumed")
-        return usual
-    missed = float(np.median(np.abs(errors))) / 0.6745
-    moved = (fitted.draws - fitted.design.at) @ fitted.design.matrix.T / fitted.predicted_s
-    # how far the fitted parameters alone may move a prediction
-    known = float(np.median(np.std(moved, axis=0)))
-    # not less than half of what was missed: the two are estimated from the same few sessions
-    own = max(missed**2 - known**2, (missed / 2) ** 2)
-    found = float(np.sqrt((len(errors) * own + usual**2) / (len(errors) + 1)))
-    # the median forgives one odd placement, and a new one may be odd as well
-    return max(found, fitted.lack.missed_sd) if fitted.lack.is_lacking else found
+    if not fitted.lack.freedom[0]:
+        told = f"too few measurements to see what the model misses; {fitted.session_sd:.0%} is assumed"
+        warnings.append(told)
+    return float(fitted.session_sd * student.ppf(0.95, sum(fitted.lack.freedom)) / norm.ppf(0.95))

@@ -52,8 +52,15 @@ def complete(scenario: Scenario) -> Scenario:
             "model": _complete_model(scenario.model, engine_spec.name, platforms),
             "devices": devices,
             "wires": tuple(_complete_wire(wire, engine_spec) for wire in scenario.wires),
+            "common_noise": scenario.common_noise or _recorded_noise(engine_spec.name),
         }
     )
+
+
+def _recorded_noise(engine_name: str) -> NoiseSpec:
+    """How runs and sessions of this engine differ, where nobody says or has measured how they do there."""
+    facts = engine(engine_name).facts
+    return NoiseSpec(sigma=0.0, run_sigma=facts.run_log_sd, session_sigma=facts.session_log_sd)
 
 
 def _complete_engine(spec: EngineSpec) -> EngineSpec:

@@ -107,7 +107,7 @@ def _prepared(base: Ground) -> Prepared:
         engine_costs(full.engine),
         full.workload,
         full.seed,
-        full.common_noise,
+        full.common_noise or NoiseSpec(sigma=0.0),
         full.posterior,
         divided,
     )

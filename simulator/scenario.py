@@ -319,9 +319,8 @@ class Scenario(Spec):
     shared_host: SharedHostSpec | None = Field(
         default=None, description="present when one machine plays all devices"
     )
-    common_noise: NoiseSpec = Field(
-        default=NoiseSpec(sigma=0.0),
-        description="noise that all devices share: one machine, one room, one load",
+    common_noise: NoiseSpec | None = Field(
+        default=None, description="noise that all devices share: one machine, one room, one load"
     )
     posterior: PosteriorSpec | None = Field(default=None, description="written by a calibration")
     events: tuple[EventSpec, ...] = Field(

@@ -130,6 +130,10 @@ class EngineFacts(Facts):
     request_overhead_s: float = 0.0
     overhead_log_sd: float
     memory_overhead_bytes: float
+    run_log_sd: float = 0.0
+    """How runs of one session differ (natural logarithm), as recorded; all devices together."""
+    session_log_sd: float = 0.0
+    """How sessions differ, from one start of the cluster to the next."""
     embedding_on_host: bool = False
     """Whether the token embedding stays in the memory of the computer around a graphics card."""
     reads_whole_cache: bool = False

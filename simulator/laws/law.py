@@ -3,7 +3,7 @@
 Sampling is by inverse transform through a table of 65,536 quantiles (see `table`). So every law
 costs the same to draw from, one uniform number makes one draw whatever the law (common random
 numbers stay aligned when a law changes), and a faster law gives a draw that is never slower.
-The price: nothing beyond the quantile 1 - 1/131,072 is ever drawn.
+A draw in the last cell is looked up exactly (`streams`), so that tails do not end there.
 """
 
 from __future__ import annotations
@@ -229,18 +229,17 @@ class Mixture(Spec):
 
     def quantile(self, u: Floats) -> Floats:
         """Inverse of the mixed distribution function, read off the pooled quantile tables of the parts."""
-        # no closed form: each cell of each part becomes a step of that part's share of the probability
-        values = np.concatenate([table(part.of) for part in self.parts])
-        weights = np.concatenate([np.full(TABLE_SIZE, part.weight / TABLE_SIZE) for part in self.parts])
-        order = np.argsort(values, kind="stable")
-        # in the middle of its step, as `table` takes quantiles at midpoints
-        reached = np.cumsum(weights[order]) - weights[order] / 2
-        return np.asarray(np.interp(u, reached, values[order]))
+        return np.asarray(np.interp(u, *_pooled(self)))
 
 
 Law = Annotated[
     Constant | Exponential | Lognormal | Gamma | Weibull | Empirical | Mixture, Field(discriminator="law")
 ]
+
+
+# the last cell in halves, and the rest again, to 2**-46: a mixture's tail is that of its widest part
+_FAR_CELLS: Floats = np.asarray(0.5 ** np.arange(17, 47), dtype=np.float64)
+_FAR: Floats = np.asarray(1.5 * _FAR_CELLS)
 
 
 def _midpoints() -> Floats:
@@ -256,6 +255,19 @@ def table(law: Law) -> Floats:
     # everybody who draws from this law looks up in this one array
     values.flags.writeable = False
     return values
+
+
+# 1 MiB for each part
+@lru_cache(maxsize=32)
+def _pooled(law: Mixture) -> tuple[Floats, Floats]:
+    """(probability reached, value) of every cell of every part, in order."""
+    # no closed form: each cell of each part becomes a step of that part's share of the probability
+    values = np.concatenate([[*table(part.of)[:-1], *part.of.quantile(1 - _FAR)] for part in law.parts])
+    cells = np.append(np.full(TABLE_SIZE - 1, 1 / TABLE_SIZE), _FAR_CELLS)
+    weights = np.concatenate([part.weight * cells for part in law.parts])
+    order = np.argsort(values, kind="stable")
+    # in the middle of its step, as `table` takes quantiles at midpoints
+    return np.cumsum(weights[order]) - weights[order] / 2, values[order]
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.laws.law import Floats, Law, standard_normal_table, table
+from simulator.laws.law import TABLE_SIZE, Floats, Law, standard_normal_table, table
 
 __all__ = ["Room", "Streams"]
 
@@ -58,7 +58,17 @@ class Streams:
 
     def draws(self, name: str, law: Law, n: int, room: Room | None = None) -> Floats:
         """Draws of `law` (seconds), shape (n, rows); in `room`, if one is given."""
-        return self._looked_up(table(law), name, n, room)
+        room = room or Room.of(n, self.rows)
+        drawn = self._looked_up(table(law), name, n, room)
+        # one draw in 65,536 lies in the last cell, where a tail goes on as far as chance takes it
+        for step, row in np.argwhere(room.cells == TABLE_SIZE - 1).tolist():
+            beyond = self._share(f"{name}/{self.first + row}/{step}") / TABLE_SIZE
+            drawn[step, row] = law.quantile(np.array([1 - beyond]))[0]
+        return drawn
+
+    def _share(self, name: str) -> float:
+        """A number above 0 and up to 1 that is the same wherever this one draw is made."""
+        return (_key(f"{self.seed}/{name}") + 1) / 2**64
 
     def normals(self, name: str, n: int) -> Floats:
         """Standard normal draws, shape (n, rows)."""

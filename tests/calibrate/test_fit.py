@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from calibrate.calibration import calibrate_samples
-from calibrate.fit import fit, usual_session_sigma
+from calibrate.fit import SESSIONS_OVER_RUNS, fit
 from calibrate.forward import Design, design, gap_s, job_of, parameter_names
 from calibrate.noise import fit_noise
 from calibrate.prior import prior
@@ -145,32 +145,38 @@ def test_nothing_to_fit_and_mixed_engines_are_refused(samples: tuple[Sample, ...
 
 
 def test_repeated_visits_say_how_far_sessions_differ(samples: tuple[Sample, ...]) -> None:
-    """Without any the usual spread; each further visit is one degree of freedom beside the belief's one."""
-    assert usual_session_sigma(samples) == pytest.approx(0.1)
-    steady = [replace(one, visits_s=(0.1, 0.1 * np.exp(0.02))) for one in samples]
-    expected = np.sqrt((0.1**2 + len(steady) * 0.02**2 / 2) / (1 + len(steady)))
-    assert usual_session_sigma(steady) == pytest.approx(expected)
-    few = steady[:2]  # too few to see what the model misses
-    assert fit_noise(few, fit(few, draws=20)).session_sigma == pytest.approx(usual_session_sigma(few))
+    """Each further visit is one degree of freedom beside the belief's three, which is what runs let believe."""
+    few = samples[:2]  # too few to see what the model misses
+    runs = [np.log([run.median_s for run in one.runs]) for one in few]
+    believed = SESSIONS_OVER_RUNS * np.sqrt(np.mean([np.var(each, ddof=1) for each in runs]))
+    assert fit(few, draws=1).lack.repeats_sd == pytest.approx(believed)
+    assert fit([replace(one, runs=one.runs[:1]) for one in few], draws=1).lack.repeats_sd == pytest.approx(
+        0.1
+    )
+    steady = [replace(one, visits_s=(0.1, 0.1 * np.exp(0.02))) for one in few]
+    found = fit(steady, draws=1).lack
+    assert found.repeats_sd == pytest.approx(np.sqrt((3 * believed**2 + 2 * 0.02**2 / 2) / 5))
+    assert found.freedom == (0.0, 5)
+
+
+def test_what_sessions_scatter_by_is_wider_where_few_know_it(samples: tuple[Sample, ...]) -> None:
+    """As wide as Student's law has it; with nothing left to see, the belief is told."""
+    few, many = fit(samples[:2], draws=1), fit(samples, draws=1)
+    ratios = [
+        fit_noise(one, each).session_sigma / each.session_sd
+        for one, each in ((samples[:2], few), (samples, many))
+    ]
+    assert ratios[0] == pytest.approx(2.353 / 1.645, rel=0.001)
+    assert 1 < ratios[1] < ratios[0]
+    assert any("too few measurements" in doubt for doubt in fit_noise(samples[:2], few).warnings)
 
 
 @pytest.mark.usefixtures("linear")
 def test_what_runs_scatter_by_is_not_counted_as_sessions_too(noiseless: tuple[Sample, ...]) -> None:
-    """Three runs teach no less than one run that is their mean; draws of both errors were a third wider."""
-    ratios = []
-    for seed in range(4):
-        three = scattered(noiseless, np.random.default_rng(seed), 0.0, 0.1)
-        one = [
-            replace(each, runs=(replace(each.runs[0], gaps_s=np.full(50, _middle(each.runs))),))
-            for each in three
-        ]
-        spreads = [np.std(fit(each, draws=40).draws[:, :3], axis=0) for each in (three, one)]
-        ratios.append(spreads[0] / spreads[1])
-    assert np.mean(ratios) < 1.2
-
-
-def _middle(runs: tuple[RunSample, ...]) -> float:
-    return float(np.exp(np.mean([np.log(run.median_s) for run in runs])))
+    """Three runs whose sd is 0.1 move their session's mean by 0.1 / sqrt(3), and are drawn apart."""
+    found = [fit(scattered(noiseless, np.random.default_rng(seed), 0.1, 0.1), draws=1) for seed in range(4)]
+    taken_off = [one.lack.both_sd**2 - one.session_sd**2 for one in found]
+    assert np.mean(taken_off) == pytest.approx(0.1**2 / 3, rel=0.2)
 
 
 def test_a_scenario_that_says_what_a_context_costs_is_believed(samples: tuple[Sample, ...]) -> None:

@@ -23,18 +23,18 @@ def predicted(layers: str, *others: str) -> StudySplit:
 
 def test_other_delays() -> None:
     split = predicted("24L", "T_tensor2_24L_0.5ms", "T_tensor2_24L_2ms")
-    assert all(abs(row.median_error) <= 0.04 and row.in_90 for row in split.validations)
+    assert all(abs(row.median_error) <= 0.06 and row.in_90 for row in split.validations)
     assert all(abs(row.error) <= 0.15 for row in split.first_tokens)
 
 
 def test_a_strategy_that_was_not_trained() -> None:
     """The same machines in a pipeline, their hops learned from all-reduces."""
     split = predicted("24L", "T_pipe2_24L_0ms", "T_pipe2_24L_0.5ms", "T_pipe2_24L_2ms")
-    assert all(abs(row.median_error) <= 0.20 and row.in_90 for row in split.validations)
+    assert all(abs(row.median_error) <= 0.06 and row.in_90 for row in split.validations)
 
 
 def test_three_ranks_from_two() -> None:
-    """Two placements alone check each other badly: medians are 2 to 38 % off, and the intervals say so."""
+    """Two placements alone check each other badly: medians are 1 to 14 % off, inside their intervals."""
     names = [f"T_tensor3_12L_{delay}" for delay in ("0ms", "0.5ms", "2ms")]
     split = predicted("12L", "T_tensor2_12L_0.5ms", *names)
-    assert all(row.in_90 for row in split.validations)
+    assert all(abs(row.median_error) <= 0.18 and row.in_90 for row in split.validations)

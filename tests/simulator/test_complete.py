@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from simulator.complete import complete
 from simulator.engine.base import engine
 from simulator.errors import ScenarioError
 from simulator.files import loads
+from simulator.library import load
 from simulator.prepare import prepare
-from simulator.scenario import Scenario
+from simulator.run.evaluate import token_times_s
+from simulator.scenario import NoiseSpec, Scenario
 
 
 def test_a_model_by_numbers_says_how_wide_it_is() -> None:
@@ -52,3 +55,17 @@ def test_sparse_attention_saves_where_the_engine_gathers_what_was_picked(
     assert kinds is not None
     assert {kind.kv_read_tokens for kind in kinds} == {picked}
     assert {kind.index_bytes_per_token for kind in kinds} == {256.0}
+
+
+def test_runs_and_sessions_of_an_uncalibrated_engine_differ_as_recorded() -> None:
+    """They agreed to 0.2 %. Who says how noisy it is, is believed."""
+    scenario = load("four_devices")
+    facts = engine(scenario.engine.name).facts
+    workload = scenario.workload.model_copy(update={"runs": 6})
+    job = prepare(scenario.model_copy(update={"workload": workload})).job
+    rates = 1 / token_times_s(job, 240)[0][-1].reshape(40, 6)
+    spread = float(np.sqrt(np.var(np.log(rates), axis=1, ddof=1).mean()))
+    assert 0.8 * facts.run_log_sd < spread < 0.05
+    assert 0.01 <= facts.session_log_sd <= 0.19
+    quiet = scenario.model_copy(update={"common_noise": NoiseSpec(sigma=0.0)})
+    assert prepare(quiet).job.common_noise.is_silent

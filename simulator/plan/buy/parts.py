@@ -33,6 +33,7 @@ from simulator.scenario import (
     DeviceSpec,
     LinkSpec,
     ModelSpec,
+    NoiseSpec,
     PlacementSpec,
     Scenario,
     SpeedSpec,
@@ -70,6 +71,7 @@ class Parts:
     _orders: dict[tuple[object, ...], tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     _points: tuple[AccessPoint, ...] = ()
     _costs: EngineCosts = field(init=False)
+    _common_noise: NoiseSpec = field(init=False)
     _worlds: Worlds = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +79,7 @@ class Parts:
         self._worlds = Worlds(self.scenario.seed, WORLDS, self.scenario.posterior)
         bare = self._tiny({"any": NO_DEVICE}).job
         self._costs, self._points = bare.engine, bare.cluster.access_points
+        self._common_noise = bare.common_noise
 
     @property
     def engine(self) -> Engine:
@@ -239,7 +242,7 @@ class Parts:
             self._costs,
             self.workload,
             self.scenario.seed,
-            self.scenario.common_noise,
+            self._common_noise,
             self.scenario.posterior,
         )
 

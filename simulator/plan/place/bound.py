@@ -18,7 +18,7 @@ from simulator.plan.place.costs import mean_parts
 from simulator.prepare import Ground, engine_costs
 from simulator.run.evaluate import token_times_s
 from simulator.runtime.job import Job
-from simulator.scenario import WorkloadSpec
+from simulator.scenario import NoiseSpec, WorkloadSpec
 
 __all__ = ["first_token_bound_s", "tokens_per_s_bound"]
 
@@ -67,9 +67,8 @@ def _alone_s(ground: Ground, workload: WorkloadSpec) -> Floats:
         roomy = replace(device, usable_bytes=UNLIMITED_BYTES, link=replace(device.link, power_save=None))
         alone = replace(ground.cluster, devices=(roomy,), wires=())
         placement = Placement.from_layers([(device.name, model.layers)], "alone")
-        job = Job(
-            alone, model, placement, costs, workload, scenario.seed, scenario.common_noise, scenario.posterior
-        )
+        noise = scenario.common_noise or NoiseSpec(sigma=0.0)
+        job = Job(alone, model, placement, costs, workload, scenario.seed, noise, scenario.posterior)
         found.append(token_times_s(job, scenario.replications * workload.runs, "recursion")[0])
     return np.stack(found)
 

@@ -8,6 +8,7 @@ from simulator.errors import PlacementError
 from simulator.prepare import Ground, engine_costs
 from simulator.runtime.mean_costs import MeanCosts
 from simulator.runtime.ring_costs import RingCosts
+from simulator.scenario import NoiseSpec
 
 __all__ = ["decode_costs", "mean_parts", "prompt_costs", "spread_costs"]
 
@@ -31,7 +32,7 @@ def mean_parts(ground: Ground, batch: int = 1, variance_weight_per_s: float = 0.
         engine=engine_costs(scenario.engine),
         workload=scenario.workload,
         request=ground.request,
-        common_noise=scenario.common_noise,
+        common_noise=scenario.common_noise or NoiseSpec(sigma=0.0),
         posterior=scenario.posterior,
         contention=scenario.shared_host.contention if scenario.shared_host else 0.0,
         least_devices=scenario.placement.min_devices or 1,

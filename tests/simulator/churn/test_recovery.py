@@ -34,6 +34,7 @@ def certain(engine: str = "exo", **changes: Any) -> Scenario:
         device["noise"], device["link"]["delay"] = {"sigma": 0}, CERTAIN
         device["speed"]["decode_spread"] = 0
         device.pop("heat", None)
+    plain["common_noise"] = {"sigma": 0}
     plain["engine"] = {"name": engine, "memory_overhead": "20 MB", "overhead_spread": 0}
     return Scenario.model_validate(plain | changes)
 

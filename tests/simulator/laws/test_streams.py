@@ -7,10 +7,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
+from simulator.catalog.links import network
 from simulator.laws import Exponential, Streams
+from simulator.laws.law import TABLE_SIZE, Law, table
 
 ROOT = Path(__file__).parents[3]
 LAW = Exponential(mean="1 s")
@@ -74,3 +78,26 @@ def test_another_process_draws_the_same() -> None:
 def test_these_very_numbers_are_kept() -> None:
     """A change here changes every prediction: say so in CHANGELOG.md."""
     assert Streams(1).cells("link/mac/out", 4).tolist() == [[22490, 26670, 15432, 41801]]
+
+
+WIFI = TypeAdapter[Law](Law).validate_python(network("wifi6").delay)
+
+
+@pytest.mark.parametrize(
+    "law", [WIFI, Exponential.model_validate({"mean": "1 s"})], ids=["wifi6", "exponential"]
+)
+def test_tails_go_on_beyond_the_last_cell_of_the_table(law: Law) -> None:
+    """In four million draws about 61 lie in the last cell, 15 beyond its third quarter, 4 beyond its 15th 16th."""
+    draws = Streams(3, rows=1000).draws("far", law, 4000)
+    for part in (1.0, 0.25, 1 / 16):
+        expected = draws.size * part / TABLE_SIZE
+        found = np.count_nonzero(draws > law.quantile(np.array([1 - part / TABLE_SIZE]))[0])
+        assert abs(found - expected) <= 4 * np.sqrt(expected), part
+    assert draws.max() > table(law)[-1]
+
+
+def test_a_far_draw_is_the_same_in_its_row_alone() -> None:
+    every = Streams(3, rows=200).draws("far", WIFI, 4000)
+    row = int(np.argmax(every.max(axis=0)))
+    assert every[:, row].max() > table(WIFI)[-1]
+    np.testing.assert_array_equal(Streams(3, first=row).draws("far", WIFI, 4000)[:, 0], every[:, row])

@@ -93,6 +93,7 @@ def random_scenario(
             "name": f"random_{seed}",
             "model": MODEL,
             "engine": costs,
+            "common_noise": {"sigma": 0.0},
             "devices": members,
             "placement": "speed",
             "workload": {"prompt_tokens": 16, "output_tokens": 24, "runs": 1},

@@ -41,6 +41,7 @@ def pair(delay_s: float = 1e-5, **changes: Any) -> Scenario:
         "devices": {name: {"memory": "64 GB", "speed": speed, "link": link} for name in ("a", "b")},
         "workload": {"prompt_tokens": 16, "output_tokens": 16, "runs": 1},
         "replications": 1,
+        "common_noise": {"sigma": 0},
     }
     return Scenario.model_validate(tree | changes)
 
