@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from simulator.catalog.architecture import Architecture, architecture
 from simulator.catalog.config_keys import Config
+from simulator.catalog.ggml_types import fits, type_bits, widened_bits
 from simulator.catalog.matrices import FP16_BYTES
 from simulator.catalog.model_facts import ModelFacts, facts_of
 from simulator.catalog.model_names import spelling
@@ -93,6 +94,9 @@ class Bits(Facts):
     """How much work it is to make numbers of the stored weights: blocks of one scale, or blocks of blocks."""
     is_offered: bool = True
     """Whether it is proposed to who asks for fewer bits: usual names, none that few models come in."""
+    types: tuple[str, ...] = ()
+    """llama.cpp's types behind `body`, by equal shares, and of `down_proj`; none where every row fits."""
+    down_types: tuple[str, ...] = ()
 
     @property
     def flops_per_byte(self) -> float:
@@ -102,17 +106,24 @@ class Bits(Facts):
     def precision(self, made: Architecture) -> Precision:
         """The bits of each part: in a mixture `attention` is what is no expert and no dense MLP."""
         head = self.tied if made.tied else self.head
+        embedding = self.embedding
+        if self.types and not fits("Q6_K", made.hidden):
+            # so the quantiser takes 8 bits for the head, and the table is a matrix like any other
+            head, base = max(head, type_bits("Q8_0")), self.types[0]
+            embedding = max(embedding, type_bits(base) + widened_bits([base], made.hidden))
         plain = self.attention if made.experts else self.body
         # averages over files hold for what the quantiser leaves alone as well
         return Precision(
             self.quantisation,
             self.format,
             plain,
-            self.embedding,
+            embedding,
             head,
             plain,
             self.body,
             self._exceptions(made, plain),
+            self.types,
+            self.down_types,
         )
 
     def _exceptions(self, made: Architecture, plain: float) -> dict[str, float]:
@@ -157,6 +168,8 @@ def quantisations() -> tuple[Bits, ...]:
             attention=float(row["attention_bits"] or row["bits_per_weight"]),
             unpacking=row["unpacking"],
             is_offered=row["offered"] == "yes",
+            types=split(row["types"]),
+            down_types=split(row["down_types"] or row["types"]),
         )
         for row in table("quantisations")
     )

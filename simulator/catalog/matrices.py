@@ -26,6 +26,8 @@ class Matrix:
     """Norms, biases, short convolutions: no quantiser touches them."""
     is_added: bool = False
     """Biases and norms of heads: a flop or none per weight, not counted."""
+    columns: int = 0
+    """Values in a row, which is what blocks of a quantisation must divide; 0 where nobody asks."""
 
 
 @dataclass(frozen=True)

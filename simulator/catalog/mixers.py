@@ -33,10 +33,10 @@ def _grouped_attention(config: Config, hidden: int, layer: int, window: int | No
     )
     keeps_own = not borrows or bool(config.trait("keeps_unused_kv"))
     parts = [
-        Matrix("q_proj", gates * hidden * heads * width),
-        Matrix("k_proj", hidden * kv_heads * width * keeps_own),
-        Matrix("v_proj", hidden * kv_heads * value * (keeps_own and not shares_values)),
-        Matrix("o_proj", heads * value * hidden),
+        Matrix("q_proj", gates * hidden * heads * width, columns=hidden),
+        Matrix("k_proj", hidden * kv_heads * width * keeps_own, columns=hidden),
+        Matrix("v_proj", hidden * kv_heads * value * (keeps_own and not shares_values), columns=hidden),
+        Matrix("o_proj", heads * value * hidden, columns=heads * value),
         Matrix(
             "norms", _small_vectors(config, hidden, heads, kv_heads, width), is_vector=True, is_added=True
         ),
@@ -140,15 +140,18 @@ def _latent_attention(config: Config, hidden: int, layer: int) -> Block:
     value, query = config.whole("v_head_dim", default=nope), config.whole("q_lora_rank", default=0)
     q_width = heads * (nope + rope)
     q = (
-        [Matrix("q_a_proj", hidden * query), Matrix("q_b_proj", query * q_width)]
+        [
+            Matrix("q_a_proj", hidden * query, columns=hidden),
+            Matrix("q_b_proj", query * q_width, columns=query),
+        ]
         if query
-        else [Matrix("q_proj", hidden * q_width)]
+        else [Matrix("q_proj", hidden * q_width, columns=hidden)]
     )
     parts = [
         *q,
-        Matrix("kv_a_proj_with_mqa", hidden * (latent + rope)),
-        Matrix("kv_b_proj", latent * heads * (nope + value)),
-        Matrix("o_proj", heads * value * hidden),
+        Matrix("kv_a_proj_with_mqa", hidden * (latent + rope), columns=hidden),
+        Matrix("kv_b_proj", latent * heads * (nope + value), columns=latent),
+        Matrix("o_proj", heads * value * hidden, columns=heads * value),
         Matrix("norms", query + latent, is_vector=True),
     ]
     if config.flag("mla_use_output_gate"):
@@ -235,11 +238,11 @@ def _gated_delta(config: Config, hidden: int) -> Block:
     kernel = config.whole("linear_conv_kernel_dim", default=4)
     mixed = 2 * key_heads * key + heads * value
     parts = (
-        Matrix("in_proj_qkv", hidden * mixed),
-        Matrix("in_proj_z", hidden * heads * value),
+        Matrix("in_proj_qkv", hidden * mixed, columns=hidden),
+        Matrix("in_proj_z", hidden * heads * value, columns=hidden),
         Matrix("in_proj_ba", 2 * hidden * heads),
         Matrix("conv1d", mixed * kernel + 2 * heads + value, is_vector=True),
-        Matrix("out_proj", heads * value * hidden),
+        Matrix("out_proj", heads * value * hidden, columns=heads * value),
     )
     return _stateful(parts, heads * key * value, mixed * (kernel - 1)).inside("linear_attn")
 
@@ -294,9 +297,9 @@ def mamba(config: Config) -> Block:
     inner = config.whole("mamba_d_ssm", default=heads * width or inner)
     mixed = inner + 2 * config.whole("n_groups", "mamba_n_groups", default=1) * state
     parts = (
-        Matrix("in_proj", hidden * (inner + mixed + heads)),
+        Matrix("in_proj", hidden * (inner + mixed + heads), columns=hidden),
         Matrix("conv1d", mixed * (kernel + 1) + 3 * heads + inner, is_vector=True),
-        Matrix("out_proj", inner * hidden),
+        Matrix("out_proj", inner * hidden, columns=inner),
     )
     return _stateful(parts, inner * state, mixed * (kernel - 1)).inside("mixer")
 

@@ -89,10 +89,15 @@ def matrices_of_mlp(config: Config) -> int:
 
 def _mlp(config: Config, hidden: int, width: int) -> Block:
     names = GATED[3 - matrices_of_mlp(config) :]
-    parts = [Matrix(name, hidden * width) for name in names]
+    parts = [Matrix(name, hidden * width, columns=_columns(name, hidden, width)) for name in names]
     if config.trait("mlp_biases"):
         parts.append(Matrix("biases", hidden + (len(names) - 1) * width, is_vector=True, is_added=True))
     return Block(tuple(parts))
+
+
+def _columns(name: str, hidden: int, width: int) -> int:
+    """Values in a row: what goes into the matrix."""
+    return width if name == "down_proj" else hidden
 
 
 def _has_experts(config: Config, layer: int) -> bool:
@@ -139,7 +144,13 @@ def mixture(config: Config, path: str = "mlp") -> Block:
     latent = config.whole("moe_latent_size", "routed_expert_hidden_size", default=0)
     count = matrices_of_mlp(config)
     parts = [
-        Matrix(f"experts.0.{name}", (latent or hidden) * width * experts, True) for name in GATED[3 - count :]
+        Matrix(
+            f"experts.0.{name}",
+            (latent or hidden) * width * experts,
+            is_expert=True,
+            columns=_columns(name, latent or hidden, width),
+        )
+        for name in GATED[3 - count :]
     ]
     parts.append(Matrix("gate", hidden * experts))
     if config.trait("mlp_biases"):
@@ -158,7 +169,11 @@ def _shared(config: Config, hidden: int, width: int, count: int) -> list[Matrix]
     if config.trait("has_shared_expert") and not given:
         number, given = max(number, 1), config.whole("intermediate_size")
     total = given * max(number, 1) if given else number * width
-    parts = [Matrix(f"shared_experts.{name}", hidden * total) for name in GATED[3 - count :] if total]
+    parts = [
+        Matrix(f"shared_experts.{name}", hidden * total, columns=_columns(name, hidden, total))
+        for name in GATED[3 - count :]
+        if total
+    ]
     if config.trait("gated_shared_expert"):
         parts.append(Matrix("shared_expert_gate", hidden))
     return parts

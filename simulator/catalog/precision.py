@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from simulator.catalog.config_keys import Config
+from simulator.catalog.ggml_types import widened_bits
 from simulator.catalog.matrices import Matrix
 
 __all__ = ["EMBEDDING", "HEAD", "Precision", "precision_of"]
@@ -53,6 +54,10 @@ class Precision:
     """Of routed experts, where they differ."""
     exceptions: Mapping[str, float] = field(default_factory=dict)
     """Bits by a piece of a name, or by a pattern with `*` or `re:`."""
+    types: tuple[str, ...] = ()
+    """llama.cpp's types behind `linear`, by equal shares; rows that they do not divide take more bits."""
+    down_types: tuple[str, ...] = ()
+    """The same of `down_proj`, which mixes store in more bits."""
 
     def bits(self, matrix: Matrix, layer: int) -> float:
         """Bits per weight of a matrix in layer number `layer`."""
@@ -61,7 +66,9 @@ class Precision:
         told = self._told(f"layers.{layer}.{matrix.name}")
         if told is not None:
             return told
-        return self.expert if matrix.is_expert and self.expert is not None else self.linear
+        usual = self.expert if matrix.is_expert and self.expert is not None else self.linear
+        types = self.down_types if matrix.name.endswith("down_proj") else self.types
+        return usual + widened_bits(types, matrix.columns)
 
     def table_bits(self, table: str) -> float:
         """Bits of the embedding table or the head."""

@@ -57,7 +57,7 @@ REFUSALS = {
         "Qwen3-235B-A22B", "Q3_K_M", "llama-rpc", "{m: {kind: Ryzen AI Max+ 395, memory: 128 GB}}"
     ),
     "Strix Halo, too small": asked(
-        "gpt-oss-120b", "MXFP4", "llama-rpc", "{m: {kind: Ryzen AI Max+ 395, memory: 64 GB}}"
+        "Qwen3-Next-80B-A3B", "Q8_0", "llama-rpc", "{m: {kind: Ryzen AI Max+ 395, memory: 64 GB}}"
     ),
     "a card": asked("Qwen2.5-14B", "Q8_0", "llama-rpc", "{m: {kind: RTX 3060 12GB desktop}}"),
     "a card, long context": asked(
@@ -206,6 +206,12 @@ def test_the_way_is_the_one_that_people_of_that_platform_take(name: str, setting
 def test_what_is_made_for_mixtures_is_not_advised_for_dense_models() -> None:
     told = [way.words for scenario in REFUSALS.values() for way in ways_out(scenario)]
     assert not any("MXFP4" in words or "bf16" in words for words in told)
+
+
+def test_rows_that_no_k_quant_divides_make_no_smaller_file() -> None:
+    """gpt-oss has rows of 2,880: its Q2_K and Q3_K_M are published with nearly the 63 GB of MXFP4."""
+    scenario = asked("gpt-oss-120b", "MXFP4", "llama-rpc", "{m: {kind: Ryzen AI Max+ 395, memory: 64 GB}}")
+    assert not ways_out(scenario)
 
 
 def test_legacy_exo_off_macs_is_not_told_to_take_fewer_bits() -> None:
