@@ -47,7 +47,7 @@ def licence(found: Distribution) -> str:
     classified = [
         line.rpartition(" :: ")[2] for line in about.get_all("Classifier") or () if "License ::" in line
     ]
-    said = (about["License-Expression"], *classified, about["License"], "unknown")
+    said = (about.get("License-Expression"), *classified, about.get("License"), "unknown")
     return next(text for text in said if text).splitlines()[0]
 
 
@@ -84,7 +84,7 @@ def sbom() -> dict[str, Any]:
 
 def _component(found: Distribution, kind: str) -> dict[str, Any]:
     said = licence(found)
-    is_expression = bool(found.metadata["License-Expression"])
+    is_expression = bool(found.metadata.get("License-Expression"))
     named = {"expression": said} if is_expression else {"license": {"name": said}}
     return {
         "type": kind,

@@ -80,7 +80,7 @@ def test_everything_comes_from_the_wheel(site: Path, folder: Path) -> None:
     assert len(files) == 5
     assert [file for file in files if not file.startswith(str(site))] == []
     packaged = {path.relative_to(site / "simulator") for path in (site / "simulator/scenarios").rglob("*.*")}
-    assert packaged == {path.relative_to(ROOT) for path in (ROOT / "scenarios").rglob("*.yaml")}
+    assert packaged == {path.relative_to(ROOT) for path in (ROOT / "scenarios").rglob("*.*")}
     assert all((site / name / "py.typed").is_file() for name in DECOYS)
 
 

@@ -77,7 +77,7 @@ def test_loopback(host: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"engine": "exo-legacy"}, "engine is exo-legacy, but the local cluster runs llama-rpc"),
+        ({"engine": "exo-legacy"}, "engine is exo-legacy, and not llama-rpc, .* set `engine: llama-rpc`"),
         ({"concurrency": 2}, "concurrency is 2, but the local cluster measures one chat"),
     ],
 )

@@ -309,8 +309,8 @@ def test_every_engine_says_how_it_recovers() -> None:
         for law in flow.recovers().laws.values():
             assert law.source
             assert law.confidence in ("measured", "exact-from-table", "read-from-text", "assumed")
-    with pytest.raises(CatalogError, match="'petals' is no known engine"):
-        engine("petals")
+    with pytest.raises(CatalogError, match="'ray' is no known engine"):
+        engine("ray")
 
 
 def test_a_cluster_that_never_held_the_model_is_refused() -> None:

@@ -43,7 +43,7 @@ def test_exo_by_tensor(algorithm: Algorithm, a_job: Job) -> None:
 
 
 @given(jobs("mlx", chats=3))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_mlx(a_job: Job) -> None:
     assert_equal_evaluators(a_job, rows=2)
 
