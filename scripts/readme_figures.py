@@ -73,8 +73,6 @@ PHRASES = (
     "| Yes: {halos.rate}. On the 5G Ethernet that they have the second box is worth nothing: {halos.ethernet}, "
     "alone {halos.alone} |",
     "paces all: {uneven.tensor}. The best pipeline (`sim place`) leaves it out: {uneven.alone} |",
-    "Published rows of {tensor.seen} tensor clusters come out within {tensor.seen_error} % at the median where "
-    "looked at, {tensor.counted_error} % in the {tensor.counted} that are only counted",
     "one hidden state ({hop.size} kB) takes {hop.wifi6} between two devices on Wi-Fi 6, {hop.wifi24} where",
     "airtime is taken, and {hop.thunderbolt} on Thunderbolt",
     "takes {recovery.heavy} for a 32B on two laptops and a mini PC",
@@ -85,6 +83,8 @@ PHRASES = (
     "tokens/s afterwards off by {dropout.third_rate} and {dropout.fourth_rate} %",
     "published clusters, catalogue alone | {clusters.seen} pipelines looked at; {clusters.counted} only counted | "
     "{clusters.seen_error} %; {clusters.counted_error} % | {clusters.seen_held} %; {clusters.counted_held} % |",
+    "published tensor clusters, one chat, catalogue alone | {tensor.seen} looked at; {tensor.counted} only counted | "
+    "{tensor.seen_error} %; {tensor.counted_error} % | {tensor.seen_held} %; {tensor.counted_held} % |",
     "published single devices, catalogue alone | {single.seen} looked at; {single.counted} only counted | "
     "{single.seen_error} %; {single.counted_error} % | {single.seen_held} %; {single.counted_held} % |",
     "decode rate of {catalog.chips} chips, left out in turn | {catalog.error} % | {catalog.held} % |",

@@ -139,6 +139,8 @@ def in_words(name: str, engine: str) -> str:
     whose, part = _read(name)
     if part in LINK_PARTS and not whose.startswith(ALL):
         whose = f"the cable {whose}" if "--" in whose else f"{whose}'s link"
+    if name == session_factor():
+        whose = "all devices"
     return PARTS[part].words.format(engine if part in ("step", "hop", "request") else whose)
 
 

@@ -28,6 +28,7 @@ def test_a_device_may_be_called_anything(device: str) -> None:
 
 
 def test_what_all_share_is_told_in_words_too() -> None:
+    assert in_words(session_factor(), "exo") == "luck of the session on all devices"
     assert in_words(engine_factor("step"), "exo") == "exo's own work per token"
     assert in_words(link_factor(cable(("b", "a")), "delay"), "exo") == "delay of the cable a--b"
     assert [in_words(name, "exo") for name in (CONTEXT, BATCH, CONTENTION)] == [

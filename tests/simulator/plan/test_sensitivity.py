@@ -24,6 +24,7 @@ model: {name: toy, layers: 40, layer_bytes: 100 MB, hidden: 1024}
 engine: {name: exo, step_overhead: 0 s, hop_overhead: 0 s, overhead_spread: 0, memory_overhead: 0 GB}
 placement: {layers: {a: 30, b: 10}}
 access_points: {home: {}}
+common_noise: {sigma: 0}
 devices:
   a:
     memory: 8 GB
