@@ -88,8 +88,6 @@ class Wire:
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
         os.dup2(2, 1)  # what MLX prints must not mix with our lines
         self.commands: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self.worked_ns = 0
-        """How long the last chat kept this rank at work, waiting left out."""
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -97,8 +95,6 @@ class Wire:
             command = json.loads(line)
             if command["do"] == "busy":  # answered while the main thread computes
                 self.tell("busy", busy_ns=time.process_time_ns())
-            elif command["do"] == "worked":
-                self.tell("worked", worked_ns=self.worked_ns)
             else:
                 self.commands.put(command)
         os._exit(0)
@@ -165,6 +161,7 @@ class Rank:
         """Empty the caches of the chat before."""
         self.cache = [self.caches.KVCache() for _ in self.layers]
         self.worked_ns = 0
+        """How long this chat has kept the rank at work, waiting left out."""
 
     def _working(self, values: Any, *more: Any) -> Any:
         """Compute these now, and count the time as work; what has to be waited for must be there."""
@@ -237,7 +234,6 @@ def generate(wire: Wire, rank: Rank, command: dict[str, Any]) -> None:
     for number in range(command["output_tokens"]):
         token = rank.step(token)
         tell("token", token=number, id=token, at_ns=time.monotonic_ns())
-    wire.worked_ns = rank.worked_ns
     tell("done", busy_ns=time.process_time_ns())
 
 
@@ -256,6 +252,9 @@ def main() -> None:
                 wire.tell("loaded", vocabulary=rank.shape["vocabulary"])
             elif command["do"] == "generate" and rank is not None:
                 generate(wire, rank, command)
+            elif command["do"] == "worked" and rank is not None:
+                # in turn, not at once: the rank that tells of tokens is through before the others are
+                wire.tell("worked", worked_ns=rank.worked_ns)
     except Exception as error:
         wire.tell("error", text=f"{type(error).__name__}: {error}", see_log=True)
         # at once: MLX's threads would wait for neighbours that wait for this rank
