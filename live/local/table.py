@@ -53,7 +53,10 @@ def split_s(measurement: Measurement) -> tuple[dict[str, float], dict[str, float
     A server worked from a request's delivery to its reply's arrival at the relay. Empty without relays, and
     in a ring, where nobody asks and nobody answers.
     """
-    if any(link.get("messages") == "sized" for link in measurement.provenance.cluster.get("links", ())):
+    links = measurement.provenance.cluster.get("links")
+    # what an engine says of its cluster has no schema: a damaged file may hold anything there
+    said = links if isinstance(links, list) else []
+    if any(isinstance(link, dict) and link.get("messages") == "sized" for link in said):
         return {}, {}
     requests = {event["run"]: event["sent_ns"] for event in measurement.of("request")}
     times = measurement.token_times_s()
