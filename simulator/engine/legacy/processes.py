@@ -9,6 +9,7 @@ from typing import Any
 import simpy
 
 from simulator.engine.legacy.ring import RESULT_BYTES, LegacyRing
+from simulator.runtime.chats import FirstCome, admit
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.network import Network
@@ -35,20 +36,12 @@ class ChatProcesses:
         ring, at_once = self.ring, self.ring.job.workload.concurrency
         self.arrivals_s = [0.0] * at_once if self.arrivals_s is None else self.arrivals_s
         self.admitted, chats = simpy.Resource(self.env, at_once), len(self.arrivals_s)
-        self.free_s = [0.0] * ring.size
+        self.devices = [FirstCome(self.env, self.recorder, name) for name in ring.names]
         self.network = Network(self.env, self.draws, self.recorder, flows=chats)
         self.result_per_byte = float(ring.seconds_per_byte(ring.size - 1)[self.row])
         self.heard_s = [0.0] * chats
         for chat, arrival_s in enumerate(self.arrivals_s):
-            self.env.process(self.admit(chat, arrival_s))
-
-    def admit(self, chat: int, arrival_s: float) -> Generator[simpy.Event, Any, None]:
-        """Come, wait to be let in, and be answered."""
-        if arrival_s > 0:
-            yield self.env.timeout(arrival_s)
-        with self.admitted.request() as place:
-            yield place
-            yield from self.chat(chat)
+            self.env.process(admit(self.env, self.admitted, arrival_s, self.chat(chat)))
 
     def chat(self, chat: int) -> Generator[simpy.Event, Any, None]:
         """A chat's story: each token goes once round the ring."""
@@ -59,24 +52,12 @@ class ChatProcesses:
         sizes = [[ring.message_bytes(rank, token) for token in (0, 1)] for rank in range(ring.size)]
         for token in range(ring.tokens):
             for rank in range(ring.size):
-                cause = yield from self.work(rank, stage_s[token][rank], token, cause)
+                cause = yield from self.devices[rank].work(stage_s[token][rank], token, cause)
                 if rank == ring.size - 1:
                     self.broadcast(chat, token, result_s[token], cause)
                 if ring.size > 1:
                     hops[rank].send(sizes[rank][token > 0], delay_s[rank][token], cause, token)
                     cause = yield hops[rank].receive()
-
-    def work(self, rank: int, duration_s: float, token: int, cause: int) -> Generator[simpy.Event, Any, int]:
-        """Wait for the device, then keep it busy."""
-        name, asked_s = self.ring.names[rank], self.env.now
-        # first come, first served: when the device will be free is known already, so nobody has to tell
-        start_s = max(asked_s, self.free_s[rank])
-        self.free_s[rank] = start_s + duration_s
-        yield self.env.timeout(self.free_s[rank] - asked_s)
-        cause = self.recorder.span("queue", name, token, asked_s, start_s, cause)
-        return self.recorder.span(
-            "compute" if token else "prefill", name, token, start_s, self.env.now, cause
-        )
 
     def broadcast(self, chat: int, token: int, delay_s: float, cause: int) -> None:
         """The sampled token on its way to the client; nothing waits for it."""

@@ -10,6 +10,7 @@ import simpy
 
 from simulator.engine.petals.chain import Chain, Exchange
 from simulator.engine.petals.flow import backoff_s
+from simulator.runtime.chats import FirstCome, admit
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
 from simulator.runtime.network import Hop, Network
@@ -63,21 +64,13 @@ class SwarmProcesses:
         at_once = self.chain.job.workload.concurrency
         arrivals_s = [0.0] * at_once if self.arrivals_s is None else self.arrivals_s
         self.admitted = simpy.Resource(self.env, at_once)
-        self.free_s = [0.0] * len(self.chain.servers)
+        self.servers = [FirstCome(self.env, self.recorder, name) for name in self.chain.names]
         # a server keeps room for a chat until its stream ends; who finds none is refused and not queued
         self.room = [self.chain.chats_that_fit] * len(self.chain.servers)
         flows = len(arrivals_s) * (2 if self.chain.pushes else 1)
         self.network = Network(self.env, self.draws, self.recorder, flows=flows)
         for chat, arrival_s in enumerate(arrivals_s):
-            self.env.process(self.admit(chat, arrival_s))
-
-    def admit(self, chat: int, arrival_s: float) -> Generator[simpy.Event, Any, None]:
-        """Come, wait to be let in, and be answered."""
-        if arrival_s > 0:
-            yield self.env.timeout(arrival_s)
-        with self.admitted.request() as place:
-            yield place
-            yield from self.chat(chat)
+            self.env.process(admit(self.env, self.admitted, arrival_s, self.chat(chat)))
 
     def chat(self, chat: int) -> Generator[simpy.Event, Any, None]:
         """A chat's story: each token goes to every server in turn; the last reply is made a word."""
@@ -125,21 +118,10 @@ class SwarmProcesses:
                 cause = next(iter((yield simpy.AnyOf(self.env, arrivals)).values()))
             tasks = self.chain.prompt_tasks[at] if token == 0 else 1
             for _ in range(tasks):
-                cause = yield from self.work(at, duration_s[token] / tasks, token, cause)
+                cause = yield from self.servers[at].work(duration_s[token] / tasks, token, cause)
             for wire in onward if token else ():
                 wire.send(token, cause)
             back.send(token, cause)
-
-    def work(self, at: int, duration_s: float, token: int, cause: int) -> Steps:
-        """Wait for the server, then keep it busy: first come, first served, and no two chats at once."""
-        name, asked_s = self.chain.names[at], self.env.now
-        # when the server will be free is known already, so nobody has to tell
-        start_s = max(asked_s, self.free_s[at])
-        self.free_s[at] = start_s + duration_s
-        yield self.env.timeout(self.free_s[at] - asked_s)
-        cause = self.recorder.span("queue", name, token, asked_s, start_s, cause)
-        kind = "compute" if token else "prefill"
-        return self.recorder.span(kind, name, token, start_s, self.env.now, cause)
 
     def busy(self, kind: str, where: str, duration_s: float, token: int, cause: int) -> Steps:
         """The client at work."""
