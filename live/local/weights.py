@@ -7,8 +7,6 @@ checked each time before it is used.
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,84 +16,58 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from live.local import library
 from live.local.children import module_command, module_environment
-from simulator.errors import CatalogError, EngineUnavailable, did_you_mean
+from live.local.recipe import ModelRecipe, kept, named, read_recipes
+from simulator.errors import EngineUnavailable
 from simulator.files.cache import cache_folder
-from simulator.spec import Spec
 
 __all__ = ["WeightsRecipe", "model_file", "recipe", "recipes", "write_f16"]
 
 SEED = 1
-WRITER_VERSION = 1  # raise it when the same recipe would give other bytes
 BYTE_TOKENS = 256
 SPECIAL_TOKENS = ("<unk>", "<s>", "</s>")
 K_BLOCK = 256  # values per block of the K formats, ggml-common.h: QK_K
 
 
-class WeightsRecipe(Spec):
+class WeightsRecipe(ModelRecipe):
     """The shape of a Llama-architecture model with grouped-query attention and a byte-level vocabulary."""
 
-    layers: int = Field(ge=1, le=200)
     hidden: int = Field(ge=K_BLOCK, multiple_of=K_BLOCK)
     feed_forward: int = Field(ge=K_BLOCK, multiple_of=K_BLOCK)
-    heads: int = Field(ge=1)
-    kv_heads: int = Field(ge=1)
     vocabulary: int = Field(
         ge=BYTE_TOKENS + len(SPECIAL_TOKENS), description="beyond the bytes: unused tokens"
     )
     context: int = Field(ge=256)
     seed: int = Field(default=SEED, ge=0)
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> WeightsRecipe:
-        if self.hidden % self.heads or self.heads % self.kv_heads:
-            raise ValueError(
-                f"hidden {self.hidden} must be a multiple of heads {self.heads}, and heads of kv_heads "
-                f"{self.kv_heads}"
-            )
-        return self
-
     @property
     def parameters(self) -> int:
         """Number of weights: embedding, head, and per layer q, o, k, v, three of
         the feed-forward, two norms.
         """
-        kv = self.hidden // self.heads * self.kv_heads
-        layer = 2 * self.hidden * (self.hidden + kv) + 3 * self.hidden * self.feed_forward + 2 * self.hidden
+        layer = self.layer_weights + 2 * self.hidden
         return self.layers * layer + 2 * self.hidden * self.vocabulary + self.hidden
-
-    @property
-    def key(self) -> str:
-        """What tells this recipe's file from all others."""
-        return sha256(f"{WRITER_VERSION} {self.model_dump_json()}".encode()).hexdigest()[:12]
 
 
 @cache
 def recipes() -> dict[str, WeightsRecipe]:
     """The recipes that scenarios name."""
-    text = Path(__file__).with_name("recipes.yaml").read_text(encoding="utf-8")
-    return {name: WeightsRecipe.model_validate(fields) for name, fields in yaml.safe_load(text).items()}
+    return read_recipes(WeightsRecipe, Path(__file__).with_name("recipes.yaml"))
 
 
 def recipe(name: str) -> WeightsRecipe:
     """The recipe of that name; raises CatalogError."""
-    if name not in recipes():
-        known = sorted(recipes())
-        raise CatalogError(
-            f"no recipe for a model {name!r}{did_you_mean(name, known)}; the local cluster makes "
-            f"{', '.join(known)}, and runs any other model from its file: model: {{gguf: PATH}}"
-        )
-    return recipes()[name]
+    otherwise = ", and runs any other model from its file: model: {gguf: PATH}"
+    return named(name, recipes(), "the local cluster", otherwise)
 
 
 def _tensors(shape: WeightsRecipe) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes (rows, columns) of all tensors, in the order in which they are drawn."""
-    hidden, wide, kv = shape.hidden, shape.feed_forward, shape.hidden // shape.heads * shape.kv_heads
+    hidden, wide, kv = shape.hidden, shape.feed_forward, shape.kv_columns
     yield "token_embd.weight", (shape.vocabulary, hidden)
     for layer in range(shape.layers):
         block = f"blk.{layer}."
@@ -177,37 +149,19 @@ def model_file(
     """
     shape = shape or recipe(name)
     file = cache_folder("models") / f"{name}-{shape.key}.Q4_K_M.gguf"
-    record = file.with_suffix(".json")
-    if file.exists() and record.exists():
-        if json.loads(record.read_text(encoding="utf-8"))["sha256"] == _sha256(file):
-            return file
-        tell(f"{file.name} does not match its checksum and is made again")
-    library.require()
-    tell(f"making {name}: {shape.parameters / 1e6:.0f} million random weights, then Q4_K_M")
-    raw, fresh = (file.with_name(f"{file.stem}.{os.getpid()}.{end}") for end in ("f16", "part"))
-    try:
-        write_f16(shape, raw)
-        _quantise(raw, fresh)
-        facts = {
-            "sha256": _sha256(fresh),
-            "recipe": shape.model_dump(),
-            "llama_cpp_python": library.version(),
-        }
-        # before the file gets its name, for a file without its record is made again
-        record.write_text(json.dumps(facts) + "\n", encoding="utf-8")
-        # whole or not at all: two commands may make the same model at once
-        fresh.replace(file)
-    finally:
-        raw.unlink(missing_ok=True)
-        fresh.unlink(missing_ok=True)
-    return file
 
+    def make(fresh: Path) -> dict[str, str]:
+        library.require()
+        tell(f"making {name}: {shape.parameters / 1e6:.0f} million random weights, then Q4_K_M")
+        raw = fresh.with_suffix(".f16")
+        try:
+            write_f16(shape, raw)
+            _quantise(raw, fresh)
+        finally:
+            raw.unlink(missing_ok=True)
+        return {"llama_cpp_python": library.version()}
 
-def _sha256(file: Path) -> str:
-    import hashlib
-
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+    return kept(file, shape, make, tell)
 
 
 def _quantise(raw: Path, target: Path) -> None:
