@@ -1,4 +1,4 @@
-"""Models with random weights, whatever the engine: a shape by name, and a file in the cache that is checked."""
+"""Models with random weights, whatever the engine: a shape by name, a file in the cache that is checked."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def named(name: str, known: Mapping[str, R], whose: str, otherwise: str = "") ->
 def kept(
     file: Path, shape: ModelRecipe, make: Callable[[Path], Mapping[str, Any]], tell: Callable[[str], None]
 ) -> Path:
-    """The file from the cache if its checksum holds, else made now; `make` returns what the record says made it."""
+    """The file from the cache if its checksum holds, else made now; `make` returns what made it."""
     record = file.with_suffix(".json")
     if file.exists() and record.exists():
         if json.loads(record.read_text(encoding="utf-8"))["sha256"] == _sha256(file):
