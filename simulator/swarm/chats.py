@@ -10,7 +10,7 @@ import numpy as np
 import simpy
 from simpy.events import ProcessGenerator
 
-from simulator.engine.petals.flow import backoff_s
+from simulator.engine.petals.flow import backoff_s, flow_facts
 from simulator.engine.petals.routes import Hop, MissingBlocks
 from simulator.swarm.board import Board
 from simulator.swarm.population import Server, Setting
@@ -19,8 +19,8 @@ from simulator.swarm.view import View
 
 __all__ = ["Chat", "Client", "Recovery", "Reply", "lost"]
 
-REFUSED_S, SILENT_S = 0.01, 5.0
-"""A dial that a dead server's machine refuses (2 to 60 ms recorded), and one that nobody answers."""
+REFUSED_S = 0.01
+"""A dial that a dead server's machine refuses (2 to 60 ms recorded)."""
 Cause = Literal["notice", "attempts", "missing blocks", "full caches", "replay"]
 Steps = Generator[simpy.Event, Any, None]
 
@@ -252,7 +252,8 @@ class Client:
 
         A server that fails on the way is replaced; those before it keep what they have read.
         """
-        waits_s = backoff_s(1.0, self.given.spec.max_backoff)
+        first_s, most_s = flow_facts().backoff_s[0], self.given.spec.max_backoff
+        waits_s = backoff_s(first_s, most_s)
         # the first attempt of a new chat is no retry
         wait_s = 0.0 if found is None else next(waits_s)
         while start < end:
@@ -262,7 +263,7 @@ class Client:
             before = start
             start = yield from self.attempt(chat, start, end, text_tokens, found)
             # who got somewhere begins to count anew
-            waits_s = backoff_s(1.0, self.given.spec.max_backoff) if start > before else waits_s
+            waits_s = backoff_s(first_s, most_s) if start > before else waits_s
             wait_s = next(waits_s)
         chat.legs.sort(key=lambda leg: leg.start)
 

@@ -9,6 +9,7 @@ import numpy as np
 import simpy
 from simpy.events import ProcessGenerator
 
+from simulator.engine.petals.peers import Bans
 from simulator.laws.law import Floats, median_s
 from simulator.swarm.board import Board, Coverage
 from simulator.swarm.chats import Client, Reply, lost
@@ -140,7 +141,7 @@ class Swarm:
         rtt_s = self.network.from_client_s(median_s(link.delay) + link.vpn_delay_s)
         own = [one.number for one in self.servers if one.name == self.given.client.name]
         rtt_s[own] = 0.0
-        view = View(self.board, self.network, rtt_s, rng)
+        view = View(self.board, self.network, rtt_s, rng, Bans(self.given.spec.ban))
         return Client(
             self.env,
             self.given,

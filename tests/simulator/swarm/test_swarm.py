@@ -83,6 +83,14 @@ def test_users_slow_each_other_down_as_chats_of_the_engine_do(users: int) -> Non
     assert users * np.median(ours) == pytest.approx(theirs, rel=0.2)
 
 
+@pytest.mark.parametrize("ban_s", [15.0, 40.0])
+def test_a_server_that_failed_is_left_out_for_as_long_as_the_scenario_says(ban_s: float) -> None:
+    bans = Swarm(setting(swarm(ban=f"{ban_s:g} s")), 0).client(0).view.bans
+    bans.failed(1, 0.0)
+    assert bans.banned(1, ban_s - 0.1)
+    assert not bans.banned(1, ban_s)
+
+
 def lone(how: str, repairs: list[str], **changes: Any) -> Tale:
     """The middle server is lost in a reply, and a spare is there."""
     loss = {"server": "s2", "at": "200 s", "how": how, **changes}
