@@ -51,14 +51,16 @@ def swarm(
     from simulator.swarm.study import enough, rows_of, swarm_answer
     from simulator.swarm.study import one_more as gains_of
 
+    # before the work: hours of a swarm are not simulated only to refuse an option
+    share = None if whole is None else _share(whole)
     asked = _changed(load_scenario(scenario, seed), hours, repaired)
     executor = dask_cluster(dask) if dask else local_processes(workers) if workers > 1 else None
     with progress_bar(quiet=as_json) as progress:
         rows = rows_of(asked, replications, executor, lambda done: progress(done, replications))
     answer = swarm_answer(asked, rows)
     document: dict[str, Any] = answer.model_dump(mode="json")
-    if whole is not None:
-        share, kinds = _share(whole), asked.swarm.population if asked.swarm else {}
+    if share is not None:
+        kinds = asked.swarm.population if asked.swarm else {}
         document["enough"] = {kind: enough(asked, kind, share, replications, executor) for kind in kinds}
     if one_more:
         document["one_more"] = [gain.model_dump() for gain in gains_of(asked, rows, executor)]
@@ -83,10 +85,13 @@ def _changed(scenario: Scenario, hours: float | None, repaired: bool | None) -> 
 
 def _share(text: str) -> float:
     """A share of the time; raises SimulatorError for what is none."""
-    from simulator.errors import SimulatorError
+    from simulator.errors import SimulatorError, UnitError
     from simulator.units import SHARE, read_quantity
 
-    share = read_quantity(text, SHARE)
+    try:
+        share = read_quantity(text, SHARE)
+    except UnitError as error:
+        raise SimulatorError(f"--whole: {error}") from None
     if not 0 < share <= 1:
         raise SimulatorError(f"--whole is {text!r} and must be a share of the time, as 99%")
     return share

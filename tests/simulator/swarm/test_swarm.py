@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from sim import swarm_cmd
 from simulator.engine.base import engine
 from simulator.engine.petals.flow import backoff_s
 from simulator.errors import CatalogError, PlacementError, ScenarioError
@@ -301,3 +304,12 @@ def test_losses_of_a_swarm_are_not_those_of_a_ring() -> None:
 def test_what_is_no_swarm_is_refused_with_the_way_out(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ScenarioError, match=said):
         setting(swarm().replace(**changes))
+
+
+@pytest.mark.parametrize("share", ["abc", "0%", "200%"])
+def test_a_share_that_is_none_is_refused_before_the_work(share: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "rows_of", lambda *_: pytest.fail("the swarm was simulated"))
+    app = typer.Typer()
+    app.command()(swarm_cmd.swarm)
+    done = CliRunner().invoke(app, ["petals_flaky", "--whole", share])
+    assert str(done.exception).startswith("--whole")
