@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from simulator.laws.factors import WorldFactor, cable, link_factor, parted
-from simulator.laws.law import Law
+from simulator.laws.law import Law, median_s
 from simulator.scenario import Label, NoiseSpec, OffloadSpec, SpeedSpec
 
 __all__ = ["AccessPoint", "Cluster", "Device", "Leg", "Link", "Path", "PowerSave", "Processor", "Wire"]
@@ -157,6 +157,11 @@ class Path:
     """The access point whose air this path uses, None when no leg is shared."""
     power_save: PowerSave | None
     """Of the receiving side."""
+
+    @property
+    def median_s(self) -> float:
+        """One way, in the median world, without what the bytes take."""
+        return sum(median_s(leg.law) * leg.stretch for leg in self.legs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from simulator.runtime.portions import DivideHost
 from simulator.runtime.record import Recorder
 from simulator.runtime.ring_costs import RingCosts
 
-__all__ = ["Engine", "MeanCostOf", "engine", "engines", "plugins", "register", "rules"]
+__all__ = ["Engine", "MeanCostOf", "engine", "engines", "flows_of", "plugins", "register", "rules"]
 
 
 class MeanCostOf(Protocol):
@@ -184,6 +184,11 @@ def _shipped() -> dict[str, Engine]:
 def engines() -> Mapping[str, Engine]:
     """All engines by name."""
     return _shipped() | _PLUGINS
+
+
+def flows_of(software: str) -> tuple[Engine, ...]:
+    """The engines that one software is: one for each strategy in which it divides a model."""
+    return tuple(flow for flow in engines().values() if flow.software == software)
 
 
 def engine(name: str) -> Engine:

@@ -1,5 +1,5 @@
-"""Engines that only shard by tensor, from their facts: what
-mlx-lm, vLLM and distributed-llama have in common.
+"""Engines in lockstep, from their facts: what mlx-lm, vLLM and distributed-llama by tensor, and mlx-lm's
+pipeline, have in common.
 
 A token: all ranks hear what to compute (where somebody tells them), each computes its part of
 every layer and meets the others after attention and after the MLP, then computes the head,

@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from simulator.engine.base import engine, engines
+from simulator.engine.base import engine, flows_of
 from simulator.errors import Fault, PlacementError, ScenarioError
-from simulator.laws.law import Law, median_s, scaled
+from simulator.laws.law import Law, scaled
 from simulator.prepare import prepare
 from simulator.result.estimate import rounded
 from simulator.run.evaluate import token_times_s
@@ -81,8 +81,8 @@ def differ_in_strategy(one: Scenario, other: Scenario) -> bool:
 def other_strategy(scenario: Scenario) -> Scenario:
     """The same by the other strategy of its engine; raises ScenarioError where that has one alone."""
     flow = engine(scenario.engine.name)
-    for other in engines().values():
-        if other.software == flow.software and other.splits_layers != flow.splits_layers:
+    for other in flows_of(flow.software):
+        if other.splits_layers != flow.splits_layers:
             named = scenario.engine.model_copy(
                 update={"name": other.name, "sharding": other.facts.sharding, "backend": None}
             )
@@ -223,8 +223,7 @@ def _delay_s(scenario: Scenario) -> float:
     """Median seconds one way between two neighbours of a collective."""
     job = prepare(scenario).job
     names = job.placement.devices
-    legs = job.cluster.path(names[0], names[-1], polled=True).legs
-    return sum(median_s(leg.law) * leg.stretch for leg in legs)
+    return job.cluster.path(names[0], names[-1], polled=True).median_s
 
 
 def _delayed(scenario: Scenario, factor: float) -> Scenario:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from simulator import catalog
-from simulator.engine.base import engine, engines
+from simulator.engine.base import engine, flows_of
 from simulator.errors import PlacementError
 from simulator.plan.buy.money import Money, Quote
 from simulator.plan.buy.prices import PriceBook, PricesFile, TensorWiring
@@ -46,8 +46,7 @@ def tensor_plans(scenario: Scenario, budget: Money, prices: PricesFile | None = 
 
     Raises what `prepare` raises.
     """
-    software = engine(scenario.engine.name).software
-    if not any(flow.splits_layers for flow in engines().values() if flow.software == software):
+    if not any(flow.splits_layers for flow in flows_of(engine(scenario.engine.name).software)):
         return ()
     book = PriceBook(budget.currency, prices)
     tried = [_tried(scenario, (), "", book), *(_tried(*one, book) for one in wired(scenario, book))]

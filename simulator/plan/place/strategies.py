@@ -13,10 +13,9 @@ from itertools import combinations
 
 import numpy as np
 
-from simulator.engine.base import Engine, engine, engines, rules
+from simulator.engine.base import Engine, engine, flows_of, rules
 from simulator.engine.facts import BackendFacts
 from simulator.errors import PlacementError, SimulatorError
-from simulator.laws.law import median_s
 from simulator.placement.memory import memory_table, overfull
 from simulator.placement.rules import place
 from simulator.placement.shard import Placement
@@ -108,9 +107,8 @@ def strategies(
 
 
 def _ways(software: str) -> Iterator[tuple[Engine, BackendFacts | None]]:
-    for flow in engines().values():
-        if flow.software == software:
-            yield from ((flow, backend) for backend in flow.facts.backends or (None,))
+    for flow in flows_of(software):
+        yield from ((flow, backend) for backend in flow.facts.backends or (None,))
 
 
 def _as(scenario: Scenario, flow: Engine, backend: BackendFacts | None) -> Scenario:
@@ -178,7 +176,7 @@ def _round(base: Ground, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _delay_s(base: Ground, a: str, b: str) -> float:
-    return sum(median_s(leg.law) * leg.stretch for leg in base.cluster.path(a, b, polled=True).legs)
+    return base.cluster.path(a, b, polled=True).median_s
 
 
 def _placed(base: Ground, backend: BackendFacts, names: tuple[str, ...]) -> Placement:
