@@ -83,9 +83,7 @@ def plan(
     if out is not None:
         _write(found, out)
     if as_json:
-        print_json(
-            found.plan.model_dump() | {"tensor": [one.model_dump(exclude={"scenario"}) for one in wirings]}
-        )
+        print_json(found.plan.model_dump() | _wirings(wirings))
     else:
         _print_plan(found.plan, out)
         _tell_wirings(wirings, as_json=False)
