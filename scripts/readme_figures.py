@@ -35,6 +35,7 @@ RESULTS = {
     "catalog": "results/catalog/README.md",
     "exo": "results/exo/report.md",
     "local": "results/local/report.md",
+    "mlx": "results/local_mlx/report.md",
     "first": "results/local/earlier/first.md",
     "second": "results/local/earlier/second.md",
     "dropout 3": "results/dropout/third/report.md",
@@ -92,6 +93,9 @@ PHRASES = (
     "{local.predictions} configurations, each predicted before it was measured, from {local.trained} that",
     "| {local.error} % (worst {local.worst} %) | {local.held} % ({local.all_held} of {local.all} over three "
     "studies)",
+    "| {mlx.predictions} configurations, each predicted before it was measured, from {mlx.trained}; "
+    "{mlx.strategies} of them",
+    "| {mlx.error} % (worst {mlx.worst} %) | {mlx.held} % | `results/local_mlx` |",
     "own repeats differ by up to {exo.repeats} % within the hour",
     "{published.rows} published rows are predicted",
     "from a Mac to a DGX Spark ({published.spark} %)",
@@ -317,6 +321,9 @@ def report_figures() -> dict[str, str]:
         **{f"exo.{key}": exo[key] for key in ("predictions", "error", "held")},
         "exo.repeats": str(max(-early, late)),
         **{f"local.{key}": local[key] for key in ("predictions", "error", "worst", "held")},
+        **{f"mlx.{key}": value for key, value in study("mlx").items()},
+        "mlx.trained": found("mlx", r"Calibrated on (\d+) placements")[0],
+        "mlx.strategies": found("mlx", r"\| new strategy \| (\d+) \|")[0],
         "local.trained": found("local", r"Calibrated on (\d+) placements")[0],
         "local.all_held": str(
             sum(round(int(one["predictions"]) * int(one["held"]) / 100) for one in studies)
