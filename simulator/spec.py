@@ -38,7 +38,7 @@ __all__ = [
 
 LogSd = Annotated[float, Field(ge=0, le=MOST_LOG_SD)]
 PositiveBytes = Annotated[Bytes, Field(gt=0, le=1e15)]
-PositiveRate = Annotated[BytesPerSecond, Field(gt=0, le=1e15)]
+PositiveRate = Annotated[BytesPerSecond, Field(ge=1, le=1e15)]
 Duration = Annotated[Seconds, Field(ge=0, le=1e5)]
 Busy = Annotated[Share, Field(ge=0, lt=1)]
 
@@ -50,8 +50,9 @@ else:
     _Seconds, _Rate, _Flops = (Quantity(units, with_spread=True) for units in (TIME, RATE, FLOPS))
 # figures that may carry ±
 ToldSeconds = Annotated[_Seconds, Field(ge=0, le=1e5)]
-ToldRate = Annotated[_Rate, Field(gt=0, le=1e15)]
-ToldFlops = Annotated[_Flops, Field(gt=0, le=1e18)]
+# below one byte or one operation per second a time is no longer one that a float or a person can wait for
+ToldRate = Annotated[_Rate, Field(ge=1, le=1e15)]
+ToldFlops = Annotated[_Flops, Field(ge=1, le=1e18)]
 
 
 class Spec(BaseModel):

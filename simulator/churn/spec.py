@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from simulator.laws.law import Law
-from simulator.spec import Spec
-from simulator.units import BytesPerSecond, PerHour, Seconds, Share
+from simulator.spec import PositiveRate, Spec
+from simulator.units import PerHour, Seconds, Share
 
 __all__ = [
     "BackgroundLoad",
@@ -148,7 +148,7 @@ class RecoverySpec(Spec):
         default=None,
         description="who has the model on disk: all, each its first shard, the client; default: the engine's",
     )
-    download: Annotated[BytesPerSecond, Field(gt=0, le=1e15)] | None = Field(
+    download: PositiveRate | None = Field(
         default=None,
         description="rate of the line over which missing layers come; default: each device's own link",
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -65,6 +65,8 @@ class LocatedError:
 
     error: Any
     place: Place
+    lists_keys: bool = True
+    """Whether it says what is allowed beside an unknown key: once for each mapping, not for each key."""
 
 
 def explain(error: ValidationError, cls: type[BaseModel], tree: Tree) -> list[Fault]:
@@ -78,9 +80,23 @@ def explain(error: ValidationError, cls: type[BaseModel], tree: Tree) -> list[Fa
     # else one misspelt key would be told twice: as unknown, and as missing under its right name
     misspelt = {_suggested(finding, tree) for finding in found if finding.error["type"] == "extra_forbidden"}
     groups = _by_place(
-        [finding for finding in found if finding.place.path not in misspelt or not _missing(finding)]
+        [
+            finding
+            for finding in _listed_once(found)
+            if finding.place.path not in misspelt or not _missing(finding)
+        ]
     )
     return [_fault(findings, tree) for findings in groups]
+
+
+def _listed_once(found: Sequence[LocatedError]) -> Iterator[LocatedError]:
+    """The same, with the allowed keys at the first unknown one of each mapping."""
+    told = set()
+    for finding in found:
+        mapping = finding.place.path[:-1]
+        yield replace(finding, lists_keys=mapping not in told)
+        if finding.error["type"] == "extra_forbidden":
+            told.add(mapping)
 
 
 def in_words(error: ValidationError) -> str:
@@ -194,8 +210,8 @@ def _reason(finding: LocatedError, tree: Tree) -> str:
     if kind == "missing":
         return "this key is missing"
     if kind == "extra_forbidden":
-        allowed = ", ".join(field_names(place.parents)[:30])
-        return f"unknown key{_hint(finding, tree)} (allowed here: {allowed})"
+        allowed = f" (allowed here: {', '.join(field_names(place.parents)[:30])})"
+        return f"unknown key{_hint(finding, tree)}{allowed if finding.lists_keys else ''}"
     if kind == "union_tag_not_found":
         key = _discriminator(finding)
         return f"this key is missing; it must be one of {', '.join(literals(place.allowed, key))}"

@@ -95,6 +95,14 @@ CASES: dict[str, tuple[str, bytes, bytes]] = {
     ),
     "a loop of lists": ("EXO state", b'"thunderboltBridgeCycles": [[', b'"thunderboltBridgeCycles": [[[], '),
     "layers that run backward": ("EXO state", b'"endLayer": 24, ', b'"endLayer": -24, '),
+    "links that are none": ("measurement", b'"links":[{"target"', b'"links":[5,{"target"'),
+    "ninety keys that nobody knows": (
+        "prediction",
+        b'"gap_curve_s": [',
+        b"".join(b'"%d": 0,\n' % key for key in range(90)) + b'"gap_curve_s": [',
+    ),
+    "a rate that is hardly one": ("catalogue", b"rate: 20 MB/s", b"rate: 1e-320 MB/s"),
+    "a processor that hardly computes": ("catalogue", b"prefill_flops: 1 ", b"prefill_flops: 1e-320 "),
     "a figure beyond 64 bits": ("sweep points", b'"tokens_per_s_p95": ', b'"tokens_per_s_p95": ' + b"9" * 30),
 }
 """What once ended in a traceback, a figure below zero, or no end: kind, and what stands in place of what."""
