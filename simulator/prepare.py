@@ -374,6 +374,8 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
         )
     warnings += host_doubts(scenario, flow)
     warnings += [*split_doubts(scenario, flow, job), *cable_doubts(scenario)]
+    if flow.facts.chats_note and scenario.workload.concurrency > 1 and len(job.shards) > 1:
+        warnings.append(flow.facts.chats_note)
     left_out = set(scenario.devices) - {device.name for device in job.ring}
     if left_out:
         warnings.append(

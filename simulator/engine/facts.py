@@ -117,6 +117,8 @@ class EngineFacts(Facts):
     needs: str = ""
     host_note: str = ""
     """What to add where it uses one of a device's several processors."""
+    chats_note: str = ""
+    """What its flow here leaves out where several chats come at once."""
     default_format: str
     unquantised_except: tuple[str, ...] | None = None
     """Platforms on which it runs quantised models, where it runs 16 bits on all others; none: everywhere."""

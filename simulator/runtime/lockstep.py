@@ -136,15 +136,15 @@ class Wires:
     job: Job
     draws: Draws
     _pools: dict[tuple[str, tuple[int, ...]], tuple[Floats, Floats, bool]] = field(default_factory=dict)
-    _sizes: dict[tuple[tuple[int, ...], float], Delays] = field(default_factory=dict)
+    _sizes: dict[tuple[str, tuple[int, ...], float], Delays] = field(default_factory=dict)
 
     def collective(self, operation: Operation, size_bytes: float, step: int) -> list[Exchange]:
         """One collective, none for one rank; `step` is the decode step, negative while a prompt is read."""
         return self.rounds(rounds(operation, self.job.engine.algorithm, len(self.job.ring), size_bytes), step)
 
-    def rounds(self, of: tuple[Round, ...], step: int) -> list[Exchange]:
-        """A collective of these rounds."""
-        return [self._delays(of).exchange(of, step * STRIDE, step)] if of else []
+    def rounds(self, of: tuple[Round, ...], step: int, slot: str = "collective") -> list[Exchange]:
+        """A collective of these rounds; of one called `chain` one message matters, which has the air alone."""
+        return [self._delays(of, slot).exchange(of, step * STRIDE, step)] if of else []
 
     def chain(self, work: Work, size_bytes: float) -> Chain:
         """`work` rank after rank, `size_bytes` handed on."""
@@ -162,17 +162,17 @@ class Wires:
         share = work._replace(seconds=work.seconds / n)
         return Layers(share, of, range(begin, begin + n * len(of), len(of)), self._delays(of))
 
-    def _delays(self, of: Sequence[Round]) -> Delays:
+    def _delays(self, of: Sequence[Round], slot: str = "collective") -> Delays:
         # all rounds of a collective have the same ranks and bytes
         offsets, size_bytes = of[0]
-        if (offsets, size_bytes) not in self._sizes:
-            delay_s, per_byte, constant = self._pool(offsets)
+        if (slot, offsets, size_bytes) not in self._sizes:
+            delay_s, per_byte, constant = self._pool(offsets, slot)
             transmit_s = size_bytes * per_byte
             late_s = delay_s + np.cumsum(transmit_s, axis=0)
-            self._sizes[offsets, size_bytes] = Delays(delay_s, transmit_s, late_s, constant)
-        return self._sizes[offsets, size_bytes]
+            self._sizes[slot, offsets, size_bytes] = Delays(delay_s, transmit_s, late_s, constant)
+        return self._sizes[slot, offsets, size_bytes]
 
-    def _pool(self, offsets: tuple[int, ...], slot: str = "collective") -> tuple[Floats, Floats, bool]:
+    def _pool(self, offsets: tuple[int, ...], slot: str) -> tuple[Floats, Floats, bool]:
         if (slot, offsets) not in self._pools:
             self._pools[slot, offsets] = self._drawn(offsets, slot)
         return self._pools[slot, offsets]

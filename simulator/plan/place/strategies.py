@@ -3,7 +3,7 @@
 A pipeline gives each device whole layers, as many as `search` finds best. Tensor parallelism gives each an
 equal part of every layer: there only which devices take part is open, in which order where collectives go
 round a ring, and what carries them. Both within one cluster (tensor inside fast groups, a pipeline between
-them) no engine here can do, so it is not tried; `Strategies.not_tried` says so.
+them) is modelled for no engine here, so it is not tried; `Strategies.not_tried` says so.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_DEVICES = 10
 """Of more, the fastest alone are considered: slow ones only hold up an equal split."""
 NOT_TRIED = (
     "tensor inside fast groups with a pipeline between them: EXO, mlx-lm and distributed-llama have one "
-    "strategy for all devices, and vLLM's pipeline is not modelled"
+    "strategy for all devices; vLLM has it, but it is not modelled"
 )
 
 

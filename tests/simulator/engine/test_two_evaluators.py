@@ -42,10 +42,11 @@ def test_exo_by_tensor(algorithm: Algorithm, a_job: Job) -> None:
     assert_equal_evaluators(replace(a_job, engine=own), rows=2)
 
 
-@given(jobs("mlx", chats=3))
+@pytest.mark.parametrize("name", ["mlx", "vllm"])
+@given(data=st.data())
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_mlx(a_job: Job) -> None:
-    assert_equal_evaluators(a_job, rows=2)
+def test_pipelines_in_lockstep(name: str, data: st.DataObject) -> None:
+    assert_equal_evaluators(data.draw(jobs(name, chats=3)), rows=2)
 
 
 @given(jobs("exo-legacy"))
