@@ -143,7 +143,7 @@ class Wires:
         return self.rounds(rounds(operation, self.job.engine.algorithm, len(self.job.ring), size_bytes), step)
 
     def rounds(self, of: tuple[Round, ...], step: int, slot: str = "collective") -> list[Exchange]:
-        """A collective of these rounds; of one called `chain` one message matters, which has the air alone."""
+        """A collective of these rounds; of one called `chain` one message counts, and has the air alone."""
         return [self._delays(of, slot).exchange(of, step * STRIDE, step)] if of else []
 
     def chain(self, work: Work, size_bytes: float) -> Chain:
