@@ -71,8 +71,8 @@ PHRASES = (
     "in prompts of more than {studios.context} tokens",
     "By less than half: {sparks.rate}, alone {sparks.alone} |",
     "| Yes: {pis.rate}, two of them {pis.two}, one {pis.alone}. The slower",
-    "| Yes: {halos.rate}. On the 5G Ethernet that they have the second box is worth nothing: {halos.ethernet}, "
-    "alone {halos.alone} |",
+    "| Yes: {halos.rate}. On the 5G Ethernet that they have the second box is worth nothing: "
+    "{halos.ethernet}, alone {halos.alone} |",
     "paces all: {uneven.tensor}. The best pipeline (`sim place`) leaves it out: {uneven.alone} |",
     "one hidden state ({hop.size} kB) takes {hop.wifi6} between two devices on Wi-Fi 6, {hop.wifi24} where",
     "airtime is taken, and {hop.thunderbolt} on Thunderbolt",
@@ -82,14 +82,17 @@ PHRASES = (
     "median",
     "in the last two series ({dropout.worst} % at most)",
     "tokens/s afterwards off by {dropout.third_rate} and {dropout.fourth_rate} %",
-    "published clusters, catalogue alone | {clusters.seen} pipelines looked at; {clusters.counted} only counted | "
-    "{clusters.seen_error} %; {clusters.counted_error} % | {clusters.seen_held} %; {clusters.counted_held} % |",
-    "published tensor clusters, one chat, catalogue alone | {tensor.seen} looked at; {tensor.counted} only counted | "
+    "published clusters, catalogue alone | {clusters.seen} pipelines looked at; {clusters.counted} only "
+    "counted | {clusters.seen_error} %; {clusters.counted_error} % | {clusters.seen_held} %; "
+    "{clusters.counted_held} % |",
+    "published tensor clusters, one chat, catalogue alone | {tensor.seen} looked at; {tensor.counted} only "
+    "counted | "
     "{tensor.seen_error} %; {tensor.counted_error} % | {tensor.seen_held} %; {tensor.counted_held} % |",
     "published single devices, catalogue alone | {single.seen} looked at; {single.counted} only counted | "
     "{single.seen_error} %; {single.counted_error} % | {single.seen_held} %; {single.counted_held} % |",
     "decode rate of {catalog.chips} chips, left out in turn | {catalog.error} % | {catalog.held} % |",
-    "{exo.splits} splits, {exo.predictions} predictions of {exo.recordings} recordings | {exo.error} % | {exo.held} % |",
+    "{exo.splits} splits, {exo.predictions} predictions of {exo.recordings} recordings | {exo.error} % | "
+    "{exo.held} % |",
     "{local.predictions} configurations, each predicted before it was measured, from {local.trained} that",
     "| {local.error} % (worst {local.worst} %) | {local.held} % ({local.all_held} of {local.all} over three "
     "studies)",
@@ -336,7 +339,8 @@ def report_figures() -> dict[str, str]:
 def study(name: str) -> dict[str, str]:
     """The headline of a report of predictions and measurements."""
     pattern = (
-        r"\*\*(\d+) predictions(?: of \d+ measurements)?: median inter-token time off by ([\d.]+)% at the median.*? ([\d.]+)% at worst"
+        r"\*\*(\d+) predictions(?: of \d+ measurements)?: median inter-token time off by ([\d.]+)% at the "
+        r"median.*? ([\d.]+)% at worst"
         r".*held \d+% / \d+% / (\d+)%"
     )
     return dict(zip(("predictions", "error", "worst", "held"), found(name, pattern), strict=True))

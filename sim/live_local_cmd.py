@@ -1,5 +1,5 @@
-"""`sim live local`: a real cluster on this machine, of llama.cpp RPC or of MLX; build it, give it a
-model, measure scenarios.
+"""`sim live local`: a real cluster on this machine, of llama.cpp RPC, of MLX, or
+a swarm of Petals; install it, give it a model, measure scenarios.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sim.live_result import interruptible
 __all__ = ["app", "endpoints_of", "install", "model", "overhead", "run", "serve", "table"]
 
 app = typer.Typer(help="A real cluster on one machine: throttled devices, shaped links.")
-Engine = Annotated[Literal["llama-rpc", "mlx"], typer.Option(help="which engine")]
+Engine = Annotated[Literal["llama-rpc", "mlx", "petals"], typer.Option(help="which engine")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="threads of each device")]
 RPC_SCHEME = "llama-rpc://"
 
@@ -79,12 +79,13 @@ def _numbers(layers: str) -> list[int]:
 @app.command()
 def install(engine: Engine = "llama-rpc") -> None:
     """Install an engine: llama-cpp-python with RPC, built once (minutes; needs a C++ compiler) into this
-    Python; or MLX, into an environment of its own in your cache folder.
+    Python; or MLX (70 MB) or Petals (1.6 GB), each into an environment of its own in your cache folder.
     """
-    if engine == "mlx":
-        from live.local.mlx.environment import install as install_mlx
+    if engine != "llama-rpc":
+        from live.local.mlx.environment import MLX
+        from live.local.petals.environment import PETALS
 
-        _say(f"installed {install_mlx()}")
+        _say(f"installed {(MLX if engine == 'mlx' else PETALS).install()}")
         return
     from live.local.install import cached_wheel
     from live.local.install import install as install_wheel
@@ -97,12 +98,16 @@ def install(engine: Engine = "llama-rpc") -> None:
 @app.command()
 def model(
     name: Annotated[
-        str, typer.Argument(help="recipe: random-80mb, random-420mb, or one of MLX (mlx-40mb)")
+        str,
+        typer.Argument(
+            help="recipe: random-80mb, random-420mb, or one of MLX (mlx-40mb) or Petals (petals-18)"
+        ),
     ] = "random-80mb",
     as_json: Json = False,
 ) -> None:
     """Write a model with random weights into the cache, and print what a scenario says about it."""
-    file, numbers = _mlx_model(name) if name.startswith("mlx-") else _gguf_model(name)
+    made = {"mlx": _mlx_model, "petals": _petals_model}.get(name.partition("-")[0], _gguf_model)
+    file, numbers = made(name)
     if as_json:
         print_json({"file": str(file), "model": numbers})
         return
@@ -113,6 +118,12 @@ def model(
 def _mlx_model(name: str) -> tuple[Path, dict[str, Any]]:
     from live.local.mlx.quick import model_numbers
     from live.local.mlx.weights import model_file
+
+    return model_file(name, tell=_say), model_numbers(name)
+
+
+def _petals_model(name: str) -> tuple[Path, dict[str, Any]]:
+    from live.local.petals.weights import model_file, model_numbers
 
     return model_file(name, tell=_say), model_numbers(name)
 
@@ -141,7 +152,8 @@ def _gguf_model(name: str) -> tuple[Path, dict[str, Any]]:
 @app.command()
 def run(
     scenario: Annotated[
-        list[Path], typer.Argument(help="scenario files with engine llama-rpc or mlx; many are interleaved")
+        list[Path],
+        typer.Argument(help="scenario files with engine llama-rpc, mlx or petals; many are interleaved"),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="folder, or a .jsonl file for one scenario")

@@ -120,8 +120,15 @@ class Child:
         self.name = name
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (no name, so nothing is left behind; closed by `end`)
-        self.process = subprocess.Popen(
-            command or module_command(module, *arguments),
+        self.process = self._start(command or module_command(module, *arguments), environment)
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _start(
+        self, command: Sequence[str], environment: Mapping[str, str] | None
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
             env=(module_environment() | ENVIRONMENT) if environment is None else dict(environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -130,8 +137,6 @@ class Child:
             # which order
             start_new_session=True,
         )
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
 
     @property
     def pid(self) -> int:
@@ -212,6 +217,9 @@ class Child:
         """The last line of its log, for a message; nothing when it was killed, for then it had no say."""
         if self._log.closed or self.process.poll() == -signal.SIGKILL:
             return ""
+        return self._tail()
+
+    def _tail(self) -> str:
         size = os.fstat(self._log.fileno()).st_size
         tail = os.pread(self._log.fileno(), LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES))
         lines = tail.decode(errors="replace").strip().splitlines()

@@ -108,7 +108,11 @@ class LocalCluster(ABC):
         environment: Mapping[str, str] | None = None,
     ) -> Child:
         """Start a child, see `Child`, and let the guard know of it."""
-        child = Child(name, f"live.local.{module}", *arguments, command=command, environment=environment)
+        return self._adopt(
+            Child(name, f"live.local.{module}", *arguments, command=command, environment=environment)
+        )
+
+    def _adopt(self, child: Child) -> Child:
         self._children.append(child)
         # before anything else is done with it: a kill -9 of ours between the two would leave it running
         self._keep(pids=[child.pid])

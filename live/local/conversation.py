@@ -46,6 +46,12 @@ class LocalReply:
     """CPU time of the client's process, of an undisturbed reply."""
     begun_busy_ns: int = 0
     """The same at its beginning."""
+    chat: int = 0
+    """Its number among those that are held at once."""
+    spans: list[tuple[str, int, int]] = field(default_factory=list)
+    """What each device was asked for on behalf of the last
+    token: (device, from, until), where a client tells.
+    """
 
     @property
     def count(self) -> int:
@@ -100,10 +106,16 @@ class PlainConversation:
 
     def reply(self, reply: LocalReply, seed: int) -> LocalReply:
         """Make the whole reply; raises LiveError where it breaks, and `reply` then holds what came."""
-        self.cluster.ask_reply(self.plan.scenario.workload.prompt_tokens, reply.wanted, seed)
-        while not self.hears(reply, self.cluster.next_event(SILENCE_S, self.cluster.watch)):
-            pass
+        self.chats([reply], seed)
         return reply
+
+    def chats(self, replies: Sequence[LocalReply], seed: int) -> None:
+        """Make several replies at once; see `reply`."""
+        self.cluster.ask_reply(self.plan.scenario.workload.prompt_tokens, replies[0].wanted, seed)
+        while True:
+            event = self.cluster.next_event(SILENCE_S, self.cluster.watch)
+            if self.hears(replies[event.get("chat", 0)], event):
+                return
 
     def hears(self, reply: LocalReply, event: Event) -> bool:
         """Take what the client says; returns whether the reply is complete."""
@@ -115,6 +127,7 @@ class PlainConversation:
         elif event["event"] == "token":
             reply.tokens.append(event["id"])
             reply.times_ns.append(event["at_ns"])
+            reply.spans = event.get("spans", [])
             self._came(reply, event["at_ns"])
             self.callbacks.token(reply, event["id"])
         elif event["event"] == "done":
@@ -153,6 +166,11 @@ class Conversation(PlainConversation):
         while not self._listen(reply, patience, seed):
             self._mend(reply, patience)
         return reply
+
+    def chats(self, replies: Sequence[LocalReply], seed: int) -> None:
+        """One after the other: a client of llama.cpp holds one chat."""
+        for reply in replies:
+            self.reply(reply, seed)
 
     # --- making tokens
     # ---------------------------------------------------------------------------------------------

@@ -9,11 +9,15 @@ from live.local import library
 from live.local.breaking import BreakableCluster
 from live.local.cluster import LocalCluster
 from live.local.conversation import Callbacks, Conversation, PlainConversation, Tell
-from live.local.mlx import environment
 from live.local.mlx.cluster import MlxCluster
+from live.local.mlx.environment import MLX as MLX_ENVIRONMENT
 from live.local.mlx.plan import NAMES as MLX_NAMES
 from live.local.mlx.plan import plan_mlx
 from live.local.mlx.reference import MlxReference
+from live.local.petals.cluster import PetalsCluster
+from live.local.petals.environment import PETALS as PETALS_ENVIRONMENT
+from live.local.petals.plan import plan_petals
+from live.local.petals.reference import PetalsReference
 from live.local.plan import ENGINE_NAME, ClusterPlan, plan
 from live.local.reference import Reference, RpcReference
 from simulator.engine.base import engine
@@ -23,6 +27,7 @@ from simulator.scenario import Scenario
 __all__ = ["LocalEngine", "local_engine"]
 
 Endpoints = tuple[str, ...]
+PETALS_PACKAGES = ("petals", "hivemind", "torch", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +52,27 @@ def _rpc_talk(
     return Conversation(chosen, cluster, callbacks, tell)
 
 
-def _mlx_cluster(chosen: ClusterPlan, endpoints: Endpoints) -> LocalCluster:
+def _require_here(chosen: ClusterPlan, endpoints: Endpoints) -> None:
     if endpoints:
         raise LiveError(
             f"{chosen.scenario.name}: engine {chosen.scenario.engine.name} runs on this machine alone; say "
-            "--cluster local, or measure real machines with --cluster exo://HOST:52415"
+            "--cluster local, or measure real machines with --cluster exo://HOST:52415, petals://MULTIADDRESS"
         )
+
+
+def _mlx_cluster(chosen: ClusterPlan, endpoints: Endpoints) -> LocalCluster:
+    _require_here(chosen, endpoints)
     return MlxCluster(chosen)  # type: ignore[arg-type]  # `plan` of the same engine made it
+
+
+def _petals_cluster(chosen: ClusterPlan, endpoints: Endpoints) -> LocalCluster:
+    _require_here(chosen, endpoints)
+    return PetalsCluster(chosen)  # type: ignore[arg-type]  # as above
+
+
+def _petals_versions() -> dict[str, str]:
+    found = PETALS_ENVIRONMENT.versions()
+    return {package: found[package] for package in PETALS_PACKAGES}
 
 
 RPC = LocalEngine(
@@ -67,14 +86,26 @@ RPC = LocalEngine(
 )
 MLX = LocalEngine(
     names=MLX_NAMES,
-    require=environment.require,
+    require=MLX_ENVIRONMENT.require,
     plan=plan_mlx,
     cluster=_mlx_cluster,
     # a ring that loses a rank ends as a whole
     talk=PlainConversation,
     reference=MlxReference,
-    versions=environment.versions,
+    versions=MLX_ENVIRONMENT.versions,
 )
+
+PETALS = LocalEngine(
+    names=("petals",),
+    require=PETALS_ENVIRONMENT.require,
+    plan=plan_petals,
+    cluster=_petals_cluster,
+    # its client mends itself, or not at all
+    talk=PlainConversation,
+    reference=PetalsReference,
+    versions=_petals_versions,
+)
+ENGINES = (RPC, MLX, PETALS)
 
 
 def local_engine(scenarios: Sequence[Scenario]) -> LocalEngine:
@@ -82,16 +113,17 @@ def local_engine(scenarios: Sequence[Scenario]) -> LocalEngine:
     found = {}
     for one in scenarios:
         name = engine(one.engine.name).name
-        fitting = [local for local in (RPC, MLX) if name in local.names]
+        fitting = [local for local in ENGINES if name in local.names]
         if not fitting:
-            known = ", ".join((*RPC.names, *MLX.names))
+            known = ", ".join(name for local in ENGINES for name in local.names)
             raise LiveError(
                 f"{one.name}: engine is {one.engine.name}, but the local cluster runs {known}; set `engine: "
-                f"{ENGINE_NAME}` or `engine: {{name: mlx, sharding: pipeline}}`"
+                f"{ENGINE_NAME}`, `engine: petals` or `engine: {{name: mlx, sharding: pipeline}}`"
             )
         found[fitting[0].names] = fitting[0]
     if len(found) > 1:
         raise LiveError(
-            "the scenarios have engines of two clusters, llama.cpp and MLX; measure them one after the other"
+            "the scenarios have engines of several clusters (llama.cpp, MLX, Petals); measure them one after "
+            "the other"
         )
     return next(iter(found.values()))

@@ -45,13 +45,13 @@ def alternate(pid: int, share: float, is_over: threading.Event) -> None:
 
 
 def kill(pids: list[int]) -> None:
-    """Kill those processes that still lead a session of their own, as our children
-    do: a number may be reused.
+    """Kill those processes that still lead a session of their own, as
+    our children do, with all of their group: a number may be reused.
     """
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.getsid(pid) == pid:
-                os.kill(pid, signal.SIGKILL)
+                os.killpg(pid, signal.SIGKILL)
 
 
 def remove(folders: list[str]) -> None:

@@ -26,8 +26,8 @@ __all__ = [
     "device_plans",
     "link_shape",
     "model_must_be",
-    "one_chat",
     "plan",
+    "prepared_for",
 ]
 
 ENGINE_NAME = "llama-rpc"
@@ -79,7 +79,7 @@ def plan(scenario: Scenario, threads: int = 1) -> ClusterPlan:
 
     Raises LiveError for what the local cluster cannot do, and whatever preparing the scenario raises.
     """
-    prepared = one_chat(scenario)
+    prepared = prepared_for(scenario)
     full, job = prepared.scenario, prepared.job
     if full.engine.name != ENGINE_NAME:
         raise LiveError(
@@ -97,14 +97,17 @@ def plan(scenario: Scenario, threads: int = 1) -> ClusterPlan:
     return chosen
 
 
-def one_chat(scenario: Scenario) -> Prepared:
-    """The scenario prepared; raises LiveError for several chats, or devices of several processors."""
-    one_processor_each(scenario, "the local cluster")
+def prepared_for(scenario: Scenario, cluster: str = "the local cluster", *, most_chats: int = 1) -> Prepared:
+    """The scenario prepared; raises LiveError for more chats than
+    that `cluster` measures at once, or devices of several processors.
+    """
+    one_processor_each(scenario, cluster)
     prepared = prepare(scenario)
-    if prepared.scenario.workload.concurrency != 1:
+    if prepared.scenario.workload.concurrency > most_chats:
+        at_once = "one chat at a time" if most_chats == 1 else f"{most_chats} chats at once at most"
         raise LiveError(
-            f"{scenario.name}: workload.concurrency is {scenario.workload.concurrency}, but the local "
-            "cluster measures one chat at a time; set it to 1"
+            f"{scenario.name}: workload.concurrency is {scenario.workload.concurrency}, but {cluster} "
+            f"measures {at_once}; set it to {most_chats}"
         )
     return prepared
 
@@ -168,10 +171,12 @@ def model_must_be(found: Mapping[str, float], prepared: Prepared, file: str) -> 
             )
 
 
-def check_memory(chosen: ClusterPlan) -> None:
+def check_memory(
+    chosen: ClusterPlan, process_bytes: float = PROCESS_BYTES, shared_bytes: float = PROCESS_BYTES
+) -> None:
     """All devices share this machine's memory; refuse before it is full."""
     free = _available_bytes()
-    needed = chosen.model.stat().st_size + PROCESS_BYTES * (len(chosen.devices) + 1)
+    needed = chosen.model.stat().st_size + process_bytes * len(chosen.devices) + shared_bytes
     model, device_count = chosen.prepared.job.model, len(chosen.devices)
     needed += float(model.average(model.layers).kv_bytes(chosen.context_tokens))
     if free is not None and needed > free:

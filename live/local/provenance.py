@@ -16,7 +16,7 @@ from typing import Any
 from live.local.plan import ClusterPlan
 from simulator.result.measurement import DeviceProvenance, Provenance, ShardProvenance
 
-__all__ = ["LoadMeter", "chip", "collect", "power_source"]
+__all__ = ["TICKS_PER_S", "LoadMeter", "chip", "collect", "power_source", "process_ticks"]
 
 PACKAGES = ("numpy", "gguf")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -60,7 +60,8 @@ def _busy_ticks() -> int | None:
     return user + nice + system + sum(others)
 
 
-def _process_ticks(pid: int) -> int:
+def process_ticks(pid: int) -> int:
+    """CPU ticks of a process, 0 of one that is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
     except OSError:
@@ -81,7 +82,7 @@ class LoadMeter:
         self._since = self._now()
 
     def _now(self) -> tuple[float, int | None, int]:
-        return time.monotonic(), _busy_ticks(), sum(_process_ticks(pid) for pid in self.pids)
+        return time.monotonic(), _busy_ticks(), sum(process_ticks(pid) for pid in self.pids)
 
     def others_cores(self) -> float | None:
         """Mean cores that others kept busy since `start`, None where the system does not tell."""
@@ -153,6 +154,7 @@ def collect(
         prompt_tokens=workload.prompt_tokens,
         output_tokens=workload.output_tokens,
         runs=workload.runs,
+        concurrency=workload.concurrency,
         warm_up_requests=warm_up_requests,
         clock="CLOCK_MONOTONIC of one machine",
         software=_versions(versions),

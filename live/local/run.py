@@ -181,15 +181,22 @@ class _LocalSession:
             writer.write(
                 "request",
                 run=run,
-                chat=0,
+                chat=reply.chat,
                 prompt_tokens=workload.prompt_tokens,
                 sent_ns=reply.sent_ns - self._clock_ns,
             )
 
         def token(reply: LocalReply, number: int) -> None:
-            writer.write(
-                "token", run=run, chat=0, token=reply.count - 1, t_ns=reply.times_ns[-1] - reply.sent_ns
-            )
+            of = {"run": run, "chat": reply.chat, "token": reply.count - 1}
+            for device, begin_ns, end_ns in reply.spans:
+                writer.write(
+                    "span",
+                    **of,
+                    device=device,
+                    start_ns=begin_ns - reply.sent_ns,
+                    end_ns=end_ns - reply.sent_ns,
+                )
+            writer.write("token", **of, t_ns=reply.times_ns[-1] - reply.sent_ns)
 
         def mended(reply: LocalReply, recovery: ObservedRecovery) -> None:
             for line in recovery.lines(reply.sent_ns):
@@ -206,19 +213,23 @@ class _LocalSession:
             )
 
         talk = self.local.talk(self.plan, cluster, Callbacks(asked, token, mended), self.tell)
-        before, reply = cluster.begin_watch(), LocalReply(workload.output_tokens)
+        replies = [LocalReply(workload.output_tokens, chat=chat) for chat in range(workload.concurrency)]
+        before, reply = cluster.begin_watch(), replies[0]
         try:
-            talk.reply(reply, FIRST_SEED + run)
+            talk.chats(replies, FIRST_SEED + run)
         except SimulatorError as error:
-            writer.write(
-                "result", run=run, chat=0, outcome=type(error).__name__, tokens=reply.count, detail=str(error)
-            )
+            outcome, detail = type(error).__name__, str(error)
+            for one in replies:
+                writer.write(
+                    "result", run=run, chat=one.chat, outcome=outcome, tokens=one.count, detail=detail
+                )
             # the same kind, so that the exit code stays; the file is named, for it holds what came
             raise type(error)(
                 f"{error}\nrun {run + 1} broke after {reply.count} tokens; they and all before are in "
                 f"{self.path}"
             ) from error
-        writer.write("result", run=run, chat=0, outcome="complete", tokens=reply.count)
+        for one in replies:
+            writer.write("result", run=run, chat=one.chat, outcome="complete", tokens=one.count)
         # mended, so whole, but no steady state: neither its rate nor its load may teach anything
         if reply.recoveries:
             return None

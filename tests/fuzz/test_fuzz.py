@@ -1,4 +1,6 @@
-"""Mutated files of every kind end in a result or one message; `python -m tests.fuzz.run` takes as many as there is time."""
+"""Mutated files of every kind end in a result or one message;
+`python -m tests.fuzz.run` takes as many as there is time.
+"""
 
 from __future__ import annotations
 

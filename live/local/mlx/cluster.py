@@ -10,7 +10,7 @@ from pathlib import Path
 
 from live.local.children import Child, Event
 from live.local.cluster import LOAD_S, LocalCluster
-from live.local.mlx import environment
+from live.local.mlx.environment import MLX, preload, rank_environment
 from live.local.mlx.plan import MlxPlan
 from live.local.mlx.weights import RANK
 from live.local.server import free_port
@@ -21,12 +21,12 @@ __all__ = ["MlxCluster", "rank_child"]
 
 def _command() -> list[str]:
     # -P: the folder of a program comes first on its path, and there are modules of ours in it
-    return [str(environment.python()), "-P", str(RANK)]
+    return [str(MLX.python), "-P", str(RANK)]
 
 
 def rank_child(name: str, rank: int, hosts: Path) -> Child:
     """A rank outside any cluster, as the reference workload is."""
-    return Child(name, "rank", command=_command(), environment=environment.rank_environment(rank, hosts))
+    return Child(name, "rank", command=_command(), environment=rank_environment(rank, hosts))
 
 
 class MlxCluster(LocalCluster):
@@ -35,7 +35,7 @@ class MlxCluster(LocalCluster):
     plan: MlxPlan
 
     def __init__(self, plan: MlxPlan) -> None:
-        environment.require()
+        MLX.require()
         _require_cores(plan)
         super().__init__(plan)
         self._ports: list[int] = []
@@ -50,7 +50,7 @@ class MlxCluster(LocalCluster):
                     device.name,
                     "rank",
                     command=_command(),
-                    environment=environment.rank_environment(plan.rank_of(place), hosts),
+                    environment=rank_environment(plan.rank_of(place), hosts),
                 )
                 if place:
                     self._others[device.name] = process
@@ -157,7 +157,7 @@ def _require_cores(plan: MlxPlan) -> None:
             f"{plan.scenario.name}: shared_host.cores is {host.cores}, and this machine has {cores}; write "
             "what there is"
         )
-    if environment.preload() is None and plan.size > cores:
+    if preload() is None and plan.size > cores:
         raise LiveError(
             f"{plan.scenario.name} has {plan.size} ranks, and this machine {cores} cores: MLX keeps a core "
             "busy while a rank waits, and what would let it sleep needs Linux and a C compiler; install one "

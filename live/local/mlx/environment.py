@@ -1,12 +1,8 @@
-"""The environment of MLX: a virtual environment in the user's cache folder, never the one that `sim` runs in.
-
-One for each set of pins and each Python, so that a new version neither breaks nor waits for the old one.
-"""
+"""The environment of MLX, and what a rank finds in its own."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,86 +10,19 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from simulator.errors import EngineUnavailable
-from simulator.files.cache import cache_folder
+from live.local.venv import EngineEnvironment
 
-__all__ = ["install", "is_installed", "preload", "python", "rank_environment", "require", "versions"]
+__all__ = ["MLX", "preload", "rank_environment"]
 
-PINS = Path(__file__).with_name("pins.txt")
 POLL = Path(__file__).with_name("poll.c")
-READY = "ready"
-TAIL_LINES = 15
-WAY_OUT = "install it with `sim live local install --engine mlx` (70 MB, in your cache folder)"
-PROBE = "import mlx.core, mlx.nn; mlx.core.distributed.is_available('ring') or exit(3)"
-
-
-def _folder(pins: str) -> Path:
-    key = f"{pins} {sys.version_info[:2]} {sys.platform}"
-    return cache_folder("engines") / f"mlx-{sha256(key.encode()).hexdigest()[:12]}"
-
-
-def _home() -> Path:
-    return _folder(PINS.read_text(encoding="utf-8"))
-
-
-def python() -> Path:
-    """The Python that has MLX; see `require`."""
-    return _home() / "bin" / "python"
-
-
-def is_installed() -> bool:
-    """Whether the environment is there; starts nothing."""
-    return (_home() / READY).exists()
-
-
-def require() -> None:
-    """Raise EngineUnavailable, with the way out, unless the environment is there."""
-    if not is_installed():
-        raise EngineUnavailable(
-            f"the local MLX cluster needs mlx, which is not installed for it; {WAY_OUT}; the rest of `sim` "
-            "works without it"
-        )
-
-
-def install() -> Path:
-    """The environment's folder: the one that is there, else made now; raises EngineUnavailable."""
-    home = _home()
-    if is_installed():
-        return home
-    # built where it stays, for a virtual environment cannot be moved; what an interruption left goes first
-    shutil.rmtree(home, ignore_errors=True)
-    log = cache_folder("engines") / "mlx.log"
-    pip = [str(home / "bin" / "python"), "-P", "-m", "pip", "install", "--no-deps", "-r", str(PINS)]
-    with log.open("wb") as out:
-        for command in (
-            [sys.executable, "-P", "-m", "venv", str(home)],
-            pip,
-            [str(home / "bin" / "python"), "-P", "-c", PROBE],
-        ):
-            if subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False).returncode:
-                raise EngineUnavailable(_failed(command, log))
-    (home / READY).write_text("", encoding="utf-8")
-    return home
-
-
-def _failed(command: list[str], log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    tail = "\n".join(f"  {line[:200]}" for line in lines[-TAIL_LINES:])
-    return (
-        f"the environment of MLX could not be made: `{' '.join(command[1:4])} ...` ended with\n{tail}\nthe "
-        f"whole log is {log}; mend what it names (MLX has no wheels for every Python: 3.11 to 3.13 are safe) "
-        "and run `sim live local install --engine mlx` again; all of `sim` but the local MLX cluster works "
-        "without it"
-    )
-
-
-def versions() -> dict[str, str]:
-    """The versions that are pinned, by package."""
-    lines = PINS.read_text(encoding="utf-8").splitlines()
-    found = [
-        re.match(r"([\w-]+)==([\w.]+)", line) for line in lines if sys.platform in line or ";" not in line
-    ]
-    return {one[1]: one[2] for one in found if one}
+MLX = EngineEnvironment(
+    engine="mlx",
+    title="MLX",
+    pins=Path(__file__).with_name("pins.txt"),
+    probe="import mlx.core, mlx.nn; mlx.core.distributed.is_available('ring') or exit(3)",
+    size="70 MB",
+    advice="MLX has no wheels for every Python: 3.11 to 3.13 are safe",
+)
 
 
 @cache
@@ -104,7 +33,7 @@ def preload() -> Path | None:
     )
     if sys.platform != "linux" or compiler is None:
         return None
-    library = _home() / f"poll-{sha256(POLL.read_bytes()).hexdigest()[:12]}.so"
+    library = MLX.home / f"poll-{sha256(POLL.read_bytes()).hexdigest()[:12]}.so"
     if not library.exists():
         fresh = library.with_suffix(f".{os.getpid()}")
         command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(fresh), str(POLL), "-ldl"]

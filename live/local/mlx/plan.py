@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from live.local.mlx.weights import MlxRecipe, model_file, recipe
-from live.local.plan import ClusterPlan, check_memory, device_plans, link_shape, model_must_be, one_chat
+from live.local.plan import ClusterPlan, check_memory, device_plans, link_shape, model_must_be, prepared_for
 from simulator.engine.base import engine
 from simulator.errors import LiveError
 from simulator.scenario import Scenario
@@ -79,7 +79,7 @@ def plan_mlx(scenario: Scenario, threads: int = 1) -> MlxPlan:
 
     Raises LiveError for what the local MLX cluster cannot do, and whatever preparing the scenario raises.
     """
-    prepared = one_chat(scenario)
+    prepared = prepared_for(scenario)
     full, job = prepared.scenario, prepared.job
     if full.model.name is None or full.model.gguf:
         raise LiveError(f"{full.name}: the local MLX cluster runs its own models alone; name one as model")

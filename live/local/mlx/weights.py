@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from live.local.mlx import environment
+from live.local.mlx.environment import MLX
 from live.local.recipe import ModelRecipe, kept, named, read_recipes
 from simulator.errors import EngineUnavailable
 from simulator.files.cache import cache_folder
@@ -80,16 +80,16 @@ def model_file(name: str, tell: Callable[[str], None] = lambda text: None) -> Pa
     file = cache_folder("models") / f"{name}-{shape.key}.mlx4.safetensors"
 
     def make(fresh: Path) -> dict[str, str]:
-        environment.require()
+        MLX.require()
         tell(f"making {name} with random weights")
         _write(shape, fresh)
-        return dict(environment.versions())
+        return MLX.versions()
 
     return kept(file, shape, make, tell)
 
 
 def _write(shape: MlxRecipe, target: Path) -> None:
-    command = [str(environment.python()), "-P", str(RANK), shape.model_dump_json(), str(target)]
+    command = [str(MLX.python), "-P", str(RANK), shape.model_dump_json(), str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-5:])

@@ -13,8 +13,8 @@ import pytest
 from calibrate.samples import sample
 from live.local.cluster import Run
 from live.local.conversation import Callbacks, LocalReply, PlainConversation
-from live.local.mlx import environment
 from live.local.mlx.cluster import MlxCluster
+from live.local.mlx.environment import MLX
 from live.local.mlx.plan import plan_mlx
 from live.local.mlx.quick import Strategy, quick_scenario
 from live.local.run import run_scenario
@@ -26,7 +26,7 @@ from tests.live.local.parts import is_running, until
 pytestmark = [
     pytest.mark.local,
     pytest.mark.skipif(
-        not environment.is_installed(),
+        not MLX.is_installed(),
         reason="MLX is not installed for the local cluster: `sim live local install --engine mlx`",
     ),
 ]

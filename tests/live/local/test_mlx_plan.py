@@ -49,7 +49,8 @@ def test_messages_of_a_pipeline() -> None:
     made = plan_mlx(quick_scenario("mlx-40mb", "pipeline", 3, layers=[4, 2, 2]))
     assert [made.rank_of(place) for place in range(3)] == [2, 1, 0]
     assert [link.forth.source for link in made.links] == ["rank2", "rank1", "rank0"]
-    # the prompt, then a state to the next stage and two rounds of the gather a token; the last stage sends none on
+    # the prompt, then a state to the next stage and two rounds
+    # of the gather a token; the last stage sends none on
     assert made.to_left(0, 16, 10) == [(1, 15 * 3072), *[(3, 3072)] * 10]
     assert made.to_left(2, 16, 10) == [(2, 3072)] * 10
     assert made.to_left(0, 1, 10) == [(3, 3072)] * 10
@@ -98,11 +99,11 @@ def test_the_recipes_say_how_many_ranks_may_split_them() -> None:
         (lambda: quick_scenario("mlx-40m", "tensor", 2), "did you mean"),
         (
             lambda: local_engine([scenario([8, 8]), quick_scenario("mlx-40mb", "tensor", 2)]),
-            "engines of two clusters",
+            "engines of several clusters",
         ),
         (
             lambda: local_engine([scenario([8, 8], engine="exo-legacy")]),
-            "runs llama-rpc, mlx, mlx-tensor, exo",
+            "runs llama-rpc, mlx, mlx-tensor, exo, exo-tensor, petals",
         ),
     ],
 )
@@ -184,10 +185,10 @@ def test_a_target_that_never_listens_closes_the_connection() -> None:
 
 
 def test_what_a_machine_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    from live.local.mlx import cluster, environment
+    from live.local.mlx import cluster
 
-    monkeypatch.setattr(environment, "require", lambda: None)
-    monkeypatch.setattr(environment, "preload", lambda: None)
+    monkeypatch.setattr(cluster.MLX.__class__, "require", lambda self: None)
+    monkeypatch.setattr(cluster, "preload", lambda: None)
     monkeypatch.setattr(cluster.os, "cpu_count", lambda: 2)
     made = plan_mlx(quick_scenario("mlx-40mb", "tensor", 4).replace(shared_host={"cores": 2}))
     with pytest.raises(LiveError, match="has 4 ranks, and this machine 2 cores: MLX keeps a core busy"):
