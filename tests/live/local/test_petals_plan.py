@@ -67,7 +67,11 @@ def test_servers_are_as_slow_as_the_simulators_devices() -> None:
         ),
         (
             lambda: plan_petals(
-                with_device(quick_scenario(2, push=True), "server1", link={"rate": "10 Mbit/s"})
+                with_device(
+                    quick_scenario(2, push=True),
+                    "server1",
+                    link={"delay": {"law": "constant", "value": "2.5 ms"}, "rate": "10 Mbit/s"},
+                )
             ),
             "the links of all servers must be alike",
         ),
