@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from simulator.churn.options import LossOption
     from simulator.scenario import Scenario
 
-__all__ = ["dropout", "evening"]
+__all__ = ["dropout", "evening", "with_drop"]
 
 
 def dropout(
@@ -54,7 +54,7 @@ def dropout(
     asked = load_scenario(scenario, seed, replications)
     begin_work(asked, asked.replications * asked.workload.output_tokens, evaluator="simpy")
     losses = LossRate(failures_per_hour=failures_per_hour, away_s=read_quantity(away, TIME))
-    predicted = predict_dropout(_with_drop(asked, device, at_token, silent))
+    predicted = predict_dropout(with_drop(asked, device, at_token, silent))
     compared = options(predicted, losses, ModelSpec(name=smaller) if smaller else None)
     document = predicted.document() | {"options": [option.model_dump() for option in compared]}
     if as_json:
@@ -103,7 +103,7 @@ def evening(
         print(f"  {name.removesuffix('_s'):12} {value.text(unit) if value else 'none'}")
 
 
-def _with_drop(scenario: Scenario, device: str | None, at_token: int | None, silent: bool) -> Scenario:
+def with_drop(scenario: Scenario, device: str | None, at_token: int | None, silent: bool) -> Scenario:
     """The scenario with one drop more; raises SimulatorError where nothing would happen at all."""
     from simulator.churn.spec import Drop
     from simulator.errors import SimulatorError, did_you_mean

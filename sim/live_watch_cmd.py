@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from simulator.result.estimate import Estimate
     from simulator.scenario import Scenario
 
-__all__ = ["watch"]
+__all__ = ["look_at", "watch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def watch(
     from live.watch.pace import watch as watch_cluster
     from simulator.library import load
 
-    look = _look(cluster)
+    look = look_at(cluster)
     followed = Followed(follow) if follow else None
     if followed:
         followed.read()
@@ -70,7 +70,7 @@ def watch(
         print("watching ended; nothing was changed on the cluster", file=sys.stderr)
 
 
-def _look(cluster: str) -> Look:
+def look_at(cluster: str) -> Look:
     """What looks at that kind of cluster; raises LiveError for an address of none."""
     from live.openai.address import is_openai, server_url
     from live.url import base_urls

@@ -16,6 +16,7 @@ from sim import (
     catalog_cmd,
     delays_cmd,
     dropout_cmd,
+    explore_cmd,
     live_cmd,
     place_cmd,
     plan_cmd,
@@ -79,6 +80,7 @@ app.command("evening")(dropout_cmd.evening)
 app.command("place")(place_cmd.place)
 app.command("plan")(plan_cmd.plan)
 app.command("cost")(plan_cmd.cost)
+app.command("explore")(explore_cmd.explore)
 app.command("sensitivity")(sensitivity_cmd.sensitivity)
 app.command("sweep")(sweep_cmd.sweep)
 app.command("load")(sweep_cmd.load)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from simulator.plan.place.strategies import Strategies
     from simulator.scenario import Scenario
 
-__all__ = ["place"]
+__all__ = ["document", "find", "place"]
 
 ROUNDING = 1e-9  # a smaller gap is none
 WHOLE = {"ranking": {"__all__": {"scenario"}}}
@@ -40,30 +41,42 @@ def place(
     replications: Replications = None,
 ) -> None:
     """Find the best placement: which devices, in which ring order, how many layers each, or all in parts."""
-    from simulator.engine.base import engine
     from simulator.files.ours import refuse_others
-    from simulator.plan.place.search import search
-    from simulator.plan.place.strategies import strategies
 
     if out is not None:
         refuse_others(out.parent, {out.name: None})  # before the search
     asked = load_scenario(scenario, seed, replications)
-    answer = None
     with progress_bar(quiet=as_json) as progress:
-        if not engine(asked.engine.name).splits_layers or objective == "slowest-stage":
-            # search refuses other words than its objectives
-            answer = search(asked, objective, chats, progress, begin_work)  # type: ignore[arg-type]
-        known = answer.best.placement if answer else None
-        ways = strategies(asked, objective, chats, begin_work, known)  # type: ignore[arg-type]
+        answer, ways = find(asked, objective, chats, progress)
     if out is not None:
         _write(asked, answer, ways, objective, out)
     if as_json:
-        print_json(_document(answer, ways))
+        print_json(document(answer, ways))
     else:
         _print(answer, ways, out)
 
 
-def _document(answer: PlacementAnswer | None, ways: Strategies | None) -> dict[str, Any]:
+def find(
+    asked: Scenario,
+    objective: str,
+    chats: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[PlacementAnswer | None, Strategies | None]:
+    """The best pipeline (None for an engine without one) and the best of each strategy; raises as both do."""
+    from simulator.engine.base import engine
+    from simulator.plan.place.search import search
+    from simulator.plan.place.strategies import strategies
+
+    answer = None
+    if not engine(asked.engine.name).splits_layers or objective == "slowest-stage":
+        # search refuses other words than its objectives
+        answer = search(asked, objective, chats, progress, begin_work)  # type: ignore[arg-type]
+    known = answer.best.placement if answer else None
+    return answer, strategies(asked, objective, chats, begin_work, known)  # type: ignore[arg-type]
+
+
+def document(answer: PlacementAnswer | None, ways: Strategies | None) -> dict[str, Any]:
+    """What `find` found, as plain data."""
     from simulator.plan.place.forms import forms
 
     found: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from simulator.files.tree import parse
 from simulator.own import spelt_out
 from simulator.scenario import Scenario
 
-__all__ = ["find_folder", "find_scenario", "load", "must_be_scenario", "scenario_names"]
+__all__ = ["find_folder", "find_scenario", "load", "must_be_scenario", "scenario_names", "with_paths"]
 
 FOLDER = Path("scenarios")
 SUFFIXES = (".yaml", ".yml")
@@ -34,10 +34,10 @@ def load(scenario: str | Path) -> Scenario:
     'Llama-3.3-70B'
     """
     file = find_scenario(scenario)
-    return spelt_out(_with_paths(load_file(file, Scenario), file))
+    return spelt_out(with_paths(load_file(file, Scenario), file))
 
 
-def _with_paths(scenario: Scenario, file: Path) -> Scenario:
+def with_paths(scenario: Scenario, file: Path) -> Scenario:
     """`scenario` with the paths of its model as they lead from here."""
     model, found = scenario.model, {}
     for key in PATHS:

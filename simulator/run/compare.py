@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from simulator.errors import Fault, ScenarioError
-from simulator.laws.law import scaled
+from simulator.laws.law import Floats, scaled
 from simulator.library import must_be_scenario
 from simulator.prepare import prepare
 from simulator.result.estimate import Estimate, estimate, rounded
@@ -19,7 +19,7 @@ from simulator.scenario import DeviceSpec, Scenario
 from simulator.spec import Spec
 from simulator.units import format_seconds
 
-__all__ = ["Comparison", "Ranked", "compare"]
+__all__ = ["Comparison", "Ranked", "against_first", "compare"]
 
 REPLICATIONS = 60
 TOKENS = 32
@@ -65,15 +65,7 @@ def compare(scenarios: Sequence[Scenario]) -> Comparison:
         raise ScenarioError("compare", [Fault("name", reason)])
     aligned = _aligned(scenarios)
     rates = [scenario_rates(scenario) for scenario in aligned]
-    ranking = [
-        Ranked(
-            scenario=scenario.name,
-            tokens_per_s=estimate(rate),
-            difference=estimate(rate - rates[0]),
-            probability_better=rounded(float(np.mean(rate > rates[0]))),
-        )
-        for scenario, rate in zip(aligned, rates, strict=True)
-    ]
+    ranking = against_first([scenario.name for scenario in aligned], rates)
     verdicts = [
         sentence
         for scenario, row in zip(aligned[1:], ranking[1:], strict=True)
@@ -86,6 +78,19 @@ def compare(scenarios: Sequence[Scenario]) -> Comparison:
         turns = crossovers(*aligned)
         verdicts += [f"{one.sentence}" for one in turns]
     return Comparison(reference=names[0], ranking=tuple(ranking), verdicts=tuple(verdicts), crossovers=turns)
+
+
+def against_first(names: Sequence[str], rates: Sequence[Floats]) -> list[Ranked]:
+    """Each scenario's rates (tokens/s, shape (rows,)) against the first one's, row by row, in their order."""
+    return [
+        Ranked(
+            scenario=name,
+            tokens_per_s=estimate(rate),
+            difference=estimate(rate - rates[0]),
+            probability_better=rounded(float(np.mean(rate > rates[0]))),
+        )
+        for name, rate in zip(names, rates, strict=True)
+    ]
 
 
 def _aligned(scenarios: Sequence[Scenario]) -> list[Scenario]:

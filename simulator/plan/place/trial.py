@@ -14,7 +14,7 @@ from simulator.plan.place.solve import value_s
 from simulator.prepare import Ground, Prepared, prepare
 from simulator.result.summary import Summary, inter_token_s, summarise, tokens_per_s
 from simulator.run.evaluate import token_times_s
-from simulator.run.predict import label
+from simulator.run.glance import label
 from simulator.scenario import PlacementSpec, Scenario
 
 __all__ = ["MOST_TOKENS", "Tried", "fills_pipeline", "manual", "simulated"]

@@ -52,7 +52,7 @@ from simulator.plan.sweep.workers import lost_workers
 from simulator.prepare import prepare
 from simulator.result.summary import summarise
 from simulator.run.evaluate import token_times_s
-from simulator.run.predict import label
+from simulator.run.glance import label
 from simulator.scenario import Scenario
 from simulator.spec import Spec
 from simulator.version import VERSION
