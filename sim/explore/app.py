@@ -25,6 +25,7 @@ from sim.explore.models import (
     Planned,
     Predicted,
     Refusal,
+    Sought,
     Swarmed,
     Swept,
 )
@@ -164,6 +165,10 @@ def _questions(app: FastAPI, pool: Pool, page: Page) -> None:
     @app.post("/api/look", summary="One look at a running cluster, read only")
     async def look(body: Looked, x_sim_client: Client = None) -> Response:
         return await ask("look", body, x_sim_client, LOOK_S)
+
+    @app.post("/api/discover", summary="Who announces itself on this LAN")
+    async def discover(body: Sought, x_sim_client: Client = None) -> Response:
+        return await ask("discover", body, x_sim_client, LOOK_S + body.seconds)
 
 
 def _words(error: SimulatorError) -> dict[str, Any]:

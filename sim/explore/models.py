@@ -17,6 +17,7 @@ __all__ = [
     "Planned",
     "Predicted",
     "Refusal",
+    "Sought",
     "Swarmed",
     "Swept",
 ]
@@ -113,6 +114,15 @@ class Looked(Body):
     """A cluster to look at, read only."""
 
     cluster: str = Field(max_length=500)
+    follow: str | None = Field(
+        default=None, max_length=1000, description="the file that `sim live run` writes"
+    )
+
+
+class Sought(Body):
+    """How long to listen for devices that announce themselves."""
+
+    seconds: float = Field(default=2.0, ge=0.5, le=10)
 
 
 class FaultAt(BaseModel):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from simulator.errors import SimulatorError
 from simulator.files import dumps
 from simulator.scenario import Scenario
 
-__all__ = ["dropout", "look", "measured", "place", "plan", "swarm", "sweep", "truth"]
+__all__ = ["discover", "dropout", "look", "measured", "place", "plan", "swarm", "sweep", "truth"]
 
 MOST_POINTS = 32
 """Of a sweep: a curve on a page; tables are for `sim sweep`."""
@@ -155,9 +156,26 @@ def measured(asked: dict[str, Any], folder: str | None) -> dict[str, Any]:
 
 
 def look(asked: dict[str, Any], folder: str | None) -> dict[str, Any]:
-    """One look at a cluster, as `sim live watch` has it; read only."""
-    from dataclasses import asdict
-
+    """One look at a cluster, as `sim live watch` has it, with the rate of the file that a run writes now."""
+    from live.watch.follow import Followed
     from sim.live_watch_cmd import look_at
 
-    return asdict(look_at(asked["cluster"])())
+    found = asdict(look_at(asked["cluster"])())
+    if asked.get("follow") and folder is not None:
+        followed = Followed(Path(asked["follow"]))
+        followed.read()
+        found["measured"] = {
+            "tokens_per_s": followed.rate,
+            "tokens": followed.tokens,
+            "has_ended": followed.has_ended,
+        }
+    return found
+
+
+def discover(asked: dict[str, Any], folder: str | None) -> dict[str, Any]:
+    """Who announces itself on this LAN, as `sim live discover`."""
+    from live.discover import Options
+    from live.discover import discover as listen
+
+    seen = listen(Options(seconds=asked["seconds"]))
+    return {"found": [asdict(one) for one in seen.found], "faults": list(seen.faults)}

@@ -253,7 +253,7 @@ def _work(pipe: Any, folder: str | None, first: str) -> None:
             return
         found = getattr(answers, function, None) or getattr(planning, function)
         try:
-            answer = (True, json.dumps(_finite(found(asked, folder))).encode())
+            answer: tuple[bool, Any] = (True, json.dumps(_finite(found(asked, folder))).encode())
         except SimulatorError as error:
             answer = (False, (error, _text(asked)))
         except MemoryError:

@@ -99,8 +99,8 @@ export function dot(x, y, colour, title, radius = 3.5) {
 }
 
 // The interval of a figure on an axis from nought; an older one lies behind it as a ghost.
-export function strip(now, before, unit) {
-  const high = 1.12 * Math.max(now.p95, before ? before.p95 : 0) || 1;
+export function strip(now, before, unit, measured = 0) {
+  const high = 1.12 * Math.max(now.p95, before ? before.p95 : 0, measured) || 1;
   const width = chartWidth();
   const x = scale(0, high, 8, width - 8);
   const words = `${number(now.median)} ${unit}, from ${number(now.p05)} to ${number(now.p95)} in nine of ten cases`;
@@ -109,6 +109,7 @@ export function strip(now, before, unit) {
   chart.append(svg("line", { class: "axis", x1: 8, x2: width - 8, y1: 45, y2: 45 }));
   if (before) chart.append(...marks(before, x, 31, 9, "var(--grey)", "before"));
   chart.append(...marks(now, x, before ? 14 : 20, 14, COLOURS[0], "now"));
+  if (measured) chart.append(dot(x(measured), 20, COLOURS[5], `measured ${number(measured)}`, 6));
   return chart;
 }
 

@@ -1,8 +1,19 @@
 // One view at a time; arrow keys go from tab to tab. A view builds itself when it is first shown.
 
+import { buildCompare } from "./compare.js";
+import { buildDropout } from "./dropout.js";
+import { buildLive } from "./live.js";
+import { buildPlace } from "./place.js";
+import { buildPlan } from "./plan.js";
+import { buildSwarm } from "./swarm.js";
+import { buildSweep } from "./sweep.js";
+import { buildTruth } from "./truth.js";
 import { byId, el } from "./dom.js";
 
-export const VIEWS = [["explore", "Explore", null]];
+export const VIEWS = [
+  ["explore", "Explore", null], ["compare", "Compare", buildCompare], ["place", "Place", buildPlace], ["plan", "Plan", buildPlan], ["sweep", "Sweep", buildSweep],
+  ["dropout", "Dropout", buildDropout], ["swarm", "Swarm", buildSwarm], ["truth", "Truth", buildTruth], ["live", "Live", buildLive],
+];
 
 export function buildTabs() {
   byId("tabs").append(...VIEWS.map(([id, title]) => el("button", {
