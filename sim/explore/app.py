@@ -21,6 +21,7 @@ from sim.explore.models import (
     Dropped,
     Looked,
     Measured,
+    Nothing,
     Placed,
     Planned,
     Predicted,
@@ -160,7 +161,7 @@ def _questions(app: FastAPI, pool: Pool, page: Page) -> None:
 
     @app.get("/api/truth", summary="What became of predictions, as `sim ledger --json`")
     async def truth(x_sim_client: Client = None) -> Response:
-        return await ask("truth", BaseModel(), x_sim_client, results=page.results)
+        return await ask("truth", Nothing(), x_sim_client, results=page.results)
 
     @app.post("/api/look", summary="One look at a running cluster, read only")
     async def look(body: Looked, x_sim_client: Client = None) -> Response:

@@ -13,6 +13,7 @@ __all__ = [
     "Edit",
     "Looked",
     "Measured",
+    "Nothing",
     "Placed",
     "Planned",
     "Predicted",
@@ -131,6 +132,10 @@ class FaultAt(BaseModel):
     path: str
     reason: str
     line: int | None
+
+
+class Nothing(Body):
+    """A question without a body."""
 
 
 class Refusal(BaseModel):
