@@ -195,6 +195,7 @@ def _cluster(scenario: Scenario, flow: Engine) -> Cluster:
             wire.rate_spread or 0.0,
             wire.collective_delay,
             wire.collective_spread or 0.0,
+            wire.bridged,
         )
         for wire in scenario.wires
     )

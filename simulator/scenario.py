@@ -7,7 +7,7 @@ from the catalogue, labelled *assumed*, and the completed scenario runs again an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -157,6 +157,11 @@ class WireSpec(ToldSpec):
 
     between: tuple[Name, Name]
     kind: str | None = "ethernet_10g"
+    bridged: bool = Field(
+        default=False,
+        description="both ends pass on what is for others, as macOS's Thunderbolt Bridge does: devices "
+        "without a cable between them meet over several (a daisy chain)",
+    )
     delay: Law | None = Field(
         default=None, description="one-way delay of one end; a message passes both ends"
     )
@@ -168,6 +173,15 @@ class WireSpec(ToldSpec):
     )
     collective_spread: LogSd | None = None
     label: Label = "assumed"
+
+    @model_validator(mode="after")
+    def _rdma_ends_at_the_neighbour(self) -> Self:
+        if self.bridged and (self.kind or "").endswith("_rdma"):
+            raise ValueError(
+                f"bridged cables carry no RDMA, and kind is {self.kind}: leave `bridged` out and join every "
+                "two devices, or take the same cable without RDMA"
+            )
+        return self
 
 
 OF_ONE_PROCESSOR = ("kind", "memory", "usable_memory", "platform", "speed")

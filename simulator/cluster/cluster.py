@@ -120,6 +120,8 @@ class Wire:
     collective: Law | None = None
     """As of a link."""
     collective_log_sd: float = 0.0
+    is_bridged: bool = False
+    """Whether its ends pass on what is for others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +179,13 @@ class Cluster:
         return _named(self.devices, name)
 
     def path(self, source: str, sink: str, *, polled: bool = False) -> Path:
-        """The path from `source` to `sink`: a direct wire if there is one, else out to the
+        """The path from `source` to `sink`: over cables if they lead there, else out to the
         access point and in again; with `polled` as the ranks of a collective meet it.
         """
-        for wire in self.wires:
-            if wire.ends == {source, sink}:
-                legs = (_wire_leg(wire, source, "out"), _wire_leg(wire, sink, "in"))
-                if polled:
-                    legs = (legs[0].polled(wire), legs[1].polled(wire))
-                return Path(source, sink, legs, False, None, None)
+        if way := self._way(source, sink):
+            sides = [side for a, wire, b in way for side in ((wire, a, "out"), (wire, b, "in"))]
+            over = tuple(_wire_leg(*side).polled(side[0]) if polled else _wire_leg(*side) for side in sides)
+            return Path(source, sink, over, False, None, None)
         a, b = self.device(source).link, self.device(sink).link
         legs = (self._leg(source, a, "out"), self._leg(sink, b, "in"))
         if polled:
@@ -194,12 +194,37 @@ class Cluster:
         medium = a.via if a.shared else b.via if b.shared else None
         return Path(source, sink, legs, a.shared and b.shared and a.via == b.via, medium, b.power_save)
 
+    def _way(self, source: str, sink: str) -> list[tuple[str, Wire, str]]:
+        """The cables between two devices: one of their own, else the fewest bridged ones; none where no cable
+        leads there.
+
+        A machine between them takes a message in and sends it on, for which it pays as both ends do.
+        """
+        ways: list[list[tuple[str, Wire, str]]] = [[]]
+        seen = {source}
+        for way in ways:
+            here = way[-1][2] if way else source
+            for wire in self.wires:
+                if here not in wire.ends or wire.ends <= seen:
+                    continue
+                (there,) = wire.ends - {here}
+                if there == sink and (wire.is_bridged or not way):
+                    return [*way, (here, wire, there)]
+                if wire.is_bridged:
+                    seen.add(there)
+                    ways.append([*way, (here, wire, there)])
+        return []
+
     def kinds_between(self, a: str, b: str) -> tuple[str, ...]:
-        """The kind of the wire between two devices, else those of both links."""
-        for wire in self.wires:
-            if wire.ends == {a, b}:
-                return (wire.kind,)
+        """The kinds of the cables that lead from one device to another, else those of both links."""
+        if way := self._way(a, b):
+            return tuple(dict.fromkeys(wire.kind for _, wire, _ in way))
         return tuple(dict.fromkeys((self.device(a).link.kind, self.device(b).link.kind)))
+
+    def kind_at(self, device: str, other: str) -> str:
+        """The kind of what messages between two devices take at the first one."""
+        way = self._way(device, other)
+        return way[0][1].kind if way else self.device(device).link.kind
 
     def _leg(self, device: str, link: Link, side: str) -> Leg:
         # what others send takes from the rate and, as a queue, stretches the delay

@@ -88,7 +88,8 @@ def _hop(hop: str, share: float, cluster: Cluster) -> Bottleneck:
     ends = hop.split(" -> ")
     # the hop is as slow as its slower side, and that is what can be mended
     slow = max(ends, key=lambda name: cluster.device(name).link.delay.mean_s)
-    kind = cluster.device(slow).link.kind
+    (other,) = set(ends) - {slow}
+    kind = cluster.kind_at(slow, other)
     return Bottleneck(
         kind="hop",
         where=hop,
@@ -106,11 +107,13 @@ def _network(hops: dict[str, float], share: float, cluster: Cluster) -> Bottlene
         for end in hop.split(" -> "):
             by_device[end] = by_device.get(end, 0.0) + part
     worst = max(by_device, key=by_device.__getitem__)
+    ends = (set(hop.split(" -> ")) for hop in hops)
+    kinds = dict.fromkeys(cluster.kind_at(worst, *(pair - {worst})) for pair in ends if worst in pair)
     return Bottleneck(
         kind="network",
         where=ALL_HOPS,
         share=rounded(share),
         device=worst,
         sentence=f"{share:.0%} of a token's time waits for messages; most of them to or from {worst} "
-        f"({cluster.device(worst).link.kind})",
+        f"({', '.join(kinds)})",
     )

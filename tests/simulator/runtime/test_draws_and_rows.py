@@ -103,7 +103,9 @@ def test_what_is_said_of_background_load_is_not_taken_at_its_word() -> None:
     assert set(free.tolist()) == {1.0}
 
 
-@pytest.mark.parametrize("name", ["exo", "exo-legacy", "llama-rpc", "exo-tensor", "mlx-tensor", "dllama", "vllm"])
+@pytest.mark.parametrize(
+    "name", ["exo", "exo-legacy", "llama-rpc", "exo-tensor", "mlx-tensor", "dllama", "vllm"]
+)
 def test_every_engine_heeds_what_is_open_about_contexts(name: str) -> None:
     """Twice the context's cost is slower in each of them, and the rest of the work is not touched."""
     posterior = PosteriorSpec(names=("world/context",), draws=((1.0,), (2.0,)))
