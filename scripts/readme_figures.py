@@ -27,6 +27,10 @@ from simulator.runtime.draws import Draws
 from simulator.scenario import EngineSpec, LinkSpec
 
 ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "scripts")]  # a script and a module of the tests alike
+
+import readme_swarm  # noqa: E402
+
 README, FIGURES = ROOT / "README.md", ROOT / "docs" / "figures.json"
 PICTURE = ROOT / "docs" / "pictures" / "where_time_goes.svg"
 RESULTS = {
@@ -88,6 +92,8 @@ PHRASES = (
     "published tensor clusters, one chat, catalogue alone | {tensor.seen} looked at; {tensor.counted} only "
     "counted | "
     "{tensor.seen_error} %; {tensor.counted_error} % | {tensor.seen_held} %; {tensor.counted_held} % |",
+    "published swarms (Petals), catalogue alone | {swarms.seen} looked at, of one source | {swarms.seen_error} % | "
+    "{swarms.seen_held} % |",
     "published single devices, catalogue alone | {single.seen} looked at; {single.counted} only counted | "
     "{single.seen_error} %; {single.counted_error} % | {single.seen_held} %; {single.counted_held} % |",
     "decode rate of {catalog.chips} chips, left out in turn | {catalog.error} % | {catalog.held} % |",
@@ -108,6 +114,7 @@ PHRASES = (
     "of which {cost.electricity} EUR is electricity for the work; APIs ask {cost.least} to {cost.most} EUR",
     "break-even lies at {cost.break_even} million tokens a day and more, and the cluster makes {cost.day} "
     "million",
+    *readme_swarm.PHRASES,
 )
 
 
@@ -153,6 +160,7 @@ def figures() -> dict[str, str]:
         **network_figures(),
         **plan_figures(),
         **report_figures(),
+        **readme_swarm.swarm_figures(sim, text, brief, found),
     }
 
 
@@ -290,10 +298,13 @@ def plan_figures() -> dict[str, str]:
     }
 
 
-def published_figures(name: str, kind: str) -> dict[str, str]:
-    """Figures of one line of the published ground, both of its parts."""
+PARTS = {"seen": "looked-at", "counted": "counted"}
+
+
+def published_figures(name: str, kind: str, parts: Iterable[str] = PARTS) -> dict[str, str]:
+    """Figures of one line of the published ground, of these of its parts."""
     figures = {}
-    for key, part in (("seen", "looked-at"), ("counted", "counted")):
+    for key, part in ((key, PARTS[key]) for key in parts):
         pattern = rf"\| {kind} \| {part} \| (\d+) \| \d+ \| (\d+)% .*\| (\d+)% \(.*\) \| [\d.]+ \|\n"
         n, error, held = found("published", pattern)
         figures |= {f"{name}.{key}": n, f"{name}.{key}_error": error, f"{name}.{key}_held": held}
@@ -311,6 +322,7 @@ def report_figures() -> dict[str, str]:
     return {
         **published_figures("clusters", "clusters"),
         **published_figures("single", "single devices"),
+        **published_figures("swarms", "swarms", ["seen"]),
         **published_figures("tensor", "tensor, one chat"),
         "published.rows": published[0],
         "published.spark": f"{100 * missed['V38']:.0f}",

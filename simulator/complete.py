@@ -45,8 +45,9 @@ def complete(scenario: Scenario) -> Scenario:
     engine_spec = _complete_engine(scenario.engine)
     # here too, not only where a file is read: a notebook makes scenarios without one
     scenario = spelt_out(scenario).model_copy(update={"engine": engine_spec})
+    scenario = scenario.model_copy(update={"model": _as_stored(scenario.model, engine_spec.name)})
     devices = {name: _complete_device(scenario, name, device) for name, device in scenario.devices.items()}
-    platforms = {platform_of(device) for device in devices.values()}
+    platforms = {platform_of(device) for device in _computing(scenario, devices)}
     return scenario.model_copy(
         update={
             "model": _complete_model(scenario.model, engine_spec.name, platforms),
@@ -55,6 +56,20 @@ def complete(scenario: Scenario) -> Scenario:
             "common_noise": scenario.common_noise or _recorded_noise(engine_spec.name),
         }
     )
+
+
+def _as_stored(spec: ModelSpec, engine_name: str) -> ModelSpec:
+    """The model in the quantisation that an engine makes of the name that its users give it."""
+    return spec.model_copy(update={"quantisation": engine(engine_name).facts.known_as(spec.quantisation)})
+
+
+def _computing(scenario: Scenario, devices: Mapping[str, DeviceSpec]) -> list[DeviceSpec]:
+    """Who may hold layers: a swarm's client holds embedding and head alone, which nobody quantises."""
+    if not engine(scenario.engine.name).forms_swarm:
+        return list(devices.values())
+    told = scenario.placement
+    idle = {*told.roles, *(name for name, layers in (told.layers or {}).items() if not layers)}
+    return [device for name, device in devices.items() if name not in idle] or list(devices.values())
 
 
 def _recorded_noise(engine_name: str) -> NoiseSpec:

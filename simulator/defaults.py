@@ -44,8 +44,7 @@ def catalogue_speed(
     quantisation = UNQUANTISED if software.is_unquantised_on({platform.name}) else None
     stored = catalog.stored_as(model.name, model.quantisation or quantisation, software.default_format)
     decode = catalog.decode_speed(facts, platform, stored)
-    foreign = platform.name not in software.compute_share_except
-    share, share_log_sd = (software.compute_share, software.compute_share_log_sd) if foreign else (1.0, 0.0)
+    share, share_log_sd = software.share_on(platform.name, facts.chip or facts.name, stored.quantisation)
     on = f"every {platform.name} device with {platform.runtime}"
     sharing = {"platform": on, "kind": f"every {facts.chip or facts.name}", "model": f"{on} and {THIS_MODEL}"}
     # an engine that wastes more, or less, than it was seen to waste does so on all of its devices

@@ -147,6 +147,7 @@ def _model(spec: ModelSpec) -> Model:
     }
     return Model(
         **spec.model_dump(exclude=told),
+        quantisation=spec.quantisation or "",
         layer_kinds=spec.layer_kinds or (),
         layer_pattern=spec.layer_pattern or (),
         other_bytes=spec.other_bytes or 0.0,
@@ -365,13 +366,11 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
     warnings += _misfits(flow, job)
     warnings += [f"{scenario.model.name}: {doubt}" for doubt in scenario.model.doubts]
     bits = scenario.model.quantisation
-    if bits not in (None, UNQUANTISED) and flow.facts.is_unquantised_on(
-        device.platform for device in job.ring
-    ):
+    computing = {device.platform for device, shard in zip(job.ring, job.shards, strict=True) if shard.layers}
+    if bits not in (None, UNQUANTISED) and flow.facts.is_unquantised_on(computing):
         warnings.append(
-            f"{flow.name} ran {bits} models on Macs alone and 16-bit ones elsewhere, so nobody could run "
-            "this; leave "
-            "quantisation out to see what they ran"
+            f"{flow.name} ran {bits} models on {flow.facts.quantised_on} alone and 16-bit ones elsewhere, so "
+            "nobody could run this; leave quantisation out to see what they ran"
         )
     warnings += host_doubts(scenario, flow)
     warnings += [*split_doubts(scenario, flow, job), *cable_doubts(scenario)]

@@ -325,7 +325,9 @@ class Scenario(Spec):
         min_length=1, max_length=64, description="in the order in which they join"
     )
     # one for all, where nobody says more
-    access_points: dict[Name, AccessPointSpec] = Field(default_factory=lambda: {"lan": AccessPointSpec()})
+    access_points: dict[Name, AccessPointSpec] = Field(
+        default_factory=lambda: {"lan": AccessPointSpec()}, min_length=1
+    )
     wires: tuple[WireSpec, ...] = ()
     engine: Annotated[EngineSpec, _named("name")] = EngineSpec()
     placement: Annotated[PlacementSpec, _named("rule")] = PlacementSpec()

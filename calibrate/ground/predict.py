@@ -107,7 +107,8 @@ def chosen(
 
 
 def group_of(case: Case, row: Row, quantity: Quantity = "decode") -> str:
-    """The group of a figure: first token, or one of batch, long prompt, single, pipeline or tensor by engine.
+    """The group of a figure: first token, or one of batch, long prompt, single, or swarm, pipeline or tensor
+    by engine.
 
     What another engine measured, or a device that nobody has at home, is a group of its own.
     """
@@ -121,7 +122,9 @@ def group_of(case: Case, row: Row, quantity: Quantity = "decode") -> str:
     elif row.strategy == "single":
         kind = "single"
     else:
-        kind = f"{row.strategy}, {case.scenario.engine.name.removesuffix('-tensor')}"
+        flow = engine(case.scenario.engine.name)
+        strategy = "swarm" if flow.forms_swarm else row.strategy
+        kind = f"{strategy}, {flow.name.removesuffix('-tensor')}"
     return f"{kind}, {apart}" if apart else kind
 
 

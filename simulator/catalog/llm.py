@@ -176,8 +176,10 @@ def quantisations() -> tuple[Bits, ...]:
 
 
 def _default(family: str, file_format: str | None) -> tuple[str, str]:
-    """What people run when they do not say: 4 bits, in the format of EXO (MLX) unless GGUF is asked for."""
+    """What people run when they do not say: 4 bits, in EXO's format (MLX) unless another is asked for."""
     gguf = normalise(file_format or "MLX") == "gguf"
+    if normalise(file_format or "") == "safetensors":
+        return "nf4", "safetensors"
     if family == "gpt-oss":
         return ("MXFP4", "GGUF") if gguf else ("MXFP4-Q8", "MLX")
     return ("Q4_K_M", "GGUF") if gguf else ("4bit", "MLX")

@@ -122,6 +122,10 @@ class EngineFacts(Facts):
     default_format: str
     unquantised_except: tuple[str, ...] | None = None
     """Platforms on which it runs quantised models, where it runs 16 bits on all others; none: everywhere."""
+    quantised_on: str = "Macs"
+    """The same in words."""
+    quantisations: dict[str, str] = {}
+    """What its users call a quantisation, and what the catalogue calls the one that they then get."""
     activation_bytes_per_value: int
     placement: str
     """The placement rule that the engine uses when nobody chooses."""
@@ -145,6 +149,8 @@ class EngineFacts(Facts):
     compute_share_log_sd: float = 0.0
     compute_share_except: tuple[str, ...] = ()
     """Platforms where it runs what the fit was made with."""
+    kernel_shares: dict[str, dict[str, float]] = {}
+    """By quantisation and pattern of a chip's name: that share where its kernels reach another one."""
     prompt_chunk_tokens: int | None = None
     """Prompts are read in chunks of at most so many tokens; none: in one piece."""
     protocols: tuple[ProtocolFacts, ...] = ()
@@ -182,6 +188,18 @@ class EngineFacts(Facts):
         if self.unquantised_except is None:
             return False
         return not set(platforms) <= set(self.unquantised_except)
+
+    def known_as(self, quantisation: str | None) -> str | None:
+        """What the catalogue calls a quantisation that a user of this engine names."""
+        return self.quantisations.get((quantisation or "").lower(), quantisation)
+
+    def share_on(self, platform: str, chip: str, quantisation: str) -> tuple[float, float]:
+        """Share of the fitted decode speed that its kernels reach on a chip, and its log sd."""
+        if platform in self.compute_share_except:
+            return 1.0, 0.0
+        by_chip = self.kernel_shares.get(quantisation, {})
+        share = next((share for pattern, share in by_chip.items() if re.search(pattern, chip)), None)
+        return self.compute_share if share is None else share, self.compute_share_log_sd
 
     def backend(self, name: str | None) -> BackendFacts:
         """The backend of that name, the usual one for None; raises CatalogError where the engine lacks it."""

@@ -45,6 +45,8 @@ class Model:
     """Heads that the KV cache is kept for, and can be split by; None: not known."""
     other_bytes: float = 0.0
     """Held with the embedding and never read for a token of text: vision towers, heads for several tokens."""
+    quantisation: str = ""
+    """How the catalogue calls the way that weights are stored, for engines whose kernels differ by it."""
 
     @property
     def total_bytes(self) -> float:

@@ -41,7 +41,9 @@ class Kind:
     block_s: float
     """Of one block for one token in the middle of a reply."""
     step_s: float
-    """Of each step beside its blocks."""
+    """Of each step beside its blocks .."""
+    task_s: float
+    """.. and of each further task of it."""
     forward_rps: float
     network_rps: float
     load_s: float
@@ -125,10 +127,12 @@ class Setting:
         """How long so many tokens at once keep a server busy, with Petals' overhead for each task."""
         key = kind.name, blocks, tokens
         if key not in self._prompts_s:
-            tasks = blocks if tokens > self.flow.merged_tokens else 1
-            work_s = prefill_s(kind.device, self.model.average(blocks), tokens)
-            launch_s = blocks * self.flow.launching_s(kind.device)
-            self._prompts_s[key] = max(work_s, launch_s) + tasks * kind.step_s
+            device, flow, model = kind.device, self.flow, self.model
+            work_s = prefill_s(device, model.average(blocks), tokens)
+            work_s += flow.unpacking_s(device, model, blocks, tokens)
+            launch_s = blocks * flow.launching_s(device, model)
+            more_s = (flow.tasks(model, blocks, tokens) - 1) * kind.task_s
+            self._prompts_s[key] = max(work_s, launch_s) + kind.step_s + more_s
         return self._prompts_s[key]
 
     def rtt_s(self, a: str, b: str) -> float:
@@ -228,14 +232,15 @@ def _kind(base: Ground, device: Device, stay: StaySpec, *, holds_ends: bool) -> 
     blocks, workload = min(model.layers, told), base.scenario.workload
     context = workload.prompt_tokens + workload.output_tokens / 2
     work_s = float(decode_s(device, model.average(1), context))
-    costs = base.scenario.engine
+    task_s = base.scenario.engine.step_overhead or 0.0
     return Kind(
         name=device.name,
         device=device,
         stay=stay,
         blocks=blocks,
-        block_s=max(work_s, flow.launching_s(device) * crowding(device)),
-        step_s=((costs.step_overhead or 0.0) + device.speed.stage_overhead) * crowding(device),
+        block_s=max(work_s, flow.launching_s(device, model) * crowding(device)),
+        step_s=(task_s + flow.card_s(device) + device.speed.stage_overhead) * crowding(device),
+        task_s=task_s * crowding(device),
         forward_rps=ANNOUNCED_PROMPT / prefill_s(device, model.average(1), ANNOUNCED_PROMPT),
         network_rps=device.link.rate_bytes_per_s / (2 * model.hidden),
         load_s=model.layer_bytes / device.disk_bytes_per_s,

@@ -100,8 +100,8 @@ class Chain:
     @cached_property
     def prompt_tasks(self) -> list[int]:
         """Tasks of each server's queue that read a prompt: one, or one for each block of a long prompt."""
-        long = self.job.workload.prompt_tokens > self.flow.merged_tokens
-        return [self.job.shards[rank].layers if long else 1 for rank in self.servers]
+        tokens, model = self.job.workload.prompt_tokens, self.job.model
+        return [self.flow.tasks(model, self.job.shards[rank].layers, tokens) for rank in self.servers]
 
     def opening_s(self) -> Floats:
         """Looking up the swarm and opening streams before a chat's first step, shape (rows,)."""
@@ -125,13 +125,15 @@ class Chain:
         paged_s = paging_s(self.job, rank)
         work = self.draws.decode_s(device, held, context, 1, paged_s)
         prompt = prefill_s(device, held, workload.prompt_tokens) + paged_s
+        prompt += self.flow.unpacking_s(device, self.job.model, held.layers, workload.prompt_tokens)
         work[0] = prompt * self.draws.speed_factor(device, "prefill")
         # kernels are launched while earlier ones compute, so the longer of both counts
-        launch_s = held.layers * self.flow.launching_s(device) * self.draws.overhead("step")
+        launch_s = held.layers * self.flow.launching_s(device, self.job.model) * self.draws.overhead("step")
         work = np.maximum(work, launch_s * crowding(device))
         tasks = np.ones((self.tokens, 1))
         tasks[0] = self.prompt_tasks[at]
-        host = tasks * (self.job.engine.step_overhead_s * self.draws.overhead("step"))
+        step_s = tasks * self.job.engine.step_overhead_s + self.flow.card_s(device)
+        host = step_s * self.draws.overhead("step")
         host = (host + device.speed.stage_overhead) * crowding(device)
         # the first chat draws what a single one would: who adds chats moves none of its numbers
         return np.asarray((work + host) * self.draws.noise(device, f"decode{chat or ''}", self.tokens))

@@ -11,6 +11,7 @@ from typing import Any
 from simulator.catalog.tables import Facts, yaml_tree
 from simulator.cluster.cluster import Device
 from simulator.model.model import Model
+from simulator.runtime.cost import crowding
 from simulator.units import TIME, read_quantity
 
 __all__ = ["FlowFacts", "backoff_s", "flow_facts", "is_grouped"]
@@ -26,19 +27,38 @@ class FlowFacts(Facts):
     reply_bytes: int
     wire_bytes: tuple[int, int]
     merged_tokens: int
+    merged_tokens_of: dict[str, int]
     most_prompt_tokens: tuple[int, int]
     cache_tokens: tuple[int, int]
     backoff_s: tuple[float, float]
     client_overhead_s: float
-    launch_s: dict[str, float]
+    launch_s: dict[str, dict[str, float]]
     launch_elsewhere_s: float
+    card_overhead_s: dict[str, float]
+    unpacked_reads: dict[str, float]
     compressed_bytes_per_value: dict[str, float]
     source: str
     confidence: str
 
-    def launching_s(self, device: Device) -> float:
+    def launching_s(self, device: Device, model: Model) -> float:
         """Seconds that launching the kernels of one block takes on a device."""
-        return self.launch_s.get(device.platform, self.launch_elsewhere_s)
+        # what else a card may be told to hold has kernels like the usual ones
+        by_platform = self.launch_s.get(model.quantisation, self.launch_s["nf4"])
+        return by_platform.get(device.platform, self.launch_elsewhere_s)
+
+    def card_s(self, device: Device) -> float:
+        """Seconds of a server's step that a graphics card costs beside the blocks' work."""
+        return self.card_overhead_s.get(device.platform, 0.0)
+
+    def unpacking_s(self, device: Device, model: Model, blocks: float, tokens: int) -> float:
+        """Seconds of moving unpacked weights of so many blocks before several tokens are read at once."""
+        reads = self.unpacked_reads.get(model.quantisation, 0.0) if tokens > 1 else 0.0
+        return reads * blocks * model.layer_bytes / device.speed.decode_bandwidth * crowding(device)
+
+    def tasks(self, model: Model, blocks: int, tokens: int) -> int:
+        """Tasks of a server's queue that read so many tokens: one, or where they are many one per block."""
+        merged = self.merged_tokens_of.get(model.quantisation, self.merged_tokens)
+        return blocks if tokens > merged else 1
 
     def state_bytes(self, model: Model, compression: str | None) -> float:
         """Bytes of one token's hidden state on the wire; `activation_bytes` is what it has uncompressed."""
@@ -51,10 +71,15 @@ def flow_facts() -> FlowFacts:
     """The facts of `flow.yaml`, in base units."""
     told: dict[str, Any] = yaml_tree(Path(__file__).parent / "flow.yaml")
     seconds = {name: read_quantity(told.pop(name), TIME) for name in ("client_overhead", "launch_elsewhere")}
-    launch = {platform: read_quantity(value, TIME) for platform, value in told.pop("launch").items()}
+    launch = {bits: _seconds(on) for bits, on in told.pop("launch").items()}
+    in_tables = {"launch_s": launch, "card_overhead_s": _seconds(told.pop("card_overhead"))}
     backoff = tuple(read_quantity(value, TIME) for value in told.pop("backoff"))
     in_seconds = {f"{name}_s": value for name, value in seconds.items()}
-    return FlowFacts.model_validate(told | in_seconds | {"launch_s": launch, "backoff_s": backoff})
+    return FlowFacts.model_validate(told | in_seconds | in_tables | {"backoff_s": backoff})
+
+
+def _seconds(by_platform: dict[str, str]) -> dict[str, float]:
+    return {platform: read_quantity(value, TIME) for platform, value in by_platform.items()}
 
 
 def is_grouped(model: Model) -> bool:

@@ -23,9 +23,9 @@ def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
 
     def layer_s(device: Device) -> float:
         if prompt:
-            return prefill_s(device, model.average(1), tokens)
+            return prefill_s(device, model.average(1), tokens) + flow.unpacking_s(device, model, 1, tokens)
         work_s = float(decode_s(device, model.average(1), costs.context))
-        return max(work_s, flow.launching_s(device) * crowding(device))
+        return max(work_s, flow.launching_s(device, model) * crowding(device))
 
     def ask_s(client: int, server: int) -> float:
         return costs.hop_s(client, server, out_bytes) + costs.hop_s(server, client, back_bytes)
@@ -38,7 +38,7 @@ def mean_costs(costs: MeanCosts, *, prompt: bool) -> RingCosts:
     }
     return costs.ring(
         layer_s=costs.per_device(layer_s, part),
-        each_s=costs.per_device(costs.host_s, ""),
+        each_s=costs.per_device(lambda d: costs.host_s(d) + flow.card_s(d) * crowding(d), ""),
         first_s=costs.per_device(lambda d: head_s(d, model) + flow.client_overhead_s * crowding(d), "decode"),
         **(hops if push else {"star_s": costs.per_pair(ask_s)}),
     )
