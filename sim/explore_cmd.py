@@ -13,7 +13,7 @@ from simulator.errors import EngineUnavailable, SimulatorError
 if TYPE_CHECKING:
     from sim.explore.app import Page
 
-__all__ = ["explore"]
+__all__ = ["explore", "listening"]
 
 FIRST = "five_devices"
 LOOPBACK = "127.0.0.1"
@@ -47,7 +47,7 @@ def explore(
 
     host, port = _host_port(listen)
     page = _page(scenario or Path(FIRST), results, is_private=is_loopback(host))
-    door = _listening(host, port)
+    door = listening(host, port)
     port = int(door.getsockname()[1])
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
     app = make_app(page, Rules(port, token, own_names(host)), workers)
@@ -100,7 +100,8 @@ def _host_port(listen: str) -> tuple[str, int]:
     return host, int(port or 0)
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens; raises SimulatorError where that cannot be."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)

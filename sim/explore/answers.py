@@ -15,6 +15,7 @@ from simulator.engine.base import engine
 from simulator.errors import Fault, ScenarioError, SimulatorError
 from simulator.files import loads
 from simulator.files.tree import parse
+from simulator.laws.law import median_s
 from simulator.library import with_paths
 from simulator.own import spelt_out
 from simulator.prepare import Prepared, prepare
@@ -137,13 +138,13 @@ def _drawn(found: Glance) -> dict[str, Any]:
 
 
 def _links(prepared: Prepared) -> dict[str, dict[str, Any]]:
-    """How each device reaches the LAN; seconds there and back, bytes/s."""
+    """How each device reaches the LAN; seconds there and back (median, as `rtt` has it), bytes/s."""
     cluster = prepared.job.cluster
     return {
         device.name: {
             "kind": device.link.kind,
             "via": device.link.via,
-            "round_trip_s": 2 * device.link.delay.mean_s,
+            "round_trip_s": 2 * median_s(device.link.delay),
             "bytes_per_s": device.link.rate_bytes_per_s,
             "label": device.link.label,
         }

@@ -39,7 +39,7 @@ from simulator.version import VERSION
 __all__ = ["Page", "make_app"]
 
 STATIC = Path(__file__).parent / "static"
-LONG_S = 120.0
+LONG_S, PLAN_S = 120.0, 300.0
 LOOK_S = 15.0
 Client = Annotated[
     str | None, Header(max_length=64, description="of one's requests the newest alone is answered")
@@ -141,7 +141,7 @@ def _questions(app: FastAPI, pool: Pool, page: Page) -> None:
 
     @app.post("/api/plan", summary="What to buy within a budget, as `sim plan --json`")
     async def plan(body: Planned, x_sim_client: Client = None) -> Response:
-        return await ask("plan", body, x_sim_client, LONG_S)
+        return await ask("plan", body, x_sim_client, PLAN_S)
 
     @app.post("/api/sweep", summary="One field along its values, as the rows of `sim sweep`")
     async def sweep(body: Swept, x_sim_client: Client = None) -> Response:

@@ -56,6 +56,7 @@ export const percent = (share) => (share > 0 && share < 0.0095 ? `${(100 * share
 // "5.1 [4.6, 5.5]": digits end where the interval's do, as in the command line.
 export function interval(estimate) {
   if (!estimate) return "–";
+  if (estimate.n === 1) return number(estimate.median);
   const width = estimate.p95 - estimate.p05 || Math.abs(estimate.median) / 100;
   const places = width > 0 ? Math.min(6, Math.max(0, 1 - Math.floor(Math.log10(width)))) : 1;
   const [middle, low, high] = [estimate.median, estimate.p05, estimate.p95].map((one) => one.toFixed(places));

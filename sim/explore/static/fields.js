@@ -112,7 +112,7 @@ function options(now, kind) {
 
 function hintOfRoundTrip(now, name) {
   const link = now.answer?.links?.[name];
-  return link ? `${seconds(link.round_trip_s)} on average` : "3 ms";
+  return link ? `now ${seconds(link.round_trip_s)}` : "3 ms";
 }
 
 // How far away a device is: from a cable to another continent, on a scale of factors.

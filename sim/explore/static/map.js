@@ -3,7 +3,7 @@
 import { byId, el, gigabytes, percent, rate, seconds, show, svg } from "./dom.js";
 import { select } from "./state.js";
 
-const CARD = { width: 214, height: 150, gapX: 64, gapY: 74, edge: 24 };
+const CARD = { width: 204, height: 150, gapX: 64, gapY: 74, edge: 24 };
 export const colourClass = (at) => `c${at % 7}`;
 
 export function drawMap(state) {

@@ -7,11 +7,14 @@ import { load, state } from "./state.js";
 import { openTab } from "./tabs.js";
 import { choose, control, view } from "./view.js";
 
+const GROUPS = [["network,memory", "cables and memory"], ["network,memory,gpus", "and graphics cards"], ["network,memory,macs", "and Macs"], ["network,memory,minipcs,pcs", "and other computers"], ["", "everything (minutes)"]];
+
 export function buildPlan(place) {
   const budget = el("input", { type: "range", min: 0, max: 5000, step: 50, value: 800 });
   const shown = el("output", { for: "control-budget" }, "800");
   const currency = choose(["EUR", "USD", "GBP"]);
   const goal = el("input", { type: "text", placeholder: "8 tokens/s" });
+  const groups = choose(GROUPS, "network,memory,gpus");
   const most = choose([["0", "none"], ["1", "one"], ["2", "two"]], "1");
   const paint = () => { shown.textContent = `${number(Number(budget.value))} ${currency.value}`; };
   budget.addEventListener("input", paint);
@@ -21,8 +24,8 @@ export function buildPlan(place) {
   paint();
   view(place, {
     title: "Plan", about: "What to buy, rewire or leave out. Prices are the catalogue’s; your own go into `sim plan --prices`.",
-    controls: [box, control("Currency", currency), control("Goal (may be empty)", goal), control("Machines to buy at most", most)], button: "Plan",
-    run: async () => drawn(await ask("plan", { scenario: state.yaml, budget: `${budget.value} ${currency.value}`, goal: goal.value.trim() || null, most_purchases: Number(most.value) })),
+    controls: [box, control("Currency", currency), control("Goal (may be empty)", goal), control("Choose from", groups), control("Machines to buy at most", most)], button: "Plan",
+    run: async () => drawn(await ask("plan", { scenario: state.yaml, budget: `${budget.value} ${currency.value}`, goal: goal.value.trim() || null, most_purchases: Number(most.value), allow: groups.value || null })),
   });
 }
 

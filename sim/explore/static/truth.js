@@ -49,7 +49,7 @@ function errors(found) {
     const at = grounds.indexOf(one.ground) + 0.5 + spread(one.name);
     plot.chart.append(dot(plot.x(Math.min(2.5, Math.max(0.4, 1 + one.error))), plot.y(grounds.length - at), one.held === false ? COLOURS[5] : COLOURS[0], null, 2.4));
   }
-  grounds.forEach((name, at) => plot.chart.append(svg("text", { class: "quiet", x: plot.size.left, y: plot.y(grounds.length - at) + 11 }, name)));
+  grounds.forEach((name, at) => plot.chart.append(svg("text", { class: "quiet halo", x: plot.size.left, y: plot.y(grounds.length - at) + 11 }, name)));
   return el("div", {}, el("h2", {}, "Predicted against measured"), plot.chart, legend([["inside its 90 % interval", COLOURS[0]], ["outside", COLOURS[5]]]));
 }
 
