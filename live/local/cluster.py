@@ -227,7 +227,8 @@ class LocalCluster(ABC):
         sent = self._client.wait_for("request", SILENCE_S, self.watch)
         tokens: list[int] = []
         while (event := self._client.next_event(SILENCE_S, self.watch))["event"] != "done":
-            tokens.append(event["at_ns"])
+            if event["event"] == "token" and not event.get("chat"):
+                tokens.append(event["at_ns"])
         return self.end_watch(before, sent["sent_ns"], tuple(tokens), event["busy_ns"] - sent["busy_ns"])
 
     def begin_watch(self) -> dict[str, int]:

@@ -21,6 +21,8 @@ __all__ = ["Chat", "Client", "Recovery", "Reply", "lost"]
 
 REFUSED_S = 0.01
 """A dial that a dead server's machine refuses (2 to 60 ms recorded)."""
+SILENT_S = 5.0
+"""A dial that nobody answers (`connect_timeout` of `client/config.py`)."""
 Cause = Literal["notice", "attempts", "missing blocks", "full caches", "replay"]
 Steps = Generator[simpy.Event, Any, None]
 
@@ -282,7 +284,9 @@ class Client:
             server = self.servers[hop.server]
             if not (server.alive and server.start <= hop.start and hop.end <= server.end):
                 # nobody was reached, so nobody is banned
-                yield from self.spend(chat, "attempts", REFUSED_S)
+                yield from self.spend(chat, "attempts", SILENT_S if server.silent else REFUSED_S)
+                if found is not None and server.silent:
+                    found.waited_s += SILENT_S
                 return start
             tokens = float(longest * (hop.end - hop.start))
             if tokens > server.room_tokens:

@@ -68,6 +68,8 @@ class Server:
     relayed: bool
     alive: bool = False
     """Whether it answers: it is online, and neither dead nor hanging."""
+    silent: bool = False
+    """Whether it hangs: who dials it hears nothing, where a dead one's machine refuses."""
     start: int = 0
     end: int = 0
     life: int = 0

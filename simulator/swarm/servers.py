@@ -85,7 +85,7 @@ class Lives:
 
     def start(self, server: Server) -> None:
         """Be online."""
-        server.alive, server.life = True, server.life + 1
+        server.alive, server.silent, server.life = True, False, server.life + 1
         # streams of the time before are gone, whether or not their clients know that yet
         server.chats = {}
         server.room_tokens = server.kind.cache_tokens
@@ -96,7 +96,7 @@ class Lives:
         if not server.alive:
             return
         self.board.leave(server, announced=how in ("leave", "move"))
-        server.alive = False
+        server.alive, server.silent = False, how == "hang"
         self.lost(server, how)
 
     def scripted(self, server: Server, loss: LossSpec) -> ProcessGenerator:
@@ -111,7 +111,7 @@ class Lives:
         if loss.how == "hang":
             # nothing of it was lost: its announcements were late, its chats go on
             self.board.join(server, server.start, server.end)
-            server.alive = True
+            server.alive, server.silent = True, False
             self.board.online(server)
             self.lost(server, "wake")
         else:

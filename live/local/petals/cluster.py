@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class PetalsCluster(LocalCluster):
         self.peers: dict[str, str] = {}
         """The device of each peer."""
         self.bootstrap: list[str] = []
+        self.start_s = 0.0
+        """How long the servers took until all were online."""
         self._ports: dict[str, int] = {}
         """Of each server, as others know it: its relay's, where it has one."""
 
@@ -58,8 +61,10 @@ class PetalsCluster(LocalCluster):
         self.bootstrap = first.wait_for("listening", START_S)["addresses"]
         for server in (*plan.servers, *plan.spares):
             self._others[server.name] = self._serve(server)
+        begin_s = time.monotonic()
         for name, child in self._others.items():
             self.peers[child.wait_for("online", START_S, self.watch)["peer"]] = name
+        self.start_s = time.monotonic() - begin_s
         self._client.command(
             "load",
             model=str(plan.model.parent),

@@ -4,6 +4,7 @@ fast, and with which of Petals' faults repaired.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from live.local.petals.weights import PetalsRecipe, model_file, recipe
@@ -83,9 +84,14 @@ def plan_petals(scenario: Scenario, threads: int = 1) -> PetalsPlan:
     shape = recipe(full.model.name)
     model_must_be(shape.figures(), prepared, full.model.name)
     devices = _client_first(prepared, device_plans(prepared, scenario, threads))
-    servers = tuple(_server(prepared, device) for device in devices if device.layers)
-    _check(full, servers, devices[0].name)
-    others = [one.name for one in servers if one.name != devices[0].name]
+    servers = tuple(
+        _server(prepared, device.name, (device.start_layer, device.start_layer + device.layers))
+        for device in devices
+        if device.layers
+    )
+    spares = tuple(_spares(full, prepared))
+    _check(full, (*servers, *spares), devices[0].name)
+    others = [one.name for one in (*servers, *spares) if one.name != devices[0].name]
     links = tuple(
         link_shape(job.cluster, devices[0].name, name, full.seed).model_copy(update={"messages": "sized"})
         for name in others
@@ -93,7 +99,7 @@ def plan_petals(scenario: Scenario, threads: int = 1) -> PetalsPlan:
     if job.engine.push:
         _check_alike(full, links)
     tokens = full.workload.prompt_tokens + full.workload.output_tokens
-    chosen = PetalsPlan(prepared, model_file(full.model.name), devices, links, tokens, shape, servers)
+    chosen = PetalsPlan(prepared, model_file(full.model.name), devices, links, tokens, shape, servers, spares)
     check_memory(chosen, PROCESS_BYTES, SHARED_BYTES)
     return chosen
 
@@ -103,13 +109,21 @@ def _client_first(prepared: Prepared, devices: tuple[DevicePlan, ...]) -> tuple[
     return tuple(sorted(devices, key=lambda device: device.name != client))
 
 
-def _server(prepared: Prepared, device: DevicePlan) -> ServerPlan:
+def _server(prepared: Prepared, name: str, span: tuple[int, int]) -> ServerPlan:
     """How slow a server is: as the simulator has it."""
     job = prepared.job
-    known = next(one for one in job.ring if one.name == device.name)
+    known = job.cluster.device(name)
     block_s, tokens = seconds_per_layer(known, job.model), job.workload.prompt_tokens
     token_s = prefill_s(known, job.model.average(1), tokens) / tokens
-    return ServerPlan(device.name, device.start_layer, device.start_layer + device.layers, block_s, token_s)
+    return ServerPlan(name, *span, block_s, token_s)
+
+
+def _spares(full: Scenario, prepared: Prepared) -> Iterator[ServerPlan]:
+    """Devices that are on no route, with the blocks that `swarm.stays` has them serve."""
+    placed = prepared.job.placement.layer_counts
+    for name, stay in (full.swarm.stays if full.swarm else {}).items():
+        if name not in placed and stay.span is not None:
+            yield _server(prepared, name, stay.span)
 
 
 def _check_alike(full: Scenario, links: tuple[LinkShape, ...]) -> None:

@@ -1,0 +1,97 @@
+"""One loss in the middle of a reply, predicted: how often
+the client asks for another way, and how long that takes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.scenario import Scenario
+from simulator.swarm.chats import Recovery
+from simulator.swarm.population import setting
+from simulator.swarm.run import replicate
+from simulator.swarm_spec import LossSpec, StaySpec, SwarmSpec
+
+__all__ = ["NEVER", "LossPrediction", "predict_loss"]
+
+NEVER = -1
+DETERMINED = 0.9
+"""Share of the replications that agree in a number of attempts that is called determined."""
+FIRST_LOOK_S = 1.0
+"""When a swarm's users begin, and look for the first time."""
+PHASES = ("notice_s", "waited_s", "replay_s")
+HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class LossPrediction:
+    """What a loss does to the reply that uses the lost server; times in seconds."""
+
+    attempts: Mapping[int, float]
+    """Share of the replications by number of attempts; 0 where
+    nothing had to be tried, `NEVER` where it never goes on.
+    """
+    recovery_s: tuple[float, float, float] | None
+    """5, 50 and 95 % of the time until the reply goes on; None where it never does."""
+    phases_s: Mapping[str, float]
+    """Medians."""
+    replications: int
+    """Of which the reply used that server."""
+
+    @property
+    def likeliest(self) -> int:
+        """The number of attempts."""
+        return max(self.attempts, key=lambda number: self.attempts[number])
+
+    @property
+    def is_determined(self) -> bool:
+        """Whether chance has next to no part in the number of attempts."""
+        return self.attempts[self.likeliest] >= DETERMINED
+
+
+def predict_loss(
+    scenario: Scenario, spans: Mapping[str, tuple[int, int]], loss: LossSpec, replications: int = 100
+) -> LossPrediction | None:
+    """What becomes of the reply of one user if `loss.server` goes `loss.at` after the client's last look.
+
+    `spans` are the blocks of each server; the looks come each
+    `swarm.update_period`, and the loss so late that the reply is under way. None
+    where no replication's client used that server, or all replies were over.
+    """
+    told = scenario.swarm or SwarmSpec()
+    at_s = FIRST_LOOK_S + told.update_period + loss.at
+    spec = told.model_copy(
+        update={
+            "stays": {name: StaySpec(span=span) for name, span in spans.items()},
+            "losses": (loss.model_copy(update={"at": at_s}),),
+            "hours": (at_s + told.patience + told.request_timeout) / HOUR_S,
+            "users": 1,
+            "think": None,
+            "arrivals": None,
+            "balance_quality": 0.0,
+        }
+    )
+    given = setting(scenario.model_copy(update={"swarm": spec}))
+    found: list[Recovery] = []
+    for number in range(replications):
+        found += [one for reply in replicate(given, number).replies for one in reply.recoveries[:1]][:1]
+    return _summed(found) if found else None
+
+
+def _summed(found: list[Recovery]) -> LossPrediction:
+    mended = [one for one in found if one.recovered]
+    counts = Counter(one.attempts if one.recovered else NEVER for one in found)
+    totals = [one.total_s for one in mended]
+    low, middle, high = np.quantile(totals, (0.05, 0.5, 0.95)).tolist() if mended else (0.0, 0.0, 0.0)
+    return LossPrediction(
+        attempts={number: count / len(found) for number, count in sorted(counts.items())},
+        recovery_s=(low, middle, high) if mended else None,
+        phases_s={
+            name: float(np.median([getattr(one, name) for one in mended])) for name in PHASES if mended
+        },
+        replications=len(found),
+    )
