@@ -12,7 +12,7 @@ __all__ = ["API_PORT", "base_urls", "is_legacy", "kind_of"]
 API_PORT = 52415  # EXO's default --api-port, both generations (exo-explore/exo, src/exo/main.py and docs)
 SCHEMES = {"exo": "http", "exo-legacy": "http", "http": "http", "https": "https"}
 LONGEST_HOST = 253  # letters of a name (RFC 1035, section 2.3.4, less the lengths and the root)
-KINDS = ("local", "exo", "exo-legacy", "llama-rpc", "openai", "openais")
+KINDS = ("local", "exo", "exo-legacy", "llama-rpc", "petals", "openai", "openais")
 # what usually listens there, by each project's documentation; only a hint for who wrote no scheme
 USUAL = {API_PORT: "exo", 50052: "llama-rpc", 1234: "openai", 8000: "openai", 8080: "openai", 11434: "openai"}
 

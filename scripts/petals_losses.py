@@ -62,7 +62,9 @@ CASES = (
 
 
 def scenario_of(case: Case) -> Scenario:
-    """Three servers 3 ms away, and perhaps a spare a little further."""
+    """Three servers 3 ms away, and perhaps a spare that is
+    far: whoever serves at first is then no matter of chance.
+    """
     base = quick_scenario(3, delay="3 ms", output_tokens=TOKENS)
     told: dict[str, Any] = base.model_dump(mode="json")
     swarm: dict[str, Any] = {
@@ -73,7 +75,7 @@ def scenario_of(case: Case) -> Scenario:
         **case.swarm,
     }
     if case.spare:
-        link = {"delay": {"law": "constant", "value": "6 ms"}, "rate": "1 Gbit/s", "label": "measured"}
+        link = {"delay": {"law": "constant", "value": "40 ms"}, "rate": "1 Gbit/s", "label": "measured"}
         told["devices"]["spare"] = {**told["devices"]["server2"], "link": link}
         swarm["stays"] = {"spare": {"span": [6, 12]}}
     return base.replace(name=case.name, devices=told["devices"], swarm=swarm)

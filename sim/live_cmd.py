@@ -79,7 +79,7 @@ def run(
 
     kind = kind_of(cluster)
     placing = {"--device": device, "--allow-busy": allow_busy, "--reuse-instance": reuse_instance}
-    if kind in ("local", "llama-rpc"):
+    if kind in ("local", "llama-rpc", "petals"):
         # said and not passed over: who gives an option believes that it does something
         _refuse(cluster, placing | {"--record": record, "--model-id": model_id, "--power": power})
         live_local_cmd.run(scenarios, out, rounds, cluster, as_json=as_json)

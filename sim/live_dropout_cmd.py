@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from live.exo_legacy.dropout import LegacyDropped
     from live.local.breaking import Mode
     from live.local.dropout import Dropped, InjectedFault
+    from live.local.petals.dropout import SwarmDropped, SwarmLoss
     from simulator.scenario import Scenario
 
 __all__ = ["dropout"]
@@ -54,6 +56,14 @@ def dropout(
             help="Local: the first device starts again so many seconds later; a second reply uses it.",
         ),
     ] = None,
+    after_look: Annotated[
+        float | None,
+        typer.Option(
+            "--after-look",
+            min=0.0,
+            help="Local, a swarm: so many seconds after the client's last look at who is there.",
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="The Measurement to write.")] = Path(
         "dropout.jsonl"
     ),
@@ -87,6 +97,11 @@ def dropout(
     _require_default(
         {f"--{name.replace('_', '-')}": value or None for name, value in of_exo.items()}, cluster
     )
+    if cluster == "local" and _is_swarm(asked):
+        _require_default({"--exact": exact or None}, "local")
+        _tell_swarm(_swarm(asked, kill, at_token, mode, back_after, after_look, out), as_json=as_json)
+        return
+    _require_default({"--after-look": after_look}, "local, whose client looks at nobody by itself")
     faults = [
         _fault(text, at_token, _mode(mode or "kill"), back_after if number == 0 else None)
         for number, text in enumerate(kill)
@@ -146,6 +161,50 @@ def _exo(
     )
 
 
+def _is_swarm(scenario: Scenario) -> bool:
+    from simulator.engine.base import engine
+
+    return engine(scenario.engine.name).forms_swarm
+
+
+def _swarm(
+    scenario: Scenario,
+    kill: list[str],
+    at_token: int,
+    mode: str | None,
+    back_after_s: float | None,
+    after_look_s: float | None,
+    out: Path,
+) -> SwarmDropped:
+    """One server of a local swarm; its client mends itself, or does not."""
+    from live.local.petals.dropout import SwarmLoss, run_loss
+    from simulator.errors import LiveError
+
+    if len(kill) != 1 or "+" in kill[0]:
+        raise LiveError(f"--kill is {', '.join(kill)}; of a swarm one server goes at a time: give one name")
+    loss = SwarmLoss(kill[0], at_token, _mode(mode or "kill"), after_look_s, back_after_s)
+    with interruptible(lambda: [out]):
+        return run_loss(scenario, loss, out, _say)
+
+
+def _tell_swarm(done: SwarmDropped, *, as_json: bool) -> None:
+    told = done.predicted
+    if as_json:
+        print_json(
+            _document(done, [done.loss]) | {"attempts": done.attempts, "predicted": told and asdict(told)}
+        )
+        return
+    if told is not None:
+        shares = ", ".join(f"{number} in {share:.0%}" for number, share in told.attempts.items())
+        within = (
+            told.recovery_s
+            and f", {told.recovery_s[1]:.2f} [{told.recovery_s[0]:.2f}, {told.recovery_s[2]:.2f}] s"
+        )
+        print(f"predicted: attempts {shares} of the cases{within or ''} (-1: it never goes on)")
+    print(f"measured: attempts {done.attempts}")
+    _print(done, "none came behind the loss: the client's way to mend it never works")
+
+
 def _require_local(cluster: str, command: str | None) -> None:
     """Raise LiveError for clusters whose devices cannot be taken away from here."""
     from simulator.errors import LiveError
@@ -196,12 +255,14 @@ def _tell(done: Dropped | ExoDropped | LegacyDropped, faults: list[InjectedFault
         _print(done)
 
 
-def _rates(done: Dropped | ExoDropped | LegacyDropped) -> dict[str, float | None]:
+def _rates(done: Dropped | ExoDropped | LegacyDropped | SwarmDropped) -> dict[str, float | None]:
     """Tokens/s before, after, and of a second reply."""
     return {"before": done.before, "after": done.after, "next_reply": getattr(done, "next", None)}
 
 
-def _document(done: Dropped | ExoDropped | LegacyDropped, faults: list[InjectedFault]) -> dict[str, Any]:
+def _document(
+    done: Dropped | ExoDropped | LegacyDropped | SwarmDropped, faults: Sequence[InjectedFault | SwarmLoss]
+) -> dict[str, Any]:
     return {
         "measurement": str(done.path),
         "tokens": len(done.tokens),
@@ -221,7 +282,10 @@ def _document(done: Dropped | ExoDropped | LegacyDropped, faults: list[InjectedF
     }
 
 
-def _print(done: Dropped | ExoDropped | LegacyDropped) -> None:
+def _print(
+    done: Dropped | ExoDropped | LegacyDropped | SwarmDropped,
+    lost: str = "lost with their reply: legacy EXO takes none up again",
+) -> None:
     """The answer for a terminal."""
     for one in done.recoveries:
         names = ", ".join(one.devices)
@@ -237,7 +301,7 @@ def _print(done: Dropped | ExoDropped | LegacyDropped) -> None:
             print(f"{name:10} {rate:.2f} tokens/s")
     kept = "none lost or doubled"
     if not getattr(done, "is_mended", True):
-        kept = "lost with their reply: legacy EXO takes none up again"
+        kept = lost
     print(f"{len(done.tokens)} tokens, {kept}; {done.path}")
 
 

@@ -18,7 +18,7 @@ __all__ = ["app", "endpoints_of", "install", "model", "overhead", "run", "serve"
 app = typer.Typer(help="A real cluster on one machine: throttled devices, shaped links.")
 Engine = Annotated[Literal["llama-rpc", "mlx", "petals"], typer.Option(help="which engine")]
 Threads = Annotated[int, typer.Option("--threads", min=1, max=256, help="threads of each device")]
-RPC_SCHEME = "llama-rpc://"
+RPC_SCHEME, SWARM_SCHEME = "llama-rpc://", "petals://"
 
 
 @app.callback(invoke_without_command=True)
@@ -161,7 +161,9 @@ def run(
     rounds: Annotated[
         int | None, typer.Option("--rounds", min=1, max=100, help="visits to each scenario")
     ] = None,
-    cluster: Annotated[str, typer.Option("--cluster", help="local, or llama-rpc://host:port,...")] = "local",
+    cluster: Annotated[
+        str, typer.Option("--cluster", help="local, llama-rpc://host:port,... or petals://MULTIADDRESS")
+    ] = "local",
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
@@ -243,6 +245,10 @@ def endpoints_of(cluster: str) -> tuple[str, ...]:
 
     if cluster == "local":
         return ()
+    if cluster.startswith(SWARM_SCHEME):
+        from live.local.petals.foreign import swarm_addresses
+
+        return swarm_addresses(cluster.removeprefix(SWARM_SCHEME))
     addresses = tuple(part.strip() for part in cluster.removeprefix(RPC_SCHEME).split(",") if part.strip())
     if (
         not cluster.startswith(RPC_SCHEME)

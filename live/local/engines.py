@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from live.local import library
 from live.local.breaking import BreakableCluster
@@ -16,6 +16,7 @@ from live.local.mlx.plan import plan_mlx
 from live.local.mlx.reference import MlxReference
 from live.local.petals.cluster import PetalsCluster
 from live.local.petals.environment import PETALS as PETALS_ENVIRONMENT
+from live.local.petals.foreign import ForeignSwarm, plan_foreign
 from live.local.petals.plan import plan_petals
 from live.local.petals.reference import PetalsReference
 from live.local.plan import ENGINE_NAME, ClusterPlan, plan
@@ -70,6 +71,10 @@ def _petals_cluster(chosen: ClusterPlan, endpoints: Endpoints) -> LocalCluster:
     return PetalsCluster(chosen)  # type: ignore[arg-type]  # as above
 
 
+def _foreign_swarm(chosen: ClusterPlan, endpoints: Endpoints) -> LocalCluster:
+    return ForeignSwarm(chosen, endpoints)  # type: ignore[arg-type]  # as above
+
+
 def _petals_versions() -> dict[str, str]:
     found = PETALS_ENVIRONMENT.versions()
     return {package: found[package] for package in PETALS_PACKAGES}
@@ -105,15 +110,19 @@ PETALS = LocalEngine(
     reference=PetalsReference,
     versions=_petals_versions,
 )
-ENGINES = (RPC, MLX, PETALS)
+SWARM = replace(PETALS, require=PETALS_ENVIRONMENT.require, plan=plan_foreign, cluster=_foreign_swarm)
+"""A swarm that others have set up."""
+ENGINES, ELSEWHERE = (RPC, MLX, PETALS), (RPC, MLX, SWARM)
 
 
-def local_engine(scenarios: Sequence[Scenario]) -> LocalEngine:
-    """The engine that all of these scenarios ask for; raises LiveError where none, or where they differ."""
+def local_engine(scenarios: Sequence[Scenario], *, elsewhere: bool = False) -> LocalEngine:
+    """The engine that all of these scenarios ask for, here or
+    `elsewhere`; raises LiveError where none, or where they differ.
+    """
     found = {}
     for one in scenarios:
         name = engine(one.engine.name).name
-        fitting = [local for local in ENGINES if name in local.names]
+        fitting = [local for local in (ELSEWHERE if elsewhere else ENGINES) if name in local.names]
         if not fitting:
             known = ", ".join(name for local in ENGINES for name in local.names)
             raise LiveError(

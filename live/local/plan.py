@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from live.local.shaping import DirectionSpec, DozeSpec, LegSpec, LinkShape
 from live.local.weights import model_file, recipes
@@ -62,6 +63,14 @@ class ClusterPlan:
     links: tuple[LinkShape, ...]
     """To each server in order; the targets' ports are filled in when the servers run."""
     context_tokens: int
+
+    source: ClassVar[Literal["llama-rpc", "petals"]] = "llama-rpc"
+    """Whose devices they are where they are not this machine's."""
+
+    @property
+    def model_bytes(self) -> float:
+        """Of the model's files."""
+        return float(self.model.stat().st_size)
 
     @property
     def is_ring(self) -> bool:

@@ -135,12 +135,12 @@ def collect(
     return Provenance(
         name=full.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        source="local" if is_local else "llama-rpc",
+        source="local" if is_local else plan.source,
         engine=full.engine.name,
         engine_version=", ".join(f"{package} {version}" for package, version in versions.items()),
         model=full.model.name,
         model_layers=model.layers,
-        model_bytes=float(plan.model.stat().st_size),
+        model_bytes=plan.model_bytes,
         hidden_bytes=model.activation_bytes,
         devices=devices,
         placement=tuple(

@@ -65,7 +65,7 @@ def measure(
     endpoints: Sequence[str] = (),
 ) -> list[Path]:
     """Measure `scenarios` in turns over `rounds` rounds; see `run_scenario`."""
-    local = local_engine(scenarios)
+    local = local_engine(scenarios, elsewhere=bool(endpoints))
     local.require()
     plans = [local.plan(scenario, threads) for scenario in scenarios]
     with ExitStack() as stack:

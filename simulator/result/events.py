@@ -93,6 +93,15 @@ class _LinkRate(_Open):
     bytes_per_s: Positive
 
 
+class _Span(_Open):
+    run: Index
+    chat: NotRequired[Index]
+    token: NotRequired[Index]
+    device: Word
+    start_ns: Nanoseconds
+    end_ns: Nanoseconds
+
+
 class _Device(_Open):
     run: Annotated[int, Field(ge=-1, le=10_000_000)]
     """-1: all of them, where a recording tells no run from another."""
@@ -137,6 +146,7 @@ TYPES: dict[str, TypeAdapter[Any]] = {
         ("hop", _Hop),
         ("link", _Link),
         ("link_rate", _LinkRate),
+        ("span", _Span),
         ("device", _Device),
         ("phase", _Phase),
         ("repeatability", _Repeatability),

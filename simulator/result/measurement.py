@@ -22,6 +22,8 @@ type        fields
             under load
 `link_rate` `source sink bytes_per_s seconds`: throughput in one direction
 `speed`     `device memory_bytes_per_s disk_bytes_per_s`: what an agent measured of its own device
+`span`      `run chat token device start_ns end_ns`: what a client asked a device for, for that token, from
+            the request to the reply, after the chat's own request
 `device`    `run device busy_s wall_s service_s`: CPU time of a device's engine during one run
 `reference` `visit at_ns seconds_per_token`: the fixed workload between configurations, to see the machine
             drift
@@ -101,7 +103,7 @@ class Provenance(Spec):
     name: Word
     created: Word
     """ISO time in UTC."""
-    source: Literal["local", "exo", "exo-legacy", "llama-rpc", "openai", "agent"]
+    source: Literal["local", "exo", "exo-legacy", "llama-rpc", "petals", "openai", "agent"]
     engine: Word
     engine_version: Word
     model: Word

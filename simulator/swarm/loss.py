@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simulator.laws.law import Constant
 from simulator.scenario import Scenario
 from simulator.swarm.chats import Recovery
 from simulator.swarm.population import setting
@@ -54,7 +55,7 @@ class LossPrediction:
 
 
 def predict_loss(
-    scenario: Scenario, spans: Mapping[str, tuple[int, int]], loss: LossSpec, replications: int = 100
+    scenario: Scenario, spans: Mapping[str, tuple[int, int]], loss: LossSpec, replications: int = 60
 ) -> LossPrediction | None:
     """What becomes of the reply of one user if `loss.server` goes `loss.at` after the client's last look.
 
@@ -70,7 +71,8 @@ def predict_loss(
             "losses": (loss.model_copy(update={"at": at_s}),),
             "hours": (at_s + told.patience + told.request_timeout) / HOUR_S,
             "users": 1,
-            "think": None,
+            # one reply is all that matters
+            "think": Constant.model_validate({"value": "24 h"}),
             "arrivals": None,
             "balance_quality": 0.0,
         }

@@ -53,11 +53,9 @@ class Client:
             self._listen_in()
             for name in command["repairs"]:
                 REPAIRS[name]()
-            told = {
-                "initial_peers": command["peers"],
-                "dht_prefix": command["prefix"],
-                "use_chunked_forward": False,
-            }
+            told = {"initial_peers": command["peers"], "use_chunked_forward": False}
+            if command["prefix"]:
+                told["dht_prefix"] = command["prefix"]
             self.model = kind.from_pretrained(
                 command["model"],
                 torch_dtype=torch.float32,

@@ -72,15 +72,16 @@ def shim() -> None:
             setattr(top, name, getattr(found, name))
 
 
-def seclude() -> None:
-    """Keep everything on this machine: no port mapping, no
-    relays, nobody asked whether one can be reached.
+def seclude(relays: bool = False) -> None:
+    """Open nothing to others: no port mapping, nobody asked whether one can be reached.
+
+    `relays` are for who has to reach servers behind firewalls.
     """
     p2p = as_published("hivemind.p2p").P2P
     create = p2p.create
 
     async def alone(*arguments: Any, **options: Any) -> Any:
-        closed = dict.fromkeys(("nat_port_map", "auto_nat", "use_relay", "use_auto_relay"), False)
+        closed = {"nat_port_map": False, "auto_nat": False, "use_relay": relays, "use_auto_relay": False}
         # who else has an identity would be asked by a daemon of its own; and a busy machine starts one slowly
         slow = {"check_if_identity_free": False, "startup_timeout": START_S}
         return await create(*arguments, **(options | closed | slow))
@@ -274,7 +275,6 @@ def nursery() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked = socket.socket(fileno=os.dup(0))
     shim()
-    seclude()
     for name in IMPORTED:
         as_published(name)
     # who is forked shares what nobody writes to; a collection would write to all of it
@@ -305,6 +305,7 @@ def _become(descriptors: list[int], role: str, options: dict[str, Any]) -> None:
         os.close(descriptor)
     wire = Wire()
     try:
+        seclude(bool(options.get("relays")))
         ROLES[role](wire, options)
     except BaseException as error:
         wire.tell("error", text=f"{type(error).__name__}: {error}", see_log=True)

@@ -56,6 +56,8 @@ class PetalsPlan(ClusterPlan):
     spares: tuple[ServerPlan, ...] = ()
     """Servers of blocks that others have as well, for whoever loses those."""
 
+    source = "petals"
+
     @property
     def swarm(self) -> SwarmSpec:
         """Periods, time-outs and repairs: the scenario's, else as Petals comes."""

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from calibrate.samples import sample
 from live.local.cluster import Run
 from live.local.conversation import Callbacks, LocalReply, PlainConversation
 from live.local.petals.cluster import PetalsCluster, load_alone
+from live.local.petals.dropout import SwarmLoss, run_loss
 from live.local.petals.environment import PETALS
+from live.local.petals.foreign import swarm_addresses
 from live.local.petals.nursery import Nestling, nursery
 from live.local.petals.plan import plan_petals
 from live.local.petals.processes import memory_bytes
 from live.local.petals.quick import quick_scenario
 from live.local.petals.weights import model_file
+from live.local.run import run_scenario
+from simulator.result.measurement import read_measurement
+from tests.live.local.parts import is_running, until
 
 pytestmark = [
     pytest.mark.local,
@@ -47,13 +58,13 @@ def replies(cluster: PetalsCluster, seed: int) -> tuple[list[LocalReply], Run]:
     return heard, cluster.end_watch(before, first.sent_ns, tuple(first.times_ns), first.busy_ns)
 
 
-def alone(chats: int, seed: int) -> list[list[int]]:
+def alone(chats: int, seed: int, tokens: int = TOKENS, prompt: int = PROMPT) -> list[list[int]]:
     """The same chats with all blocks in one process."""
     client = Nestling("alone", "client", {})
     try:
         load_alone(client, model_file("petals-18").parent)
         client.wait_for("loaded", 60)
-        client.command("generate", prompt_tokens=PROMPT, output_tokens=TOKENS, seed=seed, chats=chats)
+        client.command("generate", prompt_tokens=prompt, output_tokens=tokens, seed=seed, chats=chats)
         found: list[list[int]] = [[] for _ in range(chats)]
         while (event := client.next_event(60))["event"] != "done":
             if event["event"] == "token":
@@ -106,3 +117,66 @@ def test_four_servers_fit_into_four_gigabytes(swarm: PetalsCluster) -> None:
     servers = [size for name, size in children.items() if name.startswith("server")]
     rest = sum(children.values()) - sum(servers) + memory_bytes([nursery().process.pid])
     assert 4 * max(servers) + rest < 4e9
+
+
+def test_a_swarm_of_others_is_measured_by_a_client_alone(swarm: PetalsCluster, tmp_path: Path) -> None:
+    """It finds the servers by the bootstrap's address, and
+    leaves nothing in the swarm's table: no peer is new.
+    """
+    scenario = swarm.plan.scenario.replace(
+        workload={"prompt_tokens": PROMPT, "output_tokens": TOKENS, "runs": 1, "concurrency": 1}
+    )
+    (address, *_) = swarm.bootstrap
+    file = run_scenario(scenario, tmp_path / "foreign.jsonl", endpoints=swarm_addresses(address))
+    found = read_measurement(file)
+    assert (found.provenance.source, found.provenance.cluster["links"]) == ("petals", [])
+    assert {event["device"] for event in found.of("span")} == {f"..{peer[-6:]}" for peer in swarm.peers}
+    assert len(sample(found).gaps_s) == TOKENS - 1
+
+
+SERVE = """
+import json, time
+from live.local.petals.cluster import PetalsCluster
+from live.local.petals.nursery import nursery
+from live.local.petals.plan import plan_petals
+from live.local.petals.quick import quick_scenario
+with PetalsCluster(plan_petals(quick_scenario(1))) as cluster:
+    print(json.dumps([*cluster.pids, nursery().process.pid]), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_nothing_is_left_behind_when_the_command_is_killed() -> None:
+    """Handlers, tables, p2pd and the process that forked them all: each ends with its pipe."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, env=environment) as command:
+        assert command.stdout is not None
+        pids = json.loads(command.stdout.readline())
+        assert len(pids) > 8
+        os.kill(command.pid, signal.SIGKILL)
+    assert until(lambda: not any(is_running(pid) for pid in pids), 10)
+
+
+def test_a_lost_server_is_replaced_at_the_attempt_that_was_predicted(tmp_path: Path) -> None:
+    """With a spare that is far, the loss 2.4 s after a look:
+    the next one, 2.6 s later, leaves the dead one out.
+    """
+    told = quick_scenario(3, delay="3 ms", output_tokens=150).model_dump(mode="json")
+    far = {"delay": {"law": "constant", "value": "40 ms"}, "rate": "1 Gbit/s", "label": "measured"}
+    scenario = quick_scenario(3).replace(
+        devices={**told["devices"], "spare": {**told["devices"]["server2"], "link": far}},
+        workload=told["workload"],
+        swarm={
+            "update_period": "5 s",
+            "announce_period": "10 s",
+            "patience": "30 s",
+            "repairs": ["eof", "replay"],
+            "stays": {"spare": {"span": [6, 12]}},
+        },
+    )
+    done = run_loss(scenario, SwarmLoss("server2", 12, "kill", after_look_s=2.3), tmp_path / "loss.jsonl")
+    assert done.is_mended
+    assert done.predicted is not None
+    assert done.attempts in done.predicted.attempts
+    assert list(done.recoveries[0].phases_s()) == ["detect", "decide", "resume"]
+    assert list(done.tokens) == alone(1, seed=1, tokens=len(done.tokens), prompt=8)[0]
