@@ -82,6 +82,9 @@ def test_everything_comes_from_the_wheel(site: Path, folder: Path) -> None:
     packaged = {path.relative_to(site / "simulator") for path in (site / "simulator/scenarios").rglob("*.*")}
     assert packaged == {path.relative_to(ROOT) for path in (ROOT / "scenarios").rglob("*.*")}
     assert all((site / name / "py.typed").is_file() for name in DECOYS)
+    assert {path.name for path in (site / "sim/explore/static").iterdir()} == {
+        path.name for path in (ROOT / "sim/explore/static").iterdir()
+    }
 
 
 def test_commands_that_read_the_repository_read_the_wheel(site: Path, folder: Path) -> None:

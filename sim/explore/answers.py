@@ -29,7 +29,7 @@ from simulator.run.predict import Prediction
 from simulator.run.predict import predict as predict_scenario
 from simulator.scenario import Scenario
 
-__all__ = ["compare", "few", "predict", "scenario_of", "text_of"]
+__all__ = ["compare", "few", "predict", "scenario_of", "text_of", "written"]
 
 FEW, FEWER = 60, 4
 """Replications of a first answer: where the recursion is exact, and where SimPy goes row by row."""
@@ -47,7 +47,7 @@ def predict(asked: dict[str, Any], folder: str | None) -> dict[str, Any]:
     if asked.get("quick"):
         scenario = few(scenario)
     found: Glance = glance(scenario) if asked.get("quick") else predict_scenario(scenario)
-    answer = {"yaml": text, "written": parse(text.encode()).root.value, "is_quick": bool(asked.get("quick"))}  # type: ignore[union-attr]
+    answer = {"yaml": text, "written": written(text), "is_quick": bool(asked.get("quick"))}
     answer |= {"prediction": found.document(), **_drawn(found)}
     if isinstance(found, Prediction):
         answer |= _limits(found)
@@ -78,6 +78,12 @@ def text_of(asked: dict[str, Any]) -> str:
             without_device(text, str(path[1])) if is_device_gone else edited(text, path, change.get("value"))
         )
     return text
+
+
+def written(text: str) -> dict[str, Any]:
+    """What the text says, as plain data; empty where it says nothing."""
+    root = parse(text.encode("utf-8", "surrogatepass")).root
+    return root.value if root is not None and isinstance(root.value, dict) else {}
 
 
 def scenario_of(text: str, folder: str | None) -> Scenario:

@@ -184,7 +184,7 @@ def _faults(app: FastAPI) -> None:
 
     @app.exception_handler(Refused)
     async def refused(_: Request, found: Refused) -> JSONResponse:
-        return JSONResponse(_words(found.error) | {"yaml": found.text}, 422)
+        return JSONResponse(_words(found.error) | found.beside, 422)
 
     @app.exception_handler(SimulatorError)
     async def told(_: Request, error: SimulatorError) -> JSONResponse:

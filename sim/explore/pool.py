@@ -37,11 +37,11 @@ class Superseded(Exception):
 
 
 class Refused(Exception):
-    """The simulator refuses what was asked; `text` is the scenario with the edits made, if it got that far"""
+    """The simulator refuses what was asked; `beside` has the scenario with its edits, if there is one."""
 
-    def __init__(self, error: SimulatorError, text: str | None) -> None:
+    def __init__(self, error: SimulatorError, beside: dict[str, Any]) -> None:
         super().__init__(str(error))
-        self.error, self.text = error, text
+        self.error, self.beside = error, beside
 
 
 class Busy(Exception):
@@ -205,7 +205,7 @@ class _Worker:
 
 
 def _refused(words: str) -> Refused:
-    return Refused(SimulatorError(words), None)
+    return Refused(SimulatorError(words), {})
 
 
 def _context() -> Any:
@@ -226,14 +226,15 @@ def _finite(value: Any) -> Any:
     return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _text(asked: dict[str, Any]) -> str | None:
-    """The scenario with the edits made, to be shown beside what is wrong with it."""
-    from sim.explore.answers import text_of
+def _beside(asked: dict[str, Any]) -> dict[str, Any]:
+    """The scenario with the edits made, as text and as plain data, to be shown beside what is wrong."""
+    from sim.explore.answers import text_of, written
 
     try:
-        return text_of(asked) if "scenario" in asked else None
+        text = text_of(asked) if "scenario" in asked else None
     except SimulatorError:
-        return None
+        text = None
+    return {} if text is None else {"yaml": text, "written": _finite(written(text))}
 
 
 def _work(pipe: Any, folder: str | None, first: str) -> None:
@@ -255,7 +256,7 @@ def _work(pipe: Any, folder: str | None, first: str) -> None:
         try:
             answer: tuple[bool, Any] = (True, json.dumps(_finite(found(asked, folder))).encode())
         except SimulatorError as error:
-            answer = (False, (error, _text(asked)))
+            answer = (False, (error, _beside(asked)))
         except MemoryError:
-            answer = (False, (SimulatorError("there is no memory for this; ask for less"), None))
+            answer = (False, (SimulatorError("there is no memory for this; ask for less"), {}))
         pipe.send(answer)

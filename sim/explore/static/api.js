@@ -9,6 +9,7 @@ export class Refused extends Error {
     this.status = status;
     this.faults = found.faults || [];
     this.yaml = found.yaml || null;
+    this.written = found.written || null;
   }
 }
 

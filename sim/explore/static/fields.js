@@ -29,11 +29,11 @@ export function faultAt(path) {
 
 const put = (path, text) => change({ path, value: text.trim() === "" ? null : text });
 
-export function field({ path, label, hint, entries, options }) {
+export function field({ path, label, hint, entries, options, value = written(path), also = [] }) {
   const id = `field-${path.join("-")}`;
   const fault = faultAt(path);
-  const common = { id, key: id, value: asText(written(path)), placeholder: hint || "", invalid: fault ? "true" : null, describedBy: fault ? `${id}-why` : null };
-  const control = entries ? combo({ ...common, entries, commit: (text) => put(path, text) }) : options ? choice(common, path, options) : plain(common, path);
+  const common = { id, key: id, value: asText(value), placeholder: hint || "", invalid: fault ? "true" : null, describedBy: fault ? `${id}-why` : null };
+  const control = entries ? combo({ ...common, entries, commit: (text) => put(path, text) }) : options ? choice(common, path, options, also) : plain(common, path);
   const why = fault ? el("p", { class: "why", id: `${id}-why` }, fault.reason) : null;
   return el("div", { class: "field" }, el("label", { for: id }, label), control, why);
 }
@@ -49,10 +49,10 @@ function plain({ id, key, value, placeholder, invalid, describedBy }, path) {
   return el("input", { id, "data-key": key, value, placeholder, type: "text", spellcheck: "false", autocomplete: "off", "aria-invalid": invalid, "aria-describedby": describedBy, onchange: commit, onkeydown });
 }
 
-function choice({ id, key, value, placeholder, invalid, describedBy }, path, options) {
+function choice({ id, key, value, placeholder, invalid, describedBy }, path, options, also) {
   const names = options.includes(value) || value === "" ? options : [value, ...options];
   const rows = [el("option", { value: "" }, placeholder || "(default)"), ...names.map((name) => el("option", { value: name }, name))];
-  const node = el("select", { id, "data-key": key, "aria-invalid": invalid, "aria-describedby": describedBy, onchange: (event) => put(path, event.target.value) }, rows);
+  const node = el("select", { id, "data-key": key, "aria-invalid": invalid, "aria-describedby": describedBy, onchange: (event) => change({ path, value: event.target.value || null }, ...also) }, rows);
   node.value = value;
   return node;
 }
@@ -66,13 +66,21 @@ export function drawSettings(now) {
     field({ path: ["model", "name"], label: "Model", entries: models }),
     el("div", { class: "grid2" },
       field({ path: ["model", "quantisation"], label: "Quantisation", entries: quantisations, hint: complete.model?.quantisation }),
-      field({ path: ["engine", "name"], label: "Engine and strategy", options: names }),
+      engineField(now, names),
       field({ path: ["placement", "rule"], label: "Placement rule", hint: written(["placement", "layers"]) ? "by hand" : "(default)", options: rules.filter((rule) => rule !== "manual") }),
       field({ path: ["workload", "prompt_tokens"], label: "Prompt (tokens)", hint: "128" }),
       field({ path: ["workload", "output_tokens"], label: "Reply (tokens)", hint: "256" }),
       field({ path: ["workload", "concurrency"], label: "Chats at once", hint: "1" }),
       field({ path: ["replications"], label: "Replications", hint: "200" })),
     more("More fields of the scenario", scenarioFields()));
+}
+
+// An engine's name stands for its strategy too: what said that apart goes when another is chosen.
+function engineField(now, names) {
+  const told = written(["engine", "sharding"]) ? now.answer?.prediction.engine : written(["engine", "name"]);
+  const apart = ["sharding", "backend"].filter((key) => written(["engine", key]) !== undefined);
+  const node = field({ path: ["engine", "name"], label: "Engine and strategy", options: names, value: told, also: apart.map((key) => ({ path: ["engine", key], value: null })) });
+  return node;
 }
 
 export function drawDevice(now) {

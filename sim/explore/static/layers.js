@@ -1,7 +1,7 @@
 // The layers as one bar; a boundary between two devices is dragged, or moved with the arrow keys.
 
 import { byId, el, show } from "./dom.js";
-import { colourClass } from "./map.js";
+import { colourClass, isSplit } from "./map.js";
 import { change } from "./state.js";
 
 let drag = null;
@@ -13,7 +13,7 @@ export function drawLayers(state) {
   if (drag && drag.rows.length === rows.length) return;
   const bar = el("div", { class: "layers", role: "group", "aria-label": "Layers of each device; move a boundary with the arrow keys" });
   bar.append(...pieces(state.answer, rows));
-  const hint = rows.length > 1 ? "Drag a boundary, or focus it and use the arrow keys (Page Up and Down: five layers)." : "";
+  const hint = bar.querySelector(".edge") ? "Drag a boundary, or focus it and use the arrow keys (Page Up and Down: five layers)." : "";
   show(place, el("h3", {}, `${state.answer.layers} layers`), bar, el("p", { class: "muted small" }, hint));
 }
 
@@ -23,7 +23,7 @@ function holders(answer) {
 }
 
 function pieces(answer, rows) {
-  const splits = rows.every((row) => row.layers === answer.layers) && rows.length > 1;
+  const splits = isSplit(answer);
   return rows.flatMap((row, at) => {
     const part = el("span", { class: `part ${colourClass(row.at)}`, title: `${row.name}: ${row.layers} layers` }, row.layers ? `${row.name} ${row.layers}` : "");
     part.style.flex = `${Math.max(row.layers, 0.01)} 1 0`;

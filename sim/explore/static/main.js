@@ -13,9 +13,8 @@ import { buildTabs } from "./tabs.js";
 import { copyCommand, saveScenario } from "./take.js";
 import { share } from "./share.js";
 
-function drawFaults({ error, faults }) {
-  const isAtField = faults.length > 0 && faults.every((fault) => fault.path);
-  show(byId("faults"), error ? el("div", { class: "fault" }, isAtField ? "This scenario has no answer yet; below is the last one.\n" : "", error) : null);
+function drawFaults({ error }) {
+  show(byId("faults"), error ? el("div", { class: "fault" }, el("strong", {}, "No answer yet; below, in grey, is the last one.\n"), error) : null);
 }
 
 function drawActions(now) {

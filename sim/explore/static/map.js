@@ -21,6 +21,12 @@ export function drawMap(state) {
   place.classList.toggle("stale", Boolean(state.error));
 }
 
+function choose(name) {
+  select(name);
+  // one column: the form is far below
+  if (window.innerWidth <= 1080) byId("h-dev").scrollIntoView();
+}
+
 // In the order in which a token goes round; those without layers come last.
 export function ordered(answer) {
   const byName = Object.fromEntries(answer.prediction.placement.map((row) => [row.device, row]));
@@ -50,18 +56,26 @@ function columnLeft(column, columns, width) {
 function card(state, row, at, spot) {
   const link = state.answer.links[row.device];
   const isChosen = state.selected === row.device;
-  const label = `${row.device}, ${row.kind || "no kind"}: ${holds(row)}, ${row.layers ? `${seconds(row.stage_s)} a token, ` : ""}memory ${gigabytes(row.memory_bytes)} of ${gigabytes(row.cap_bytes)}`;
-  const node = el("button", { type: "button", class: `device${row.layers ? "" : " idle"}`, "aria-pressed": String(isChosen), "aria-label": `${label}. Change it`, "data-key": `device ${row.device}`, onclick: () => select(row.device) },
+  const label = `${row.device}, ${row.kind || "no kind"}: ${holds(row, state.answer)}, ${row.layers ? `${seconds(row.stage_s)} a token, ` : ""}memory ${gigabytes(row.memory_bytes)} of ${gigabytes(row.cap_bytes)}`;
+  const node = el("button", { type: "button", class: `device${row.layers ? "" : " idle"}`, "aria-pressed": String(isChosen), "aria-label": `${label}. Change it`, "data-key": `device ${row.device}`, onclick: () => choose(row.device) },
     el("span", { class: "name" }, el("span", {}, row.device), el("span", { class: `swatch ${colourClass(at)}` })),
     el("span", { class: "line" }, row.kind || "own device"),
-    el("span", { class: "holds" }, holds(row), row.layers ? ` · ${seconds(row.stage_s)}` : ""),
+    el("span", { class: "holds" }, holds(row, state.answer), row.layers ? ` · ${seconds(row.stage_s)}` : ""),
     memory(row),
-    el("span", { class: "line" }, network(link)));
+    el("span", { class: "line" }, link ? `${link.kind || "link"}, ${rate(link.bytes_per_s)}` : ""),
+    el("span", { class: "line" }, link ? `round trip ${seconds(link.round_trip_s)}` : ""));
   Object.assign(node.style, { left: `${spot.x}px`, top: `${spot.y}px` });
   return node;
 }
 
-function holds(row) {
+// Tensor parallelism gives each device a part of every layer.
+export function isSplit(answer) {
+  const rows = answer.prediction.placement.filter((row) => answer.ring.includes(row.device));
+  return rows.length > 1 && rows.every((row) => row.layers === answer.layers);
+}
+
+function holds(row, answer) {
+  if (isSplit(answer) && row.layers) return `1/${answer.ring.length} of ${row.layers} layers`;
   return row.layers ? `layers ${row.first_layer}–${row.last_layer} (${row.layers})` : "no layers";
 }
 
@@ -69,13 +83,9 @@ function memory(row) {
   const share = row.memory_bytes / Math.max(row.cap_bytes, 1);
   const inside = el("i", {});
   inside.style.width = `${Math.min(100, 100 * share)}%`;
-  return el("span", {},
+  return el("span", { class: "bar-box" },
     el("span", { class: `bar${share > 1 ? " over" : ""}`, "aria-hidden": "true" }, inside),
     el("span", { class: "line" }, `${gigabytes(row.memory_bytes)} of ${gigabytes(row.cap_bytes)}${share > 1 ? ", pages" : ""}`));
-}
-
-function network(link) {
-  return link ? `${link.kind || "link"} · ${seconds(link.round_trip_s)} · ${rate(link.bytes_per_s)}` : "";
 }
 
 function arrowHead() {

@@ -41,9 +41,11 @@ export function write(yaml, { isOneAct = false } = {}) {
   replace(yaml);
 }
 
+// Another scenario is no change of this one: nothing of the old answer is shown beside it.
 export function load(yaml) {
-  state.selected = null;
+  Object.assign(state, { selected: null, limits: null, against: null });
   write(yaml);
+  reference = null;
 }
 
 export function undo() {
@@ -86,7 +88,8 @@ function replace(yaml) {
 function answerSoon() {
   state.isBusy = true;
   notify();
-  request(true);
+  // when the act that this belongs to has been noted to its end
+  queueMicrotask(() => request(true));
 }
 
 async function request(quick) {
@@ -119,6 +122,7 @@ function take(found, upTo, quick) {
 function refuse(refused, upTo) {
   if (upTo < sequence) return;
   if (refused.yaml) settle(refused.yaml, upTo);
+  if (refused.written) state.written = refused.written;
   state.error = refused.message;
   state.faults = refused.faults.length ? refused.faults : atLastField(refused);
   state.isBusy = false;
