@@ -25,7 +25,7 @@ function holders(answer) {
 function pieces(answer, rows) {
   const splits = isSplit(answer);
   return rows.flatMap((row, at) => {
-    const part = el("span", { class: `part ${colourClass(row.at)}`, title: `${row.name}: ${row.layers} layers` }, row.layers ? `${row.name} ${row.layers}` : "");
+    const part = el("span", { class: `part ${colourClass(row.at)}`, title: `${row.name}: ${row.layers} layers` }, row.layers ? `${row.name} ${splits ? `1/${rows.length}` : row.layers}` : "");
     part.style.flex = `${Math.max(row.layers, 0.01)} 1 0`;
     return at + 1 < rows.length && !splits ? [part, edge(rows, at)] : [part];
   });

@@ -7,7 +7,7 @@ export function drawLimits(state) {
   const { limits, answer } = state;
   const isOld = Boolean(state.error) || Boolean(answer?.is_quick);
   for (const id of ["where", "whatif", "timeline", "between"]) byId(id).classList.toggle("stale", isOld && Boolean(limits));
-  if (!limits) for (const id of ["where", "whatif", "timeline", "between", "doubt-list"]) show(byId(id));
+  if (!limits) for (const id of ["where", "whatif", "timeline", "between", "doubt-list"]) show(byId(id), state.error ? null : el(id === "doubt-list" ? "li" : "p", { class: "muted" }, "being computed"));
   if (!limits || answer !== limits) return;
   drawWhere(limits);
   drawWhatIfs(limits);
