@@ -25,44 +25,56 @@ RPC_SCHEME, SWARM_SCHEME = "llama-rpc://", "petals://"
 def quick(
     context: typer.Context,
     engine: Annotated[
-        Literal["mlx"] | None, typer.Option(help="measure a cluster made from the options below")
+        Literal["mlx", "petals"] | None, typer.Option(help="measure a cluster made from the options below")
     ] = None,
     strategy: Annotated[Literal["pipeline", "tensor"], typer.Option()] = "pipeline",
     flow: Annotated[Literal["mlx", "exo"], typer.Option(help="who sends what: mlx-lm, or EXO")] = "mlx",
-    ranks: Annotated[int, typer.Option(min=1, max=4)] = 2,
+    ranks: Annotated[int, typer.Option(min=1, max=6, help="or servers beside the client")] = 2,
     layers: Annotated[str, typer.Option(help="of each rank, such as 6,2 (pipeline)")] = "",
     delay: Annotated[str, typer.Option(help="one way between any two ranks")] = "0.5 ms",
     jitter: Annotated[float, typer.Option(min=0, max=3, help="log sd of each side's delay")] = 0.0,
-    load: Annotated[list[str] | None, typer.Option(help="rank1=50%: throttled; several times")] = None,
-    model: Annotated[str, typer.Option(help="recipe of `sim live local model`")] = "mlx-40mb",
+    load: Annotated[
+        list[str] | None, typer.Option(help="rank1=50% (server1=50%): throttled; several times")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="recipe of `sim live local model`; default mlx-40mb, petals-18")
+    ] = None,
+    chats: Annotated[int, typer.Option(min=1, max=8, help="at once (petals)")] = 1,
+    push: Annotated[bool, typer.Option("--push", help="servers hand on by themselves (petals)")] = False,
     tokens: Annotated[int, typer.Option(min=2, max=10_000, help="of each of two replies")] = 64,
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder")] = Path("local_mlx"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder")] = Path("local_cluster"),
 ) -> None:
     """A real cluster on one machine: throttled devices, shaped links. See the commands below; with --engine
-    mlx and no command, a cluster of MLX ranks is made from options, measured, and kept as a scenario.
+    and no command, MLX ranks or a Petals swarm are made from options, measured, and kept as a scenario.
     """
     if context.invoked_subcommand is not None:
         return
     if engine is None:
         typer.echo(context.get_help())
         raise typer.Exit(2)
-    from live.local.mlx.quick import quick_scenario
     from sim.live_exo_cmd import parse_pairs
     from simulator.files import dump, make_folder
 
-    made = quick_scenario(
-        model,
-        strategy,
-        ranks,
-        layers=_numbers(layers),
-        delay=delay,
-        jitter=jitter,
-        background=parse_pairs(load or [], "--load"),
-        output_tokens=tokens,
-        engine=flow,
-    )
+    common: dict[str, Any] = {
+        "delay": delay,
+        "jitter": jitter,
+        "background": parse_pairs(load or [], "--load"),
+        "output_tokens": tokens,
+    }
+    if engine == "petals":
+        from live.local.petals.quick import quick_scenario as quick_swarm
+
+        made = quick_swarm(
+            ranks, model=model or "petals-18", blocks=_numbers(layers), chats=chats, push=push, **common
+        )
+    else:
+        from live.local.mlx.quick import quick_scenario
+
+        made = quick_scenario(
+            model or "mlx-40mb", strategy, ranks, layers=_numbers(layers), engine=flow, **common
+        )
     make_folder(out)
-    dump(made, out / f"{made.name}.yaml", header="Made by `sim live local --engine mlx`.")
+    dump(made, out / f"{made.name}.yaml", header=f"Made by `sim live local --engine {engine}`.")
     run([out / f"{made.name}.yaml"], out)
     table([out / f"{made.name}.jsonl"])
 
