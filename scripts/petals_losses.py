@@ -1,7 +1,7 @@
 """Losses of servers of a real local Petals swarm, each
 predicted before it is made: `python scripts/petals_losses.py`.
 
-Four servers at most, of which one is a spare for the middle blocks; a client that looks every few seconds, so
+Four servers at most, of which one is a spare for the first blocks; a client that looks every few seconds, so
 that a recovery takes seconds instead of minutes. Writes a Measurement for each case and `report.md`.
 """
 
@@ -31,7 +31,7 @@ REPAIRED = ("eof", "replay")
 
 @dataclass(frozen=True)
 class Case:
-    """One loss, of the server in the middle."""
+    """One loss, of the first server."""
 
     name: str
     mode: str = "kill"
@@ -76,8 +76,8 @@ def scenario_of(case: Case) -> Scenario:
     }
     if case.spare:
         link = {"delay": {"law": "constant", "value": "40 ms"}, "rate": "1 Gbit/s", "label": "measured"}
-        told["devices"]["spare"] = {**told["devices"]["server2"], "link": link}
-        swarm["stays"] = {"spare": {"span": [6, 12]}}
+        told["devices"]["spare"] = {**told["devices"]["server1"], "link": link}
+        swarm["stays"] = {"spare": {"span": [0, 6]}}
     return base.replace(name=case.name, devices=told["devices"], swarm=swarm)
 
 
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in CASES:
         if asked.names and case.name not in asked.names:
             continue
-        loss = SwarmLoss("server2", AT_TOKEN, case.mode, case.after_look_s, case.back_after_s)  # type: ignore[arg-type]
+        loss = SwarmLoss("server1", AT_TOKEN, case.mode, case.after_look_s, case.back_after_s)  # type: ignore[arg-type]
         try:
             done = run_loss(scenario_of(case), loss, asked.out / f"{case.name}.jsonl", say)
             rows.append((case, done))

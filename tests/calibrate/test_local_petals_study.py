@@ -59,7 +59,10 @@ def measured(scenario: Scenario, seed: int) -> Sample:
 @pytest.fixture(scope="module")
 def study(scenarios: dict[str, Scenario]) -> StudySplit:
     samples = [measured(scenario, number + 1) for number, scenario in enumerate(scenarios.values())]
-    return run_split("made up", samples, _training_of(FOLDER), draws=20)
+    with pytest.MonkeyPatch.context() as patch:
+        # medians are all that is looked at, and several chats at once are simulated event by event
+        patch.setattr("calibrate.study.REPLICATIONS", 30)
+        return run_split("made up", samples, _training_of(FOLDER), draws=20)
 
 
 def test_fifteen_are_held_out_and_each_is_new(scenarios: dict[str, Scenario]) -> None:

@@ -100,7 +100,8 @@ class Client:
 
         def looked(one: Any) -> Any:
             done = look(one)
-            self._say("looked")
+            pings = {peer.to_base58(): rtt_s for peer, rtt_s in one.ping_aggregator.to_dict().items()}
+            self._say("looked", pings_s=pings)
             return done
 
         server.step, session._update_sequence = timed, routed

@@ -58,7 +58,8 @@ class PetalsCluster(LocalCluster):
         self._client = self._adopt(Nestling(plan.client, "client", {}))
         if plan.links:
             self._relay = self._child("relay", "relay")
-            # from the start: no weights travel, and what servers and client think of each way is its round trip
+            # from the start: no weights travel, and what servers
+            # and client think of each way is its round trip
             self._relay.ask("shape", "shaping", on=True)
         self.bootstrap = first.wait_for("listening", START_S)["addresses"]
         for server in (*plan.servers, *plan.spares):

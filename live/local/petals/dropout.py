@@ -32,6 +32,7 @@ Tell = Callable[[str], None]
 SEED, WARM_UP_SEED, WARM_UP_TOKENS = 1, 0, 8
 LATE_S = 0.15
 """By how much a blow may miss its time after a look, for it comes with a token."""
+LOOKS = 3
 TAIL_TOKENS = 10
 """Behind a recovery, to see that they come again."""
 SLACK_S = 20.0
@@ -101,6 +102,7 @@ def run_loss(scenario: Scenario, loss: SwarmLoss, path: Path, tell: Tell = lambd
         workload = chosen.scenario.workload
         cluster.generate(workload.prompt_tokens, min(WARM_UP_TOKENS, workload.output_tokens), WARM_UP_SEED)
         predicted = _predictions(chosen, loss, cluster.start_s)
+        _wait_for_looks(cluster, chosen.swarm.update_period)
         facts = {"loss": asdict(loss), "predictions": {name: _told(one) for name, one in predicted.items()}}
         header = collect(
             chosen, {}, {}, facts, versions={"petals": "2.2.0.post1"}, is_local=True, warm_up_requests=1
@@ -147,6 +149,15 @@ def _predictions(chosen: PetalsPlan, loss: SwarmLoss, start_s: float) -> dict[st
         )
         found[name] = predict_loss(chosen.scenario, spans, told)
     return found
+
+
+def _wait_for_looks(cluster: BreakableSwarm, period_s: float) -> None:
+    """Until the client has looked, and pinged, often enough
+    to know all servers: a look pings some of them.
+    """
+    seen = 0
+    while seen < LOOKS:
+        seen += cluster.next_event(period_s + SLACK_S).get("what") == "looked"
 
 
 def _told(one: LossPrediction | None) -> Mapping[str, Any] | None:

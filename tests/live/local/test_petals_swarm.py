@@ -164,17 +164,17 @@ def test_a_lost_server_is_replaced_at_the_attempt_that_was_predicted(tmp_path: P
     told = quick_scenario(3, delay="3 ms", output_tokens=150).model_dump(mode="json")
     far = {"delay": {"law": "constant", "value": "40 ms"}, "rate": "1 Gbit/s", "label": "measured"}
     scenario = quick_scenario(3).replace(
-        devices={**told["devices"], "spare": {**told["devices"]["server2"], "link": far}},
+        devices={**told["devices"], "spare": {**told["devices"]["server1"], "link": far}},
         workload=told["workload"],
         swarm={
             "update_period": "5 s",
             "announce_period": "10 s",
             "patience": "30 s",
             "repairs": ["eof", "replay"],
-            "stays": {"spare": {"span": [6, 12]}},
+            "stays": {"spare": {"span": [0, 6]}},
         },
     )
-    done = run_loss(scenario, SwarmLoss("server2", 12, "kill", after_look_s=2.3), tmp_path / "loss.jsonl")
+    done = run_loss(scenario, SwarmLoss("server1", 12, "kill", after_look_s=2.3), tmp_path / "loss.jsonl")
     assert done.is_mended
     assert done.predicted is not None
     assert done.attempts in done.predicted.attempts
