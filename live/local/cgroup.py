@@ -10,13 +10,15 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 
-__all__ = ["Groups", "make_groups", "remove"]
+__all__ = ["TICK_S", "Groups", "make_groups", "quota_share", "remove"]
 
 PREFIX = "lan-cluster-simulator"
 MIN_US = 1000  # the kernel's smallest period and quota of a processor limit (kernel/sched/core.c)
-
+TICK_S = 0.004
+"""The kernel looks at its tick whether a quota is used up: 250 times a second, as most are built."""
 
 CPU_FILES = ("cpu.max", "cpu.cfs_quota_us")  # version 2, version 1
 MEMORY_FILES = ("memory.max", "memory.limit_in_bytes")
@@ -38,11 +40,11 @@ class Groups:
     def limit_cpu(self, cores: float) -> bool:
         """Let the processes have `cores` cores; False where that is not permitted.
 
-        The period is as short as the kernel allows, `MIN_US / cores` us: a device computes in bursts of
-        milliseconds, and a longer period would let it save up while it waits and then run at full speed. The
-        kernel looks at its tick only (every 4 ms at 250 Hz), so a shorter burst may get through.
+        The period is a tick, longer where the quota would be below `MIN_US`. A period shorter than the tick
+        loses what is refilled between two ticks, for the kernel never keeps more than one quota: half a core
+        in periods of 2 ms was recorded as 0.40 to 0.50, by how ticks and periods happened to lie.
         """
-        period_us = max(MIN_US, round(MIN_US / cores))
+        period_us = max(round(TICK_S * 1e6), round(MIN_US / cores))
         quota_us = max(MIN_US, round(cores * period_us))
         file = self._file(CPU_FILES)
         if file is None:
@@ -114,6 +116,16 @@ def _make(controller: str, name: str, files: tuple[str, str]) -> Path | None:
             return folder
         folder.rmdir()
     return None
+
+
+def quota_share(share: float, work_s: float) -> float:
+    """The share of each period that makes `work_s` of work last `work_s / share` when it begins after a rest.
+
+    A quota `q` of a period `p` is there when the work begins, so that it lasts `(work - q) p / q + q`: short
+    work would be through too fast. Its solution for `q / p`.
+    """
+    wanted = work_s / share + TICK_S
+    return (wanted - sqrt(wanted**2 - 4 * TICK_S * work_s)) / (2 * TICK_S)
 
 
 def make_groups(name: str) -> Groups:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from live.local import cgroup
@@ -52,6 +53,57 @@ def test_a_quota_leaves_the_share() -> None:
     finally:
         until(lambda: [cgroup.remove(folder) for folder in groups.folders] and not _left(groups), 2)
         assert not _left(groups)
+
+
+class Kernel:
+    """A quota as Linux enforces it on one thread, in ms: refilled each period up to itself, held against use
+    at ticks alone, and what was used beyond it is owed, also by the next stage.
+    """
+
+    def __init__(self, quota: float, period: float, phase: float) -> None:
+        self.quota, self.period, self.refill, self.now = quota, period, phase, 0.0
+        self.pool, self.left = quota, 0.0
+
+    def _fill(self) -> None:
+        while self.refill <= self.now:
+            self.pool, self.refill = self.quota, self.refill + self.period
+
+    def _take(self, most: float) -> None:
+        taken = min(self.pool, most)
+        self.left, self.pool = self.left + taken, self.pool - taken
+
+    def stage(self, work: float) -> float:
+        begin = self.now
+        while work > 0:
+            self._fill()
+            if self.left <= 0:
+                self._take(5 - self.left)
+            while self.left <= 0:
+                self.now = self.refill
+                self._fill()
+                self._take(1e-6 - self.left)  # who stands still is given what it owes and no more
+            ran = min(4 - self.now % 4, work)
+            self.now, work, self.left = self.now + ran, work - ran, self.left - ran
+        return self.now - begin
+
+
+@pytest.mark.parametrize("work_ms", [10.0, 14.5, 22.5, 45.0])
+@pytest.mark.parametrize("share", [0.25, 0.4, 0.5, 0.6, 0.8])
+def test_a_quota_gives_a_stage_after_a_rest_the_time_that_it_was_told(share: float, work_ms: float) -> None:
+    def took(quota_ms: float, period_ms: float) -> float:
+        lasted = []
+        for phase in np.linspace(0.1, 3.9, 4):
+            kernel = Kernel(quota_ms, period_ms, phase)
+            for rest in np.random.default_rng(1).uniform(60, 80, 40):
+                kernel.now += rest
+                lasted.append(kernel.stage(work_ms))
+        return float(np.mean(lasted))
+
+    told = cgroup.quota_share(share, work_ms / 1e3)
+    period_ms = max(4.0, 1 / told)
+    assert took(told * period_ms, period_ms) == pytest.approx(work_ms / share, rel=0.12)
+    # periods shorter than the tick lose what is refilled in between
+    assert (share, work_ms) != (0.5, 45.0) or took(1.0, 2.0) > 1.08 * work_ms / share
 
 
 def test_a_memory_cap_kills_beyond_it() -> None:
