@@ -16,6 +16,7 @@ from scipy.optimize import least_squares
 from calibrate.fit import Fit
 from calibrate.forward import with_values
 from calibrate.samples import Sample
+from simulator import catalog
 from simulator.laws.law import Floats
 from simulator.prepare import prepare
 from simulator.run.evaluate import token_times_s
@@ -30,8 +31,9 @@ USUAL_ERROR = 0.1
 RATE_LOG_SD = 3.0
 """Belief in a scenario's own flop/s while it reads a prompt: next to none, for a device of any kind."""
 ATTENTION_LOG_SD = 1.0
-"""Belief that attention costs what the scenario says. MLX on a processor takes 4 to 6 times as long for a
-flop of it as for one of a matrix product, fused kernels take about as long; one length alone leaves it there.
+"""Belief that attention costs as much as matrix products where nobody says otherwise. MLX on a processor
+takes 4 to 6 times as long for a flop of it, fused kernels take about as long; one length alone leaves it
+there. Who says another figure has seen some, and is believed as in any figure of prompts.
 """
 REQUEST_LOG_SD = 0.7
 """Belief in the engine's own figure of its work for a request: the spread of its other overheads."""
@@ -57,7 +59,9 @@ def fit_prefill(samples: Sequence[Sample], fitted: Fit) -> Prefill:
     measured = np.log([np.median([run.first_token_s for run in sample.timed]) for sample in samples])
     speed, engine = jobs[0].ring[0].speed, jobs[0].engine
     said = np.log([speed.prefill_flops, speed.prompt_attention_cost, engine.request_overhead_s or 1.0])
-    sd = np.array([RATE_LOG_SD, ATTENTION_LOG_SD, REQUEST_LOG_SD])
+    is_told = speed.prompt_attention_cost != 1
+    attention_sd = catalog.said_log_sd("prefill", measured=False) if is_told else ATTENTION_LOG_SD
+    sd = np.array([RATE_LOG_SD, attention_sd, REQUEST_LOG_SD])
 
     def errors(x: Floats) -> Floats:
         return np.asarray(measured - np.log([_first_token_s(job, x) for job in jobs]))

@@ -24,6 +24,13 @@ POOLING_LOG_SD = 0.05
 """How much two machines of one kind usually differ (natural logarithm): the same chip in the same model, at
 the same settings. Assumed; it matters only where placements do not separate them.
 """
+UNPACKED_CONTEXT = (1.0, 0.5)
+"""Belief about what a byte of the cache costs where weights are as wide as what is computed with: a byte is
+a byte. The half of the second EXO campaign that calibrates has 0.8 (0.6 to 1.2) in 32 bits on a processor,
+the catalogue's graphics processors 1.45 to 1.8, most with packed weights.
+"""
+AS_WIDE = 0.1
+"""Relative difference of two widths that are one: norms are not packed, nor counted as flops."""
 USUAL_ERROR = 0.1
 """Relative error of one run against a good model: what repeats of one placement on a
 shared machine differ by.
@@ -86,8 +93,19 @@ def prior(names: Sequence[str], scenarios: Sequence[Scenario]) -> Prior:
         if device.speed
     ]
     beliefs = {kind.name: kind.belief for kind in PARAMETERS.values() if kind.belief is not None}
-    beliefs[CONTEXT_COST] = _context_cost(float(np.mean(said)) if said else 0.0, *beliefs[CONTEXT_COST])
+    usual = UNPACKED_CONTEXT if all(map(_is_unpacked, scenarios)) else beliefs[CONTEXT_COST]
+    beliefs[CONTEXT_COST] = _context_cost(float(np.mean(said)) if said else 0.0, *usual)
     return Prior(tuple(names), tuple(tuple(group) for group in groups.values() if len(group) > 1), beliefs)
+
+
+def _is_unpacked(scenario: Scenario) -> bool:
+    """Whether weights are stored as wide as hidden states; False where the scenario does not say."""
+    model = scenario.model
+    if not (model.layer_flops and model.layer_bytes and model.activation_bytes and model.hidden):
+        return False
+    # two flops for each weight
+    weight_bytes = 2 * (model.active_layer_bytes or model.layer_bytes) / model.layer_flops
+    return abs(weight_bytes * model.hidden / model.activation_bytes - 1) < AS_WIDE
 
 
 def _context_cost(said: float, mean: float, sd: float) -> tuple[float, float]:

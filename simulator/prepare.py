@@ -110,6 +110,7 @@ def _prepared(base: Ground) -> Prepared:
         full.common_noise or NoiseSpec(sigma=0.0),
         full.posterior,
         divided,
+        (full.shared_host.cores or 1) if full.shared_host is not None else None,
     )
     return Prepared(full, flow, job, memory, _warnings(full, flow, job, memory))
 

@@ -17,7 +17,6 @@ from simulator.model.stretch import Stretch
 from simulator.runtime.portions import Divided, Portion
 
 __all__ = [
-    "SHARING_LOSS",
     "crowding",
     "decode_parts",
     "decode_s",
@@ -28,24 +27,16 @@ __all__ = [
 ]
 
 
-SHARING_LOSS = 0.1
-"""Share that a device loses to other work beside the time that it takes, where it takes all. Twelve runs of
-the first two local studies (results/local/earlier) had devices that were to keep 25 to 60 % of their speed:
-at the median they took 5.7 % longer than that, the common error of each study taken off, with 0.55 taken.
-"""
-
-
 def crowding(device: Device, batch: int = 1) -> float:
     """What multiplies every cost on a device: `(1 + batch_cost (batch - 1)) (1 + contention) slow_down
-    / ((1 - background_load) (1 - SHARING_LOSS background_load))`.
+    / (1 - background_load)`.
 
     `batch_cost` is 0 where further chats ride along for free until the flops count (graphics processors) and
     large where matrix products are done row by row (processors); it is fitted, not looked up.
     """
-    # a device that other work keeps busy for a share u of the time does ours in 1 / (1 - u) of it, and
-    # finds less of it in its caches after each turn of the other
-    left = (1 - device.background_load) * (1 - SHARING_LOSS * device.background_load)
-    alone = device.slow_down / left
+    # a device that other work keeps busy for a share u of the time does ours in 1 / (1 - u) of it; what else
+    # it may lose is in `LOAD_LOG_SD` of `draws`
+    alone = device.slow_down / (1 - device.background_load)
     return (1 + device.speed.batch_cost * (batch - 1)) * (1 + device.contention) * alone
 
 

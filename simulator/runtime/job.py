@@ -99,6 +99,10 @@ class Job:
     posterior: PosteriorSpec | None = None
     divided: Mapping[str, Divided] = field(default_factory=dict)
     """What each processor holds, of devices that have several."""
+    heads_at_once: int | None = None
+    """How many ranks can compute at once, where one machine plays them all: as many as it has cores, or one
+    where the scenario does not say how many, for the threads of a matrix product take all of them.
+    """
 
     @property
     def ring(self) -> tuple[Device, ...]:

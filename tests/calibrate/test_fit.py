@@ -179,6 +179,19 @@ def test_what_runs_scatter_by_is_not_counted_as_sessions_too(noiseless: tuple[Sa
     assert np.mean(taken_off) == pytest.approx(0.1**2 / 3, rel=0.2)
 
 
+def test_where_weights_are_as_wide_as_hidden_states_a_byte_of_the_cache_costs_as_much_as_one_of_them(
+    samples: tuple[Sample, ...],
+) -> None:
+    def believed(activation_bytes: float) -> tuple[float, float]:
+        one = samples[0].scenario.model_copy(update={"devices": {}})
+        model = one.model.model_copy(update={"activation_bytes": activation_bytes})
+        return prior(("context_cost",), [one.model_copy(update={"model": model})]).beliefs["context_cost"]
+
+    # of 1,024 values; there are 4 bytes for each weight
+    assert believed(4 * 1024) == (1.0, 0.5)
+    assert believed(2 * 1024) == (1.5, 3.0)
+
+
 def test_a_scenario_that_says_what_a_context_costs_is_believed(samples: tuple[Sample, ...]) -> None:
     names = ("layer_s/a", "context_cost")
     plain = prior(names, [one.scenario for one in samples])

@@ -53,6 +53,9 @@ class RingProcesses:
         self.request_s, self.prefill_s = self.of_row(ring.request_s), self.of_row(ring.prefill_s)
         self.prompt_s, self.alone_s = self.of_row(ring.prompt_s), self.of_row(ring.alone_s)
         self.single_s, self.single_head_s = map(self.of_row, ring.single_s)
+        at_once = ring.heads_at_once
+        self.turns = None if at_once is None else simpy.Resource(self.env, at_once)
+        self.last_turn = -1
         # each rank goes through the same collectives, at its own time
         self.taken = [{"ask": 0, "sum": 0} for _ in self.names]
 
@@ -72,7 +75,7 @@ class RingProcesses:
                 cause = yield from self.gather(rank, "notice", k, NOTICE_BYTES, k, cause)
                 cause = yield from self.stage(rank, self.stage_s[k], self.forward_s[k], size, k, cause)
                 cause = yield from self.gather(rank, "gather", k, size, k, cause)
-                cause = yield from self.work("head", rank, self.head_s[k][rank], k, cause)
+                cause = yield from self.head(rank, self.head_s[k][rank], k, cause)
                 token = step - ring.prompt_steps
                 if token >= 0:
                     for _ in range(batch if ring.checks(token) else 0):
@@ -116,6 +119,7 @@ class RingProcesses:
         """One token through the stages, and the head that nobody needs."""
         size = self.ring.job.model.activation_bytes
         cause = yield from self.stage(rank, self.single_s[k], self.alone_s[k], size, -1, cause)
+        # never in turns: the ranks are at different stages of the passes, so that they hardly meet
         return (yield from self.work("head", rank, self.single_head_s[k][rank], -1, cause))
 
     def look(self, rank: int, step: int, cause: int) -> Steps:
@@ -162,6 +166,17 @@ class RingProcesses:
             if not arrival.processed:
                 cause = yield arrival
         return cause
+
+    def head(self, rank: int, duration_s: float, step: int, cause: int) -> Steps:
+        """Head and host work, when it is this rank's turn."""
+        if self.turns is None:
+            return (yield from self.work("head", rank, duration_s, step, cause))
+        with self.turns.request() as turn:
+            if not turn.triggered:
+                yield turn
+                cause = self.last_turn
+            self.last_turn = yield from self.work("head", rank, duration_s, step, cause)
+            return self.last_turn
 
     def work(self, kind: str, rank: int, duration_s: float, step: int, cause: int) -> Steps:
         """Keep the rank busy."""

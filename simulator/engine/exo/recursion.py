@@ -34,6 +34,8 @@ class _Recursion:
         self.asks = iter(self.ring.all_rounds_s["ask"])
         self.sums = iter(self.ring.all_rounds_s["sum"])
         self.chunk_arrives = np.zeros(shape)
+        at_once = self.ring.heads_at_once
+        self.free = None if at_once is None else np.full((at_once, self.ring.draws.rows), -np.inf)
 
     def gather(self, delay_s: Floats, transmit_s: Floats) -> None:
         """Rounds in which rank r waits for what rank r + 1 had when the round began."""
@@ -106,6 +108,21 @@ class _Recursion:
                 self.forward(layers_s[k], ring.alone_s[k], hidden * self.right)
                 self.t += head_s[k]
 
+    def heads(self, head_s: Floats) -> None:
+        """Each rank's head and host work; on one machine in turns, first come, first served."""
+        if self.free is None:
+            self.t += head_s
+            return
+        # a rank that comes at the same time as another has its turn by its number, which no delay ever is
+        order, rows = np.argsort(self.t, axis=0, kind="stable"), np.arange(self.ring.draws.rows)
+        came = np.take_along_axis(self.t, order, axis=0)
+        for begin, takes in zip(came, np.take_along_axis(head_s, order, axis=0), strict=True):
+            first_free = self.free.argmin(axis=0)
+            np.maximum(begin, self.free[first_free, rows], out=begin)
+            begin += takes
+            self.free[first_free, rows] = begin
+        np.put_along_axis(self.t, order, came, axis=0)
+
     def forward(self, stage_s: Floats, delay_s: Floats, transmit_s: Floats) -> None:
         """One pass through the stages; rank r sends to r + 1 and goes on at once."""
         # only room: the last gather has been taken in, so its arrivals are not needed any more
@@ -137,7 +154,7 @@ class _Recursion:
                 self.gather(notice[k], small)
                 self.forward(stage_s[k], forward[k], right)
                 self.gather(gathered[k], left)
-                self.t += head_s[k]
+                self.heads(head_s[k])
                 token = step - ring.prompt_steps
                 if token >= 0:
                     for _ in range(batch if ring.checks(token) else 0):

@@ -58,6 +58,12 @@ class ExoRing:
         """Ranks in the ring."""
         return len(self.job.ring)
 
+    @property
+    def heads_at_once(self) -> int | None:
+        """How many ranks can compute their heads at once; None where all can."""
+        at_once = self.job.heads_at_once
+        return None if at_once is None or at_once >= self.size else at_once
+
     @cached_property
     def waves(self) -> tuple[int, ...]:
         """Requests of each batch; the ninth request waits for the first eight to end."""

@@ -131,7 +131,7 @@ class Serving(RingProcesses):
         own_s = [stages_s[round(plan.context)] * noise] * self.ring.size
         cause = yield from self.stage(rank, own_s, self.forward_s[k], size, k, cause)
         cause = yield from self.gather(rank, "gather", k, size, k, cause)
-        cause = yield from self.work("head", rank, head_s * noise, k, cause)
+        cause = yield from self.head(rank, head_s * noise, k, cause)
         for _ in range(plan.looks):
             cause = yield from self.look(rank, k, cause)
         if rank == 0:

@@ -34,6 +34,29 @@ def test_exo(a_job: Job) -> None:
     assert_equal_evaluators(a_job)
 
 
+@pytest.mark.parametrize("cores", [1, 2])
+@given(a_job=jobs("exo", chats=3))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_exo_on_one_machine(cores: int, a_job: Job) -> None:
+    assert_equal_evaluators(replace(a_job, heads_at_once=cores))
+
+
+def test_ranks_of_one_machine_compute_their_heads_in_turns_unless_a_message_comes_between() -> None:
+    """What a delay D adds to a token is less than 2 D where the heads then no longer meet."""
+
+    def gap_s(delay_ms: float, at_once: int | None) -> float:
+        devices = [device(f"d{i}", link=link(Constant(value=f"{delay_ms} ms"), rate=1e12)) for i in range(2)]
+        a_job = replace(job(devices, output_tokens=6), heads_at_once=at_once)
+        return float(np.diff(by_recursion(a_job, 1)[0, 2:, 0]).mean())
+
+    head_s = gap_s(0, 1) - gap_s(0, None)
+    assert head_s > 0
+    # one side's delay is half of a hop's
+    delay_ms = 1e3 * head_s
+    assert gap_s(delay_ms, None) - gap_s(0, None) == pytest.approx(4 * head_s)
+    assert gap_s(delay_ms, 1) - gap_s(0, 1) == pytest.approx(3 * head_s)
+
+
 @pytest.mark.parametrize("algorithm", ["ring", "mesh", "exchange"])
 @given(a_job=jobs("exo-tensor", chats=10))
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
