@@ -23,6 +23,7 @@ from simulator.result.folder import prediction_tables
 from simulator.result.summary import rates
 from simulator.run.compare import against_first
 from simulator.run.compare import compare as compare_scenarios
+from simulator.run.crossover import other_strategy
 from simulator.run.evaluate import scenario_rates
 from simulator.run.glance import Glance, glance
 from simulator.run.predict import Prediction
@@ -57,7 +58,7 @@ def predict(asked: dict[str, Any], folder: str | None) -> dict[str, Any]:
 
 
 def compare(asked: dict[str, Any], folder: str | None) -> dict[str, Any]:
-    """`sim compare --json` of several scenarios; of one name each gets a number."""
+    """`sim compare --json`; scenarios of one name get numbers, one alone meets its other strategy."""
     named, seen = [], set[str]()
     for number, one in enumerate(asked["scenarios"], 1):
         scenario = scenario_of(_text(one), folder)
@@ -65,6 +66,8 @@ def compare(asked: dict[str, Any], folder: str | None) -> dict[str, Any]:
             scenario = scenario.model_copy(update={"name": f"{scenario.name[:56]}_{number}"})
         seen.add(scenario.name)
         named.append(scenario)
+    if len(named) == 1:
+        named.append(other_strategy(named[0]))
     return compare_scenarios(named).model_dump()
 
 

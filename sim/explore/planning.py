@@ -155,13 +155,22 @@ def measured(asked: dict[str, Any], folder: str | None) -> dict[str, Any]:
     }
 
 
+def _only_here(folder: str | None) -> None:
+    """Refuse who asks from elsewhere: what is sent into this network must not be others' choice."""
+    if folder is None:
+        raise SimulatorError(
+            "clusters are looked at on loopback alone; start `sim explore` without --listen there"
+        )
+
+
 def look(asked: dict[str, Any], folder: str | None) -> dict[str, Any]:
     """One look at a cluster, as `sim live watch` has it, with the rate of the file that a run writes now."""
     from live.watch.follow import Followed
     from sim.live_watch_cmd import look_at
 
+    _only_here(folder)
     found = asdict(look_at(asked["cluster"])())
-    if asked.get("follow") and folder is not None:
+    if asked.get("follow"):
         followed = Followed(Path(asked["follow"]))
         followed.read()
         found["measured"] = {
@@ -177,5 +186,6 @@ def discover(asked: dict[str, Any], folder: str | None) -> dict[str, Any]:
     from live.discover import Options
     from live.discover import discover as listen
 
+    _only_here(folder)
     seen = listen(Options(seconds=asked["seconds"]))
     return {"found": [asdict(one) for one in seen.found], "faults": list(seen.faults)}

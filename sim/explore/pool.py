@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import sys
 import threading
 import time
@@ -29,6 +30,7 @@ ANSWER_S = 30.0
 """Of one answer; plans and swarms say their own."""
 PATIENCE_S = 0.3
 """A job that is replaced and has run longer is killed: to start a process costs about as much."""
+KEY_VARIABLE = "SIM_OPENAI_KEY"  # as live.openai.key reads it, whose import takes the HTTP client along
 PRELOAD = ["sim.explore.answers", "sim.explore.planning"]
 
 
@@ -244,6 +246,8 @@ def _work(pipe: Any, folder: str | None, first: str) -> None:
     from sim.explore import answers, planning
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # whoever may ask names the server that is looked at, and must not be sent the key of another one
+    os.environ.pop(KEY_VARIABLE, None)
     with suppress(SimulatorError):
         # tables are filled by the first answer, which then nobody waits for
         answers.predict({"scenario": first, "quick": True}, folder)

@@ -233,7 +233,8 @@ def test_it_fits_and_reads_well_however_it_is_shown(seen: Seen) -> None:
 def test_the_other_views_answer(seen: Seen) -> None:
     page = seen.page
     for tab, button, sign in (
-        ("Compare", "Compare", "#panel-compare .fault"),  # one variant alone is refused in words
+        ("Compare", "Keep the scenario as it is now", "#panel-compare li + li"),
+        ("Compare", "Compare", "#panel-compare .scroll"),
         ("Sweep", "Sweep", "#panel-sweep svg"),
         ("Dropout", "laptop leaves", "#panel-dropout dl"),
         ("Truth", None, "#panel-truth .scroll"),

@@ -16,6 +16,7 @@ import pytest
 
 from live.watch.sources import DeviceRow, View
 from sim.explore import planning
+from simulator.errors import SimulatorError
 
 
 def test_without_its_extra_it_says_what_to_install(printed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,5 +95,7 @@ def test_a_look_at_a_cluster_holds_a_running_measurement_against_the_prediction(
     found = planning.look(asked, str(tmp_path))
     assert found["devices"][0]["name"] == "mac"
     assert found["measured"] == {"tokens_per_s": 7.5, "tokens": 40, "has_ended": True}
-    # a file of this machine is read for who sits at it alone
-    assert "measured" not in planning.look(asked, None)
+    with pytest.raises(SimulatorError, match="on loopback alone"):
+        planning.look(asked, None)
+    with pytest.raises(SimulatorError, match="on loopback alone"):
+        planning.discover({"seconds": 1.0}, None)

@@ -14,7 +14,7 @@ export function buildCompare(place) {
   const list = el("ul", { class: "plain" });
   const keep = el("button", { type: "button", onclick: () => add(list) }, "Keep the scenario as it is now");
   const made = view(place, {
-    title: "Compare", about: "Keep up to four variants; the first is the reference. All meet the same devices, networks and noise.",
+    title: "Compare", about: "Keep up to four variants; the first is the reference. All meet the same devices, networks and noise. One alone is held against the other strategy of its engine: pipeline against tensor.",
     controls: [keep], button: "Compare", run: () => answer(),
   });
   made.form.after(list);
