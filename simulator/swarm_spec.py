@@ -22,6 +22,8 @@ def _constant(value: Any) -> Any:
 Lasting = Annotated[Law, BeforeValidator(_constant)]
 Portion = Annotated[Share, Field(ge=0, le=1)]
 Period = Annotated[Seconds, Field(gt=0, le=1e5)]
+Repeated = Annotated[Seconds, Field(ge=0.1, le=1e5)]
+"""Of what goes on for hours: each time costs the simulation a moment."""
 
 
 class StaySpec(Spec):
@@ -93,21 +95,22 @@ class SwarmSpec(Spec):
     )
     client_region: Name = "here"
     losses: tuple[LossSpec, ...] = ()
-    hours: float = Field(default=1.0, gt=0, le=24 * 31)
+    hours: float = Field(default=1.0, ge=0.001, le=24 * 31)
     users: int = Field(default=1, ge=0, le=10_000, description="each asks again and again, one chat at once")
     think: Lasting | None = Field(default=None, description="between a user's reply and the next prompt")
     arrivals: Annotated[PerHour, Field(gt=0, le=1e5)] | None = Field(
         default=None, description="instead of users: clients that come at random, with one chat each"
     )
     patience: Period = Field(default=600.0, description="a user gives up where nothing comes for so long")
-    repairs: tuple[Literal["eof", "replay"], ...] = Field(
+    repairs: tuple[Literal["eof", "replay", "del"], ...] = Field(
         default=(),
-        description="eof: a loss at work is noticed at once; replay: the successor gets the text so far",
+        description="eof: a loss at work is noticed at once; replay: the successor gets the text so far; "
+        "del: a client that had a loss never waits for itself",
     )
-    announce_period: Period = 120.0
-    balance_period: Period = Field(default=60.0, description="mean time between two looks at the balance")
+    announce_period: Repeated = 120.0
+    balance_period: Repeated = Field(default=60.0, description="mean time between two looks at the balance")
     balance_quality: float = Field(default=0.75, ge=0, le=2)
-    update_period: Period = Field(default=60.0, description="between a client's looks at who is there")
+    update_period: Repeated = Field(default=60.0, description="between a client's looks at who is there")
     request_timeout: Period = 180.0
     max_backoff: Period = 60.0
     ban: Period = 15.0

@@ -23,7 +23,9 @@ REFUSED_S = 0.01
 """A dial that a dead server's machine refuses (2 to 60 ms recorded)."""
 SILENT_S = 5.0
 """A dial that nobody answers (`connect_timeout` of `client/config.py`)."""
-Cause = Literal["notice", "attempts", "missing blocks", "full caches", "replay"]
+HANG_SHARE = 1 / 130
+"""Of generations after a loss, those whose client waits for itself for ever: one of 130 recorded ones did."""
+Cause = Literal["notice", "attempts", "missing blocks", "full caches", "replay", "hanging client"]
 Steps = Generator[simpy.Event, Any, None]
 
 
@@ -126,6 +128,8 @@ class Client:
     replies: list[Reply]
     rate_bytes_per_s: float
     gone: bool = False
+    had_loss: bool = False
+    """Whether some stream could not be closed, which the garbage collector then does in the wrong thread."""
 
     def look(self) -> ProcessGenerator:
         """Look at the swarm again and again, until the client has gone."""
@@ -148,6 +152,7 @@ class Client:
                 yield from self.replace_unread(chat, workload.prompt_tokens)
             yield self.env.timeout(self.given.client_s)
             reply.first_s, reply.servers = self.env.now, len(chat.legs)
+            yield from self.wait_for_itself(chat)
             yield from self.decode(chat, workload.output_tokens - 1)
             reply.outcome, reply.tokens = "complete", workload.output_tokens
         except GivenUp:
@@ -155,6 +160,14 @@ class Client:
         finally:
             self.release(chat)
         reply.ended_s = self.env.now
+
+    def wait_for_itself(self, chat: Chat) -> Steps:
+        """As it is shipped, a client may close a stream from the very thread that would have to close it."""
+        if "del" in self.given.spec.repairs or not self.had_loss or self.rng.random() >= HANG_SHARE:
+            return
+        chat.reply.tokens = 1
+        yield from self.spend(chat, "hanging client", self.deadline_s - self.env.now)
+        raise GivenUp
 
     def replace_unread(self, chat: Chat, prompt_tokens: int) -> Steps:
         """Another server for one that was lost while the prompt was read: this works as it is shipped."""
@@ -165,6 +178,10 @@ class Client:
         """Take a lost server out of the route, and ban it."""
         leg, how = chat.broken.pop(0)
         chat.legs.remove(leg)
+        self.had_loss = True
+        if how == "hang" and leg.server.life == leg.life:
+            # it finds the stream closed when it wakes up, and has the room again
+            self.board.take_room(leg.server, -leg.reserved_tokens)
         # the server may be back, and serve this chat elsewhere on its route
         if not any(one.server is leg.server for one in chat.legs):
             leg.server.chats.pop(chat.number, None)

@@ -172,8 +172,10 @@ def setting(scenario: Scenario) -> Setting:
     if not base.engine.forms_swarm:
         raise ScenarioError("scenario", [Fault("engine.name", _no_swarm(base.engine))])
     _names_are_servers(scenario, spec)
+    flow_facts().refuse_longer(base.model, base.scenario.workload)
     client = base.cluster.device(base.request.pinned("embedding") or next(iter(scenario.devices)))
     kinds = tuple(_kinds(base, spec, client))
+    _serve_blocks_that_are_there(kinds, spec, base.model)
     counts = tuple(spec.population[kind.name].count if kind.name in spec.population else 1 for kind in kinds)
     return Setting(base, spec, kinds, counts, client)
 
@@ -196,6 +198,31 @@ def _names_are_servers(scenario: Scenario, spec: SwarmSpec) -> None:
         Fault(f"swarm.population.{name}", "is a device's name too; give it another")
         for name in spec.population
         if name in scenario.devices
+    ]
+    if faults:
+        raise ScenarioError("scenario", faults)
+
+
+def _serve_blocks_that_are_there(kinds: tuple[Kind, ...], spec: SwarmSpec, model: Model) -> None:
+    """Raise ScenarioError for spans beyond the model, and for stays and losses of who serves nothing."""
+    faults = [
+        Fault(
+            f"swarm.{'population' if kind.name in spec.population else 'stays'}.{kind.name}.span",
+            f"{list(kind.stay.span)} goes beyond the {model.layers} blocks of {model.name}",
+        )
+        for kind in kinds
+        if kind.stay.span and kind.stay.span[1] > model.layers
+    ]
+    serving = {kind.name for kind in kinds if kind.blocks}
+    named = [(f"swarm.stays.{name}", name, name) for name in spec.stays]
+    for at, loss in enumerate(spec.losses):
+        kind, _, number = loss.server.rpartition("-")
+        of_population = kind in spec.population and number.isdecimal()
+        named.append((f"swarm.losses.{at}.server", loss.server, kind if of_population else loss.server))
+    faults += [
+        Fault(where, f"{name!r} serves no block: it is the client, or has no room for one; name another")
+        for where, name, kind in named
+        if kind not in serving
     ]
     if faults:
         raise ScenarioError("scenario", faults)

@@ -107,7 +107,10 @@ class Lives:
         self.stop(server, loss.how)
         if loss.back_after is None:
             return
+        life = server.life
         yield self.env.timeout(loss.back_after)
+        if server.alive or server.life != life:
+            return  # it has been away and come again by itself
         if loss.how == "hang":
             # nothing of it was lost: its announcements were late, its chats go on
             self.board.join(server, server.start, server.end)
@@ -122,7 +125,9 @@ class Lives:
 def _share_up(server: Server) -> float:
     """The share of time that a server is up."""
     stay = server.kind.stay
-    return 1.0 if stay.uptime is None else stay.uptime.mean_s / (stay.uptime.mean_s + stay.away.mean_s)
+    if stay.uptime is None or not stay.away.mean_s:
+        return 1.0
+    return stay.uptime.mean_s / (stay.uptime.mean_s + stay.away.mean_s)
 
 
 @dataclass

@@ -12,7 +12,6 @@ from functools import cached_property
 import numpy as np
 
 from simulator.engine.petals.flow import FlowFacts, flow_facts, is_grouped
-from simulator.errors import Fault, ScenarioError
 from simulator.laws.law import Floats
 from simulator.runtime.cost import crowding, head_s, prefill_s
 from simulator.runtime.draws import Draws
@@ -48,17 +47,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         """Raises ScenarioError for a chat that Petals refuses for ever."""
-        workload, grouped = self.job.workload, is_grouped(self.job.model)
-        most = self.flow.most_prompt_tokens[grouped]
-        if workload.prompt_tokens > most:
-            why = (
-                f"is {workload.prompt_tokens}, and a Petals server takes {most} tokens in one request at most"
-            )
-            raise ScenarioError("scenario", [Fault("workload.prompt_tokens", f"{why}; shorten the prompt")])
-        if self.chats_that_fit < 1:
-            tokens, room = workload.prompt_tokens + workload.output_tokens, self.flow.cache_tokens[grouped]
-            why = f"makes {tokens} tokens with the prompt, and a Petals server keeps {room} at most"
-            raise ScenarioError("scenario", [Fault("workload.output_tokens", f"{why}; shorten the reply")])
+        self.flow.refuse_longer(self.job.model, self.job.workload)
 
     @property
     def flow(self) -> FlowFacts:

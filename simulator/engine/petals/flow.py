@@ -10,8 +10,10 @@ from typing import Any
 
 from simulator.catalog.tables import Facts, yaml_tree
 from simulator.cluster.cluster import Device
+from simulator.errors import Fault, ScenarioError
 from simulator.model.model import Model
 from simulator.runtime.cost import crowding
+from simulator.scenario import WorkloadSpec
 from simulator.units import TIME, read_quantity
 
 __all__ = ["FlowFacts", "backoff_s", "flow_facts", "is_grouped"]
@@ -54,6 +56,19 @@ class FlowFacts(Facts):
         """Seconds of moving unpacked weights of so many blocks before several tokens are read at once."""
         reads = self.unpacked_reads.get(model.quantisation, 0.0) if tokens > 1 else 0.0
         return reads * blocks * model.layer_bytes / device.speed.decode_bandwidth * crowding(device)
+
+    def refuse_longer(self, model: Model, workload: WorkloadSpec) -> None:
+        """Raises ScenarioError for a chat that every server refuses for ever."""
+        grouped, tokens = is_grouped(model), workload.prompt_tokens + workload.output_tokens
+        most, room = self.most_prompt_tokens[grouped], self.cache_tokens[grouped]
+        if workload.prompt_tokens > most:
+            why = (
+                f"is {workload.prompt_tokens}, and a Petals server takes {most} tokens in one request at most"
+            )
+            raise ScenarioError("scenario", [Fault("workload.prompt_tokens", f"{why}; shorten the prompt")])
+        if tokens > room:
+            why = f"makes {tokens} tokens with the prompt, and a Petals server keeps {room} at most"
+            raise ScenarioError("scenario", [Fault("workload.output_tokens", f"{why}; shorten the reply")])
 
     def tasks(self, model: Model, blocks: int, tokens: int) -> int:
         """Tasks of a server's queue that read so many tokens: one, or where they are many one per block."""

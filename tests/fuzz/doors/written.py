@@ -146,6 +146,25 @@ def _placed(path: Path) -> None:
         return
 
 
+SWARMS = ("petals_three_rooms", "petals_flaky", "petals_public")
+
+
+def _swarmed(path: Path) -> None:
+    """A minute of it, with a few of the servers and users."""
+    from simulator.swarm.study import rows_of, swarm_answer
+
+    if (asked := _small(path)) is None or (spec := asked.swarm) is None:
+        return
+    few = {name: one.model_copy(update={"count": min(4, one.count)}) for name, one in spec.population.items()}
+    coming = {"users": min(2, spec.users), "arrivals": spec.arrivals and min(500.0, spec.arrivals)}
+    swarm = spec.model_copy(update={"population": few, "hours": min(0.02, spec.hours), **coming})
+    asked = asked.model_copy(update={"swarm": swarm})
+    try:
+        swarm_answer(asked, rows_of(asked, 1)).model_dump_json()
+    except SimulatorError:
+        return  # servers may hold nothing, or be another engine's
+
+
 # sizes of models
 
 OF_A_CONFIG = """name: own
@@ -222,6 +241,7 @@ KINDS = {
     "catalogue": Kind("own.devices.yaml", lambda: (OWN,), (_own_lists, _own_scenario)),
     "tensor scenario": Kind("split.yaml", lambda: _scenarios(SPLIT), (*4 * (_predicted,), _placed)),
     "scenario": Kind("mine.yaml", lambda: _scenarios(OTHERS), (*4 * (_predicted,), _placed)),
+    "swarm": Kind("swarm.yaml", lambda: _scenarios(SWARMS), (_swarmed,)),
     "model config": Kind("config.json", _configs, (_config,)),
     "model header": Kind("model.gguf", _headers, (_header,)),
 }

@@ -29,6 +29,7 @@ from simulator.engine.petals.routes import (
 )
 from simulator.errors import PlacementError
 from simulator.files import loads
+from simulator.plan.place.search import search
 from simulator.prepare import prepare
 from simulator.scenario import Scenario
 
@@ -199,6 +200,20 @@ def test_a_swarm_places_itself() -> None:
         ("s2", 8, 16),
         ("s3", 16, 18),
     ]
+
+
+def test_the_search_says_what_the_rule_loses() -> None:
+    """Petals' own choice beside the best one, on the same random numbers."""
+    scenario = loads(SWARM, Scenario).replace(workload={"prompt_tokens": 16, "output_tokens": 16})
+    answer = search(scenario.model_copy(update={"replications": 10}))
+    (own,) = [one for one in answer.beside if one.name == "petals"]
+    assert own.placement is not None
+    assert own.placement.rule == "petals"
+    assert own.gain is not None
+    assert own.gain.median >= 1 - 1e-9
+    # the same four devices, but no server between two others that a single longer one could do without
+    assert answer.best.placement is not None
+    assert len(answer.best.placement.shards) <= len(own.placement.shards)
 
 
 def test_too_few_servers_are_refused_with_what_they_took() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from sim import swarm_cmd
@@ -23,38 +20,13 @@ from simulator.files import loads
 from simulator.prepare import prepare
 from simulator.run.evaluate import token_times_s
 from simulator.scenario import Scenario
-from simulator.swarm import study
+from simulator.swarm import chats, study
 from simulator.swarm.population import setting
 from simulator.swarm.run import Swarm, Tale, replicate
-from simulator.swarm.study import enough, one_more, rows_of, swarm_answer, tale_row
+from simulator.swarm.study import enough, one_more, rows_of, swarm_answer
+from tests.simulator.swarm.worlds import PLAIN, POPULATION, STAYS, public, swarm
 
 DATA = Path(__file__).parents[2] / "data" / "petals"
-EXAMPLES = int(os.environ.get("SWARM_EXAMPLES", "8"))
-SPEED = "{decode_bandwidth: 100 GB/s, prefill_flops: 20 TFLOPS, decode_spread: 0.0, prefill_spread: 0.0}"
-LINK = "{delay: {law: constant, value: 5 ms}, rate: 1 Gbit/s, delay_spread: 0.0, rate_spread: 0.0}"
-PLAIN = f"""
-name: rooms
-model: {{name: small, layers: 18, layer_bytes: 1 GB, hidden: 4096, kv_bytes_per_token_per_layer: 4 kB}}
-devices:
-  client: {{memory: 8 GB, speed: {SPEED}, link: {LINK}}}
-  s1: {{memory: 16 GB, speed: {SPEED}, link: {LINK}}}
-  s2: {{memory: 16 GB, speed: {SPEED}, link: {LINK}}}
-  s3: {{memory: 16 GB, speed: {SPEED}, link: {LINK}}}
-  s4: {{memory: 16 GB, speed: {SPEED}, link: {LINK}}}
-engine: {{name: petals, overhead_spread: 0.0}}
-placement: {{rule: manual, layers: {{client: 0, s1: 6, s2: 6, s3: 6}}}}
-workload: {{prompt_tokens: 16, output_tokens: 64, runs: 1}}
-replications: 1
-"""
-STAYS = {"s1": {"span": [0, 6]}, "s2": {"span": [6, 12]}, "s3": {"span": [12, 18]}, "s4": {"span": [6, 12]}}
-
-
-def swarm(**changes: Any) -> Scenario:
-    """Three servers and a spare for the middle, with what is said of the swarm."""
-    scenario = loads(PLAIN, Scenario)
-    return scenario.replace(
-        placement={"rule": "petals", "roles": {"client": "embedding"}}, swarm={"stays": STAYS, **changes}
-    )
 
 
 def tale(scenario: Scenario, replication: int = 0) -> Tale:
@@ -94,12 +66,20 @@ def test_a_server_that_failed_is_left_out_for_as_long_as_the_scenario_says(ban_s
     assert not bans.banned(1, ban_s)
 
 
-def lone(how: str, repairs: list[str], **changes: Any) -> Tale:
+def lone(how: str, repairs: list[str], patience: str = "600 s", **changes: Any) -> Tale:
     """The middle server is lost in a reply, and a spare is there."""
     loss = {"server": "s2", "at": "200 s", "how": how, **changes}
     stays = {**STAYS, "s4": {"span": [6, 12], "region": "far"}}
     return tale(
-        swarm(hours=0.3, losses=[loss], repairs=repairs, stays=stays, regions={"here": {"far": "200 ms"}}), 1
+        swarm(
+            hours=0.3,
+            losses=[loss],
+            repairs=repairs,
+            stays=stays,
+            patience=patience,
+            regions={"here": {"far": "200 ms"}},
+        ),
+        1,
     )
 
 
@@ -127,6 +107,34 @@ def test_a_server_that_wakes_up_in_time_has_lost_nothing() -> None:
     assert recovery.recovered
     assert recovery.total_s == pytest.approx(12.0, abs=0.5)
     assert recovery.attempts == 0
+
+
+def test_a_client_that_had_a_loss_may_wait_for_itself_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen once in about 130 recorded generations; a guard of `__del__` is the third repair."""
+    monkeypatch.setattr(chats, "HANG_SHARE", 1.0)
+    hung, guarded = (lone("kill", ["eof", "replay", *more], "200 s") for more in ([], ["del"]))
+    after = [one for one in hung.replies if one.asked_s > 200 and one.outcome != "unfinished"]
+    assert {one.outcome for one in after} == {"lost"}
+    assert all(one.lost_s["hanging client"] == pytest.approx(200, abs=10) for one in after)
+    assert all(one.outcome == "complete" for one in hung.replies if one.ended_s < 200)
+    assert "hanging client" not in {cause for one in guarded.replies for cause in one.lost_s}
+
+
+@pytest.mark.parametrize(
+    ("workload", "said"),
+    [
+        ({"prompt_tokens": 2049}, "a Petals server takes 2048 tokens in one request at most"),
+        (
+            {"prompt_tokens": 2000, "output_tokens": 2097},
+            "a Petals server keeps 4096 at most; shorten the reply",
+        ),
+    ],
+)
+def test_what_every_server_refuses_for_ever_is_refused_at_once(workload: dict[str, Any], said: str) -> None:
+    plain = swarm()
+    many = plain.model.model_copy(update={"kv_bytes_per_token_per_layer": 16384.0})
+    with pytest.raises(ScenarioError, match=said):
+        setting(plain.replace(workload=workload, model=many))
 
 
 def test_attempts_come_when_recorded_clients_made_them() -> None:
@@ -168,101 +176,6 @@ def test_missing_blocks_are_counted() -> None:
     assert found.coverage.whole_s == pytest.approx(900.0, abs=1)
 
 
-POPULATION = {
-    "gpu": {
-        "kind": "RTX 3060", "count": 14, "delay": "8 ms", "rate": "50 Mbit/s", "blocks": 6, "good_bye": "50 %",
-        "uptime": {"law": "exponential", "mean": "20 min"}, "away": {"law": "exponential", "mean": "10 min"},
-    }
-}  # fmt: skip
-
-
-def public(**changes: Any) -> Scenario:
-    return swarm(population=POPULATION, stays={}, repairs=["eof", "replay"], **changes)
-
-
-@st.composite
-def churns(draw: st.DrawFn) -> tuple[Scenario, int]:
-    """Any small swarm, with servers that come and go at any pace, and clients of any number."""
-    kind = {
-        **POPULATION["gpu"],
-        "count": draw(st.integers(1, 20)),
-        "blocks": draw(st.integers(1, 18)),
-        "good_bye": draw(st.sampled_from(["0 %", "50 %", "100 %"])),
-        "uptime": {"law": "exponential", "mean": draw(st.sampled_from(["2 min", "20 min", "5 h"]))},
-        "away": {"law": "exponential", "mean": draw(st.sampled_from(["1 min", "20 min"]))},
-    }
-    coming: dict[str, Any] = draw(st.sampled_from([{"users": 3}, {"arrivals": "200 /h"}]))
-    repairs = draw(st.sampled_from([[], ["eof"], ["replay"], ["eof", "replay"]]))
-    scenario = swarm(
-        population={"gpu": kind},
-        stays={"s1": {"blocks": 9}},
-        hours=0.15,
-        repairs=repairs,
-        patience="200 s",
-        **coming,
-    )
-    return scenario.model_copy(update={"seed": draw(st.integers(0, 2**31))}), draw(st.integers(0, 3))
-
-
-@given(churns())
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_what_holds_under_any_churn(case: tuple[Scenario, int]) -> None:
-    scenario, replication = case
-    world = Swarm(setting(scenario), replication)
-    found = world.tale()
-    repaired = "replay" in (scenario.swarm.repairs if scenario.swarm else ())
-    for one in found.replies:
-        assert 0 <= one.tokens <= 64
-        assert one.asked_s <= found.span_s
-        if one.outcome == "complete":
-            # no token is lost or comes twice, and time goes forward
-            assert one.tokens == 64
-            assert one.asked_s < one.first_s < one.ended_s
-            assert repaired or not one.recoveries
-        for loss in one.recoveries:
-            assert 0 <= loss.token <= 64
-            assert min(loss.notice_s, loss.waited_s, loss.replay_s) >= 0
-    for server in world.servers:
-        # caches never hold more than there is, nor less than nothing
-        assert -1e-6 <= server.room_tokens <= server.kind.cache_tokens + 1e-6
-        chats: Any = server.chats.values()
-        legs = [leg for chat in chats for leg in chat.legs if leg.server is server]
-        held = [leg.reserved_tokens for leg in legs if leg.life == server.life]
-        if server.alive:
-            assert sum(held) == pytest.approx(server.kind.cache_tokens - server.room_tokens)
-    online = [one for one in world.servers if one.alive]
-    counts = np.zeros(18, dtype=int)
-    for one in online:
-        counts[one.start : one.end] += 1
-    np.testing.assert_array_equal(counts, world.board.coverage.counts)
-    # the same seed gives the same bytes, here and in another process
-    again = tale_row(scenario.model_dump_json(round_trip=True), replication)
-    assert again == json.dumps(study._row(found, 0.15))
-
-
-def test_a_server_that_is_back_forgets_the_chats_of_its_life_before() -> None:
-    """Found by random churn: who waits in vain for a lost server still named it, and room was counted twice."""
-    uptime = {"law": "exponential", "mean": "2 min"}
-    kind = {**POPULATION["gpu"], "count": 8, "blocks": 6, "uptime": uptime, "away": "20 s"}
-    for replication in range(4):
-        world = Swarm(setting(swarm(population={"gpu": kind}, stays={}, users=4, hours=0.1)), replication)
-        world.tale()
-        for server in (one for one in world.servers if one.alive):
-            chats: Any = server.chats.values()
-            legs = [leg for chat in chats for leg in chat.legs if leg.server is server]
-            held = sum(leg.reserved_tokens for leg in legs if leg.life == server.life)
-            assert held == pytest.approx(server.kind.cache_tokens - server.room_tokens)
-
-
-def test_a_route_never_has_one_span_twice() -> None:
-    world = Swarm(setting(public(hours=0.2, users=6)), 0)
-    world.tale()
-    chats = {id(chat): chat for server in world.servers for chat in server.chats.values()}
-    for chat in chats.values():
-        spans = sorted((leg.start, leg.end) for leg in chat.legs)  # type: ignore[attr-defined]
-        assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
-
-
 def test_answers_over_replications() -> None:
     scenario = public(hours=0.15, users=2)
     rows = rows_of(scenario, 2)
@@ -299,11 +212,34 @@ def test_losses_of_a_swarm_are_not_those_of_a_ring() -> None:
         ),
         ({"swarm": {"stays": {"nobody": {}}}}, "'nobody' is no server"),
         ({"swarm": {"losses": [{"server": "s9", "at": "3 s"}]}}, "'s9' is no server"),
+        ({"swarm": {"losses": [{"server": "client", "at": "3 s"}]}}, "'client' serves no block"),
+        ({"swarm": {"stays": {"client": {"blocks": 3}}}}, "'client' serves no block"),
+        ({"swarm": {"stays": {"s1": {"span": [10, 19]}}}}, r"\[10, 19\] goes beyond the 18 blocks of small"),
     ],
 )
 def test_what_is_no_swarm_is_refused_with_the_way_out(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ScenarioError, match=said):
         setting(swarm().replace(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hours": 1e-300}, "hours"),
+        ({"update_period": "1 ns"}, "update_period"),
+        ({"balance_period": "1 ns"}, "balance_period"),
+        ({"announce_period": "1 ns"}, "announce_period"),
+    ],
+)
+def test_what_would_never_end_is_refused(changes: dict[str, Any], said: str) -> None:
+    """Found by hostile scenarios: a look each nanosecond of an hour."""
+    with pytest.raises(ScenarioError, match=said):
+        swarm(**changes)
+
+
+def test_servers_that_are_never_up_nor_away_are_simulated() -> None:
+    kind = {**POPULATION["gpu"], "uptime": "0 s", "away": "0 s"}
+    assert tale(swarm(population={"gpu": kind}, hours=0.02)).servers > 4
 
 
 @pytest.mark.parametrize("share", ["abc", "0%", "200%"])
