@@ -17,7 +17,9 @@ __all__ = ["app", "design", "run", "scenario", "summary"]
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Find, check, measure and describe a real cluster."
 )
-app.add_typer(live_local_cmd.app, name="local", help="A real cluster on this machine: llama.cpp or MLX.")
+app.add_typer(
+    live_local_cmd.app, name="local", help="A real cluster on this machine: llama.cpp, MLX or Petals."
+)
 app.command("dropout")(live_dropout_cmd.dropout)
 app.command("discover")(live_net_cmd.discover)
 app.command("doctor")(live_net_cmd.doctor)
@@ -29,8 +31,8 @@ Cluster = Annotated[
     str,
     typer.Option(
         "--cluster",
-        help="local, exo://host:52415[,...], exo-legacy://host:52415, llama-rpc://host:port,... or "
-        "openai://host:port[/path]",
+        help="local, exo://host:52415[,...], exo-legacy://host:52415, llama-rpc://host:port,..., "
+        "petals://MULTIADDRESS[,...] or openai://host:port[/path]",
     ),
 ]
 CLUSTERS = {"exo": "exo://HOST:52415", "exo-legacy": "exo-legacy://HOST:52415"}

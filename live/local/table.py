@@ -53,6 +53,8 @@ def split_s(measurement: Measurement) -> tuple[dict[str, float], dict[str, float
     A server worked from a request's delivery to its reply's arrival at the relay. Empty without relays, and
     in a ring, where nobody asks and nobody answers.
     """
+    if any(measurement.of("span")):
+        return _asked_s(measurement), {}
     links = measurement.provenance.cluster.get("links")
     # what an engine says of its cluster has no schema: a damaged file may hold anything there
     said = links if isinstance(links, list) else []
@@ -90,6 +92,23 @@ def split_s(measurement: Measurement) -> tuple[dict[str, float], dict[str, float
         {name: seconds / tokens for name, seconds in devices_s.items()},
         {name: seconds / tokens for name, seconds in hops_s.items()},
     )
+
+
+def _asked_s(measurement: Measurement) -> dict[str, float]:
+    """The same where the client itself says what it asked each device for: with the way there and back."""
+    times, taken_s = measurement.token_times_s(), dict[str, float]()
+    for event in measurement.of("span"):
+        # prompt and first token are another story, as above
+        if event.get("token", 0):
+            spent_s = (event["end_ns"] - event["start_ns"]) / 1e9
+            taken_s[event["device"]] = taken_s.get(event["device"], 0.0) + spent_s
+    wall_s = sum(float(seconds[-1] - seconds[0]) for seconds in times.values())
+    tokens = sum(len(seconds) - 1 for seconds in times.values())
+    client = measurement.provenance.devices[0].name
+    return {
+        name: seconds / tokens
+        for name, seconds in {client: wall_s - sum(taken_s.values()), **taken_s}.items()
+    }
 
 
 def markdown(rows: list[Row]) -> str:

@@ -7,8 +7,11 @@ import sys
 import pytest
 
 from live.local.engines import local_engine
+from live.local.petals import foreign
 from live.local.petals import plan as petals_plan
+from live.local.petals.dropout import SwarmLoss, _check
 from live.local.petals.environment import PETALS
+from live.local.petals.foreign import plan_foreign, swarm_addresses
 from live.local.petals.plan import plan_petals
 from live.local.petals.quick import quick_scenario
 from live.local.venv import python_of
@@ -16,13 +19,16 @@ from simulator.errors import EngineUnavailable, SimulatorError
 from simulator.scenario import Scenario
 from tests.live.local.parts import scenario
 
+ADDRESS = "/ip4/10.0.0.5/tcp/31330/p2p/12D3KooWBVKakQLafy5T"
+
 
 @pytest.fixture(autouse=True)
 def _no_model(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Plans look at a model's size alone; none is made here."""
     file = tmp_path_factory.mktemp("model") / "model.safetensors"
     file.write_bytes(b"0")
-    monkeypatch.setattr(petals_plan, "model_file", lambda name: file)
+    for module in (petals_plan, foreign):
+        monkeypatch.setattr(module, "model_file", lambda name: file)
 
 
 def with_device(scenario: Scenario, name: str, **changes: object) -> Scenario:
@@ -79,11 +85,47 @@ def test_servers_are_as_slow_as_the_simulators_devices() -> None:
         (lambda: quick_scenario(2, background={"server7": "50%"}), "there are server1 to server2"),
         (lambda: quick_scenario(2, model="petals-19"), "did you mean"),
         (lambda: local_engine([scenario([8, 8]), quick_scenario(2)]), "engines of several clusters"),
+        (
+            lambda: swarm_addresses("10.0.0.5:31330"),
+            "10.0.0.5:31330 is no address of a swarm; write petals:///ip4",
+        ),
+        (lambda: swarm_addresses(""), "nothing is no address"),
+        (lambda: swarm_addresses(f"{ADDRESS}?folder=x"), "folder is no option; there are model, prefix"),
+        (
+            lambda: _check(plan_petals(quick_scenario(2)), SwarmLoss("client", 5)),
+            "the client: without it nobody",
+        ),
+        (lambda: _check(plan_petals(quick_scenario(2)), SwarmLoss("server1", 500)), "not inside the reply"),
+        (lambda: _check(plan_petals(quick_scenario(2, chats=2)), SwarmLoss("server1", 5)), "in one chat"),
+        (
+            lambda: _check(plan_petals(quick_scenario(2)), SwarmLoss("server1", 5, "dark", back_after_s=3)),
+            "a link that is dark stays dark",
+        ),
     ],
 )
 def test_refused_in_words(asked: object, words: str) -> None:
     with pytest.raises(SimulatorError, match=words):
         asked()  # type: ignore[operator]
+
+
+def test_a_spare_is_a_server_on_no_route() -> None:
+    told = quick_scenario(3).model_dump(mode="json")
+    devices = {**told["devices"], "spare": told["devices"]["server2"]}
+    made = plan_petals(
+        quick_scenario(3).replace(devices=devices, swarm={"stays": {"spare": {"span": [6, 12]}}})
+    )
+    assert [(one.name, one.start, one.end) for one in made.spares] == [("spare", 6, 12)]
+    assert [link.forth.sink for link in made.links][-1] == "spare"
+
+
+def test_a_swarm_of_others_has_no_server_here() -> None:
+    """Its speeds are nobody's business: a device may be faster than a block of ours."""
+    fast = with_device(
+        quick_scenario(2), "server1", speed={"decode_bandwidth": "40 GB/s", "prefill_flops": "10 Tflop/s"}
+    )
+    made = plan_foreign(fast)
+    assert (made.servers, made.links, made.client) == ((), (), "client")
+    assert swarm_addresses(f"{ADDRESS},{ADDRESS}?prefix=lab") == (ADDRESS, ADDRESS, "prefix=lab")
 
 
 def test_another_python_is_asked_for_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
