@@ -9,21 +9,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from simpy.events import ProcessGenerator
 
-from simulator.laws.law import Constant
 from simulator.scenario import Scenario
 from simulator.swarm.chats import Recovery
 from simulator.swarm.population import setting
-from simulator.swarm.run import replicate
+from simulator.swarm.run import Swarm
 from simulator.swarm_spec import LossSpec, StaySpec, SwarmSpec
 
 __all__ = ["NEVER", "LossPrediction", "predict_loss"]
 
-NEVER = -1
+NEVER, FEWEST = -1, 10
 DETERMINED = 0.9
 """Share of the replications that agree in a number of attempts that is called determined."""
 FIRST_LOOK_S = 1.0
 """When a swarm's users begin, and look for the first time."""
+LOOKS_BEFORE = 4
+"""Of the client, the last one in the middle of the reply; a look pings some of the servers alone."""
 PHASES = ("notice_s", "waited_s", "replay_s")
 HOUR_S = 3600.0
 
@@ -51,7 +53,7 @@ class LossPrediction:
     @property
     def is_determined(self) -> bool:
         """Whether chance has next to no part in the number of attempts."""
-        return self.attempts[self.likeliest] >= DETERMINED
+        return self.replications >= FEWEST and self.attempts[self.likeliest] >= DETERMINED
 
 
 def predict_loss(
@@ -64,15 +66,14 @@ def predict_loss(
     where no replication's client used that server, or all replies were over.
     """
     told = scenario.swarm or SwarmSpec()
-    at_s = FIRST_LOOK_S + told.update_period + loss.at
+    at_s = FIRST_LOOK_S + LOOKS_BEFORE * told.update_period + loss.at
     spec = told.model_copy(
         update={
             "stays": {name: StaySpec(span=span) for name, span in spans.items()},
             "losses": (loss.model_copy(update={"at": at_s}),),
             "hours": (at_s + told.patience + told.request_timeout) / HOUR_S,
             "users": 1,
-            # one reply is all that matters
-            "think": Constant.model_validate({"value": "24 h"}),
+            "think": None,
             "arrivals": None,
             "balance_quality": 0.0,
         }
@@ -80,8 +81,23 @@ def predict_loss(
     given = setting(scenario.model_copy(update={"swarm": spec}))
     found: list[Recovery] = []
     for number in range(replications):
-        found += [one for reply in replicate(given, number).replies for one in reply.recoveries[:1]][:1]
+        replies = _Acquainted(given, number).tale().replies
+        found += [one for reply in replies for one in reply.recoveries[:1]]
     return _summed(found) if found else None
+
+
+class _Acquainted(Swarm):
+    """A swarm of one user, who asks once, when the client
+    has looked often enough to have pinged every server.
+    """
+
+    def user(self, number: int) -> ProcessGenerator:
+        """One chat, between two looks."""
+        client, period_s = self.client(number), self.given.spec.update_period
+        client.view.refresh()
+        self.env.process(client.look())
+        yield self.env.timeout((LOOKS_BEFORE - 0.5) * period_s)
+        yield self.env.process(client.chat(number))
 
 
 def _summed(found: list[Recovery]) -> LossPrediction:

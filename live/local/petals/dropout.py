@@ -32,7 +32,7 @@ Tell = Callable[[str], None]
 SEED, WARM_UP_SEED, WARM_UP_TOKENS = 1, 0, 8
 LATE_S = 0.15
 """By how much a blow may miss its time after a look, for it comes with a token."""
-LOOKS = 3
+LOOKS = 4
 TAIL_TOKENS = 10
 """Behind a recovery, to see that they come again."""
 SLACK_S = 20.0
