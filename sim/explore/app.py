@@ -179,28 +179,36 @@ def _words(error: SimulatorError) -> dict[str, Any]:
     return {"error": visible(str(error)), "faults": rows}
 
 
+def _told(request: Request, words: dict[str, Any], status: int) -> JSONResponse:
+    """A refusal; to our own page as an answer, as browsers write an error of their own for another status."""
+    if request.headers.get("x-sim-page"):
+        return JSONResponse(words | {"status": status})
+    return JSONResponse(words, status, headers={"retry-after": "2"} if status == 503 else None)
+
+
 def _faults(app: FastAPI) -> None:
     """Errors in the words of the command line, whatever raised them."""
 
     @app.exception_handler(Refused)
-    async def refused(_: Request, found: Refused) -> JSONResponse:
-        return JSONResponse(_words(found.error) | found.beside, 422)
+    async def refused(request: Request, found: Refused) -> JSONResponse:
+        return _told(request, _words(found.error) | found.beside, 422)
 
     @app.exception_handler(SimulatorError)
-    async def told(_: Request, error: SimulatorError) -> JSONResponse:
-        return JSONResponse(_words(error), 422)
+    async def told(request: Request, error: SimulatorError) -> JSONResponse:
+        return _told(request, _words(error), 422)
 
     @app.exception_handler(RequestValidationError)
-    async def unread(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def unread(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        return JSONResponse({"error": f"{where}: {first['msg']}", "faults": []}, 422)
+        return _told(request, {"error": f"{where}: {first['msg']}", "faults": []}, 422)
 
     @app.exception_handler(Superseded)
-    async def dropped(_: Request, __: Superseded) -> JSONResponse:
-        return JSONResponse({"error": "a newer request of this page has come", "faults": []}, 409)
+    async def dropped(request: Request, _: Superseded) -> JSONResponse:
+        return _told(request, {"error": "a newer request of this page has come", "faults": []}, 409)
 
     @app.exception_handler(Busy)
-    async def busy(_: Request, __: Busy) -> JSONResponse:
-        error = {"error": "too many requests wait; try again in some seconds", "faults": []}
-        return JSONResponse(error, 503, headers={"retry-after": "2"})
+    async def busy(request: Request, _: Busy) -> JSONResponse:
+        return _told(
+            request, {"error": "too many requests wait; try again in some seconds", "faults": []}, 503
+        )

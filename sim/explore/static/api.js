@@ -24,13 +24,14 @@ function tokenOfAddress() {
 }
 
 export async function ask(path, body, signal) {
-  const headers = { "x-sim-client": client };
+  // a refusal comes as an answer: for another status a browser writes an error of its own
+  const headers = { "x-sim-client": client, "x-sim-page": "1" };
   if (token) headers.authorization = `Bearer ${token}`;
   if (body) headers["content-type"] = "application/json";
   const options = { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), credentials: "omit", signal };
   const answer = await sent(`/api/${path}`, options);
   const found = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Refused(answer.status, found);
+  if (!answer.ok || found.status) throw new Refused(found.status || answer.status, found);
   return found;
 }
 

@@ -8,7 +8,7 @@ let made = 0;
 export function combo({ id, value, placeholder, entries, commit, key, describedBy, invalid }) {
   const list = el("ul", { id: `list-${++made}`, role: "listbox", hidden: true, "aria-label": "Suggestions" });
   const input = el("input", {
-    id, value, placeholder, type: "text", autocomplete: "off", spellcheck: "false", role: "combobox", "data-key": key,
+    id, value, placeholder, type: "text", "data-shown": value, autocomplete: "off", spellcheck: "false", role: "combobox", "data-key": key,
     "aria-expanded": "false", "aria-controls": list.id, "aria-autocomplete": "list", "aria-describedby": describedBy, "aria-invalid": invalid,
   });
   const box = { input, list, entries, commit, shown: [], at: -1, last: value };
@@ -69,7 +69,7 @@ function take(box, value) {
   box.input.value = value;
   close(box);
   if (value === box.last) return;
-  box.last = value;
+  box.last = box.input.dataset.shown = value;
   box.commit(value);
 }
 

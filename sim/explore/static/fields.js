@@ -42,11 +42,11 @@ function plain({ id, key, value, placeholder, invalid, describedBy }, path) {
   let last = value;
   const commit = (event) => {
     if (event.target.value === last) return;
-    last = event.target.value;
+    last = event.target.dataset.shown = event.target.value;
     put(path, last);
   };
   const onkeydown = (event) => event.key === "Enter" && commit(event);
-  return el("input", { id, "data-key": key, value, placeholder, type: "text", spellcheck: "false", autocomplete: "off", "aria-invalid": invalid, "aria-describedby": describedBy, onchange: commit, onkeydown });
+  return el("input", { id, "data-key": key, "data-shown": value, value, placeholder, type: "text", spellcheck: "false", autocomplete: "off", "aria-invalid": invalid, "aria-describedby": describedBy, onchange: commit, onkeydown });
 }
 
 function choice({ id, key, value, placeholder, invalid, describedBy }, path, options, also) {
@@ -57,8 +57,25 @@ function choice({ id, key, value, placeholder, invalid, describedBy }, path, opt
   return node;
 }
 
+// What somebody types or drags right now is theirs: it is drawn anew when they have let go.
+function isInUse(place) {
+  const active = document.activeElement;
+  if (!place.contains(active)) return false;
+  const isTyped = active.matches("input[type=text]") && active.value !== active.dataset.shown;
+  if ((isTyped || active.type === "range") && !place.dataset.late) {
+    place.dataset.late = "yes";
+    active.addEventListener("blur", () => setTimeout(() => released(place)), { once: true });
+  }
+  return Boolean(place.dataset.late);
+}
+
+function released(place) {
+  delete place.dataset.late;
+  (place.id === "device" ? drawDevice : drawSettings)(state);
+}
+
 export function drawSettings(now) {
-  if (!now.catalogue || !now.yaml) return;
+  if (!now.catalogue || !now.yaml || isInUse(byId("settings"))) return;
   const { models, engines, rules, quantisations } = now.catalogue;
   const complete = now.answer?.complete || {};
   const names = engines.map((one) => one.name);
@@ -84,7 +101,7 @@ function engineField(now, names) {
 }
 
 export function drawDevice(now) {
-  if (!now.catalogue || !now.yaml) return;
+  if (!now.catalogue || !now.yaml || isInUse(byId("device"))) return;
   const names = Object.keys(written(["devices"]) || {});
   const name = names.includes(now.selected) ? now.selected : names[0];
   if (!name) return show(byId("device"), el("p", { class: "muted" }, "No device yet."));
@@ -130,10 +147,17 @@ function slider(now, name, path) {
   const text = (exponent) => `${Number((1e3 * 10 ** exponent).toPrecision(2))} ms`;
   return el("div", { class: "field" }, el("label", { for: "distance" }, "Distance: nearer or further away"),
     el("input", { id: "distance", "data-key": "distance", type: "range", min: -4, max: 0, step: 0.05, value, "aria-valuetext": text(value),
-      oninput: (event) => change({ path, value: text(Number(event.target.value)) }) }));
+      onpointerdown: (event) => event.target.focus(), oninput: (event) => farther(event.target, path, text) }));
 }
 
 const slug = (title) => title.toLowerCase().replaceAll(" ", "-");
+
+function farther(node, path, text) {
+  const value = text(Number(node.value));
+  node.setAttribute("aria-valuetext", value);
+  byId(`field-${path.join("-")}`).value = value;
+  change({ path, value });
+}
 
 function more(title, fields) {
   const isOpen = fields.some((node) => node.querySelector("[aria-invalid]")) || byId(slug(title))?.open;
