@@ -75,7 +75,7 @@ def scenario_of(case: Case) -> Scenario:
         **case.swarm,
     }
     if case.spare:
-        link = {"delay": {"law": "constant", "value": "40 ms"}, "rate": "1 Gbit/s", "label": "measured"}
+        link = {"delay": {"law": "constant", "value": "100 ms"}, "rate": "1 Gbit/s", "label": "measured"}
         told["devices"]["spare"] = {**told["devices"]["server1"], "link": link}
         swarm["stays"] = {"spare": {"span": [0, 6]}}
     return base.replace(name=case.name, devices=told["devices"], swarm=swarm)

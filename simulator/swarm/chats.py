@@ -23,6 +23,10 @@ REFUSED_S = 0.01
 """A dial that a dead server's machine refuses (2 to 60 ms recorded)."""
 SILENT_S = 5.0
 """A dial that nobody answers (`connect_timeout` of `client/config.py`)."""
+KEPT_OPEN_S = 30.0
+"""For so long a silent server's connection passes for open: a step is sent to it, and waited for (measured:
+12 s with a `request_timeout` of 12 s). The period of the pings that then find out (yamux), assumed.
+"""
 HANG_SHARE = 1 / 130
 """Of generations after a loss, those whose client waits for itself for ever: one of 130 recorded ones did."""
 Cause = Literal["notice", "attempts", "missing blocks", "full caches", "replay", "hanging client"]
@@ -301,9 +305,10 @@ class Client:
             server = self.servers[hop.server]
             if not (server.alive and server.start <= hop.start and hop.end <= server.end):
                 # nobody was reached, so nobody is banned
-                yield from self.spend(chat, "attempts", SILENT_S if server.silent else REFUSED_S)
+                dialled_s = self.silent_s(found) if server.silent else REFUSED_S
+                yield from self.spend(chat, "attempts", dialled_s)
                 if found is not None and server.silent:
-                    found.waited_s += SILENT_S
+                    found.waited_s += dialled_s
                 return start
             tokens = float(longest * (hop.end - hop.start))
             if tokens > server.room_tokens:
@@ -314,6 +319,12 @@ class Client:
             yield from self.open(chat, server, hop, tokens, text_tokens, found)
             start = hop.end
         return start
+
+    def silent_s(self, found: Recovery | None) -> float:
+        """What asking a server that hangs costs."""
+        if found is not None and self.env.now - found.at_s < KEPT_OPEN_S:
+            return self.given.spec.request_timeout
+        return SILENT_S
 
     def open(
         self, chat: Chat, server: Server, hop: Hop, tokens: float, text_tokens: int, found: Recovery | None

@@ -158,25 +158,26 @@ def test_nothing_is_left_behind_when_the_command_is_killed() -> None:
 
 
 def test_a_lost_server_is_replaced_at_the_attempt_that_was_predicted(tmp_path: Path) -> None:
-    """With a spare that is far, the loss 2.4 s after a look:
-    the next one, 2.6 s later, leaves the dead one out.
+    """With a spare that is far, and a loss soon after a look: the next one, 1.6 s later, leaves the dead one
+    out, and the attempts come 0, 1 and 3 s after the notice.
     """
     told = quick_scenario(3, delay="3 ms", output_tokens=150).model_dump(mode="json")
-    far = {"delay": {"law": "constant", "value": "40 ms"}, "rate": "1 Gbit/s", "label": "measured"}
+    far = {"delay": {"law": "constant", "value": "100 ms"}, "rate": "1 Gbit/s", "label": "measured"}
     scenario = quick_scenario(3).replace(
         devices={**told["devices"], "spare": {**told["devices"]["server1"], "link": far}},
         workload=told["workload"],
         swarm={
-            "update_period": "5 s",
+            "update_period": "2 s",
             "announce_period": "10 s",
             "patience": "30 s",
             "repairs": ["eof", "replay"],
             "stays": {"spare": {"span": [0, 6]}},
         },
     )
-    done = run_loss(scenario, SwarmLoss("server1", 12, "kill", after_look_s=2.3), tmp_path / "loss.jsonl")
+    done = run_loss(scenario, SwarmLoss("server1", 6, "kill", after_look_s=0.3), tmp_path / "loss.jsonl")
     assert done.is_mended
     assert done.predicted is not None
-    assert done.attempts in done.predicted.attempts
+    # on a busy machine the first pings may have sent the client to the far one
+    assert done.attempts == done.predicted.likeliest or not done.predicted.is_determined
     assert list(done.recoveries[0].phases_s()) == ["detect", "decide", "resume"]
     assert list(done.tokens) == alone(1, seed=1, tokens=len(done.tokens), prompt=8)[0]
