@@ -25,9 +25,14 @@ export const byId = (id) => document.getElementById(id);
 
 // New content without losing where the keyboard is: the focused element is found again by its key.
 export function show(place, ...children) {
-  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : null;
+  const old = place.contains(document.activeElement) ? document.activeElement : null;
+  const chosen = old?.type === "text" ? [old.selectionStart, old.selectionEnd] : null;
   place.replaceChildren(...children.flat(3).filter(Boolean));
-  if (focused) place.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  if (!old?.dataset.key) return;
+  const now = place.querySelector(`[data-key="${CSS.escape(old.dataset.key)}"]`);
+  now?.focus({ preventScroll: true });
+  // what was marked to be typed over stays marked
+  if (chosen && now?.type === "text") now.setSelectionRange(...chosen);
 }
 
 export function number(value, digits = 3) {
