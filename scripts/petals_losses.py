@@ -45,14 +45,14 @@ class Case:
 # the next look decides: it comes 5 s (or 3 s) after the one
 # before, attempts come 0, 1, 3, 7, 15 s after the notice
 CASES = (
-    Case("kill_look_soon", after_look_s=4.4),
-    Case("kill_look_in_2s", after_look_s=2.8),
-    Case("kill_look_in_3s", after_look_s=2.4),
-    Case("kill_look_in_4s", after_look_s=1.0),
+    Case("kill_look_soon", after_look_s=4.7),
+    Case("kill_look_in_2s", after_look_s=3.3),
+    Case("kill_look_in_3s", after_look_s=2.9),
+    Case("kill_look_in_4s", after_look_s=1.2),
     Case("kill_look_just_was", after_look_s=0.3),
-    Case("kill_short_period", after_look_s=0.8, swarm={"update_period": "3 s"}),
-    Case("kill_short_period_soon", after_look_s=2.4, swarm={"update_period": "3 s"}),
-    Case("kill_short_backoff", after_look_s=1.0, swarm={"max_backoff": "1 s"}),
+    Case("kill_short_period", after_look_s=1.0, swarm={"update_period": "3 s"}),
+    Case("kill_short_period_soon", after_look_s=2.7, swarm={"update_period": "3 s"}),
+    Case("kill_short_backoff", after_look_s=1.5, swarm={"max_backoff": "1 s"}),
     Case("restart_no_spare", after_look_s=2.0, back_after_s=8.5, spare=False),
     Case("hang_noticed", "hang", 1.5, swarm={"request_timeout": "12 s", "update_period": "3 s"}),
     Case("hang_resumed", "hang", 2.0, back_after_s=4.0, swarm={"request_timeout": "12 s"}),
@@ -75,7 +75,7 @@ def scenario_of(case: Case) -> Scenario:
         **case.swarm,
     }
     if case.spare:
-        link = {"delay": {"law": "constant", "value": "100 ms"}, "rate": "1 Gbit/s", "label": "measured"}
+        link = {"delay": {"law": "constant", "value": "40 ms"}, "rate": "1 Gbit/s", "label": "measured"}
         told["devices"]["spare"] = {**told["devices"]["server1"], "link": link}
         swarm["stays"] = {"spare": {"span": [0, 6]}}
     return base.replace(name=case.name, devices=told["devices"], swarm=swarm)

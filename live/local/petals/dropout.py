@@ -32,7 +32,8 @@ Tell = Callable[[str], None]
 SEED, WARM_UP_SEED, WARM_UP_TOKENS = 1, 0, 8
 LATE_S = 0.15
 """By how much a blow may miss its time after a look, for it comes with a token."""
-LOOKS = 4
+LOOKS = 2
+"""Beside those at the start and while the client warms up."""
 TAIL_TOKENS = 10
 """Behind a recovery, to see that they come again."""
 SLACK_S = 20.0

@@ -75,6 +75,8 @@ def quick_scenario(
             "runs": 2,
             "concurrency": chats,
         },
+        # one machine plays them all, so that a calibration takes them for alike
+        "shared_host": {},
     }
     # as from a file, so that what is wrong is said as of a file
     return loads(json.dumps(told), Scenario, "the options")

@@ -162,7 +162,7 @@ def test_a_lost_server_is_replaced_at_the_attempt_that_was_predicted(tmp_path: P
     out, and the attempts come 0, 1 and 3 s after the notice.
     """
     told = quick_scenario(3, delay="3 ms", output_tokens=150).model_dump(mode="json")
-    far = {"delay": {"law": "constant", "value": "100 ms"}, "rate": "1 Gbit/s", "label": "measured"}
+    far = {"delay": {"law": "constant", "value": "40 ms"}, "rate": "1 Gbit/s", "label": "measured"}
     scenario = quick_scenario(3).replace(
         devices={**told["devices"], "spare": {**told["devices"]["server1"], "link": far}},
         workload=told["workload"],
