@@ -53,7 +53,7 @@ CASES = (
     Case("kill_short_period", after_look_s=1.0, swarm={"update_period": "3 s"}),
     Case("kill_short_period_soon", after_look_s=2.7, swarm={"update_period": "3 s"}),
     Case("kill_short_backoff", after_look_s=1.5, swarm={"max_backoff": "1 s"}),
-    Case("restart_no_spare", after_look_s=2.0, back_after_s=8.5, spare=False),
+    Case("restart_no_spare", after_look_s=2.0, back_after_s=8.0, spare=False),
     Case("hang_noticed", "hang", 1.5, swarm={"request_timeout": "12 s", "update_period": "3 s"}),
     Case("hang_resumed", "hang", 2.0, back_after_s=4.0, swarm={"request_timeout": "12 s"}),
     Case("dark_noticed", "dark", 1.5, swarm={"request_timeout": "12 s", "update_period": "3 s"}),

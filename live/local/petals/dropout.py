@@ -138,7 +138,8 @@ def _predictions(chosen: PetalsPlan, loss: SwarmLoss, start_s: float) -> dict[st
     after_s = loss.after_look_s if loss.after_look_s is not None else chosen.swarm.update_period / 2
     found = {}
     for name in (one for one, span in spans.items() if span == spans[loss.device]):
-        again_s = start_s if loss.mode == "kill" else 0.0
+        # at first all started at once and shared the cores; it alone has them for itself
+        again_s = start_s / len(spans) if loss.mode == "kill" else 0.0
         back_s = None if loss.back_after_s is None else loss.back_after_s + again_s
         told = LossSpec.model_validate(
             {
