@@ -92,6 +92,9 @@ class Guard:
         if scope["type"] != "http":
             await (self.app(scope, receive, send) if scope["type"] == "lifespan" else _closed(send))
             return
+        # files take no POST, so that a question may leave out what sets it apart from them
+        if scope["method"] == "POST" and not scope["path"].startswith("/api/"):
+            scope = {**scope, "path": f"/api{scope['path']}"}
         send = _with_headers(send)
         heads = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         if refusal := self._refusal(scope, heads):

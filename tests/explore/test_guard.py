@@ -39,6 +39,15 @@ def test_a_hostile_request_is_refused(client: Any, heads: dict[str, str], status
     assert "access-control-allow-origin" not in found.headers
 
 
+@pytest.mark.parametrize("path", ["/predict", "/api/predict"])
+def test_a_question_is_guarded_by_either_of_its_names(client: Any, path: str) -> None:
+    """`POST /predict` is short for `POST /api/predict`."""
+    sent = {"content-type": "application/json"}
+    assert "scenario" in client.post(path, content=b'{"scenario": ""}', headers=sent).json()["error"]
+    foreign = {**sent, "origin": "http://evil.example"}
+    assert client.post(path, content=b"{}", headers=foreign).status_code == 403
+
+
 def test_nothing_is_let_in_by_a_preflight(client: Any) -> None:
     asks = {"origin": "http://evil.example", "access-control-request-method": "POST"}
     found = client.request("OPTIONS", "/api/predict", headers=asks)
