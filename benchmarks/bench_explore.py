@@ -3,7 +3,8 @@ Run: python -m benchmarks.bench_explore [--browsers 10] [--seconds 20].
 
 Clients of HTTP against a server in processes of its own; each sends a change 60 ms after the last one,
 whatever became of that, as a page does while somebody drags. Aims: a first answer for five devices within
-300 ms at the median; ten at once within 2 s at p95, under 500 MB.
+300 ms at the median; ten at once within 2 s at p95, under 500 MB. On two cores that ten other processes were
+using too: 500 ms, a whole answer 4 s, ten at once 7.8 s at p95, 430 MB; not yet measured on free ones.
 """
 
 from __future__ import annotations
