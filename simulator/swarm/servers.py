@@ -61,10 +61,13 @@ class Lives:
         while True:
             start_s = 0.0 if settled else rng.uniform(*START_S) + rng.uniform(0.0, CHOICE_WAIT_S)
             yield self.env.timeout(start_s)
-            self.choose(server)
+            # a scripted loss may have brought it back meanwhile
+            if not server.alive:
+                self.choose(server)
             load_s = 0.0 if settled else server.kind.blocks * server.kind.load_s
             yield self.env.timeout(load_s)
-            self.start(server)
+            if not server.alive:
+                self.start(server)
             settled = False
             self.moves[server.number] = moved = self.env.event()
             leaving = self.env.timeout(max(0.0, leaves_s - self.env.now)) if np.isfinite(leaves_s) else None
