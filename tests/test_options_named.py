@@ -15,13 +15,14 @@ from typer.main import get_command
 from sim.main import app
 
 ROOT = Path(__file__).parents[1]
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*[a-z0-9]")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*[a-z0-9]")
 OURS = re.compile(r"`(sim (?!->)[^`]+)`")
 OF_OTHERS = {
     "EXO": {"--api-port", "--json-out"},
     "vLLM": {"--input-len", "--output-len", "--batch-size", "--max-concurrency", "--save-result"},
     "llama.cpp": {"--rpc", "--tensor-split", "--n-cpu-moe"},
     "pip, macOS": {"--no-binary", "--no-cache-dir", "--no-deps", "--wheel-dir", "--verbose", "--install"},
+    "Petals": {"--no_relay", "--no_auto_relay", "--host_maddrs", "--announce_maddrs"},
     "processes of our own": {"--supervised", "--build-only"},
 }
 SPEAKS_OF = {
