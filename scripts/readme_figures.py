@@ -40,6 +40,7 @@ RESULTS = {
     "exo": "results/exo/report.md",
     "local": "results/local/report.md",
     "mlx": "results/local_mlx/report.md",
+    "swarm": "results/local_petals/report.md",
     "first": "results/local/earlier/first.md",
     "second": "results/local/earlier/second.md",
     "dropout 3": "results/dropout/third/report.md",
@@ -105,6 +106,8 @@ PHRASES = (
     "| {mlx.predictions} configurations, each predicted before it was measured, from {mlx.trained}; "
     "{mlx.strategies} of them",
     "| {mlx.error} % (worst {mlx.worst} %) | {mlx.held} % | `results/local_mlx` |",
+    "| {swarm.predictions} configurations, each predicted before it was measured, from {swarm.trained} | "
+    "{swarm.error} % (worst {swarm.worst} %) | {swarm.held} % | `results/local_petals` |",
     "own repeats differ by up to {exo.repeats} % within the hour",
     "{published.rows} published rows are predicted",
     "from a Mac to a DGX Spark ({published.spark} %)",
@@ -337,6 +340,8 @@ def report_figures() -> dict[str, str]:
         "exo.repeats": str(max(-early, late)),
         **{f"local.{key}": local[key] for key in ("predictions", "error", "worst", "held")},
         **{f"mlx.{key}": value for key, value in study("mlx").items()},
+        **{f"swarm.{key}": value for key, value in study("swarm").items()},
+        "swarm.trained": found("swarm", r"Calibrated on (\d+) placements")[0],
         "mlx.trained": found("mlx", r"Calibrated on (\d+) placements")[0],
         "mlx.strategies": found("mlx", r"\| new strategy \| (\d+) \|")[0],
         "local.trained": found("local", r"Calibrated on (\d+) placements")[0],

@@ -32,14 +32,14 @@ def trial(measurement: str, error: float, held: bool = True, **changes: Any) -> 
 
 def test_every_ground_is_read() -> None:
     grounds = {one.ground.partition("/")[0] for one in FOUND}
-    assert grounds == {"catalog", "dropout", "exo", "local", "published"}
+    assert grounds == {"catalog", "dropout", "exo", "local", "local_mlx", "local_petals", "published"}
 
 
 def test_the_exo_rows_are_as_many_as_their_recordings() -> None:
-    """121 rows of 30 recordings, 32 of them repeats of what trained: 89 predictions of 23 recordings."""
+    """121 rows of 30 recordings, 30 of them repeats of what trained: 91 predictions of 24 recordings."""
     exo = [one for one in FOUND if one.ground == "exo"]
     stands = standing("exo", exo)
-    assert (stands.trials, stands.measurements) == (89, len({one.measurement for one in exo}))
+    assert (stands.trials, stands.measurements) == (91, len({one.measurement for one in exo}))
     assert stands.measurements < 30
     # the band is that of 23 chances, not of 89
     assert stands.coverage[-1].low == pytest.approx(18 / 23, abs=1e-5)
@@ -61,7 +61,7 @@ def test_one_ledger_counts_its_measurements_too() -> None:
     assert (summary(rows)["n"], summary(rows)["measurements"]) == (121, 30)
     assert summary_line(rows).startswith("121 predictions of 30 measurements: ")
     once = list({row.measurement_sha256: row for row in rows}.values())
-    assert summary(once * 3) == summary(once) | {"n": 90}
+    assert summary(once * 3) == pytest.approx(summary(once) | {"n": 90}, rel=1e-5)
     assert summary_line(once).startswith("30 predictions: ")
 
 

@@ -19,8 +19,8 @@ COMMANDS = {
     "platforms": 13,
     "models": 139,
     "networks": 27,
-    "engines": 9,
-    "quantisations": 101,
+    "engines": 10,
+    "quantisations": 102,
 }
 
 
