@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import AfterValidator, Field, ValidationError
 
 from calibrate.samples import Sample
-from simulator.errors import CalibrationError
+from simulator.errors import CalibrationError, SimulatorError
 from simulator.files import dumps
 from simulator.files.explain import in_words
 from simulator.laws.law import Floats
@@ -267,7 +267,12 @@ def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
 
 def _check_same(prediction: LedgerPrediction, sample: Sample) -> None:
     """The measurement must be of the predicted engine, model and placement, ranks in the same order."""
-    job = prepare(sample.scenario).job
+    try:
+        job = prepare(sample.scenario).job
+    except SimulatorError as error:
+        raise CalibrationError(
+            f"what {sample.name} measured cannot be predicted, so it is held against nothing: {error}"
+        ) from None
     asked = (prediction.engine, prediction.model_layers, list(prediction.placement.items()))
     found = (job.engine.name, job.model.layers, list(job.placement.layer_counts.items()))
     if asked != found:

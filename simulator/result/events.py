@@ -90,7 +90,8 @@ class _Link(_Open):
 class _LinkRate(_Open):
     source: Word
     sink: Word
-    bytes_per_s: Positive
+    # less is no link, and would be written as 0 B/s
+    bytes_per_s: Annotated[float, Field(ge=1, le=1e15, allow_inf_nan=False)]
 
 
 class _Span(_Open):

@@ -19,6 +19,8 @@ FEW = 0.5
 """Pauses that a slot may expect: there two in one are rare, and one that is longer stands for both."""
 MOST_SLOTS = 64
 """Of one step: with as many pauses their sum hardly varies."""
+NEVER = 1e-12
+"""Pauses that a step expects: a float has no probability of one so small, and nobody waits for it."""
 UNIT = Exponential.model_validate({"mean": "1 s"})
 
 
@@ -43,7 +45,7 @@ def slow_downs(streams: Streams, name: str, law: NoiseSpec, usual_s: float, n: i
     same draw is no shorter.
     """
     expected = law.pauses_per_s * usual_s
-    if expected <= 0:
+    if expected < NEVER:
         return np.ones((n, streams.rows))
     slots = min(MOST_SLOTS, ceil(expected / FEW))
     share = 1 - exp(-expected / slots)

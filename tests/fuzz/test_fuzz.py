@@ -97,6 +97,9 @@ CASES: dict[str, tuple[str, bytes, bytes]] = {
     ),
     "a loop of lists": ("EXO state", b'"thunderboltBridgeCycles": [[', b'"thunderboltBridgeCycles": [[[], '),
     "layers that run backward": ("EXO state", b'"endLayer": 24, ', b'"endLayer": -24, '),
+    "a machine that nobody makes": ("measurement", b'"kind":"Linux laptop', b'"kind":"Linux loptap'),
+    "a rate that is written as none": ("links", b'"bytes_per_s":', b'"bytes_per_s":0.3,"x":'),
+    "a pause in 1e20 seconds": ("calibration", b"  pauses_per_s: ", b"  pauses_per_s: 1.0e-20 #"),
     "links that are none": ("measurement", b'"links":[{"target"', b'"links":[5,{"target"'),
     "ninety keys that nobody knows": (
         "prediction",
