@@ -97,9 +97,6 @@ CASES: dict[str, tuple[str, bytes, bytes]] = {
     ),
     "a loop of lists": ("EXO state", b'"thunderboltBridgeCycles": [[', b'"thunderboltBridgeCycles": [[[], '),
     "layers that run backward": ("EXO state", b'"endLayer": 24, ', b'"endLayer": -24, '),
-    "a machine that nobody makes": ("measurement", b'"kind":"Linux laptop', b'"kind":"Linux loptap'),
-    "a rate that is written as none": ("links", b'"bytes_per_s":', b'"bytes_per_s":0.3,"x":'),
-    "a pause in 1e20 seconds": ("calibration", b"  pauses_per_s: ", b"  pauses_per_s: 1.0e-20 #"),
     "links that are none": ("measurement", b'"links":[{"target"', b'"links":[5,{"target"'),
     "ninety keys that nobody knows": (
         "prediction",
@@ -111,6 +108,20 @@ CASES: dict[str, tuple[str, bytes, bytes]] = {
     "a figure beyond 64 bits": ("sweep points", b'"tokens_per_s_p95": ', b'"tokens_per_s_p95": ' + b"9" * 30),
 }
 """What once ended in a traceback, a figure below zero, or no end: kind, and what stands in place of what."""
+
+
+def test_a_link_that_carries_next_to_nothing_is_refused(tmp_path: Path) -> None:
+    """In all directions, so that no other rate stands for it: it was written as 0 B/s and refused by ourselves."""
+    for seed in KINDS["links"].seeds():
+        slow = seed.replace(b'"bytes_per_s":', b'"bytes_per_s":0.3,"x":')
+        check(KINDS["links"], slow, tmp_path, random.Random(0))
+
+
+def test_pauses_that_never_come_are_none(tmp_path: Path) -> None:
+    """Their probability in a step is 0 to a float, of which there is no logarithm."""
+    for seed in KINDS["calibration"].seeds():
+        rare = seed.replace(b"  pauses_per_s: ", b"  pauses_per_s: 1.0e-20 #")
+        check(KINDS["calibration"], rare, tmp_path, random.Random(0))
 
 
 @pytest.mark.parametrize("case", CASES)
