@@ -2,9 +2,10 @@
 Run: python -m benchmarks.bench_explore [--browsers 10] [--seconds 20].
 
 Clients of HTTP against a server in processes of its own; each sends a change 60 ms after the last one,
-whatever became of that, as a page does while somebody drags. Aims: a first answer for five devices within
-300 ms at the median; ten at once within 2 s at p95, under 500 MB. Two cores, of which another process used one: 224 ms, a whole answer 2.9 s, ten at once
-0.87 s at p95, 458 MB. With ten other processes: 500 ms, 4 s, 7.8 s, 430 MB.
+whatever became of that, as a page does while somebody drags. Aims: a first answer for five devices
+within 300 ms at the median; ten at once within 2 s at p95, under 500 MB. Two cores, of which another process
+used one: 224 ms, a whole answer 2.9 s, ten at once 0.87 s at p95, 458 MB. With ten other processes: 500 ms,
+4 s, 7.8 s, 430 MB.
 """
 
 from __future__ import annotations
