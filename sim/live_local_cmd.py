@@ -128,16 +128,15 @@ def model(
 
 
 def _mlx_model(name: str) -> tuple[Path, dict[str, Any]]:
-    from live.local.mlx.quick import model_numbers
-    from live.local.mlx.weights import model_file
+    from live.local.mlx.weights import model_file, recipe
 
-    return model_file(name, tell=_say), model_numbers(name)
+    return model_file(name, tell=_say), recipe(name).numbers(name)
 
 
 def _petals_model(name: str) -> tuple[Path, dict[str, Any]]:
-    from live.local.petals.weights import model_file, model_numbers
+    from live.local.petals.weights import model_file, recipe
 
-    return model_file(name, tell=_say), model_numbers(name)
+    return model_file(name, tell=_say), recipe(name).numbers(name)
 
 
 def _gguf_model(name: str) -> tuple[Path, dict[str, Any]]:

@@ -15,7 +15,9 @@ from pydantic import Field, model_validator
 from simulator.errors import CatalogError, did_you_mean
 from simulator.spec import Spec
 
-__all__ = ["ModelRecipe", "kept", "named", "read_recipes"]
+__all__ = ["FLOAT_BYTES", "FloatRecipe", "ModelRecipe", "kept", "named", "read_recipes"]
+
+FLOAT_BYTES = 4
 
 
 class ModelRecipe(Spec):
@@ -54,6 +56,37 @@ class ModelRecipe(Spec):
     def layer_weights(self) -> int:
         """Number of a layer's weights in matrices: q, o, k, v and three of the feed-forward."""
         return 2 * self.hidden * (self.hidden + self.kv_columns) + 3 * self.hidden * self.feed_forward
+
+
+class FloatRecipe(ModelRecipe):
+    """One that computes in float32, whatever its matrices are stored in."""
+
+    quantisation: ClassVar[str]
+    bytes_per_weight: ClassVar[float]
+    """Of a matrix, what belongs to its groups included."""
+
+    def figures(self) -> dict[str, float]:
+        """What a scenario says about the model: bytes, operations, counts."""
+        table = self.vocabulary * self.hidden * self.bytes_per_weight
+        norm_bytes = self.hidden * FLOAT_BYTES
+        return {
+            "layers": self.layers,
+            "hidden": self.hidden,
+            "layer_bytes": self.layer_weights * self.bytes_per_weight + 2 * norm_bytes,
+            "embedding_bytes": table,
+            "head_bytes": table + norm_bytes,
+            "layer_flops": 2 * self.layer_weights,
+            "kv_bytes_per_token_per_layer": 2 * self.kv_columns * FLOAT_BYTES,
+            "head_flops": 2 * self.hidden * self.vocabulary,
+            "activation_bytes": self.hidden * FLOAT_BYTES,
+            "kv_heads": self.kv_heads,
+        }
+
+    def numbers(self, name: str) -> dict[str, Any]:
+        """The same as a scenario writes them."""
+        figures = self.figures().items()
+        told = {key: f"{value:.0f} B" if "bytes" in key else round(value) for key, value in figures}
+        return {"name": name, "quantisation": self.quantisation, **told}
 
 
 R = TypeVar("R", bound=ModelRecipe)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from live.local.mlx.weights import recipe
 from simulator.errors import LiveError
@@ -13,18 +13,11 @@ from simulator.files import loads
 from simulator.scenario import Scenario
 from simulator.units import TIME, read_quantity
 
-__all__ = ["model_numbers", "quick_scenario"]
+__all__ = ["quick_scenario"]
 
 Strategy = Literal["pipeline", "tensor"]
 SPEED = {"decode_bandwidth": "0.9 GB/s", "prefill_flops": "4 Gflop/s"}
 """Of MLX on one core of an x86 server, measured: 47 MB in 51 ms."""
-
-
-def model_numbers(name: str) -> dict[str, Any]:
-    """What a scenario says about the model of that recipe; raises CatalogError."""
-    figures = recipe(name).figures()
-    told = {key: f"{value:.0f} B" if "bytes" in key else round(value) for key, value in figures.items()}
-    return {"name": name, "quantisation": "4bit", **told}
 
 
 def quick_scenario(
@@ -72,7 +65,7 @@ def quick_scenario(
     }
     told = {
         "name": f"mlx_{strategy}_{ranks}",
-        "model": model_numbers(model),
+        "model": recipe(model).numbers(model),
         "engine": {"name": engine, "sharding": strategy},
         "devices": devices,
         "placement": {} if strategy == "tensor" else {"layers": dict(zip(devices, shares, strict=True))},

@@ -6,11 +6,12 @@ import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
 from live.local.mlx.environment import MLX
-from live.local.recipe import ModelRecipe, kept, named, read_recipes
+from live.local.recipe import FLOAT_BYTES, FloatRecipe, kept, named, read_recipes
 from simulator.errors import EngineUnavailable
 from simulator.files.cache import cache_folder
 
@@ -19,34 +20,19 @@ __all__ = ["RANK", "MlxRecipe", "model_file", "recipe", "recipes"]
 RANK = Path(__file__).with_name("rank.py")
 SEED = 1
 GROUP = 64
-VALUE_BYTES = 4  # float32: activations, norms, scales and biases
-BYTES_PER_WEIGHT = 0.5 + 2 * VALUE_BYTES / GROUP
-"""4 bits, and per group of 64 a scale and a bias."""
 
 
-class MlxRecipe(ModelRecipe):
+class MlxRecipe(FloatRecipe):
     """The shape of a Llama-architecture model, 4 bits in groups of 64."""
+
+    quantisation: ClassVar = "4bit"
+    # and for each group a scale and a bias
+    bytes_per_weight: ClassVar = 0.5 + 2 * FLOAT_BYTES / GROUP
 
     hidden: int = Field(ge=GROUP, multiple_of=GROUP)
     feed_forward: int = Field(ge=GROUP, multiple_of=GROUP)
     vocabulary: int = Field(ge=GROUP)
     seed: int = Field(default=SEED, ge=0)
-
-    def figures(self) -> dict[str, float]:
-        """What a scenario says about the model: bytes, operations, counts."""
-        table = self.vocabulary * self.hidden * BYTES_PER_WEIGHT
-        return {
-            "layers": self.layers,
-            "hidden": self.hidden,
-            "layer_bytes": self.layer_weights * BYTES_PER_WEIGHT + 2 * self.hidden * VALUE_BYTES,
-            "embedding_bytes": table,
-            "head_bytes": table + self.hidden * VALUE_BYTES,
-            "layer_flops": 2 * self.layer_weights,
-            "kv_bytes_per_token_per_layer": 2 * self.kv_columns * VALUE_BYTES,
-            "head_flops": 2 * self.hidden * self.vocabulary,
-            "activation_bytes": self.hidden * VALUE_BYTES,
-            "kv_heads": self.kv_heads,
-        }
 
     def fault_of(self, ranks: int) -> str | None:
         """Why `ranks` cannot split its layers by tensor, None where they can; MLX says it late or never."""

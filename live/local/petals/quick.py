@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from live.local.petals.weights import model_numbers, recipe
+from live.local.petals.weights import recipe
 from simulator.errors import LiveError
 from simulator.files import loads
 from simulator.scenario import Scenario
@@ -62,7 +62,7 @@ def quick_scenario(
         devices[name] = {"memory": "4 GB", "speed": SPEED, "background_load": busy, "link": link}
     told = {
         "name": f"petals_{servers}",
-        "model": model_numbers(model),
+        "model": recipe(model).numbers(model),
         "engine": {"name": "petals", "push": push},
         "devices": devices,
         "placement": {

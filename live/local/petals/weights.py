@@ -10,26 +10,28 @@ import subprocess
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from live.local.petals.environment import LAUNCH, PETALS
 from live.local.petals.nursery import ENVIRONMENT
-from live.local.recipe import ModelRecipe, kept, named, read_recipes
+from live.local.recipe import FloatRecipe, kept, named, read_recipes
 from simulator.errors import EngineUnavailable
 from simulator.files.cache import cache_folder
 from simulator.files.write import write_text_atomically
 
-__all__ = ["PetalsRecipe", "model_file", "model_numbers", "recipe", "recipes"]
+__all__ = ["PetalsRecipe", "model_file", "recipe", "recipes"]
 
-VALUE_BYTES = 4  # float32, of everything
 POSITIONS = 8192
 """Beyond what a server takes in one request."""
 
 
-class PetalsRecipe(ModelRecipe):
+class PetalsRecipe(FloatRecipe):
     """The shape of a Llama-architecture model in float32."""
+
+    quantisation: ClassVar = "fp32"
+    bytes_per_weight: ClassVar = 4.0
 
     hidden: int = Field(ge=8)
     feed_forward: int = Field(ge=8)
@@ -55,29 +57,6 @@ class PetalsRecipe(ModelRecipe):
             "eos_token_id": None,
             "pad_token_id": 0,
         }
-
-    def figures(self) -> dict[str, float]:
-        """What a scenario says about the model: bytes, operations, counts."""
-        table = self.vocabulary * self.hidden * VALUE_BYTES
-        return {
-            "layers": self.layers,
-            "hidden": self.hidden,
-            "layer_bytes": (self.layer_weights + 2 * self.hidden) * VALUE_BYTES,
-            "embedding_bytes": table,
-            "head_bytes": table + self.hidden * VALUE_BYTES,
-            "layer_flops": 2 * self.layer_weights,
-            "kv_bytes_per_token_per_layer": 2 * self.kv_columns * VALUE_BYTES,
-            "head_flops": 2 * self.hidden * self.vocabulary,
-            "activation_bytes": self.hidden * VALUE_BYTES,
-            "kv_heads": self.kv_heads,
-        }
-
-
-def model_numbers(name: str) -> dict[str, Any]:
-    """What a scenario says about the model of that recipe; raises CatalogError."""
-    figures = recipe(name).figures()
-    told = {key: f"{value:.0f} B" if "bytes" in key else round(value) for key, value in figures.items()}
-    return {"name": name, "quantisation": "fp32", **told}
 
 
 @cache
