@@ -38,7 +38,7 @@ INTRODUCTION = (
     "of, the part that is only counted.",
 )
 LEGEND = (
-    "Clusters are pipelines on EXO and llama.cpp RPC, tensor is one chat on EXO, mlx-lm, vLLM and",
+    "Clusters are pipelines on EXO, mlx-lm and llama.cpp RPC, tensor is one chat on EXO, mlx-lm, vLLM and",
     "distributed-llama, swarms are Petals; single devices those at home, on such an engine. A width is that",
     "of the 90 % interval over its median. Beside what held stands the band in which the share lies if all",
     "is right, taking rows as independent (those of one source are not). Launch costs of latent attention,",
