@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from calibrate.forward import Design, design, job_of, parameter_names
+from calibrate.growth import cost_by_growth
 from calibrate.lack import LackOfFit, lack_of_fit
-from calibrate.parameters import device_of, kind_of_parameter
-from calibrate.prior import MODEL_ERROR, USUAL_ERROR, Prior, prior
+from calibrate.parameters import CONTEXT_COST, device_of, kind_of_parameter
+from calibrate.prior import MODEL_ERROR, USUAL_ERROR, Prior, is_unpacked, prior
 from calibrate.samples import Sample
 from simulator.engine.base import engine
 from simulator.errors import CalibrationError
@@ -117,11 +118,14 @@ def fit(samples: Sequence[Sample], *, draws: int = 500, seed: int = 1) -> Fit:
     # one row per run, so that a session with more runs weighs more and its runs can differ
     rows = np.concatenate([np.full(len(sample.runs), index) for index, sample in enumerate(samples)])
     measured = np.array([run.median_s for sample in samples for run in sample.runs])
-    beliefs = prior(names, [sample.scenario for sample in samples])
+    beliefs = believed = prior(names, [sample.scenario for sample in samples])
+    # where a byte of the cache is a byte of weights that is known better than by growth
+    is_open = not all(is_unpacked(sample.scenario) for sample in samples)
     values = _start(names, jobs, samples)
     # Gauss and Newton: the model is linear between the points where one rank begins to wait for another
     for _ in range(ROUNDS):
         model = design(jobs, names, values)
+        beliefs = believed.told(CONTEXT_COST, cost_by_growth(samples, model) if is_open else None)
         solved = _solve(model, rows, measured, beliefs)
         # relative; from a bound of 0, relative to a nanosecond or a billionth of a share
         moved = np.max(np.abs(solved - model.at) / np.maximum(model.at, 1e-9))

@@ -8,7 +8,7 @@ row of least squares that weighs as much as one run that errs by `USUAL_ERROR`; 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from calibrate.parameters import CONTEXT_COST, PARAMETERS, device_of, kind_of_pa
 from simulator.laws.law import Floats
 from simulator.scenario import Scenario
 
-__all__ = ["MODEL_ERROR", "USUAL_ERROR", "Prior", "prior"]
+__all__ = ["MODEL_ERROR", "USUAL_ERROR", "Prior", "is_unpacked", "prior"]
 
 MODEL_ERROR = 0.1
 """Log sd of what the model misses of one split: token times are not quite linear in the layers."""
@@ -46,6 +46,14 @@ class Prior:
     """Columns of devices that are alike: of one catalogue kind, or all played by one machine."""
     beliefs: dict[str, tuple[float, float]]
     """Mean and standard deviation of shared parameters, in the units of `ParameterKind.belief`."""
+
+    def told(self, name: str, found: tuple[float, float] | None) -> Prior:
+        """The beliefs, that about a parameter put together with another one (mean, standard deviation)."""
+        if found is None:
+            return self
+        means, weights = zip(*((mean, sd**-2) for mean, sd in (self.beliefs[name], found)), strict=True)
+        both = float(np.average(means, weights=weights)), float(np.sum(weights) ** -0.5)
+        return replace(self, beliefs={**self.beliefs, name: both})
 
     def rows(self, values: Floats, gap_s: float) -> tuple[Floats, Floats]:
         """(rows, wanted): beliefs about parameters whose values are near `values`, of
@@ -93,12 +101,12 @@ def prior(names: Sequence[str], scenarios: Sequence[Scenario]) -> Prior:
         if device.speed
     ]
     beliefs = {kind.name: kind.belief for kind in PARAMETERS.values() if kind.belief is not None}
-    usual = UNPACKED_CONTEXT if all(map(_is_unpacked, scenarios)) else beliefs[CONTEXT_COST]
+    usual = UNPACKED_CONTEXT if all(map(is_unpacked, scenarios)) else beliefs[CONTEXT_COST]
     beliefs[CONTEXT_COST] = _context_cost(float(np.mean(said)) if said else 0.0, *usual)
     return Prior(tuple(names), tuple(tuple(group) for group in groups.values() if len(group) > 1), beliefs)
 
 
-def _is_unpacked(scenario: Scenario) -> bool:
+def is_unpacked(scenario: Scenario) -> bool:
     """Whether weights are stored as wide as hidden states; False where the scenario does not say."""
     model = scenario.model
     if not (model.layer_flops and model.layer_bytes and model.activation_bytes and model.hidden):

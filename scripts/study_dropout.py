@@ -130,13 +130,14 @@ def laws() -> None:
                 )
 
 
-def _predicted(name: str) -> Dropout:
-    """The prediction of one case."""
+def predicted(name: str, ring: Scenario | None = None, believed: Scenario | None = None) -> Dropout:
+    """The prediction of one case, of `ring` at the speeds that are known of it; `believed` as for `Study`."""
     events = [_event(fault) for fault in cases()["cases"][name]]
-    document = known(name).model_dump(mode="json", exclude={"events"}) | {"name": name, "events": events}
+    ring = ring or known(name)
+    document = ring.model_dump(mode="json", exclude={"events"}) | {"name": name, "events": events}
     if _replies(name) > 1:
         document["workload"]["arrivals"] = {"times": ["0 s"] * _replies(name)}
-    return predict_dropout(Scenario.model_validate(document), REPLICATIONS)
+    return predict_dropout(Scenario.model_validate(document), REPLICATIONS, believed=believed)
 
 
 def known(name: str) -> Scenario:
@@ -178,7 +179,7 @@ def predict() -> None:
         sys.exit("measurements exist: predictions come first; move its folder measured away to begin anew")
     lines = []
     for name in cases()["cases"]:
-        found = _predicted(name).document()
+        found = predicted(name).document()
         kept = {
             key: found[key]
             for key in (
@@ -237,7 +238,7 @@ def verify() -> None:
     with TemporaryDirectory() as folder:
         for name, faults in cases()["cases"].items():
             one, plain = (
-                next(line for line in _lines("measured") if line["case"] == name),
+                next(line for line in lines("measured") if line["case"] == name),
                 _ids(f"uninterrupted{_weak(name)}"),
             )
             files = sorted((FOLDER / "measured").glob(f"{name}_[0-9].jsonl.gz"))
@@ -320,14 +321,14 @@ def _measured(name: str, done: Dropped, plain: tuple[int, ...]) -> dict[str, Any
     }
 
 
-def _lines(kind: str) -> list[dict[str, Any]]:
+def lines(kind: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (FOLDER / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def _rows() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Prediction and measurement of each case; repeated ones are medians."""
-    measured = _lines("measured")
-    for said in _lines("predictions"):
+    measured = lines("measured")
+    for said in lines("predictions"):
         turns = [one for one in measured if one["case"] == said["case"]]
         rates = {
             name: median(one["tokens_per_s"][name] for one in turns)
@@ -443,7 +444,7 @@ def report() -> None:
     )
     (FOLDER / "report.md").write_text(text, encoding="utf-8")
     for name in PICTURED:
-        save(recovery_table(_predicted(name), _line(name)), FOLDER, f"recovery_{name}")
+        save(recovery_table(predicted(name), _line(name)), FOLDER, f"recovery_{name}")
     print(text)
 
 

@@ -17,7 +17,7 @@ from simulator.result.estimate import Estimate, estimate, rounded
 from simulator.scenario import Label, Scenario
 from simulator.version import VERSION
 
-__all__ = ["FAILURES_PER_HOUR", "Dropout", "lost_tokens_per_hour", "predict_dropout"]
+__all__ = ["FAILURES_PER_HOUR", "Dropout", "drawn", "lost_tokens_per_hour", "predict_dropout"]
 
 FAILURES_PER_HOUR = (0.1, 0.5, 1.0, 2.0, 5.0)
 HOUR_S = 3600.0
@@ -119,15 +119,18 @@ def lost_tokens_per_hour(failures_per_hour: float, recovery_s: float, tokens_per
 
 
 def predict_dropout(
-    scenario: Scenario, replications: int | None = None, progress: Callable[[int, int], None] | None = None
+    scenario: Scenario,
+    replications: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    believed: Scenario | None = None,
 ) -> Dropout:
-    """What the scenario's events do to one reply.
+    """What the scenario's events do to one reply; `believed` as for `Study`.
 
     Raises PlacementError where not even the devices of the beginning hold the model, ScenarioError for an
     event at or after the reply's last token, and what `Study` raises.
     """
     _within_the_reply(scenario)
-    study = Study(scenario, replications)
+    study = Study(scenario, replications, believed=believed)
     traces = tuple(study.traces(progress))
     replies = [reply for trace in traces for reply in trace.replies]
     if not any(reply.times_s for reply in replies):
@@ -135,14 +138,14 @@ def predict_dropout(
         raise PlacementError(
             reasons[0] if reasons else "no reply ever got a token; give events a later moment"
         )
-    losses = _first_losses(traces)
+    losses, told = _first_losses(traces), drawn(traces)
     regrown = [(reply, found) for reply in replies for found in reply.recoveries if found.is_planned]
     return Dropout(
         study=study,
         traces=traces,
-        recovery_s=_estimate([found.seconds for _, found in losses]),
-        before_tokens_per_s=_estimate([_rate(_before(reply)) for reply in replies]),
-        after_tokens_per_s=_estimate([_rate(_after(reply)) for reply in replies]),
+        recovery_s=_estimate(told["recovery"]),
+        before_tokens_per_s=_estimate(told["before"]),
+        after_tokens_per_s=_estimate(told["after"]),
         regrown_s=_estimate([found.seconds for _, found in regrown]),
         regrown_tokens_per_s=_estimate([_rate(reply.times_s) for reply, _ in regrown]),
         phases=_phases([found for _, found in losses if found.resumed_s is not None]),
@@ -151,6 +154,18 @@ def predict_dropout(
         completed=sum(reply.complete for reply in replies) / len(replies),
         refusals=_refusals(traces),
     )
+
+
+def drawn(traces: Sequence[ChurnTrace]) -> dict[str, list[float | None]]:
+    """What the replications gave: seconds of the first `recovery`, tokens/s `before` it and `after` the last
+    one; None where there was none.
+    """
+    replies = [reply for trace in traces for reply in trace.replies]
+    return {
+        "recovery": [found.seconds for _, found in _first_losses(traces)],
+        "before": [_rate(_before(reply)) for reply in replies],
+        "after": [_rate(_after(reply)) for reply in replies],
+    }
 
 
 def _within_the_reply(scenario: Scenario) -> None:

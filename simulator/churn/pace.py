@@ -160,10 +160,14 @@ class EpochPaces:
             self._tables[key] = _Table(job, self.rows)
         return self._tables[key].row(row)
 
-    def draws(self, placed: Placed, row: int) -> Draws:
-        """The random numbers of one row, for what else depends on the world: rates of links."""
+    def links(self, placed: Placed, row: int) -> Draws:
+        """The random numbers of one row's links alone, without the engine's own work for a message.
+
+        What it does for those of a load is in the recorded law of that phase, and must not count twice.
+        """
         workload = placed.job.workload.model_copy(update={"runs": self.rows.runs})
-        return Draws(replace(placed.job, workload=workload), self.rows.first + row, 1)
+        silent = replace(placed.job.engine, hop_overhead_s=0.0)
+        return Draws(replace(placed.job, workload=workload, engine=silent), self.rows.first + row, 1)
 
 
 def _since_first(times_s: Floats) -> Floats:

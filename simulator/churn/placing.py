@@ -62,6 +62,8 @@ class Placer:
 
     scenario: Scenario
     """Complete."""
+    believed: Scenario | None = None
+    """The same cluster as the client takes it to be, where it knows other speeds and places by them."""
     _known: dict[tuple[str, ...], Placed | NoPlacement] = field(default_factory=dict)
     _placed: int = 0
 
@@ -77,7 +79,7 @@ class Placer:
         reasons = []
         for scenario in self._asked(devices):
             try:
-                prepared = prepare(scenario)
+                prepared = self._as_believed(scenario)
             except PlacementError as error:
                 reasons.append(str(error))
                 continue
@@ -85,11 +87,19 @@ class Placer:
             return Placed(prepared, self._placed)
         return NoPlacement(f"{', '.join(devices)} cannot hold the model: {reasons[-1]}")
 
+    def _as_believed(self, asked: Scenario) -> Prepared:
+        """What the client asks for as it turns out to be: its layers at the true speeds."""
+        if self.believed is None:
+            return prepare(asked)
+        layers = prepare(asked).job.placement.layer_counts
+        true = survivors(self.scenario, tuple(asked.devices))
+        return prepare(true.model_copy(update={"placement": PlacementSpec(layers=layers)}))
+
     def _asked(self, devices: tuple[str, ...]) -> Iterator[Scenario]:
         """What the client asks for, in turn: the rule on all who are there, on as few
         as it likes, its own split.
         """
-        wanted = survivors(self.scenario, devices)
+        wanted = survivors(self.believed or self.scenario, devices)
         yield wanted
         flow, rule = engine(self.scenario.engine.name), wanted.placement.rule
         own = flow.own_rules.get(rule or flow.default_rule)

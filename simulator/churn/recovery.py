@@ -61,6 +61,12 @@ class PhaseDurations:
     _on_disk: dict[str, set[int]] = field(default_factory=dict)
     _cached: dict[tuple[str, int], range] = field(default_factory=dict)
     """Layers that a device has read since it started."""
+    _fed: list[tuple[str, float, float]] = field(default_factory=list)
+    """The servers of the load under way in turn: name, how long each takes (s), seconds per byte."""
+    _before_s: float = 0.0
+    """What that load takes before the first of them."""
+    _busy_until_s: float = 0.0
+    """Until when a server takes in what a load that broke off has left on the way."""
 
     def notice_s(
         self, name: str, departure: Departure, last_heard_s: float, mean_gap_s: float | None
@@ -100,7 +106,8 @@ class PhaseDurations:
             if law is not None:
                 ready_s = max(ready_s, departure.time_s + self.rng.draw("placeable", law))
         heard_s = self.rng.draw("reports", self.facts.delay("reports_every"))  # every survivor once more
-        return max(probe_s, heard_s, ready_s - now_s) + self.rng.draw("decide", self.facts.delay("decide"))
+        waits_s = max(probe_s, heard_s, ready_s - now_s, self._busy_until_s - now_s)
+        return waits_s + self.rng.draw("decide", self.facts.delay("decide"))
 
     def release_s(self) -> float:
         """Until the old shards' memory is free."""
@@ -126,39 +133,60 @@ class PhaseDurations:
         sizes = {
             use.device: use.weights_bytes + use.embedding_bytes + use.head_bytes for use in placed.memory
         }
-        each = []
+        each, self._fed = [], []
+        waits_s = self._round_trips_s("load", self.facts.load_round_trips, placed, row)
         for device in placed.job.ring:
             start = running.starts[device.name]
             # the client reads its own shard from its own disk
             if files == "client" and device is not placed.job.ring[0]:
                 path = placed.job.cluster.path(placed.devices[0], device.name)
-                own_s = sizes[device.name] * float(self.paces.draws(placed, row).seconds_per_byte(path)[0])
+                byte_s = float(self.paces.links(placed, row).seconds_per_byte(path)[0])
+                own_s, log_sd = sizes[device.name] * byte_s, self.facts.fed_log_sd
+                self._fed.append((device.name, own_s + waits_s.get(device.name, 0.0), byte_s))
             else:
                 own_s = self._read_s(device, placed, sizes[device.name], start, files)
-            each.append(own_s * self.rng.factor(f"load/{device.name}", self.facts.load_log_sd))
+                log_sd = self.facts.load_log_sd
+            each.append(own_s * self.rng.factor(f"load/{device.name}", log_sd))
         through_client = files == "client" and self.facts.loads == "through_client"
-        fixed_s = self.rng.draw("load", self.facts.delay("load_fixed")) * self._slow(placed)
-        waits_s = self._round_trips_s("load", self.facts.load_round_trips, placed, row)
-        return fixed_s + waits_s + (sum(each) if through_client else max(each))
+        # before the first byte of weights: files are opened, buffers asked for
+        self._before_s = fixed_s = self._fixed_s("load", placed)
+        return fixed_s + sum(waits_s.values()) + (sum(each) if through_client else max(each))
 
-    def _round_trips_s(self, slot: str, count: int, placed: Placed, row: int) -> float:
+    def broken_off(self, now_s: float, after_s: float, members: Membership) -> None:
+        """A load ends after `after_s`: what was on the way to the server in turn arrives all the same."""
+        after_s -= self._before_s
+        for name, spent_s, byte_s in self._fed:
+            if after_s < spent_s:
+                left_s = min(self.facts.left_under_way_bytes * byte_s, spent_s - after_s)
+                self._busy_until_s = now_s + (left_s if name in members.ready() else 0.0)
+                return
+            after_s -= spent_s
+
+    def _fixed_s(self, phase: str, placed: Placed) -> float:
+        """What a phase takes whatever its bytes: once, and for each server that the client speaks to."""
+        name, servers = phase.replace(" ", "_"), len(placed.devices) - 1
+        once_s = self.rng.draw(phase, self.facts.delay(f"{name}_fixed"))
+        each_s = self.rng.draw(f"{phase} per server", self.facts.delay(f"{name}_per_server"))
+        return (once_s + servers * each_s) * self._slow(placed)
+
+    def _round_trips_s(self, slot: str, count: int, placed: Placed, row: int) -> dict[str, float]:
         """`count` questions to each server in turn, each answered before the next."""
         client, *servers = placed.devices
         if not count:
-            return 0.0
-        cluster, draws = placed.job.cluster, self.paces.draws(placed, row)
-        return sum(
-            float(draws.delay_s(cluster.path(*ends), f"{slot}/{server}", count)[:, 0].sum())
+            return {}
+        cluster, links = placed.job.cluster, self.paces.links(placed, row)
+        return {
+            server: sum(
+                float(links.delay_s(cluster.path(*ends), f"{slot}/{server}", count)[:, 0].sum())
+                for ends in ((client, server), (server, client))
+            )
             for server in servers
-            for ends in ((client, server), (server, client))
-        )
+        }
 
     def first_prompt_s(self, placed: Placed, row: int) -> float:
         """What the first prompt after a load takes beyond later ones: buffers are reserved on each server."""
         waits_s = self._round_trips_s("first prompt", self.facts.first_prompt_round_trips, placed, row)
-        return waits_s + self.rng.draw("first prompt", self.facts.delay("first_prompt_fixed")) * self._slow(
-            placed
-        )
+        return sum(waits_s.values()) + self._fixed_s("first prompt", placed)
 
     def loaded(self, running: RunningPlacement) -> None:
         """Remember what each device has read: it is on its disk and in its file cache now."""
@@ -166,16 +194,25 @@ class PhaseDurations:
             layers = running.placed.layers(name)
             self._on_disk.setdefault(name, set()).update(layers)
             self._cached[name, start] = layers
+        if self.facts.loads == "through_client":
+            # who feeds all others has read the whole file for it
+            client = running.placed.devices[0]
+            self._cached[client, running.starts[client]] = range(running.placed.job.model.layers)
 
     def _read_s(self, device: Device, placed: Placed, size_bytes: float, start: int, files: str) -> float:
         """Seconds to read one shard: what is still cached from memory, what is missing over the
         network, the rest from disk.
         """
         layers, layer_bytes = placed.layers(device.name), placed.job.model.layer_bytes
-        kept = len(set(layers) & set(self._cached.get((device.name, start), range(0))))
+        cached = self._cached.get((device.name, start), range(0))
+        kept = len(set(layers) & set(cached))
         # a copy competes with the file cache for memory; a mapped file is its own cache
         room = device.memory_bytes - size_bytes if self.facts.file_cache == "copied" else device.memory_bytes
-        warm_bytes = min(kept * layer_bytes, max(0.0, room))
+        # of a file that is longer than the room some part is there, and nobody says which
+        there = min(1.0, max(0.0, room) / max(len(cached) * layer_bytes, 1.0))
+        # embedding and head are no layers, and whoever has read of the file since its start has read them
+        beside_bytes = size_bytes - len(layers) * layer_bytes if cached else 0.0
+        warm_bytes = (kept * layer_bytes + beside_bytes) * there
         missing = len(set(layers) - self._on_disk.get(device.name, set())) if files == "own_shard" else 0
         missing_bytes = min(missing * layer_bytes, size_bytes - warm_bytes)
         line = min(self.client.download or device.link.rate_bytes_per_s, device.link.rate_bytes_per_s)

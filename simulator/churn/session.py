@@ -222,7 +222,10 @@ class ClientSession:
             "warm up": self.recovery.warm_up_s(placed, self._conditions(), row),
         }
         for name, duration_s in durations.items():
+            begin_s = self.env.now
             if not (yield from self._phase(recovered, name, duration_s, None, running)):
+                if name == "load":
+                    self.recovery.broken_off(self.env.now, self.env.now - begin_s, self.members)
                 return False
             if name == "load":
                 self.recovery.loaded(running)

@@ -49,10 +49,14 @@ class Study:
     """A scenario with events, made ready once for all its replications."""
 
     def __init__(
-        self, scenario: Scenario, replications: int | None = None, evening: Evening | None = None
+        self,
+        scenario: Scenario,
+        replications: int | None = None,
+        evening: Evening | None = None,
+        believed: Scenario | None = None,
     ) -> None:
         """With `evening` there are requests at random, else those of `workload.arrivals`, else
-        one reply per replication.
+        one reply per replication; `believed` is what the client places by, where it knows other speeds.
 
         Raises what `complete` raises, CatalogError for a heat law or a recovery that nobody
         knows, and PlacementError where the devices that are there from the start cannot hold the
@@ -63,7 +67,7 @@ class Study:
         self.replications = replications if replications is not None else scenario.replications
         self.evening = evening
         self.facts = engine(self.scenario.engine.name).recovers()
-        self.placer = Placer(self.scenario)
+        self.placer = Placer(self.scenario, believed and complete(believed))
         arrivals = scenario.workload.arrivals
         runs = evening.most if evening else arrivals.count if arrivals else 1
         hot = tuple(name for name, spec in self.scenario.devices.items() if isinstance(spec.heat, HeatSpec))

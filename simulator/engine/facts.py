@@ -20,7 +20,8 @@ from pydantic import model_validator
 from simulator.catalog.tables import Facts, yaml_tree
 from simulator.cluster.cluster import Cluster
 from simulator.errors import CatalogError, did_you_mean
-from simulator.laws.law import Constant, Law
+from simulator.laws.law import Constant, Empirical, Law
+from simulator.laws.recorded import one_more
 from simulator.runtime.collective import Algorithm
 from simulator.units import SIZE, TIME, read_quantity
 
@@ -279,8 +280,15 @@ class SourcedLaw(Facts):
     """The law of a duration (s) and who says so."""
 
     law: Law
+    recorded: bool = False
+    """Whether its samples are what single repeats took, of which one more may lie outside (`one_more`)."""
     source: str
     confidence: str
+
+    @property
+    def drawn(self) -> Law:
+        """The law of the next time."""
+        return one_more(self.law.samples) if self.recorded and isinstance(self.law, Empirical) else self.law
 
 
 class RecoveryFacts(Facts):
@@ -298,8 +306,10 @@ class RecoveryFacts(Facts):
     `placeable_after`         from a loss until the engine has noticed it by itself and serves again
     `decide`, `release`,      request to place until it is accepted; until old shards are gone; until new
     `start`, `connect`        processes run; until they are connected
-    `load_fixed`              of a load, beside its bytes and round trips
-    `first_prompt_fixed`      of the first prompt after a load, beyond a later one
+    `load_fixed`,             of a load, beside its bytes and its round trips over bare links; of that, for
+    `load_per_server`         each server
+    `first_prompt_fixed`,     of the first prompt after a load, beyond a later one; of that, for each server
+    `first_prompt_per_server`
     `warm_up_fixed`           of the warm-up, beside its tokens
     `resume`                  of a request, beside reading the prompt
     `rejoin`                  from the start of a returning process until it can be placed on
@@ -315,15 +325,24 @@ class RecoveryFacts(Facts):
     warm_up_tokens: int
     load_log_sd: float
     """Of the logarithm of a load's duration: disks and caches are assumed."""
+    wire_log_sd: float | None = None
+    """The same of what comes over a link, whose rate is drawn besides; none: as of a disk."""
+    left_under_way_bytes: float = 0.0
+    """What a load that breaks off leaves in buffers: its server takes that in before it answers anybody."""
     load_round_trips: int = 0
     """How often the client waits for each server's answer while it loads, one after the other."""
     first_prompt_round_trips: int = 0
     """The same before the first prompt after a load, beyond what every prompt waits for."""
     laws: dict[str, SourcedLaw]
 
+    @property
+    def fed_log_sd(self) -> float:
+        """Of the logarithm of a duration of what comes over a link."""
+        return self.load_log_sd if self.wire_log_sd is None else self.wire_log_sd
+
     def law(self, name: str) -> Law | None:
         """The law of that name, None where the engine never does it."""
-        return self.laws[name].law if name in self.laws else None
+        return self.laws[name].drawn if name in self.laws else None
 
     def delay(self, name: str) -> Law:
         """The law of that name, no time at all where the engine does not do it."""

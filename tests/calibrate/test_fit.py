@@ -100,6 +100,36 @@ def test_with_noise_intervals_hold_the_truth_and_values_lie_on_both_sides(
         assert binom.ppf(1e-6, trials, 0.5) <= above <= binom.ppf(1 - 1e-6, trials, 0.5), f"{name}: {above}"
 
 
+def grown(samples: tuple[Sample, ...], cost: float) -> tuple[Sample, ...]:
+    """Packed weights, one short prompt for all, and gaps that grow as a context of that cost makes them."""
+    out = []
+    for sample in samples:
+        model = sample.scenario.model.model_copy(
+            update={"layer_flops": 0.5 * (sample.scenario.model.layer_flops or 0.0)}
+        )
+        scenario = sample.scenario.model_copy(update={"model": model})
+        shorter, longer = (gap_s(job_of(scenario, at), TRUTH | {"context_cost": cost}) for at in (40, 100))
+        gaps_s = np.linspace(shorter, longer, 60)
+        runs = tuple(RunSample(gaps_s, run.first_token_s, 40, 70) for run in sample.runs)
+        out.append(replace(sample, scenario=scenario, runs=runs))
+    return tuple(out)
+
+
+@pytest.mark.parametrize("cost", [0.5, 9.0])
+def test_what_a_context_costs_shows_in_how_a_reply_slows_down(
+    samples: tuple[Sample, ...], cost: float
+) -> None:
+    """Prompts of one length leave it to belief, 1.5 +- 3; the reply's own growth tells it."""
+    alone = [one for one in samples if one.scenario.workload.concurrency == 1]
+    taught = grown(tuple(alone[:5]), cost)
+    found = fit(taught, draws=20)
+    far = job_of(taught[0].scenario, 400)
+    true_s, low_s = (gap_s(far, TRUTH | {"context_cost": one}) for one in (cost, 0.0))
+    assert gap_s(far, found.values) - low_s == pytest.approx(true_s - low_s, rel=0.05)
+    column = found.names.index("context_cost")
+    assert np.std(found.draws[:, column]) < 1.0
+
+
 def test_noise_is_found_again(samples: tuple[Sample, ...]) -> None:
     noise = fit_noise(samples, fit(samples, draws=20))
     assert np.hypot(noise.common_sigma, noise.own_sigma) == pytest.approx(NOISE["sigma"], rel=0.2)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from simulator.run.evaluate import token_times_s
 from simulator.scenario import Scenario
 from tests.simulator.churn.scripts import DEVICES, scenario
 
+DRILLS = Path(__file__).parents[3] / "results" / "dropout" / "drills.jsonl"
 CERTAIN = {"law": "constant", "value": "0.1 ms"}
 
 
@@ -115,9 +118,16 @@ def test_a_silent_device_is_probed_first() -> None:
 
 
 def test_legacy_exo_divides_anew_by_itself() -> None:
-    """Recorded: the dead node is gone after 8.6 to 19.5 s, counted from the fault."""
-    _, loss = one(certain("exo-legacy", events=[drop()]))
-    assert 8.6 <= loss.spent_s("detect") + loss.spent_s("decide") <= 19.5
+    """Recorded: the dead node is gone after 8.6 to 19.5 s, counted from the fault; four times, so that one more may
+    take longer.
+    """
+    losses = [
+        trace.replies[0].recoveries[0] for trace in Study(certain("exo-legacy", events=[drop()]), 40).traces()
+    ]
+    gone_s = [loss.spent_s("detect") + loss.spent_s("decide") for loss in losses]
+    assert 8.6 <= np.median(gone_s) <= 19.5
+    assert np.mean([8.6 <= one_s <= 19.5 for one_s in gone_s]) == pytest.approx(0.75, abs=0.2)
+    loss = losses[0]
     assert loss.spent_s("start") == loss.spent_s("warm up") == 0
 
 
@@ -167,6 +177,78 @@ def test_loading_is_from_disk_from_memory_or_through_the_client() -> None:
     slow = certain(events=[drop()], recovery={"files": "own_shard", "download": "5 MB/s"})
     _, download = one(slow)
     assert download.spent_s("load") > disk.spent_s("load") + 5
+
+
+def through_client(**more: Any) -> tuple[ReplyTrace, RecoveryTrace]:
+    return one(certain("llama-rpc", events=[drop()], **more))
+
+
+def test_what_a_message_costs_the_engine_is_in_the_recorded_load_and_counts_once() -> None:
+    """`load_fixed` is what restarts took beyond bytes and bare round trips: messages add nothing to it."""
+    asked = certain("llama-rpc", events=[drop()])
+    loads = []
+    for hop_s in (0.0, 5e-3):
+        costs = asked.engine.model_copy(update={"hop_overhead": hop_s})
+        loads.append(one(asked.model_copy(update={"engine": costs}))[1])
+    plain, dear = loads
+    assert dear.spent_s("load") == pytest.approx(plain.spent_s("load"))
+    assert dear.spent_s("prefill") > plain.spent_s("prefill") + 0.01
+
+
+def test_the_laws_of_a_load_are_those_of_the_restarts() -> None:
+    """What is said once and for each server gives what 12 restarts with one and with three servers left over."""
+    facts = engine("llama-rpc").recovers()
+    for phase, tolerance in (("load", 0.01), ("first_prompt", 0.05)):
+        left: dict[int, list[float]] = {1: [], 3: []}
+        for line in DRILLS.read_text(encoding="utf-8").splitlines():
+            drill = json.loads(line)
+            left[len(drill["layers"]) - 1].append(drill["phases_s"][f"{phase}_fixed"])
+        for servers, found in left.items():
+            said_s = np.mean(facts.laws[f"{phase}_fixed"].law.samples)  # type: ignore[union-attr]
+            said_s += servers * facts.laws[f"{phase}_per_server"].law.mean_s
+            assert said_s == pytest.approx(np.mean(found), rel=tolerance), (phase, servers)
+
+
+def test_who_feeds_all_has_read_the_whole_file() -> None:
+    """The client's own layers come from its file cache, whoever held them before."""
+    fast, slow = (through_client(devices=_disks(disk))[1].spent_s("load") for disk in ("5 GB/s", "50 MB/s"))
+    assert slow == pytest.approx(fast)
+
+
+def _disks(disk: str) -> dict[str, Any]:
+    devices = certain("llama-rpc").model_dump(mode="json", exclude_none=True)["devices"]
+    return {
+        name: {**device, "memory": "2 GB", "usable_memory": None, "disk": disk}
+        for name, device in devices.items()
+    }
+
+
+def test_a_server_that_was_being_fed_answers_when_it_has_taken_that_in() -> None:
+    """10 MiB in the sockets' buffers at 100 MB/s: a tenth of a second longer than at the first loss."""
+    calm, loss = through_client()
+    start_s = next(phase.start_s for phase in loss.phases if phase.name == "load")
+    first = [name for name in loss.placed.devices if name != "alpha"]  # type: ignore[union-attr]
+    second = {"event": "drop", "device": first[-1], "at": f"{start_s + 0.5} s"}
+    _, twice = one(certain("llama-rpc", events=[drop(), second]))
+    decided = [phase.end_s - phase.start_s for phase in twice.phases if phase.name == "decide"]
+    assert calm.complete
+    assert decided[1] - decided[0] == pytest.approx(10 * 2**20 / 100e6, abs=0.01)
+
+
+def test_a_client_places_by_what_it_believes_and_the_layers_take_what_they_take() -> None:
+    true = certain("llama-rpc", events=[drop()])
+    devices = {
+        name: spec.model_copy(
+            update={"speed": spec.speed and spec.speed.model_copy(update={"decode_bandwidth": 20e9})}
+        )
+        for name, spec in true.devices.items()
+    }
+    believed = true.model_copy(update={"devices": devices})
+    ((reply,),) = (trace.replies for trace in Study(true, 1, believed=believed).traces())
+    placed = reply.epochs[-1][1]
+    assert sorted(placed.job.placement.layer_counts.values()) == [5, 5, 6]
+    speeds = {device.name: device.speed.decode_bandwidth for device in placed.job.ring}
+    assert speeds == {"alpha": 40e9, "gamma": 10e9, "delta": 25e9}
 
 
 def test_survivors_that_cannot_hold_the_model_are_told_apart() -> None:
