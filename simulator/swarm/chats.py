@@ -20,7 +20,7 @@ from simulator.swarm.view import View
 __all__ = ["Chat", "Client", "Recovery", "Reply", "lost"]
 
 REFUSED_S = 0.01
-"""A dial that a dead server's machine refuses (2 to 60 ms recorded)."""
+"""A dial that a dead server's machine refuses (2 to 60 ms recorded, at no distance)."""
 SILENT_S = 5.0
 """A dial that nobody answers (`connect_timeout` of `client/config.py`)."""
 KEPT_OPEN_S = 30.0
@@ -46,12 +46,14 @@ class Recovery:
     waited_s: float = 0.0
     """From the notice to the attempt that succeeded."""
     replay_s: float = 0.0
+    rest_s: float = 0.0
+    """The rest of the token that was under way, on the servers behind."""
     recovered: bool = False
 
     @property
     def total_s(self) -> float:
-        """All of it."""
-        return self.notice_s + self.waited_s + self.replay_s
+        """From the loss to the next token."""
+        return self.notice_s + self.waited_s + self.replay_s + self.rest_s
 
 
 @dataclass(slots=True)
@@ -225,18 +227,24 @@ class Client:
         self.stop(chat)
         leg, how = chat.broken[0]
         done = 1 + tokens - int(np.ceil(chat.left - 1e-9))
-        # the token that was under way is begun again
         chat.left = float(tokens + 1 - done)
         found = Recovery(self.env.now, leg.server.name, how, done)
         chat.reply.recoveries.append(found)
         self.deadline_s = self.env.now + self.given.spec.patience
         yield from self.notice(chat, leg, self.notice_s(chat, leg, how), found)
+        passed = leg.start
         if how == "hang" and leg.server.alive and leg.server.life == leg.life:
             chat.broken.remove((leg, how))
         else:
             yield from self.replace(chat, done, found)
+            passed = leg.end
         found.recovered = True
         self.go_on(chat)
+        # the client has what servers before the lost one gave for the token under way, and reading the text
+        # again gave the successor's part of it
+        share = sum(one.total_s for one in chat.legs if one.end <= passed) / chat.interval_s
+        chat.left -= min(share, 1.0)
+        found.rest_s = (chat.left - (tokens - done)) * chat.interval_s
 
     def notice(self, chat: Chat, leg: Leg, notice_s: float, found: Recovery) -> Steps:
         """Wait until the client knows, or until a server that was silent is heard again."""
@@ -305,9 +313,9 @@ class Client:
             server = self.servers[hop.server]
             if not (server.alive and server.start <= hop.start and hop.end <= server.end):
                 # nobody was reached, so nobody is banned
-                dialled_s = self.silent_s(found) if server.silent else REFUSED_S
+                dialled_s = self.silent_s(found) if server.silent else REFUSED_S + self.view.searched_s()
                 yield from self.spend(chat, "attempts", dialled_s)
-                if found is not None and server.silent:
+                if found is not None:
                     found.waited_s += dialled_s
                 return start
             tokens = float(longest * (hop.end - hop.start))

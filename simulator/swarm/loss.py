@@ -26,7 +26,7 @@ FIRST_LOOK_S = 1.0
 """When a swarm's users begin, and look for the first time."""
 LOOKS_BEFORE = 4
 """Of the client, the last one in the middle of the reply; a look pings some of the servers alone."""
-PHASES = ("notice_s", "waited_s", "replay_s")
+PHASES = ("notice_s", "waited_s", "replay_s", "rest_s")
 HOUR_S = 3600.0
 
 

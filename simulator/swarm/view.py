@@ -17,6 +17,10 @@ from simulator.swarm.population import Server, Setting
 __all__ = ["Network", "View"]
 
 SHARED_LOOKS = 16
+ASKED_OF_20 = 0.95
+"""Who cannot be dialled is looked for elsewhere: libp2p asks the 20 closest peers of its table for other
+addresses (go-libp2p, p2p/host/routed). The slowest of so many answers is about this quantile of all.
+"""
 MOST_NEXT = 5
 """Servers of the block after its own that a server pings."""
 
@@ -126,6 +130,11 @@ class View:
         for peer in pinged_next(middle, last, self.rng):
             answers = board.servers[peer].alive
             self.pings.add(peer, float(self.rtt_s[peer]) if answers else inf, now_s)
+
+    def searched_s(self) -> float:
+        """Seconds of asking others for another address of a server; of up to 20 the last answer counts."""
+        known_s = self.rtt_s[self.seen]
+        return float(np.quantile(known_s, ASKED_OF_20, method="higher")) if len(known_s) else 0.0
 
     def _without_banned(self, online: Ints) -> Ints:
         """Banned servers are left out, but for those without whom some block would have nobody."""

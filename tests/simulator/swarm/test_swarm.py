@@ -96,7 +96,13 @@ def test_a_repaired_client_comes_back_at_an_attempt_after_a_look() -> None:
     (recovery,) = [one for reply in found.replies for one in reply.recoveries]
     assert recovery.recovered
     attempts_s = np.cumsum(list(islice(backoff_s(1.0, 60.0), 9)))
-    assert recovery.waited_s == attempts_s[recovery.attempts - 1]
+    # before each further attempt the dead one was dialled in vain, and the others asked where else it is
+    dialled_s = (recovery.waited_s - attempts_s[recovery.attempts - 1]) / (recovery.attempts - 1)
+    assert chats.REFUSED_S + 0.2 <= dialled_s <= chats.REFUSED_S + 0.3
+    assert recovery.total_s == pytest.approx(
+        recovery.notice_s + recovery.waited_s + recovery.replay_s + recovery.rest_s
+    )
+    assert 0 < recovery.rest_s < 0.5
     assert all(one.outcome != "lost" for one in found.replies)
     assert all(one.tokens == 64 for one in found.replies if one.outcome == "complete")
 
