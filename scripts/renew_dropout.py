@@ -153,7 +153,9 @@ HEAD = """# Recorded dropouts predicted anew
 Renewed, not blind: today's model was mended with these cases in sight, though nothing is fitted to any of them: speeds come
 from the undisturbed splits of each series, phases from the restarts of `drills.jsonl`. What was predicted before each series
 was measured, misses and all, stays in `predictions.jsonl` and in the ledger. Measured figures are medians of three repeats,
-in turns; twelve cases of one series share a session, so that they miss on the same side. Made by `scripts/renew_dropout.py`.
+in turns; twelve cases of one series share a session, so that they miss on the same side. The real client of the third series
+placed layers by the scenario's speeds, that of the fourth by the calibration of its day, and so does the simulated one.
+Made by `scripts/renew_dropout.py`; `docs/validation.md` says what was mended, and what is left.
 """
 
 
