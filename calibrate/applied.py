@@ -7,7 +7,7 @@ The result is an ordinary Scenario, complete and self-sufficient: the simulator 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,13 +23,16 @@ from calibrate.parameters import (
     layer_time,
 )
 from calibrate.taught import Lesson, in_words, lesson_for, source_of, taught
+from simulator.cluster.cluster import Device
 from simulator.complete import complete
 from simulator.engine.base import engine
 from simulator.errors import CalibrationError
 from simulator.hosts import one_processor_each
-from simulator.laws.factors import device_factor
+from simulator.laws.factors import device_factor, engine_factor
 from simulator.laws.law import Floats
+from simulator.prepare import ground
 from simulator.result.estimate import rounded
+from simulator.runtime.cost import prefill_s
 from simulator.scenario import DeviceSpec, ModelSpec, NoiseSpec, PosteriorSpec, Scenario, SharedHostSpec
 
 __all__ = ["Applied", "apply"]
@@ -75,10 +78,10 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
             devices[name] = _noisy(calibration, taught(calibration, device, lesson))
         said = "the catalogue's" if own[name] is None else "the scenario's"
         warnings.append(f"{name}: not calibrated; its speed is {said}, {in_words(lesson)}")
+    fitted = full.model_copy(update={"devices": devices})
     return Applied(
-        full.model_copy(
+        fitted.model_copy(
             update={
-                "devices": devices,
                 "engine": full.engine.model_copy(
                     update={
                         "step_overhead": calibration.point(STEP_OVERHEAD, full.engine.step_overhead),
@@ -98,7 +101,7 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
                     pauses_per_s=calibration.noise.pauses_per_s,
                     pause=f"{calibration.noise.pause_s} s",
                 ),
-                "posterior": _posterior(calibration, full, lessons),
+                "posterior": _posterior(calibration, fitted, lessons),
                 "shared_host": _shared_host(calibration, full),
             }
         ),
@@ -141,7 +144,8 @@ def _calibrated(calibration: Calibration, device: DeviceSpec, source: str, model
             "batch_cost": calibration.value(BATCH_COST) or device.speed.batch_cost,
             "decode_spread": 0.0,  # the posterior's draws say it
             "decode_shared": (),
-            "prefill_spread": calibration.prefill_log_sd,
+            # where the posterior's draws do not
+            "prefill_spread": 0.0 if calibration.prefill_draws else calibration.prefill_log_sd,
             "prefill_shared": (),
             "label": "calibrated",
         }
@@ -181,9 +185,42 @@ def _posterior(calibration: Calibration, scenario: Scenario, lessons: Mapping[st
             columns[kind_of_parameter(fitted).factor(name)] = _factors(calibration, fitted)
     for shared in _shared(calibration, scenario):
         columns[kind_of_parameter(shared).factor("")] = _factors(calibration, shared)
+    if calibration.prefill_draws:
+        columns |= _first_tokens(calibration, scenario)
     # whole rows: parameters that trade against each other in the fit must do so in the prediction
     kept = np.column_stack(list(columns.values()))[:MOST_DRAWS]
     return PosteriorSpec(names=tuple(columns), draws=tuple(tuple(map(rounded, row)) for row in kept.tolist()))
+
+
+def _first_tokens(calibration: Calibration, fitted: Scenario) -> dict[str, Floats]:
+    """What multiplies the reading of this scenario's prompt, and the host's work for it, in each joint draw.
+
+    One session for all devices: what a host does beside reading slows down all that it plays or waits for.
+    """
+    products, attention, reading, request = np.array(calibration.prefill_draws).T
+    found, tokens = ground(fitted), fitted.workload.prompt_tokens
+    layer = found.model.average(1)
+    columns = {engine_factor("request"): request} if calibration.request_overhead_s else {}
+    for name, spec in fitted.devices.items():
+        if source_of(calibration, name, spec) is None:
+            continue
+        device = found.cluster.device(name)
+        seconds = [
+            prefill_s(_reading_at(device, *drawn), layer, tokens)
+            for drawn in zip(products.tolist(), attention.tolist(), strict=True)
+        ]
+        columns[device_factor(name, "prefill")] = reading * seconds / prefill_s(device, layer, tokens)
+    return columns
+
+
+def _reading_at(device: Device, products: float, attention: float) -> Device:
+    """The device where matrix products and attention take so many times as long."""
+    speed = device.speed
+    changes = {
+        "prefill_flops": speed.prefill_flops / products,
+        "prompt_attention_cost": speed.prompt_attention_cost * attention / products,
+    }
+    return replace(device, speed=speed.model_copy(update=changes))
 
 
 def _shared(calibration: Calibration, scenario: Scenario) -> Iterator[str]:

@@ -105,6 +105,10 @@ class Calibration(Spec):
     prefill_attention_cost: Least0 | None = None
     """Of a prompt's attention, in flops of matrix products; None in older calibrations."""
     request_overhead_s: Least0 | None = None
+    prefill_draws: Annotated[
+        tuple[tuple[Positive, Positive, Positive, Positive], ...], Field(max_length=10_000)
+    ] = ()
+    """See `calibrate.prefill.Prefill.draws`; none in older calibrations."""
     context_range: tuple[Least0, Least0]
     """Context lengths (tokens) that were measured."""
     names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
@@ -138,6 +142,12 @@ class Calibration(Spec):
             for at, draw in enumerate(self.draws)
             if len(draw) != len(self.names)
         ]
+        if self.prefill_draws and len(self.prefill_draws) != len(self.draws):
+            faults.append(
+                Fault(
+                    "prefill_draws", f"must be as many as draws, which are {len(self.draws)}, or none at all"
+                )
+            )
         if len(known) < len(self.names) or len({one.name for one in self.parameters}) < len(self.parameters):
             faults.append(Fault("names", "a parameter stands twice; keep one of them"))
         if faults:
@@ -224,7 +234,7 @@ def calibrate_samples(
     every, samples = samples, [one for one in samples if one.runs]
     fitted = fit(samples, draws=draws, seed=seed)
     noise = fit_noise(samples, fitted)
-    prefill = fit_prefill(every, fitted)
+    prefill = fit_prefill(every, fitted, noise, draws=draws, seed=seed)
     first = samples[0].scenario
     contexts = [run.context for one in samples for run in one.runs]
     # of a device that changes between measurements the last description counts
@@ -241,6 +251,7 @@ def calibrate_samples(
         prefill_log_sd=rounded(prefill.log_sd),
         prefill_attention_cost=rounded(prefill.attention_cost),
         request_overhead_s=rounded(prefill.request_overhead_s),
+        prefill_draws=tuple(tuple(rounded(value) for value in draw) for draw in prefill.draws.tolist()),
         context_range=(min(contexts), max(contexts)),
         names=fitted.names,
         draws=tuple(tuple(rounded(value) for value in draw) for draw in fitted.draws.tolist()),

@@ -127,7 +127,15 @@ def summary(rows: Sequence[Validation]) -> dict[str, float]:
             for level in LEVELS
         },
         "repeatability": rounded(float(np.median([ones[0].repeatability for ones in measured]))),
+        **_first_token_coverage(measured),
     }
+
+
+def _first_token_coverage(measured: Sequence[Sequence[Validation]]) -> dict[str, float]:
+    """Of those entries that say it."""
+    said = [[row.first_token_in_90 for row in ones if row.first_token_in_90 is not None] for ones in measured]
+    shares = [float(np.mean(ones)) for ones in said if ones]
+    return {"first_token_coverage_90": rounded(float(np.mean(shares)))} if shares else {}
 
 
 def by(rows: Sequence[Outcome], key: Callable[[Outcome], str]) -> dict[str, list[Outcome]]:

@@ -40,14 +40,16 @@ def summary_line(rows: Sequence[Validation]) -> str:
     """The figures of a set of outcomes in one sentence."""
     figures = summary(rows)
     of = f" of {figures['measurements']:.0f} measurements" if figures["measurements"] < figures["n"] else ""
+    first = figures.get("first_token_coverage_90")
+    held = "" if first is None else f", first tokens' 90 % intervals {first:.0%}"
     return (
         f"{figures['n']:.0f} predictions{of}: median inter-token time off by {figures['median_error']:.1%} "
         f"at the median, {figures['median_error_p90']:.1%} at the 90th percentile, {figures['worst']:.1%} at "
         f"worst; p90 off by {figures['p90_error']:.1%}, p99 by {figures['p99_error']:.1%}, tokens/s by "
         f"{figures['tokens_per_s_error']:.1%}, first token by {figures['first_token_error']:.1%} "
         f"(medians); the 50 / 80 / 90 % intervals held {figures['coverage_50']:.0%} / "
-        f"{figures['coverage_80']:.0%} / {figures['coverage_90']:.0%}; the runs of one measurement differ "
-        f"by {figures['repeatability']:.1%}"
+        f"{figures['coverage_80']:.0%} / {figures['coverage_90']:.0%}{held}; the runs of one measurement "
+        f"differ by {figures['repeatability']:.1%}"
     )
 
 

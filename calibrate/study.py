@@ -55,6 +55,11 @@ class FirstToken:
         """`predicted / measured - 1`."""
         return self.predicted_s / self.measured_s - 1
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether the interval held."""
+        return self.interval_s[0] <= self.measured_s <= self.interval_s[1]
+
 
 def run_split(
     name: str, samples: Sequence[Sample], training: Collection[str], *, draws: int = 300

@@ -134,6 +134,8 @@ class Validation(Spec):
     in_90: bool
     predicted_90_s: tuple[Positive, Positive] | None = None
     """The 90 % interval of the median gap; None in older entries, whose predictions hold it."""
+    first_token_in_90: bool | None = None
+    """The same of the first token; None in older entries."""
     repeatability: Annotated[float, Field(ge=0, le=100)]
     """Standard deviation of the logarithm of this measurement's run medians: no model can beat that."""
 
@@ -255,6 +257,7 @@ def validate(prediction: LedgerPrediction, sample: Sample) -> Validation:
         "in_50": _inside(prediction.median_gap_s, measured, 50),
         "in_80": _inside(prediction.median_gap_s, measured, 80),
         "in_90": _inside(prediction.median_gap_s, measured, 90),
+        "first_token_in_90": _inside(prediction.first_token_s, first, 90),
         "repeatability": rounded(float(np.std(logs, ddof=1)) if len(logs) > 1 else 0.0),
     }
     try:

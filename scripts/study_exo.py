@@ -120,7 +120,7 @@ def write(folder: Path, title: str, introduction: list[str], splits: list[StudyS
     save_calibration(splits[0].calibration, folder / "calibration.yaml")
     introduction += [
         "",
-        "| split | trained on | predicted | median error | worst | p99 error | p99 too low | first token | "
+        "| split | trained on | predicted | median error | worst | p99 error | p99 too low | first token, in 90 % | "
         "in 50 / 80 / 90 % |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---|",
         *map(split_row, splits),
@@ -148,10 +148,11 @@ def split_row(split: StudySplit) -> str:
     figures = summary(split.validations)
     low = np.mean([row.p99_error < 0 for row in split.validations])
     first = np.median([abs(row.error) for row in split.first_tokens])
+    held = np.mean([row.is_inside for row in split.first_tokens])
     return (
         f"| {split.name} | {len(split.trained_on)} | {len(split.validations)} | "
         f"{figures['median_error']:.1%} | {figures['worst']:.1%} | {figures['p99_error']:.1%} | {low:.0%} | "
-        f"{first:.1%} | "
+        f"{first:.1%}, {held:.0%} | "
         f"{figures['coverage_50']:.0%} / {figures['coverage_80']:.0%} / {figures['coverage_90']:.0%} |"
     )
 
@@ -166,7 +167,7 @@ def first_token_table(rows: Sequence[FirstToken]) -> Iterator[str]:
         groups.setdefault((row.ranks, max(50, round(row.prompt_tokens, -2))), []).append(row)
     for (ranks, tokens), members in sorted(groups.items()):
         errors = np.array([row.error for row in members])
-        inside = np.mean([row.interval_s[0] <= row.measured_s <= row.interval_s[1] for row in members])
+        inside = np.mean([row.is_inside for row in members])
         length = "up to 50" if tokens == 50 else f"about {tokens}"
         yield (
             f"| {ranks}, {length} tokens | {len(members)} | {np.median(errors):+.1%} | "
