@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from calibrate.applied import apply
 from calibrate.calibration import calibrate_samples
 from calibrate.fit import SESSIONS_OVER_RUNS, fit
 from calibrate.forward import Design, design, gap_s, job_of, parameter_names
@@ -231,3 +232,27 @@ def test_a_scenario_that_says_what_a_context_costs_is_believed(samples: tuple[Sa
     dear = device.model_copy(update={"speed": device.speed.model_copy(update={"context_cost": 9.0})})
     told = prior(names, [samples[0].scenario.model_copy(update={"devices": {"a": dear}})])
     assert told.beliefs["context_cost"] == (9.0, 9.0)
+
+
+@pytest.mark.usefixtures("linear")
+def test_runs_that_scatter_evenly_move_no_value(noiseless: tuple[Sample, ...]) -> None:
+    """Relative to what was measured, runs of 0.74 and 1.35 times a gap made every value 12 % too low."""
+    spread = [
+        replace(
+            one, runs=tuple(replace(one.runs[0], gaps_s=one.runs[0].gaps_s * f) for f in np.exp([-0.3, 0.3]))
+        )
+        for one in noiseless
+    ]
+    before, after = fit(noiseless, draws=3), fit(spread, draws=3)
+    for name, value in before.values.items():
+        assert after.values[name] == pytest.approx(value, rel=0.02), name
+
+
+def test_first_tokens_scatter_with_the_host_for_all_devices(samples: tuple[Sample, ...]) -> None:
+    posterior = apply(calibrate_samples(samples[3:4], draws=40), samples[3].scenario).scenario.posterior
+    assert posterior is not None
+    draws = dict(zip(posterior.names, np.log(posterior.draws).T, strict=True))
+    np.testing.assert_allclose(draws["world/a/prefill"], draws["world/b/prefill"], atol=0.02)
+    # a request's own work is unsure, and in other ways than reading
+    assert min(np.std(draws["world/engine/request"]), np.std(draws["world/a/prefill"])) > 0.01
+    assert abs(np.corrcoef(draws["world/engine/request"], draws["world/a/prefill"])[0, 1]) < 0.98
