@@ -4,7 +4,8 @@ Of many splits, ring orders and prompt lengths that fit, take one after the othe
 the mean variance of what is to be predicted (I-optimality; the determinant of the parameters' information is
 raised most by extremes: all layers on one device, 1/3/20, 23/1). The model itself is taken for a little
 wrong, by an error that like splits share: so a measurement tells of its own surroundings more than of the
-other end of the range, the chosen ones spread, and none is measured twice.
+other end of the range, the chosen ones spread, and none is measured twice. Who names what will be asked gets
+placements for those scenarios, contexts included, and none of their own splits: these stay to be predicted.
 """
 
 from __future__ import annotations
@@ -54,23 +55,32 @@ def propose(
     *,
     seed: int = 1,
     measured: Sequence[Scenario] = (),
+    asked: Sequence[Scenario] = (),
     model_error: float = MODEL_ERROR,
 ) -> tuple[Proposal, ...]:
     """The `runs` placements to measure, the most telling first, after those that are `measured` already.
 
+    What is to be predicted is `asked`, or, without any, what lies around `scenario`.
     `model_error` (log sd) is what the model is taken to miss of a split: more of it proposes what lies nearer
     to the scenario's own, for the others tell less of that.
     Raises CalibrationError where the scenario leaves no choice, PlacementError where it does not fit at all.
     """
-    candidates = [*measured, *_candidates(scenario, seed)]
+    contexts = [one.workload.prompt_tokens + one.workload.output_tokens for one in (scenario, *asked)]
+    candidates = [*measured, *_candidates(scenario, seed, max(contexts))]
     if len(candidates) - len(measured) < 2:
         raise CalibrationError(
             "only one placement fits this scenario, so there is nothing to choose; give it more memory, "
             "a smaller model or more devices"
         )
-    names = parameter_names(candidates)
-    rows, information = _information(candidates, names)
-    order = _order(rows, information, _apart([scenario, *candidates]), len(measured), runs, model_error)
+    everything = [*candidates, *asked]
+    names = parameter_names(everything)
+    rows, information = _information(everything, names)
+    apart = _apart([scenario, *everything])
+    wanted = _like(apart[0, 1:])
+    if asked:
+        wanted = np.repeat([0.0, 1.0], [len(candidates), len(asked)])
+    ends = len(measured), len(candidates)
+    order = _order(rows, information, apart[1:, 1:], wanted, ends, runs, model_error)
     information = information + rows[: len(measured)].T @ rows[: len(measured)]
     proposals: list[Proposal] = []
     for number, index in enumerate(order, 1):
@@ -88,21 +98,28 @@ def propose(
 
 
 def _order(
-    rows: Floats, information: Floats, apart: Floats, measured: int, runs: int, model_error: float
+    rows: Floats,
+    information: Floats,
+    among: Floats,
+    wanted: Floats,
+    ends: tuple[int, int],
+    runs: int,
+    model_error: float,
 ) -> list[int]:
-    """The candidates to measure, one after the other; the first `measured` ones are already.
+    """The candidates to measure, one after the other.
 
-    `apart` is of the scenario, then of the candidates.
+    `ends` of the rows are where those end that are measured already, and where the candidates do: behind them
+    is what is asked. `among` says how far splits are apart, `wanted` how much each row's prediction counts.
     """
-    among = apart[1:, 1:]
+    measured, last = ends
     # of predictions, relative: what the parameters leave open, and what the model misses
     covariance = USUAL_ERROR**2 * rows @ np.linalg.inv(information) @ rows.T + model_error**2 * _like(among)
-    wanted = _like(apart[0, 1:])
     for index in range(measured):
         covariance = _once_measured(covariance, index)
     order: list[int] = []
-    # a split that was measured is known as well as its own repeats allow
-    free = [i for i in range(measured, len(rows)) if not np.any(among[i, :measured] == 0)]
+    # a split that was measured is known as well as its own repeats allow; one that is asked is not given away
+    known = np.r_[:measured, last : len(rows)]
+    free = [i for i in range(measured, last) if not np.any(among[i, known] == 0)]
     while free and len(order) < runs:
         # by how much the mean variance of what is wanted falls
         gain = (wanted @ covariance**2) / (np.diag(covariance) + USUAL_ERROR**2)
@@ -150,28 +167,33 @@ def _information(candidates: Sequence[Scenario], names: Sequence[str]) -> tuple[
     }
     # with the catalogue's speeds: nothing is fitted yet
     usual_s = OVERHEAD_SHARE * float(np.median([gap_s(job, {}) for job in jobs]))
-    values = {name: _usual(name, speeds, usual_s) for name in names}
+    known = prior(names, candidates)
+    values = {name: _usual(name, speeds, usual_s, known.beliefs) for name in names}
     model = design(jobs, names, values)
     size = np.array([values[name] for name in names])
     # in units of each parameter's size, as the rows are
-    beliefs = prior(names, candidates).rows(size, float(np.median(model.base)))[0] * size
+    beliefs = known.rows(size, float(np.median(model.base)))[0] * size
     unknown = np.eye(len(names)) * (USUAL_ERROR / UNKNOWN) ** 2
     return np.asarray(model.matrix * size / model.base[:, None]), beliefs.T @ beliefs + unknown
 
 
-def _usual(name: str, layer_s: Mapping[str, float], overhead_s: float) -> float:
+def _usual(
+    name: str, layer_s: Mapping[str, float], overhead_s: float, beliefs: Mapping[str, tuple[float, float]]
+) -> float:
     """What a parameter may be before it is measured, by the catalogue's seconds per layer of each device."""
     device, kind = device_of(name), kind_of_parameter(name)
     if device is not None:
         return layer_s[device]
-    return overhead_s if kind.unit == "s" else kind.size
+    # where the scenario says that a context costs more than usual, it tells that much more of a token
+    return overhead_s if kind.unit == "s" else max(kind.size, beliefs[name][0])
 
 
-def _candidates(scenario: Scenario, seed: int) -> Iterator[Scenario]:
-    """Distinct placements that fit, each with the scenario's prompt and one as long as its contexts get."""
+def _candidates(scenario: Scenario, seed: int, longest: int) -> Iterator[Scenario]:
+    """Distinct placements that fit, each with the scenario's prompt and one of the longest context asked for.
+
+    What a context costs shows in a long one; one that is longer than any that is asked answers no question.
+    """
     work = scenario.workload
-    # what a context costs shows in a long one; one longer than any of the scenario answers no question of it
-    longest = work.prompt_tokens + work.output_tokens
     for layers in _splits(scenario, seed):
         placed = scenario.model_copy(
             update={"placement": PlacementSpec(layers=layers, roles=scenario.placement.roles)}

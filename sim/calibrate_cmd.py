@@ -268,8 +268,9 @@ def study(
         training, how = [known[name] for name in train], "chosen by name"
     else:
         base = known[design] if design else plainest(list(known.values()))
-        training = [proposal.scenario for proposal in propose(base, runs)]
-        how = f"proposed by `sim live design` for {base.name}"
+        proposals = propose(base, runs, asked=list(known.values()))
+        training = [proposal.scenario for proposal in proposals]
+        how = f"proposed on the devices of {base.name} for what all scenarios of the folder ask"
     made = circle(
         training,
         [scenario for name, scenario in known.items() if name not in train],

@@ -350,5 +350,5 @@ def test_the_ledger_reads_all_grounds_or_one(sim: Any) -> None:
     assert grounds >= {"exo", "local", "published", "catalog"}
     assert "# The ledger" in sim("ledger", "--out", "page").out
     assert Path("page/report.html").is_file()
-    assert "new order" in sim("ledger", "--ledger-file", "results/local/ledger.jsonl").out
+    assert "slower device" in sim("ledger", "--ledger-file", "results/local/ledger.jsonl").out
     assert "no outcome" in sim("ledger", "--results", "absent").err
