@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from calibrate.applied import apply
 from calibrate.calibration import load_calibration
