@@ -268,8 +268,7 @@ def study(
         training, how = [known[name] for name in train], "chosen by name"
     else:
         base = known[design] if design else plainest(list(known.values()))
-        proposals = propose(base, runs, asked=list(known.values()))
-        training = [proposal.scenario for proposal in proposals]
+        training = [one.scenario for one in propose(base, runs, asked=list(known.values()))]
         how = f"proposed on the devices of {base.name} for what all scenarios of the folder ask"
     made = circle(
         training,
