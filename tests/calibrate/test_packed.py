@@ -160,4 +160,6 @@ def test_a_calibration_says_a_draw_on_one_line(tmp_path: Path) -> None:
     made = calibrate([DATA / "A_a24.jsonl"], draws=20)
     save_calibration(made, tmp_path / "c.yaml")
     assert load_calibration(tmp_path / "c.yaml") == made
-    assert sum(line.startswith("- [") for line in (tmp_path / "c.yaml").read_text().splitlines()) == 20
+    assert (
+        sum(line.startswith("- [") for line in (tmp_path / "c.yaml").read_text().splitlines()) == 2 * 20
+    )  # of the fit, and of prompts
