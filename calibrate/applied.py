@@ -147,6 +147,7 @@ def _calibrated(calibration: Calibration, device: DeviceSpec, source: str, model
             # where the posterior's draws do not
             "prefill_spread": 0.0 if calibration.prefill_draws else calibration.prefill_log_sd,
             "prefill_shared": (),
+            "prefill_latent_spread": 0.0,
             "label": "calibrated",
         }
     )

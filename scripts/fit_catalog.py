@@ -70,6 +70,8 @@ class MeasuredTest:
     model: str
     by_platform: float
     by_chip: float
+    of_rows: tuple[float, ...]
+    """The same of each row, to that of the chip's other models."""
 
 
 def grouped(samples: Iterable[Sample]) -> dict[Key, list[Sample]]:
@@ -109,7 +111,8 @@ def held_out(key: Key, samples: Sequence[Sample]) -> list[Case]:
     cases = []
     for _, out in sorted(folds.items()):
         fitted = fit([sample for sample in samples if sample.chip not in out], SPREAD_PRIOR[key[2]])
-        cases += _cases(key, [sample for sample in samples if sample.chip in out], fitted)
+        left_out = [sample for sample in samples if sample.chip in out and not sample.is_own]
+        cases += _cases(key, left_out, fitted)
     return cases
 
 
@@ -146,28 +149,33 @@ def errors(cases: Sequence[Case]) -> dict[str, float]:
 def measured_chips(
     samples: Sequence[Sample], fits: dict[Key, Fit]
 ) -> tuple[list[dict[str, str]], list[MeasuredTest]]:
-    """Effective decode bandwidth of each chip with two models
-    or more, where that predicts better than the platform.
+    """Effective decode bandwidth and prompt flop/s of each chip with two
+    models or more, where that predicts better than the platform.
 
-    A row implies `(weights + k KV) / (seconds - layers * overhead)` bytes/s. A chip's value is the platform's
-    times `exp(n / (n + 1) * median log ratio)` over its n models: one model's worth of doubt. The test
-    predicts each model from the chip's others; a platform whose chips are not predicted clearly better that
-    way, and with less spread than the platform has for a new device, offers no measured values.
+    A row of decoding implies `(weights + k KV) / (seconds - layers * overhead)` bytes/s. A chip's value is
+    the platform's times `exp(n / (n + 1) * median log ratio)` over its n models: one model's worth of doubt.
+    The test predicts each model from the chip's others; a platform whose chips are not predicted clearly
+    better that way, and with less spread than the platform has for a new device, offers no measured values.
+    Of a chip with rows of its own alone (newer backends) these are the ones that count. The spread is that
+    of single rows: who measures has one build and one backend.
     """
-    implied: dict[tuple[Key, str], dict[str, float]] = {}
+    implied: dict[tuple[Key, str], dict[str, list[float]]] = {}
+    older: dict[tuple[Key, str, str], list[float]] = {}
     for key, group in grouped(samples).items():
-        if key[2] == "decode":
-            for (chip, model), ratios in _by_chip_and_model(group, fits[key]).items():
-                implied.setdefault((key, chip), {})[model] = median(ratios)
+        newer = {sample.chip for sample in group if sample.is_own}
+        current = [sample for sample in group if sample.is_own or sample.chip not in newer]
+        now, old = ([s for s in current if s.is_old == is_old] for is_old in (False, True))
+        for (chip, model), ratios in _by_chip_and_model(now, fits[key]).items():
+            implied.setdefault((key, chip), {})[model] = ratios
+        for (chip, model), ratios in _by_chip_and_model(old, fits[key]).items():
+            older[key, chip, model] = ratios
     tests = [
-        MeasuredTest(
-            key, chip, model, value, value - _shrunk([v for name, v in models.items() if name != model])
-        )
+        _tested(key, chip, model, models, older.get((key, chip, model), []))
         for (key, chip), models in implied.items()
         if len(models) > 1
-        for model, value in models.items()
+        for model in models
     ]
-    peaks = {sample.chip: sample.memory_bytes_per_s for sample in samples}
+    peaks = {(sample.chip, sample.phase): sample.peak_per_s for sample in samples}
     rows = []
     for (key, chip), models in sorted(implied.items()):
         if len(models) < 2:
@@ -178,9 +186,19 @@ def measured_chips(
         )
         if by_chip < min(CLEAR_GAIN * by_platform, fits[key].log_sd):
             of_generation = dict(fits[key].generations).get(generation_of(key[0], chip), 1.0)
-            decode = peaks[chip] * fits[key].eta * of_generation * exp(-_shrunk(list(models.values())))
-            rows.append(_measured_row(key, chip, decode, by_chip, len(models)))
+            slower = _shrunk([median(ratios) for ratios in models.values()])
+            per_s = peaks[chip, key[2]] * fits[key].eta * of_generation * exp(-slower)
+            spread = sqrt(float(np.mean([_rms(test.of_rows) ** 2 for test in mine])))
+            rows.append(_measured_row(key, chip, per_s, spread, len(models)))
     return rows, tests
+
+
+def _tested(
+    key: Key, chip: str, model: str, models: dict[str, list[float]], older: list[float]
+) -> MeasuredTest:
+    others = _shrunk([median(ratios) for name, ratios in models.items() if name != model])
+    value, rows = median(models[model]), tuple(ratio - others for ratio in (*models[model], *older))
+    return MeasuredTest(key, chip, model, value, value - others, rows)
 
 
 def _shrunk(ratios: Sequence[float]) -> float:
@@ -192,15 +210,14 @@ def _rms(values: Iterable[float]) -> float:
     return sqrt(float(np.mean(np.clip(list(values), -0.6, 0.6) ** 2)))
 
 
-def _measured_row(
-    key: Key, chip: str, decode_bytes_per_s: float, log_sd: float, models: int
-) -> dict[str, str]:
+def _measured_row(key: Key, chip: str, per_s: float, log_sd: float, models: int) -> dict[str, str]:
     return {
         "chip": chip,
         "platform": key[0],
         "runtime": key[1],
-        "decode_bytes_per_s": f"{decode_bytes_per_s:.4g}",
-        "decode_log_sd": f"{max(log_sd, MIN_SPREAD):.3f}",
+        "phase": key[2],
+        "per_s": f"{per_s:.4g}",
+        "log_sd": f"{max(log_sd, MIN_SPREAD):.3f}",
         "n_models": str(models),
         "source": "scripts/fit_catalog.py",
         "confidence": "measured",
@@ -208,13 +225,16 @@ def _measured_row(
 
 
 def _by_chip_and_model(samples: Sequence[Sample], fitted: Fit) -> dict[tuple[str, str], list[float]]:
-    """Log ratio of the time spent reading memory: what is
-    left of a token after the fixed cost of the layers.
+    """Log ratio of the time of a prompt, or of that spent reading memory: what
+    is left of a token after the fixed cost of the layers.
     """
     ratios: dict[tuple[str, str], list[float]] = defaultdict(list)
     for sample in samples:
+        if sample.phase == "prefill":
+            ratios[sample.chip, sample.model].append(log_ratio(sample, fitted))
+            continue
         fixed, read = fitted.fixed_s(sample), fitted.read_s(sample)
-        if sample.phase == "decode" and sample.seconds_per_token > 1.5 * fixed:
+        if sample.seconds_per_token > 1.5 * fixed:
             ratios[sample.chip, sample.model].append(log((sample.seconds_per_token - fixed) / read))
     return ratios
 
@@ -232,21 +252,24 @@ def platform_rows(fits: dict[Key, Fit], errors_of: dict[Key, dict[str, float]]) 
     return rows
 
 
-# columns that decoding has alone, and the parameter that each holds
+# columns that one phase has alone, and the parameter that each holds
 EXTRA = {
-    "layer_overhead_s": "overhead_s",
-    "kv_cost": "kv_cost",
-    "unpacking_plain": "plain",
-    "unpacking_nested": "nested",
-    "size_factor": "size",
-    "mixture_layer_cost": "mixture_layer",
+    "decode": {
+        "layer_overhead_s": "overhead_s",
+        "kv_cost": "kv_cost",
+        "unpacking_plain": "plain",
+        "unpacking_nested": "nested",
+        "size_factor": "size",
+        "mixture_layer_cost": "mixture_layer",
+    },
+    "prefill": {"prefill_expert_fill": "fill", "prefill_latent_cost": "latent_cost"},
 }
 
 
 def _columns(phase: str, fitted: Fit | None, error: dict[str, float]) -> dict[str, str]:
     """The columns of one phase; empty where nothing was measured."""
     names = [f"{phase}_efficiency", f"{phase}_log_sd", f"{phase}_rows", f"{phase}_chips"]
-    extra = EXTRA if phase == "decode" else {}
+    extra = EXTRA[phase]
     names.append(f"{phase}_mixture_cost")
     tests = {f"{phase}_held_out_{name.split()[0]}": value for name, value in error.items()}
     columns = dict.fromkeys([*names, *extra], "")
@@ -289,14 +312,15 @@ def as_csv(rows: Sequence[dict[str, str]]) -> str:
 
 
 def _parts(phase: str, groups: dict[Key, list[Sample]], fits: dict[Key, Fit]) -> Parts:
-    pairs = [(sample, fits[key]) for key, group in groups.items() if key[2] == phase for sample in group]
+    chosen = [(key, sample) for key, group in groups.items() if key[2] == phase for sample in group]
+    pairs = [(sample, fits[key]) for key, sample in chosen if not sample.is_own]
     return parts_of([sample for sample, _ in pairs], [fitted for _, fitted in pairs])
 
 
 def main() -> int:
     """Clean, fit, test, write; returns the exit code."""
     samples, removed = clean()
-    groups = grouped(samples)
+    groups = grouped(sample for sample in samples if not sample.is_old)
     cases = {key: held_out(key, group) for key, group in groups.items()}
     fits = fit_all(groups)
     chips, tests = measured_chips(samples, fits)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from fit_catalog_model import Fit, log_ratio
+from fit_catalog_model import LATENT_PRIOR, Fit, log_ratio
 from fit_catalog_rows import Sample
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -88,6 +88,7 @@ def part_rows(parts: dict[str, Parts]) -> list[dict[str, str]]:
             "kind_share": f"{found.chip + found.chip_with_model:.2f}",
             "model_share": f"{1 - round(found.report, 2) - round(found.chip + found.chip_with_model, 2):.2f}",
             "own_log_sd": f"{OWN[phase][0]:g}",
+            "latent_log_sd": f"{LATENT_PRIOR[1] if phase == 'prefill' else 0:g}",
             "rows": str(found.rows),
             "source": f"shares: scripts/fit_catalog.py; own: {OWN[phase][1]}",
         }

@@ -151,22 +151,23 @@ device's own.
 
 def _measured(study: Study) -> str:
     lines = []
-    for platform in sorted({test.key[:2] for test in study.tests}):
-        tests = [test for test in study.tests if test.key[:2] == platform]
+    for key in sorted({test.key for test in study.tests}):
+        tests = [test for test in study.tests if test.key == key]
         by_platform, by_chip = (
             [abs(exp(-getattr(test, name)) - 1) for test in tests] for name in ("by_platform", "by_chip")
         )
         lines.append(
-            f"| {' '.join(platform)} | {len({test.chip for test in tests})} | {len(tests)} | "
+            f"| {' '.join(key)} | {len({test.chip for test in tests})} | {len(tests)} | "
             f"{median(by_platform):.1%} | "
             f"{median(by_chip):.1%} | {max(by_platform):.0%} | {max(by_chip):.0%} |"
         )
     return f"""## Chips that were measured themselves (leave one model out)
 
-`measured_chips.csv` holds a chip's own effective bandwidth on those platforms where that predicts its other models
-clearly better than the platform does (root mean square error of the logarithm smaller by a fifth, and smaller than
-the platform's log sd): there chips differ more than models do.
-The time tested is the part spent reading memory. The choice of platforms saw these errors.
+`measured_chips.csv` holds a chip's own effective bandwidth, or its own flop/s of prompts, on those platforms where that
+predicts its other models clearly better than the platform does (root mean square error of the logarithm smaller by a
+fifth, and smaller than the platform's log sd): there chips differ more than models do. Of decoding the time tested is
+the part spent reading memory. Rows marked `own figure alone` (newer backends, on one chip of several) count here and
+nowhere else. The choice of platforms saw these errors.
 
 | platform | chips | cases | median error by platform | by chip | worst by platform | worst by chip |
 |---|---|---|---|---|---|---|

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 
 from simulator.catalog.llm import ModelFacts, bits_named, model
 from simulator.catalog.speed import generation_of
@@ -44,11 +44,24 @@ class Sample:
     tokens: float
     phase: str
     mixture: bool
+    tokens_per_expert: float
+    """Of a chunk of the prompt, by each expert that is asked at all; no limit in a dense model."""
+    latent: bool
+    """Whether attention is latent (MLA)."""
     unpacking: str
     flops_per_byte: float
     """Of the stored weights: a multiplication and an addition for each."""
     generation: str
     seconds_per_token: float
+    is_own: bool = False
+    """Whether it says what its chip does and nothing of its platform: see `OWN_FIGURE`."""
+    is_old: bool = False
+    """Whether it says no more than by how much that may be off: see `OWN_SPREAD`."""
+
+    @property
+    def peak_per_s(self) -> float:
+        """What its phase has an effective share of: flop/s of a prompt, bytes/s of decoding."""
+        return self.flop_per_s if self.phase == "prefill" else self.memory_bytes_per_s
 
 
 def published_rows() -> list[Row]:
@@ -78,6 +91,10 @@ TARGETS = (
     ("M3 Ultra", "Llama-3.3-70B"),
     ("M2 Ultra", "Qwen2.5-72B"),
 )
+# conditions of rows on newer backends than a platform's other chips were measured with: they would make these look slow
+OWN_FIGURE = "own figure alone"
+# and on backends that a later change made much faster: some still have them, most do not
+OWN_SPREAD = "own spread alone"
 EXOTIC_HOSTS = ("Pi CM5 - 16GB (", "Pi 5 - 16GB (", "Pi 5 - 8GB (", "Pi 500+ - 16GB (", "HiFive", "DC-ROMA")
 OTHER_RUNTIMES = (
     "litert",
@@ -246,10 +263,14 @@ def _sample(row: Row) -> Sample:
         tokens=_tokens(row),
         phase="prefill" if is_prefill(row) else "decode",
         mixture=facts.experts > 0,
+        tokens_per_expert=_tokens_per_expert(row, facts),
+        latent=any(kind.latent for kind in facts.layer_kinds),
         unpacking=stored.unpacking,
         flops_per_byte=stored.flops_per_byte,
         generation=generation_of(platform, chip["chip"]),
         seconds_per_token=rate / 1e3 if row["unit"] == "ms/token" else 1 / rate,
+        is_own=row["conditions"] in (OWN_FIGURE, OWN_SPREAD),
+        is_old=row["conditions"] == OWN_SPREAD,
     )
 
 
@@ -275,3 +296,13 @@ def _tokens(row: Row) -> float:
     if match is None:
         return 512.0 if is_prefill(row) else 256.0
     return float(match[1]) if is_prefill(row) else float(match[1]) / 2
+
+
+def _tokens_per_expert(row: Row, facts: ModelFacts) -> float:
+    """llama.cpp's chunks have 512 tokens, but tables of 2,048 were made with chunks as long
+    (from memory of their commands); mlx-lm's have 2,048.
+    """
+    if not facts.experts:
+        return inf
+    tokens, chosen = min(_tokens(row), 2048.0), facts.experts_per_token / facts.experts
+    return tokens * chosen / (1 - (1 - chosen) ** tokens)

@@ -44,6 +44,7 @@ def catalogue_speed(
     quantisation = UNQUANTISED if software.is_unquantised_on({platform.name}) else None
     stored = catalog.stored_as(model.name, model.quantisation or quantisation, software.default_format)
     decode = catalog.decode_speed(facts, platform, stored)
+    prefill = catalog.prefill_speed(facts, platform)
     share, share_log_sd = software.share_on(platform.name, facts.chip or facts.name, stored.quantisation)
     on = f"every {platform.name} device with {platform.runtime}"
     sharing = {"platform": on, "kind": f"every {facts.chip or facts.name}", "model": f"{on} and {THIS_MODEL}"}
@@ -51,18 +52,21 @@ def catalogue_speed(
     whose = sharing, SharedSpec(by=f"every device of {software.name}", spread=share_log_sd)
     return SpeedSpec.model_construct(
         decode_bandwidth=decode.bytes_per_s * share,
-        prefill_flops=catalog.peak_flop_per_s(facts, platform) * platform.prefill_efficiency * share,
+        prefill_flops=prefill.flop_per_s * share,
         layer_overhead=catalog.layer_overhead_s(facts, platform),
         latent_layer_overhead=software.latent_layer_overhead_s.get(platform.name, 0.0),
         context_cost=platform.kv_cost,
         mixture_cost=platform.decode_mixture_cost,
         mixture_layer_cost=platform.mixture_layer_cost,
         prefill_mixture_cost=platform.prefill_mixture_cost,
+        prefill_expert_fill=platform.prefill_expert_fill,
+        prefill_latent_cost=platform.prefill_latent_cost,
+        prefill_latent_spread=catalog.error_parts("prefill").latent_log_sd,
         # independent errors of two factors: their logarithms' variances add
         decode_spread=hypot(decode.log_sd, share_log_sd),
-        prefill_spread=hypot(platform.prefill_log_sd, share_log_sd),
+        prefill_spread=hypot(prefill.log_sd, share_log_sd),
         decode_shared=_shared(catalog.error_parts("decode"), decode.log_sd, *whose),
-        prefill_shared=_shared(catalog.error_parts("prefill"), platform.prefill_log_sd, *whose),
+        prefill_shared=_shared(catalog.error_parts("prefill"), prefill.log_sd, *whose),
         label="measured" if decode.label == "measured" and share == 1 else "assumed",
     )
 

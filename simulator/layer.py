@@ -92,6 +92,11 @@ class LayerKind(Spec):
         shared = self.active_bytes - self.expert_bytes * self.experts_per_token / self.experts
         return shared + self.expert_bytes * touched
 
+    def tiles_begun(self, tokens: int) -> float:
+        """Experts that a chunk of so many tokens asks, for each expert of one token: `touched / k`."""
+        chosen = self.experts_per_token / self.experts if self.experts else 0.0
+        return (1 - (1 - chosen) ** tokens) / chosen if chosen else 0.0
+
     def part(self, ranks: int) -> LayerKind:
         """What each of `ranks` ranks holds where the layer is split among them (tensor parallelism).
 

@@ -88,6 +88,18 @@ class SpeedSpec(ToldSpec):
     prefill_mixture_cost: float = Field(
         default=1.0, ge=0.1, le=100, description="the same for the flops of a prompt"
     )
+    prefill_expert_fill: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e4,
+        description="tokens of a prompt's chunk that an expert computes for nothing (its last tile)",
+    )
+    prefill_latent_cost: float = Field(
+        default=1.0, ge=0.1, le=100, description="of a prompt's flops in layers with latent attention (MLA)"
+    )
+    prefill_latent_spread: LogSd = Field(
+        default=0.0, description="standard deviation of the logarithm of that, beside prefill_spread"
+    )
     prompt_attention_cost: float = Field(
         default=1.0,
         ge=0.01,

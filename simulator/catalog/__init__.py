@@ -30,12 +30,14 @@ from simulator.catalog.speed import (
     ErrorParts,
     HeldOut,
     PlatformFacts,
+    PrefillSpeed,
     decode_speed,
     error_parts,
     layer_overhead_s,
     peak_flop_per_s,
     platform,
     platforms,
+    prefill_speed,
 )
 from simulator.catalog.told import Statement, said_log_sd
 
@@ -52,6 +54,7 @@ __all__ = [
     "NetworkFacts",
     "PlatformFacts",
     "PowerSaveFacts",
+    "PrefillSpeed",
     "Shape",
     "Statement",
     "Usable",
@@ -77,6 +80,7 @@ __all__ = [
     "platform",
     "platforms",
     "power_save",
+    "prefill_speed",
     "quantisations",
     "raise_memory",
     "said_log_sd",

@@ -12,6 +12,7 @@ from simulator.units import GB, GIB
 __all__ = ["DeviceFacts", "Usable", "device", "devices", "is_card", "kind_of"]
 
 ASSUMED = "assumed"
+PER_S = {"decode": "bytes_per_s", "prefill": "flop_per_s"}
 SNAP = 0.08  # '16 GB' may mean 16e9 or 2**34 bytes, 7.4 % apart: both name the 16 GB option
 
 
@@ -50,6 +51,10 @@ class DeviceFacts(Facts):
     measured_decode_log_sd: float | None = None
     measured_decode_models: int = 0
     measured_decode_runtime: str | None = None
+    measured_prefill_flop_per_s: float | None = None
+    measured_prefill_log_sd: float | None = None
+    measured_prefill_models: int = 0
+    measured_prefill_runtime: str | None = None
     source: str
     confidence: str
     from_memory_fields: tuple[str, ...] = ()
@@ -133,18 +138,20 @@ def is_card(platform: str | None) -> bool:
 
 
 def _measured(chip: str, platform: str) -> dict[str, Any]:
-    """Effective decode bandwidth (bytes/s) of this very
+    """Effective decode bandwidth (bytes/s) and prompt rate (flop/s) of this very
     chip, where that predicts better than its platform does.
     """
+    found: dict[str, Any] = {}
     for row in table("measured_chips"):
         if row["platform"] == platform and normalise(row["chip"]) == normalise(chip):
-            return {
-                "measured_decode_bytes_per_s": number(row, "decode_bytes_per_s"),
-                "measured_decode_log_sd": number(row, "decode_log_sd"),
-                "measured_decode_models": int(row["n_models"]),
-                "measured_decode_runtime": row["runtime"],
+            phase = row["phase"]
+            found |= {
+                f"measured_{phase}_{PER_S[phase]}": number(row, "per_s"),
+                f"measured_{phase}_log_sd": number(row, "log_sd"),
+                f"measured_{phase}_models": int(row["n_models"]),
+                f"measured_{phase}_runtime": row["runtime"],
             }
-    return {}
+    return found
 
 
 def _facts(row: Row) -> DeviceFacts:

@@ -19,6 +19,7 @@ __all__ = [
     "ErrorParts",
     "HeldOut",
     "PlatformFacts",
+    "PrefillSpeed",
     "decode_speed",
     "error_parts",
     "generation_of",
@@ -26,6 +27,7 @@ __all__ = [
     "peak_flop_per_s",
     "platform",
     "platforms",
+    "prefill_speed",
 ]
 
 USUAL_BYTES_PER_S = 300e9
@@ -52,8 +54,9 @@ class PlatformFacts(Facts):
 
     decode: seconds per token = (mixture_cost * active bytes + kv_cost * KV bytes) / what `decode_speed` says
     + layers * (what `layer_overhead_s` says, times mixture_layer_cost); prefill: seconds per token =
-    prefill_mixture_cost * flops / (prefill_efficiency * peak flop/s). The mixture costs apply to mixtures of
-    experts only.
+    prefill_mixture_cost * (1 + prefill_expert_fill / tokens that an expert gets) * prefill_latent_cost *
+    flops / (prefill_efficiency * peak flop/s). The mixture costs apply to mixtures of experts only, the
+    latent one to latent attention.
     """
 
     name: str
@@ -72,6 +75,8 @@ class PlatformFacts(Facts):
     prefill_efficiency: float
     prefill_log_sd: float
     prefill_mixture_cost: float
+    prefill_expert_fill: float
+    prefill_latent_cost: float
     noise_cv: float
     n_decode_rows: int
     n_decode_chips: int
@@ -91,12 +96,14 @@ class ErrorParts(Facts):
     `platform` is what all devices of one platform in one scenario have in common: the fitted efficiency, and
     the version and settings of the engine; `kind` the chip; `model` how that platform takes to the model.
     `own_log_sd` comes out of all three: by how much two specimens of one kind differ, in silicon and heat.
+    `latent_log_sd` comes on top of them for models with latent attention, of which few rows are known.
     """
 
     platform: float
     kind: float
     model: float
     own_log_sd: float
+    latent_log_sd: float
 
 
 class DecodeSpeed(Facts):
@@ -105,6 +112,13 @@ class DecodeSpeed(Facts):
     bytes_per_s: float
     log_sd: float
     label: Literal["measured", "assumed"]
+
+
+class PrefillSpeed(Facts):
+    """Effective flop/s of reading prompts, and the spread of its natural logarithm."""
+
+    flop_per_s: float
+    log_sd: float
 
 
 @cache
@@ -177,6 +191,17 @@ def decode_speed(facts: DeviceFacts, on: PlatformFacts, stored: Bits | None = No
     return DecodeSpeed(bytes_per_s=unpacked, log_sd=on.decode_log_sd, label="assumed")
 
 
+def prefill_speed(facts: DeviceFacts, on: PlatformFacts) -> PrefillSpeed:
+    """How fast `facts` computes a prompt on a platform: its own measured value if there is one for
+    the runtime, else the platform's share of its peak.
+    """
+    measured, spread = facts.measured_prefill_flop_per_s, facts.measured_prefill_log_sd
+    if measured and spread and (facts.platform, facts.measured_prefill_runtime) == (on.name, on.runtime):
+        return PrefillSpeed(flop_per_s=measured, log_sd=spread)
+    share = peak_flop_per_s(facts, on) * on.prefill_efficiency
+    return PrefillSpeed(flop_per_s=share, log_sd=on.prefill_log_sd)
+
+
 def peak_flop_per_s(facts: DeviceFacts, on: PlatformFacts) -> float:
     """Peak flop/s of a device on a platform."""
     # a chip's published flop/s are those of its usual platform; elsewhere its bandwidth tells better
@@ -188,7 +213,9 @@ def error_parts(phase: Literal["decode", "prefill"]) -> ErrorParts:
     """How the error of a phase splits up, by a hierarchical fit to published single-device rates."""
     row = next(row for row in table("error_parts") if row["phase"] == phase)
     shares = {part: float(row[f"{part}_share"]) for part in ("platform", "kind", "model")}
-    return ErrorParts(**shares, own_log_sd=float(row["own_log_sd"]))
+    return ErrorParts(
+        **shares, own_log_sd=float(row["own_log_sd"]), latent_log_sd=float(row["latent_log_sd"])
+    )
 
 
 def _facts(row: Row) -> PlatformFacts:
@@ -211,6 +238,8 @@ def _facts(row: Row) -> PlatformFacts:
         prefill_efficiency=number(usual, "prefill_efficiency") or UNMEASURED_PREFILL_EFFICIENCY,
         prefill_log_sd=number(usual, "prefill_log_sd") or UNMEASURED_LOG_SD,
         prefill_mixture_cost=number(usual, "prefill_mixture_cost") or 1.0,
+        prefill_expert_fill=number(usual, "prefill_expert_fill") or 0.0,
+        prefill_latent_cost=number(usual, "prefill_latent_cost") or 1.0,
         noise_cv=float(kind["noise_cv"]),
         n_decode_rows=int(row["decode_rows"]),
         n_decode_chips=int(row["decode_chips"]),

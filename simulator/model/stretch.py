@@ -52,9 +52,21 @@ class Stretch:
         """How many layers have latent attention."""
         return sum(n for n, kind in self._parts() if kind.latent)
 
-    def mixture_flops(self, mixture_cost: float) -> float:
-        """`flops`, those of mixtures counted `mixture_cost` times."""
-        return sum(n * kind.flops * (mixture_cost if kind.experts else 1.0) for n, kind in self._parts())
+    def prompt_flops(
+        self, tokens: int, mixture_cost: float, expert_fill: float = 0.0, latent_cost: float = 1.0
+    ) -> float:
+        """Of a chunk of `tokens` prompt tokens, attention to the context excluded.
+
+        Those of mixtures count `mixture_cost (1 + expert_fill / n)` times, where n tokens go to each expert
+        that is asked at all, those of layers with latent attention `latent_cost` times.
+        """
+        return sum(
+            n
+            * kind.flops
+            * (mixture_cost * (tokens + expert_fill * kind.tiles_begun(tokens)) if kind.experts else tokens)
+            * (latent_cost if kind.latent else 1.0)
+            for n, kind in self._parts()
+        )
 
     def kv_bytes(self, context: ArrayLike, sequences: int = 1) -> Floats:
         """Bytes of the caches of `sequences` chats at `context` tokens each, shape of `context`."""

@@ -84,8 +84,8 @@ def prefill_s(device: Device, held: Stretch | Divided, tokens: int, context: int
     """Seconds that a chunk of `tokens` prompt tokens spends in the layers `held` after
     `context` earlier tokens.
 
-    `max(flops / prefill_flops, weights / decode_bandwidth) + layers * layer_overhead` with `flops = tokens *
-    flops (mixture_cost times for mixtures) + prompt_attention_cost * attention_flops`: causal attention.
+    `max(flops / prefill_flops, weights / decode_bandwidth) + layers * layer_overhead` with `flops =
+    prompt_flops + prompt_attention_cost * attention_flops`: causal attention.
     """
     if isinstance(held, Divided):
         return sum(seconds for _, seconds in prefill_parts(device, held, tokens, context))
@@ -93,13 +93,20 @@ def prefill_s(device: Device, held: Stretch | Divided, tokens: int, context: int
     if tokens <= 0 or held.layers == 0:
         return 0.0
     speed = device.speed
-    flops = tokens * held.mixture_flops(speed.prefill_mixture_cost)
+    flops = _prompt_flops(device, held, tokens)
     attention = speed.prompt_attention_cost * held.prompt_attention_flops(tokens, context)
     flop_s = (flops + attention) / speed.prefill_flops
     # a chunk reads the weights once, however long it is: that is why prompts are cheap per token
     read_s = held.bytes_read(tokens) / speed.decode_bandwidth
     # no batch here: prompts are read one by one, or their tokens are counted in `tokens`
     return (max(flop_s, read_s) + held.layers * speed.layer_overhead) * crowding(device)
+
+
+def _prompt_flops(device: Device, held: Stretch, tokens: int) -> float:
+    speed = device.speed
+    return held.prompt_flops(
+        tokens, speed.prefill_mixture_cost, speed.prefill_expert_fill, speed.prefill_latent_cost
+    )
 
 
 def decode_parts(
@@ -138,7 +145,7 @@ def _prefill_part(
         return one, prefill_s(one, part.held, tokens, context) + handed_s
     card = device.cards[0]
     reader = _as_busy(card, device)
-    flops = tokens * part.held.mixture_flops(reader.speed.prefill_mixture_cost)
+    flops = _prompt_flops(reader, part.held, tokens)
     # the copy and the product wait for each other, and attention stays where the KV cache is
     copied_s = part.held.bytes_read(tokens) / card.bus_bytes_per_s
     attention_s = part.held.prompt_attention_flops(tokens, context) / one.speed.prefill_flops

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import hypot
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -34,6 +35,7 @@ from simulator.runtime.job import Job
 from simulator.runtime.pauses import slow_downs, usual_step_s
 from simulator.runtime.portions import Divided
 from simulator.scenario import NoiseSpec
+from simulator.spec import SharedSpec
 
 __all__ = ["Draws", "speed_factors"]
 
@@ -299,6 +301,13 @@ def speed_factors(job: Job, device: Device, part: Literal["decode", "prefill"]) 
         if part == "prefill"
         else (speed.decode_spread, speed.decode_shared)
     )
+    if part == "prefill" and speed.prefill_latent_spread and any(kind.latent for kind in job.model.kinds):
+        # few have measured prompts through latent attention, so whoever reads one shares this doubt
+        total = hypot(total or 0.0, speed.prefill_latent_spread)
+        shared = (
+            *shared,
+            SharedSpec(by="every device with latent attention", spread=speed.prefill_latent_spread),
+        )
     return parted(
         device_factor(device.name, part),
         total or 0.0,
