@@ -45,19 +45,23 @@ def catalogue_speed(
     stored = catalog.stored_as(model.name, model.quantisation or quantisation, software.default_format)
     decode = catalog.decode_speed(facts, platform, stored)
     prefill = catalog.prefill_speed(facts, platform)
-    share, share_log_sd = software.share_on(platform.name, facts.chip or facts.name, stored.quantisation)
+    chip = facts.chip or facts.name
+    share, share_log_sd = software.share_on(platform.name, chip, stored.quantisation)
+    odd = software.chip_share(chip)
+    share_log_sd = hypot(share_log_sd, odd.log_sd)
     on = f"every {platform.name} device with {platform.runtime}"
-    sharing = {"platform": on, "kind": f"every {facts.chip or facts.name}", "model": f"{on} and {THIS_MODEL}"}
+    sharing = {"platform": on, "kind": f"every {chip}", "model": f"{on} and {THIS_MODEL}"}
     # an engine that wastes more, or less, than it was seen to waste does so on all of its devices
     whose = sharing, SharedSpec(by=f"every device of {software.name}", spread=share_log_sd)
     return SpeedSpec.model_construct(
-        decode_bandwidth=decode.bytes_per_s * share,
-        prefill_flops=prefill.flop_per_s * share,
+        decode_bandwidth=decode.bytes_per_s * share * odd.decode,
+        prefill_flops=prefill.flop_per_s * share * odd.prefill,
         layer_overhead=catalog.layer_overhead_s(facts, platform),
         latent_layer_overhead=software.latent_layer_overhead_s.get(platform.name, 0.0),
         context_cost=platform.kv_cost,
         mixture_cost=platform.decode_mixture_cost,
         mixture_layer_cost=platform.mixture_layer_cost,
+        expert_evenness=software.expert_evenness,
         prefill_mixture_cost=platform.prefill_mixture_cost,
         prefill_expert_fill=platform.prefill_expert_fill,
         prefill_latent_cost=platform.prefill_latent_cost,

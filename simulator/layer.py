@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import exp, lgamma
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -79,15 +80,17 @@ class LayerKind(Spec):
             )
         return self
 
-    def bytes_read(self, batch: int = 1) -> float:
+    def bytes_read(self, batch: int = 1, evenness: float | None = None) -> float:
         """Weight bytes that a step with `batch` tokens reads.
 
         `shared + expert_bytes * (1 - (1 - k/E)**batch)`: the expected share of the E experts that `batch`
-        independent tokens with k experts each touch; dense layers read every byte once.
+        independent tokens with k experts each touch; dense layers read every byte once. With an `evenness`
+        a some experts are asked for more often than others: how often follows a beta law of mean k/E and
+        shape a, so that `prod of (b + i) / (a + b + i)` over the batch, `b = a (E/k - 1)`, are not touched.
         """
         if self.experts <= 0:
             return self.active_bytes
-        touched = 1 - (1 - self.experts_per_token / self.experts) ** batch
+        touched = self._share_touched(batch, evenness)
         # what each token reads whatever its experts: attention, router, shared experts
         shared = self.active_bytes - self.expert_bytes * self.experts_per_token / self.experts
         return shared + self.expert_bytes * touched
@@ -96,6 +99,15 @@ class LayerKind(Spec):
         """Experts that a chunk of so many tokens asks, for each expert of one token: `touched / k`."""
         chosen = self.experts_per_token / self.experts if self.experts else 0.0
         return (1 - (1 - chosen) ** tokens) / chosen if chosen else 0.0
+
+    def _share_touched(self, batch: int, evenness: float | None) -> float:
+        chosen = self.experts_per_token / self.experts
+        if evenness is None or not 0 < chosen < 1:
+            return 1 - (1 - chosen) ** batch
+        rest = evenness * (1 / chosen - 1)
+        return 1 - exp(
+            lgamma(rest + batch) - lgamma(rest) + lgamma(evenness + rest) - lgamma(evenness + rest + batch)
+        )
 
     def part(self, ranks: int) -> LayerKind:
         """What each of `ranks` ranks holds where the layer is split among them (tensor parallelism).

@@ -85,6 +85,12 @@ class SpeedSpec(ToldSpec):
     mixture_layer_cost: float = Field(
         default=1.0, ge=0.1, le=100, description="layer_overhead of a mixture, in those of a dense layer"
     )
+    expert_evenness: float | None = Field(
+        default=None,
+        ge=0.01,
+        le=1000,
+        description="how evenly tokens of a batch choose experts (shape of a beta law); none: all alike",
+    )
     prefill_mixture_cost: float = Field(
         default=1.0, ge=0.1, le=100, description="the same for the flops of a prompt"
     )

@@ -27,6 +27,7 @@ from simulator.units import SIZE, TIME, read_quantity
 
 __all__ = [
     "BackendFacts",
+    "ChipShare",
     "EngineFacts",
     "ProtocolFacts",
     "RecoveryFacts",
@@ -57,6 +58,18 @@ class ProtocolFacts(Facts):
         if self.answered == ("set_tensor",):
             raise ValueError("a protocol that answers set_tensor answers graph_compute too")
         return self
+
+
+class ChipShare(Facts):
+    """Chips whose peaks an engine reaches another share of than of those that the fit is of."""
+
+    chips: str
+    """A pattern of their names."""
+    decode: float = 1.0
+    prefill: float = 1.0
+    log_sd: float = 0.0
+    source: str = ""
+    confidence: str = ""
 
 
 class BackendFacts(Facts):
@@ -148,6 +161,8 @@ class EngineFacts(Facts):
     compute_share: float = 1.0
     """Share of a platform's fitted decode speed that the engine's own runtime reaches, with its log sd."""
     compute_share_log_sd: float = 0.0
+    chip_shares: tuple[ChipShare, ...] = ()
+    """What of that share its kernels reach on some chips, whatever they compute."""
     compute_share_except: tuple[str, ...] = ()
     """Platforms where it runs what the fit was made with."""
     kernel_shares: dict[str, dict[str, float]] = {}
@@ -178,6 +193,10 @@ class EngineFacts(Facts):
     """By platform: further fixed time of a layer with latent attention, whose many small kernels no rank is
     spared.
     """
+    expert_evenness: float | None = None
+    """How evenly chats of a batch choose experts, each of which is read once for all of them (shape of a beta
+    law); none: as if all experts were alike.
+    """
     chats_at_once: int | None = None
     """Chats whose KV caches are in memory together, others wait; none: as many as come."""
     source: str
@@ -201,6 +220,11 @@ class EngineFacts(Facts):
         by_chip = self.kernel_shares.get(quantisation, {})
         share = next((share for pattern, share in by_chip.items() if re.search(pattern, chip)), None)
         return self.compute_share if share is None else share, self.compute_share_log_sd
+
+    def chip_share(self, chip: str) -> ChipShare:
+        """What of the usual share its kernels reach on a chip: all of it where nothing is said."""
+        found = (share for share in self.chip_shares if re.search(share.chips, chip))
+        return next(found, ChipShare(chips=chip))
 
     def backend(self, name: str | None) -> BackendFacts:
         """The backend of that name, the usual one for None; raises CatalogError where the engine lacks it."""

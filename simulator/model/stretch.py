@@ -35,12 +35,13 @@ class Stretch:
         """For one token, attention to the context excluded."""
         return sum(n * kind.flops for n, kind in self._parts())
 
-    def bytes_read(self, batch: int = 1, mixture_cost: float = 1.0) -> float:
+    def bytes_read(self, batch: int = 1, mixture_cost: float = 1.0, evenness: float | None = None) -> float:
         """Weight bytes that a step with `batch` tokens reads; those of mixtures
         count `mixture_cost` times.
         """
         return sum(
-            n * kind.bytes_read(batch) * (mixture_cost if kind.experts else 1.0) for n, kind in self._parts()
+            n * kind.bytes_read(batch, evenness) * (mixture_cost if kind.experts else 1.0)
+            for n, kind in self._parts()
         )
 
     def launches(self, mixture_layer_cost: float) -> float:

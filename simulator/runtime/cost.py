@@ -57,7 +57,8 @@ def decode_s(device: Device, held: Stretch | Divided, context: ArrayLike, batch:
         return np.zeros_like(tokens)
     speed = device.speed
     kv = speed.context_cost * held.kv_bytes_read(tokens, batch)
-    read_s = (held.bytes_read(batch, speed.mixture_cost) + kv) / speed.decode_bandwidth
+    read = held.bytes_read(batch, speed.mixture_cost, speed.expert_evenness)
+    read_s = (read + kv) / speed.decode_bandwidth
     flop_s = batch * (held.flops + held.attention_flops(tokens)) / speed.prefill_flops
     # reading overlaps with computing; launching a layer overlaps with neither
     launch_s = held.launches(speed.mixture_layer_cost) * speed.layer_overhead

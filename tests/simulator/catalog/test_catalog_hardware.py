@@ -15,11 +15,13 @@ from simulator.catalog import (
     layer_overhead_s,
     platform,
     platforms,
+    prefill_speed,
     raise_memory,
     stored_as,
 )
 from simulator.catalog.speed import generation_of
 from simulator.catalog.tables import normalise
+from simulator.engine.base import engine
 from simulator.errors import CatalogError
 from simulator.units import GB, GIB
 
@@ -373,3 +375,25 @@ def test_generations_are_told_by_name():
         generation_of("amd-gpu", chip) for chip in ("RX 6800", "RX 7900 XTX", "RX 9070 XT", "RX 580 8GB")
     ] == ["RDNA 2", "RDNA 3", "RDNA 4", ""]
     assert generation_of("nvidia-cuda", "RTX 4090") == ""
+
+
+def test_a_chip_measured_itself_reads_prompts_at_its_own_rate():
+    """And no other chip of its platform, nor itself on another one."""
+    facts = device("strix halo")
+    own = prefill_speed(facts, platform(facts.platform))
+    assert own.flop_per_s == facts.measured_prefill_flop_per_s
+    assert own.log_sd == facts.measured_prefill_log_sd
+    integrated = platform(facts.platform)
+    for other in (o for o in devices() if o.platform == integrated.name and o.chip != facts.chip):
+        assert prefill_speed(other, integrated).log_sd == integrated.prefill_log_sd
+    assert prefill_speed(facts, platform("x86-cpu")).log_sd == platform("x86-cpu").prefill_log_sd
+
+
+def test_cards_with_stacked_memory_have_a_share_of_their_own_under_llama_cpp():
+    """A laptop's A3000 is no A30, and other engines have other kernels."""
+    llama, vllm = engine("llama-rpc").facts, engine("vllm").facts
+    assert llama.chip_share("A100 PCIe 80GB").decode == 0.55
+    assert llama.chip_share("H100 PCIe").prefill < llama.chip_share("NVIDIA A30").prefill < 1
+    for other in ("RTX A3000 Laptop", "NVIDIA A10", "A40 48GB", "RTX 3090"):
+        assert llama.chip_share(other).decode == llama.chip_share(other).prefill == 1
+    assert vllm.chip_share("A100 PCIe 80GB").decode == 1

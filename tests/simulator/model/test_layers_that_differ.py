@@ -215,3 +215,46 @@ def test_numbers_of_a_model_that_contradict_each_other_are_refused(numbers: str,
     text = written().replace("layer_bytes: 150 MB", numbers).replace("KINDS", kinds)
     with pytest.raises(ScenarioError, match=said):
         loads(text.replace("ENGINE", "exo").replace("MEMORY", "4"), Scenario)
+
+
+def test_a_batch_whose_tokens_prefer_the_same_experts_reads_fewer() -> None:
+    """By hand for two tokens: a beta law of mean p and shape a is left alone by `q (b + 1) / (a + b + 1)`."""
+    kind = LayerKind(
+        weight_bytes=90e6,
+        active_bytes=30e6,
+        flops=1e6,
+        kv_bytes_per_token=1,
+        experts=16,
+        experts_per_token=4,
+        expert_bytes=80e6,
+    )
+    rest = 0.25 * (16 / 4 - 1)
+    by_hand = 1 - 0.75 * (rest + 1) / (0.25 + rest + 1)
+    assert kind.bytes_read(1, 0.25) == pytest.approx(kind.bytes_read(1))
+    assert kind.bytes_read(2, 0.25) == pytest.approx(10e6 + 80e6 * by_hand)
+    read = [kind.bytes_read(batch, 0.25) for batch in (1, 2, 4, 8, 64)]
+    assert read == sorted(read)
+    assert all(some < kind.bytes_read(batch) for some, batch in zip(read[1:], (2, 4, 8, 64), strict=True))
+    # the more even, the nearer to independent choices
+    assert kind.bytes_read(8, 1000.0) == pytest.approx(kind.bytes_read(8), rel=1e-3)
+
+
+def test_prompts_of_mixtures_fill_tiles_and_latent_attention_has_its_price() -> None:
+    mixture = LayerKind(
+        weight_bytes=90e6,
+        active_bytes=30e6,
+        flops=1e6,
+        kv_bytes_per_token=1,
+        experts=16,
+        experts_per_token=4,
+        expert_bytes=80e6,
+    )
+    held = Stretch((mixture,), (2.0,))
+    # 512 tokens ask all 16 experts, 128 to each: five more each are 3.9 % more
+    assert held.prompt_flops(512, 1.5, 5.0) == pytest.approx(2 * 1e6 * 1.5 * 512 * (1 + 5 / 128))
+    # one token asks four experts, each with a tile of its own
+    assert held.prompt_flops(1, 1.5, 5.0) == pytest.approx(2 * 1e6 * 1.5 * (1 + 5))
+    latent = Stretch((mixture.model_copy(update={"latent": True}),), (2.0,))
+    assert latent.prompt_flops(512, 1.5, 5.0, 1.3) == pytest.approx(1.3 * held.prompt_flops(512, 1.5, 5.0))
+    dense = Stretch((LayerKind(weight_bytes=3e7, active_bytes=3e7, flops=1e6, kv_bytes_per_token=1),), (2.0,))
+    assert dense.prompt_flops(512, 1.5, 5.0, 1.3) == 2 * 1e6 * 512
