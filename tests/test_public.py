@@ -151,4 +151,4 @@ def test_published_rows_are_found_in_the_package(sim: Any) -> None:
     assert {path.name for path in Path("results/published").iterdir()} >= {"README.md"}
     assert "no case (*.yaml) there" in sim("validate", "published", "--scenarios", "absent")[2]
     assert "no such case" in sim("validate", "published", "--row", "V99")[2]
-    assert "is only counted" in sim("validate", "published", "--row", "kubis-gptoss-01")[2]
+    assert "is only counted" in sim("validate", "published", "--row", "single-reports-17")[2]
