@@ -20,7 +20,8 @@ def calibrations() -> tuple[bytes, ...]:
     for name in ("local", "exo"):
         whole = load_calibration(RESULTS / name / "calibration.yaml")
         for draws in (5, 20):
-            few = whole.model_copy(update={"draws": whole.draws[:draws], "sources": whole.sources[:3]})
+            shorter = {key: getattr(whole, key)[:draws] for key in ("draws", "prefill_draws")}
+            few = whole.model_copy(update={**shorter, "sources": whole.sources[:3]})
             found.append(dumps(few, rows=True).encode())
     return tuple(found)
 

@@ -20,7 +20,7 @@ COMMANDS = {
     "models": 139,
     "networks": 27,
     "engines": 10,
-    "quantisations": 102,
+    "quantisations": 103,
 }
 
 
