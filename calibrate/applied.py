@@ -140,6 +140,8 @@ def _calibrated(calibration: Calibration, device: DeviceSpec, source: str, model
             "prompt_attention_cost": calibration.prefill_attention_cost or device.speed.prompt_attention_cost,
             # the fitted time per layer holds it already (see `forward`)
             "layer_overhead": 0.0,
+            # what a server does for a request is in what a message costs
+            "serving_overhead": 0.0,
             "context_cost": calibration.value(CONTEXT_COST) or device.speed.context_cost,
             "batch_cost": calibration.value(BATCH_COST) or device.speed.batch_cost,
             "decode_spread": 0.0,  # the posterior's draws say it

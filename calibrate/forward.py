@@ -108,6 +108,8 @@ def _device(device: Device, job: Job, values: Values) -> Device:
             "prefill_flops": max(device.speed.prefill_flops, one.flops / layer_s),
             # fixed time per layer cannot be told from bytes per layer on one model; it is part of the rate
             "layer_overhead": 0.0,
+            # what a server does for a request is in what a message costs
+            "serving_overhead": 0.0,
         }
     changes |= {key: values[key] for key in (CONTEXT_COST, BATCH_COST) if key in values}
     share = next((values[name] for name in CONTENTIONS if name in values), None)

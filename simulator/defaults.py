@@ -58,6 +58,7 @@ def catalogue_speed(
         prefill_flops=prefill.flop_per_s * share * odd.prefill,
         layer_overhead=catalog.layer_overhead_s(facts, platform),
         latent_layer_overhead=software.latent_layer_overhead_s.get(platform.name, 0.0),
+        serving_overhead=software.serving_overhead_s.get(platform.name, 0.0),
         context_cost=platform.kv_cost,
         mixture_cost=platform.decode_mixture_cost,
         mixture_layer_cost=platform.mixture_layer_cost,

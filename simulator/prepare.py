@@ -167,6 +167,7 @@ def engine_costs(spec: EngineSpec) -> EngineCosts:
         memory_overhead_bytes=spec.memory_overhead or 0.0,
         embedding_on=flow.embedding_on,
         head_on=flow.head_on,
+        head_not_on=flow.facts.client_idles_on or None,
         embedding_on_host=flow.facts.embedding_on_host,
         protocol=spec.protocol,
         algorithm=flow.facts.backend(spec.backend).algorithm if flow.facts.backends else "ring",

@@ -76,6 +76,10 @@ class SpeedSpec(ToldSpec):
         default=0.0, description="further fixed time of a layer with latent attention (MLA)"
     )
     stage_overhead: Duration = Field(default=0.0, description="fixed time per stage and token on this device")
+    serving_overhead: Duration = Field(
+        default=0.0,
+        description="fixed time per token of a device that a client asks over the network, beside its layers",
+    )
     context_cost: float = Field(
         default=1.0, ge=0, le=1e4, description="cost of reading KV bytes, in weight bytes"
     )

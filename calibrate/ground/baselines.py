@@ -37,7 +37,8 @@ def peak_s(case: Case, share: float = 1.0) -> float:
         held = job.held(rank)
         held = held.whole if isinstance(held, Divided) else held
         read_bytes = held.bytes_read(batch) + float(held.kv_bytes(context, batch)) if held.layers else 0.0
-        if device.name == job.engine.head_on or job.placement.splits_layers:
+        # where all compute the head they do it at once, so it counts once too
+        if rank == job.head_rank or job.placement.splits_layers:
             read_bytes += job.model.head_bytes
         seconds.append(read_bytes / (share * catalog.device(spec.kind, spec.memory).memory_bytes_per_s))
     return (max if job.placement.splits_layers else sum)(seconds) / batch

@@ -189,6 +189,8 @@ class EngineFacts(Facts):
     """What can carry its collectives, the usual one first."""
     options: tuple[str, ...] = ()
     """Settings of a scenario's engine that are this engine's own, see `EngineSpec`."""
+    serving_overhead_s: dict[str, float] = {}
+    """What a server's own work for a request costs, by platform, beside that for its messages; none: nothing."""
     latent_layer_overhead_s: dict[str, float] = {}
     """By platform: further fixed time of a layer with latent attention, whose many small kernels no rank is
     spared.
@@ -281,7 +283,7 @@ QUANTITIES = {
     "request_overhead": ("request_overhead_s", TIME),
     "memory_overhead": ("memory_overhead_bytes", SIZE),
 }
-LATENT = "latent_layer_overhead"
+TIMES_BY_PLATFORM = ("latent_layer_overhead", "serving_overhead")
 
 
 @cache
@@ -290,12 +292,13 @@ def read_facts(folder: Path, variant: str | None = None) -> EngineFacts:
     names become field names. `variant` is a file of the folder that says what is different there.
     """
     entry = yaml_tree(folder / "engine.yaml") | (yaml_tree(folder / variant) if variant else {})
-    fields = {key: value for key, value in entry.items() if key not in {*QUANTITIES, "assumed", LATENT}}
+    others = {*QUANTITIES, *TIMES_BY_PLATFORM, "assumed"}
+    fields = {key: value for key, value in entry.items() if key not in others}
     for key, (field, units) in QUANTITIES.items():
         if key in entry:
             fields[field] = read_quantity(entry[key], units)
-    latent = entry.get(LATENT, {})
-    fields["latent_layer_overhead_s"] = {on: read_quantity(time, TIME) for on, time in latent.items()}
+    for key in TIMES_BY_PLATFORM:
+        fields[f"{key}_s"] = {on: read_quantity(time, TIME) for on, time in entry.get(key, {}).items()}
     assumed = tuple(QUANTITIES[name][0] if name in QUANTITIES else name for name in entry["assumed"])
     return EngineFacts.model_validate(fields | {"assumed_fields": assumed})
 

@@ -25,6 +25,8 @@ class Footprint:
     overhead_bytes: float
     embedding_on: str
     head_on: str
+    keep_head: tuple[str, ...] = ()
+    """Devices that hold the head themselves where they are the first, whoever is the last."""
     on_hosts: tuple[str, ...] = ()
     """Devices that keep no embedding in their own memory:
     cards, where the engine leaves it to their hosts.
@@ -58,7 +60,11 @@ class Footprint:
         # where both are the first device's, they are the client's, and stay together wherever it is
         together = embedding if self.embedding_on == self.head_on == "first" else None
         return replace(
-            self, embedding_on=embedding or self.embedding_on, head_on=head or together or self.head_on
+            self,
+            embedding_on=embedding or self.embedding_on,
+            head_on=head or together or self.head_on,
+            # who is pinned holds no layers, and who holds none is not asked to go on from them
+            keep_head=() if embedding or head else self.keep_head,
         )
 
     def fixed_bytes(self, ring: Sequence[str], device: str) -> tuple[float, float, float]:
@@ -67,12 +73,13 @@ class Footprint:
         """
         here = _holds(self.embedding_on, ring, device) and device not in self.on_hosts
         embedding = self.embedding_bytes if here else 0.0
-        head = self.head_bytes if _holds(self.head_on, ring, device) else 0.0
+        head = self.head_bytes if self.holds_head(ring, device) else 0.0
         return embedding, head, self.overhead_bytes
 
     def holds_head(self, ring: Sequence[str], device: str) -> bool:
         """Whether the output head is on `device`, if `ring` holds the layers."""
-        return _holds(self.head_on, ring, device)
+        keeps = self.head_on == "last" and bool(ring) and ring[0] in self.keep_head
+        return _holds("first" if keeps else self.head_on, ring, device)
 
     def held_bytes(self, start: int, end: int) -> tuple[float, float]:
         """(weights, KV cache) of the layers [start, end)."""

@@ -65,6 +65,7 @@ class PlacementRequest(Spec):
     overhead_bytes: float = Field(default=0.0, ge=0)
     embedding_on: str = "all"
     head_on: str = "all"
+    keep_head: tuple[str, ...] = ()
     on_hosts: tuple[str, ...] = ()
     latent: bool = False
     by_layer: tuple[tuple[float, float, float], ...] = ()
@@ -89,6 +90,7 @@ class PlacementRequest(Spec):
             overhead_bytes=self.overhead_bytes,
             embedding_on=self.embedding_on,
             head_on=self.head_on,
+            keep_head=self.keep_head,
             by_layer=self.by_layer,
             on_hosts=self.on_hosts,
             latent=self.latent,

@@ -33,6 +33,10 @@ class EngineCosts:
     memory_overhead_bytes: float
     embedding_on: str
     head_on: str
+    head_not_on: tuple[str, ...] | None = None
+    """Platforms on which a client leaves the head to the last server; on others it computes the last layers
+    itself. None: where an engine's client is like any other device.
+    """
     embedding_on_host: bool = False
     """Whether the embedding stays in the memory of a card's host."""
     protocol: str | None = None
@@ -52,8 +56,13 @@ class EngineCosts:
         """How unsure the cost of a step, a message or a request is."""
         return self.overhead_log_sd if part != "hop" or self.hop_log_sd is None else self.hop_log_sd
 
+    def keeps_head(self, client: Device) -> bool:
+        """Whether a client with layers comes last in a token's way, and computes the head."""
+        return self.head_not_on is not None and client.platform not in self.head_not_on
+
     def footprint(self, model: Model, context: int, chats: int, devices: Iterable[Device]) -> Footprint:
         """What `devices` hold of `model` when `chats` chats have `context` tokens in their caches."""
+        devices = tuple(devices)
         cards = [device.name for device in devices if device.is_card] if self.embedding_on_host else []
         # tied embeddings are stored once, but first and last rank both need them
         apart = self.embedding_on != self.head_on
@@ -67,6 +76,7 @@ class EngineCosts:
             overhead_bytes=self.memory_overhead_bytes,
             embedding_on=self.embedding_on,
             head_on=self.head_on,
+            keep_head=tuple(device.name for device in devices if self.keeps_head(device)),
             on_hosts=tuple(cards),
             latent=all(kind.latent for kind in model.kinds),
         )
@@ -109,6 +119,14 @@ class Job:
         """The devices of the placement in ring order."""
         # pinned devices are in it too: they have no layers, but messages pass them
         return tuple(self.cluster.device(shard.device) for shard in self.placement.shards)
+
+    @property
+    def head_rank(self) -> int:
+        """The rank that computes the output head, of an engine where one alone does."""
+        if self.placement.head is not None:
+            return self.placement.devices.index(self.placement.head)
+        keeps = self.placement.embedding is None and self.engine.keeps_head(self.ring[0])
+        return 0 if keeps else len(self.ring) - 1
 
     def held(self, rank: int) -> Stretch | Divided:
         """The layers of a rank, divided where its device has several processors."""

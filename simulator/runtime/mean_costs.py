@@ -65,6 +65,11 @@ class MeanCosts:
         # costs are all but linear in the context, so its middle stands for the mean over the reply
         return self.workload.prompt_tokens + self.workload.output_tokens / 2
 
+    def keeps_head(self, client: int) -> bool:
+        """Whether this device, as the client of a star, computes the head itself."""
+        pinned = any(self.request.pinned(role) for role in ("embedding", "head"))
+        return not pinned and self.engine.keeps_head(self.devices[client])
+
     def world(self, name: str) -> float:
         """The median of a world's factor: 1 unless a calibration has shifted it."""
         if self.posterior is None or name not in self.posterior.names:
@@ -101,6 +106,12 @@ class MeanCosts:
         """The device's own fixed time per token and, with `step`, that of the engine."""
         engine_s = self.engine.step_overhead_s * self.world(engine_factor("step")) if step else 0.0
         return (device.speed.stage_overhead + engine_s) * crowding(device, self.batch)
+
+    def served_s(self, server: int) -> float:
+        """What a device does for a request of a client, beside its layers."""
+        device = self.devices[server]
+        asked_s = device.speed.serving_overhead * self.world(engine_factor("hop"))
+        return asked_s * crowding(device, self.batch) * self.noise(device)
 
     def per_pair(self, seconds: Callable[[int, int], float]) -> Floats:
         """(D, D) of what a pair costs, 0 on the diagonal."""

@@ -15,8 +15,9 @@ def _flags(placement: Placement) -> dict[str, str]:
 
     llama.cpp gives the last `ngl - 1` layers and the output head, which counts as one more,
     to the servers in the order of `--rpc`; what is left stays with the client (checked
-    against llama.cpp itself, `live.local.client`). `with_client_gpu` is for a client whose
-    own layers go to its graphics processor, named first in `--device`.
+    against llama.cpp itself, `live.local.client`). `with_client_gpu` is for a client whose own layers go to
+    its graphics processor: that comes behind the servers by itself, with the last layers and the head, so
+    that logits stay where they are sampled (ggml-org/llama.cpp pull request 9296).
     """
     client, *servers = placement.shards
     counts = [shard.layers for shard in servers]
@@ -24,12 +25,13 @@ def _flags(placement: Placement) -> dict[str, str]:
         return {"client": client.device, "flags": f"-ngl {client.layers + 1}"}
     split = [*counts[:-1], counts[-1] + 1]
     hosts = ",".join(f"{shard.device}:{RPC_PORT}" for shard in servers)
-    on_servers, everything = (",".join(map(str, numbers)) for numbers in (split, [client.layers, *split]))
+    on_servers, everything = (
+        ",".join(map(str, numbers)) for numbers in (split, [*counts, client.layers + 1])
+    )
     return {
         "client": client.device,
         "flags": f"--rpc {hosts} --tensor-split {on_servers} -ngl {sum(split)}",
-        "with_client_gpu": f"--rpc {hosts} --device <its own>,<RPC devices in this order> "
-        f"--tensor-split {everything} -ngl {client.layers + sum(split)}",
+        "with_client_gpu": f"--rpc {hosts} --tensor-split {everything} -ngl {client.layers + sum(split)}",
     }
 
 

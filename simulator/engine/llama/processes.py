@@ -48,6 +48,21 @@ class StarProcesses:
 
     def client(self) -> Generator[simpy.Event, Any, None]:
         """The client's story: read the prompt chunk by chunk, then token by token."""
+        star, cause = self.star, -1
+        cause = yield from self.prompt_behind() if star.client_is_last else self.prompt_ahead()
+        self.recorder.token(0, 0, self.env.now, cause)
+        sizes = star.decode_sizes_bytes
+        for k in range(star.steps):
+            if not star.client_is_last:
+                cause = yield from self.work(0, self.decode_s[k][0], k, cause)
+            for server in self.forth:
+                cause = yield from self.ask(server, sizes[server][k], k, cause)
+            if star.client_is_last:
+                cause = yield from self.work(0, self.decode_s[k][0], k, cause)
+            self.recorder.token(0, k + 1, self.env.now, cause)
+
+    def prompt_ahead(self) -> Steps:
+        """The prompt where the client's layers come before the servers'."""
         star, cause, count = self.star, -1, len(self.star.chunks)
         for c in range(count):
             cause = yield from self.work(0, self.prefill_s[c][0], c - count, cause)
@@ -59,13 +74,25 @@ class StarProcesses:
             self.forth[last].send(READ_BYTES, self.delay_s[last, "prompt-fetch"][-1], cause, -1)
         if star.servers:
             cause = yield self.back[star.servers].receive()
-        self.recorder.token(0, 0, self.env.now, cause)
-        sizes = star.decode_sizes_bytes
-        for k in range(star.steps):
-            cause = yield from self.work(0, self.decode_s[k][0], k, cause)
+        return cause
+
+    def prompt_behind(self) -> Steps:
+        """The prompt where they come behind them: the servers begin the next chunk meanwhile."""
+        cause = -1
+        own: simpy.Process | None = None
+        for c in range(len(self.star.chunks)):
             for server in self.forth:
-                cause = yield from self.ask(server, sizes[server][k], k, cause)
-            self.recorder.token(0, k + 1, self.env.now, cause)
+                cause = yield from self.ask_prompt(server, c, cause)
+            own = self.env.process(self.own_chunk(c, cause, own))
+        assert own is not None, "a prompt has a chunk"
+        done: int = yield own
+        return done
+
+    def own_chunk(self, c: int, cause: int, before: simpy.Process | None) -> Steps:
+        """The client's layers of a chunk, when it has done the chunk before."""
+        if before is not None and before.is_alive:
+            cause = yield before
+        return (yield from self.work(0, self.prefill_s[c][0], c - len(self.star.chunks), cause))
 
     def ask(self, server: int, size: float, k: int, cause: int) -> Steps:
         """One decode step of one server: all that is answered singly, then the rest and the result."""
@@ -111,11 +138,11 @@ class StarProcesses:
         if star.waits_for_compute:
             self.forth[server].send(size - READ_BYTES, self.delay_s[server, slot][c], cause, step)
             cause = yield self.back[server].receive()
-            if server < star.servers:
+            if star.hands_on(server):
                 self.forth[server].send(READ_BYTES, self.delay_s[server, "prompt-fetch"][c], cause, step)
         else:
             self.forth[server].send(size, self.delay_s[server, slot][c], cause, step)
-        if server < star.servers:
+        if star.hands_on(server):
             cause = yield self.back[server].receive()
         return cause
 
@@ -139,7 +166,7 @@ class StarProcesses:
             if star.waits_for_compute:
                 back.send(STATUS_BYTES, self.delay_s[server, "reply-prompt-status"][c], cause, c - count)
             # nobody asks the last server for the logits of any chunk but the last
-            if server < star.servers or c == count - 1:
+            if star.hands_on(server) or c == count - 1:
                 if star.waits_for_compute:
                     cause = yield from self.take(forth, cause)
                 back.send(

@@ -19,9 +19,11 @@ def _prompt_end_s(star: LlamaStar) -> Floats:
     forth = {server: Lane(star.seconds_per_byte(server, is_reply=False), uplink) for server in servers}
     back = {server: Lane(star.seconds_per_byte(server, is_reply=True)) for server in servers}
     delay = star.all_delays_s
-    client = free = np.zeros(star.draws.rows)  # `free`: when the last server has done its chunk
+    # `free`: when the last server has done its chunk; `own`: when a client has that comes behind the servers
+    client = free = own = np.zeros(star.draws.rows)
     for c, tokens in enumerate(star.chunks):
-        client = client + star.prefill_s[c, 0]
+        if not star.client_is_last:
+            client = client + star.prefill_s[c, 0]
         for server in servers:
             size, slot, puts = star.prompt_request_bytes(server, c), "prompt", star.puts(server, tokens)
             if star.carries_two(server, tokens):
@@ -42,23 +44,27 @@ def _prompt_end_s(star: LlamaStar) -> Floats:
                 done = arrived + star.prefill_s[c, server]
                 client = back[server].send(done, STATUS_BYTES, delay[server, "reply-prompt-status"][c])
                 # nobody asks the last server for the logits of any chunk but the last
-                if server < star.servers or c == len(star.chunks) - 1:
+                if star.hands_on(server) or c == len(star.chunks) - 1:
                     free = forth[server].send(client, READ_BYTES, delay[server, "prompt-fetch"][c])
-                if server < star.servers:
+                if star.hands_on(server):
                     size = star.reply_bytes(server, tokens)
                     client = back[server].send(free, size, delay[server, "reply-prompt"][c])
                 continue
             arrived = forth[server].send(client, size, delay[server, slot][c])
             # the client does not wait for the last server, which may still be busy with the chunk before
-            if server == star.servers:
+            if not star.hands_on(server):
                 free = np.maximum(arrived, free) + star.prefill_s[c, server]
             else:
                 done = arrived + star.prefill_s[c, server]
                 client = back[server].send(
                     done, star.reply_bytes(server, tokens), delay[server, "reply-prompt"][c]
                 )
+        if star.client_is_last:
+            own = np.maximum(client, own) + star.prefill_s[c, 0]
     if not star.servers:
         return client
+    if star.client_is_last:
+        return own
     return back[star.servers].send(
         free, star.reply_bytes(star.servers, 1), delay[star.servers, "reply-prompt"][-1]
     )

@@ -105,19 +105,32 @@ class LlamaStar:
         return self.puts(server, tokens) + self.waits_for_compute
 
     def _tensors(self, server: int, tokens: int) -> int:
-        return self.protocol.inputs + self._states(server, tokens) + (server == self.servers)
+        return self.protocol.inputs + self._states(server, tokens) + (server == self._head_rank)
 
     def _states(self, server: int, tokens: int) -> int:
         """Hidden states in a request: with the residual one where the sum of both is left to the server."""
-        return 2 if (server == 1 and self._client_computes) or self.carries_two(server, tokens) else 1
+        return 2 if (server == 1 and self._client_begins) or self.carries_two(server, tokens) else 1
 
     def carries_two(self, server: int, tokens: int) -> bool:
         """Whether the boundary before this server (from 1) takes two tensors and a second round trip."""
-        return server > 1 and self._client_computes and tokens >= TWO_TENSORS_FROM
+        return server > 1 and self._client_begins and tokens >= TWO_TENSORS_FROM
 
     @cached_property
-    def _client_computes(self) -> bool:
-        return self.job.shards[0].layers > 0
+    def _head_rank(self) -> int:
+        return self.job.head_rank
+
+    @property
+    def client_is_last(self) -> bool:
+        """Whether the client's own layers come behind all servers', and the head with them."""
+        return self.servers > 0 and self._head_rank == 0
+
+    @cached_property
+    def _client_begins(self) -> bool:
+        return self.job.shards[0].layers > 0 and not self.client_is_last
+
+    def hands_on(self, server: int) -> bool:
+        """Whether somebody computes on with what this server gives, so that it is fetched for each chunk."""
+        return server < self.servers or self.client_is_last
 
     @cached_property
     def decode_s(self) -> Floats:
@@ -163,7 +176,7 @@ class LlamaStar:
         device, held = self.job.ring[rank], self.job.held(rank)
         if isinstance(held, Divided):
             device = held.used[-1].processor.device
-        head = head_s(device, self.job.model, self.batch) if rank == self.servers else 0.0
+        head = head_s(device, self.job.model, self.batch) if rank == self._head_rank else 0.0
         return paging_s(self.job, rank) + head
 
     def _stage_s(self, part: str, rank: int, work: Floats, n: int) -> Floats:
@@ -171,7 +184,8 @@ class LlamaStar:
         device = self.job.ring[rank]
         # the engine's own work per token is the client's: it samples and drives the others
         overhead = self.job.engine.step_overhead_s * self.draws.overhead("step") if rank == 0 else 0.0
-        host = (device.speed.stage_overhead + overhead) * crowding(device, self.batch)
+        asked = device.speed.serving_overhead * self.draws.overhead("hop") if rank else 0.0
+        host = (device.speed.stage_overhead + overhead + asked) * crowding(device, self.batch)
         return np.asarray((work + host) * self.draws.noise(device, part, n))
 
     def request_bytes(self, server: int, tokens: int, cached: ArrayLike, has_new_graph: ArrayLike) -> Floats:
@@ -183,7 +197,7 @@ class LlamaStar:
         # position 4 bytes, a row of the mask in half precision, places in the key and value caches 8 each
         places_bytes = 8 * (self.protocol.inputs - 2)
         inputs = tokens * (states_bytes + 4 + places_bytes + 2 * attended) + 4 * self.batch * (
-            server == self.servers
+            server == self._head_rank
         )
         size = inputs + self._tensors(server, tokens) * SET_TENSOR_BYTES + READ_BYTES
         has_graph = has_new_graph if self.protocol.keeps_graph else True
@@ -194,17 +208,17 @@ class LlamaStar:
         return tokens * self.job.model.activation_bytes
 
     def _graph_bytes(self, server: int) -> float:
-        adds = server == 1 and self._client_computes
+        adds = server == 1 and self._client_begins
         return (
             GRAPH_FIXED_BYTES
             + GRAPH_LAYER_BYTES * self.job.shards[server].layers
             + GRAPH_ADD_BYTES * adds
-            + GRAPH_HEAD_BYTES * (server == self.servers)
+            + GRAPH_HEAD_BYTES * (server == self._head_rank)
         )
 
     def reply_bytes(self, server: int, tokens: int) -> float:
-        """A reply: hidden states of `tokens` tokens, or the logits of each chat from the last server."""
-        if server < self.servers:
+        """A reply: hidden states of `tokens` tokens, or the logits of each chat from who has the head."""
+        if server != self._head_rank:
             return tokens * self.job.model.activation_bytes + REPLY_HEADER_BYTES
         # two operations for each of hidden times vocabulary weights
         vocabulary = self.job.model.head_flops / (2 * self.job.model.hidden)
@@ -276,7 +290,7 @@ class LlamaStar:
         chunks that follow each other, or split requests.
         """
         splits = any(self.carries_two(server, max(self.chunks)) for server in range(2, self.servers + 1))
-        return len(self.chunks) > 1 or splits
+        return (len(self.chunks) > 1 and not self.client_is_last) or splits
 
 
 def _put_slots(part: str, puts: int) -> tuple[str, ...]:

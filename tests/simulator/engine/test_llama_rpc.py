@@ -17,9 +17,11 @@ from simulator.engine.llama.star import LlamaStar
 from simulator.errors import CatalogError
 from simulator.laws import Constant, Lognormal
 from simulator.model.model import Model
+from simulator.prepare import prepare
 from simulator.runtime.draws import Draws
 from simulator.runtime.job import Job
-from tests.helpers import by_recursion, by_simpy, device, inter_token_s, job, jobs, link, simulate
+from simulator.scenario import Scenario
+from tests.helpers import SPEED, by_recursion, by_simpy, device, inter_token_s, job, jobs, link, simulate
 
 many = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 OBSERVED = Model(
@@ -132,6 +134,95 @@ def test_a_protocol_that_nobody_knows_is_refused() -> None:
         asked("exo", "1.0")
     for known in ("1.0", 2, 3.5, "v3.6.1", "7.0.1"):
         asked("llama-rpc", known)
+
+
+def test_a_server_works_for_what_it_is_asked_and_a_client_does_not() -> None:
+    """3 ms for each device that is asked: nothing on the client, and shared between them in an uncertain world."""
+    slow = SPEED.model_copy(update={"serving_overhead": 0.003})
+    for count in (1, 2, 4):
+        a_job, plain = (
+            job([device(f"d{i}", speed=speed) for i in range(count)], "llama-rpc") for speed in (slow, SPEED)
+        )
+        assert inter_token_s(a_job) - inter_token_s(plain) == pytest.approx((count - 1) * 0.003)
+    unsure = job([device(f"d{i}", speed=slow) for i in range(3)], "llama-rpc", overhead_log_sd=0.7)
+    gaps = np.diff(by_recursion(unsure, 400)[0], axis=0)[-1] - inter_token_s(
+        job([device(f"d{i}") for i in range(3)], "llama-rpc")
+    )
+    assert np.log(gaps / 0.006).std() == pytest.approx(0.7, rel=0.1)
+
+
+def with_card(a_job: Job) -> Job:
+    """The same where the client is no processor, so that it computes the last layers and the head."""
+    return replace(a_job, engine=replace(a_job.engine, head_not_on=("x86-cpu",)))
+
+
+@pytest.mark.parametrize("servers", [1, 3])
+def test_logits_stay_on_a_client_with_a_card(servers: int) -> None:
+    """Who computes changes no sum, and latencies are as many; the last reply is a hidden state instead of logits,
+    and the last server gets neither the head's graph nor the tensor that asks for its token.
+    """
+    rate, model = 1e6, OBSERVED
+
+    def of(delay_s: float) -> Job:
+        devices = [device(f"d{i}", link=link(delay_s, rate=rate)) for i in range(servers + 1)]
+        return replace(job(devices, "llama-rpc", prompt_tokens=20, output_tokens=6), model=model)
+
+    for evaluate in (by_recursion, by_simpy):
+        kept, sent = (np.diff(evaluate(a_job)[0], axis=0)[-1] for a_job in (with_card(of(0.0)), of(0.0)))
+        logits, hidden = 4 * 512, model.activation_bytes
+        # and the first server adds up one state instead of two
+        np.testing.assert_allclose(sent - kept, (logits - hidden + 314 + 4 + 314 + hidden) / rate, rtol=1e-9)
+        far = np.diff(evaluate(with_card(of(0.005)))[0], axis=0)[-1]
+        np.testing.assert_allclose(far - kept, servers * 2 * 2 * 0.005)
+
+
+def test_a_client_that_comes_last_computes_while_servers_read_on() -> None:
+    """Chunks of 512 on perfect links: the servers' chunks in series, then the client's of the last one, if shorter."""
+    a_job = with_card(
+        job([device(f"d{i}") for i in range(3)], "llama-rpc", prompt_tokens=4 * 512, layers=[4, 10, 10])
+    )
+    star = LlamaStar(a_job, Draws(a_job, 0, 1))
+    assert star.client_is_last
+    on_servers = star.prefill_s[:, 1:, 0].sum(axis=1)
+    assert (star.prefill_s[:, 0, 0] < on_servers).all()
+    for evaluate in (by_recursion, by_simpy):
+        assert float(np.ravel(evaluate(a_job)[0, 0])[0]) == pytest.approx(
+            on_servers.sum() + star.prefill_s[-1, 0, 0]
+        )
+
+
+@given(jobs("llama-rpc", chats=4, prompts=1500))
+@many
+def test_recursion_is_simpy_with_a_card_in_the_client(a_job: Job) -> None:
+    a_job = with_card(a_job)
+    if is_recursion_exact(a_job):
+        np.testing.assert_allclose(by_recursion(a_job, 2)[:, :, 1], by_simpy(a_job, 1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("protocol", ["1.0", "2.0"])
+@given(jobs("llama-rpc", chats=4, prompts=1500))
+@settings(parent=many, max_examples=40)
+def test_so_it_is_in_older_protocols(protocol: str, a_job: Job) -> None:
+    a_job = with_card(a_job)
+    a_job = replace(a_job, engine=replace(a_job.engine, protocol=protocol))
+    if is_recursion_exact(a_job):
+        np.testing.assert_allclose(by_recursion(a_job, 2)[:, :, 1], by_simpy(a_job, 1), rtol=1e-9)
+
+
+def test_who_holds_the_head() -> None:
+    """The client where it has a card and layers, else the last server; memory is counted where it is computed."""
+
+    def holders(client: str, layers: dict[str, int]) -> tuple[int, list[str]]:
+        devices = {"client": {"kind": client}, "server": {"kind": "Mac mini M4 Pro", "memory": "64 GB"}}
+        told = {"name": "two", "model": "Llama-3.1-8B", "engine": "llama-rpc", "devices": devices}
+        ready = prepare(Scenario.model_validate(told | {"placement": {"layers": layers}}))
+        return ready.job.head_rank, [row.device for row in ready.memory if row.head_bytes]
+
+    halves = {"client": 16, "server": 16}
+    assert holders("MacBook Pro M4 Max", halves) == (0, ["client"])
+    assert holders("MacBook Pro M4 Max", {"server": 16, "client": 16}) == (0, ["server"])
+    assert holders("Pixel 8 Pro", halves) == (1, ["server"])
+    assert holders("MacBook Pro M4 Max", {"client": 0, "server": 32}) == (1, ["server"])
 
 
 def test_one_device_sends_nothing() -> None:

@@ -64,12 +64,16 @@ def random_scenario(
             "decode_bandwidth": f"{rng.lognormal(3.5, 0.9):.4g} GB/s",
             "prefill_flops": f"{rng.lognormal(1, 1):.4g} TFLOPS",
             "layer_overhead": "50 us",
+            **asked,
             "stage_overhead": f"{rng.uniform(0, 2):.3g} ms",
             "batch_cost": float(rng.uniform(0, 0.2)),
             "decode_spread": 0.15 if noisy else 0.0,
             "prefill_spread": 0.0,
         }
-        members[f"d{at}"] = {
+        # clients of both kinds: those with a card keep the head
+        kind = {"platform": ("nvidia-cuda", "x86-cpu")[at % 2]} if engine == "llama-rpc" else {}
+        asked = {"serving_overhead": f"{at} ms"} if engine == "llama-rpc" else {}
+        members[f"d{at}"] = kind | {
             "memory": f"{memory_gb[at]:.4g} GB",
             "speed": speed,
             "noise": {"sigma": 0.05 if noisy else 0.0},
@@ -365,6 +369,9 @@ def test_forms_are_ready_to_use() -> None:
         shards[-1]["PipelineShardMetadata"]["endLayer"] == shards[0]["PipelineShardMetadata"]["nLayers"] == 80
     )
     assert layers_of(ready["llama_cpp"]["flags"], 80) == [shard.layers for shard in placement.shards]
+    # with a card in it the client comes last
+    counts = [shard.layers for shard in placement.shards]
+    assert layers_of(ready["llama_cpp"]["with_client_gpu"], 80) == [0, *counts[1:], counts[0]]
     assert layers_of("--rpc a:1,b:1 --tensor-split 30,21 -ngl 51", 80) == [30, 30, 20]
 
 
