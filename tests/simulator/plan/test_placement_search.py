@@ -60,6 +60,7 @@ def random_scenario(
             if noisy
             else {"law": "constant", "value": f"{median_ms:.4g} ms"}
         )
+        asked = {"serving_overhead": f"{at} ms"} if engine == "llama-rpc" else {}
         speed = {
             "decode_bandwidth": f"{rng.lognormal(3.5, 0.9):.4g} GB/s",
             "prefill_flops": f"{rng.lognormal(1, 1):.4g} TFLOPS",
@@ -72,7 +73,6 @@ def random_scenario(
         }
         # clients of both kinds: those with a card keep the head
         kind = {"platform": ("nvidia-cuda", "x86-cpu")[at % 2]} if engine == "llama-rpc" else {}
-        asked = {"serving_overhead": f"{at} ms"} if engine == "llama-rpc" else {}
         members[f"d{at}"] = kind | {
             "memory": f"{memory_gb[at]:.4g} GB",
             "speed": speed,
