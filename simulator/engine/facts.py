@@ -190,7 +190,7 @@ class EngineFacts(Facts):
     options: tuple[str, ...] = ()
     """Settings of a scenario's engine that are this engine's own, see `EngineSpec`."""
     serving_overhead_s: dict[str, float] = {}
-    """What a server's own work for a request costs, by platform, beside that for its messages; none: nothing."""
+    """By platform: a server's own work for what it is asked, beside that for its messages."""
     latent_layer_overhead_s: dict[str, float] = {}
     """By platform: further fixed time of a layer with latent attention, whose many small kernels no rank is
     spared.
