@@ -111,6 +111,7 @@ def _prepared(base: Ground) -> Prepared:
         full.posterior,
         divided,
         (full.shared_host.cores or 1) if full.shared_host is not None else None,
+        full.tails,
     )
     return Prepared(full, flow, job, memory, _warnings(full, flow, job, memory))
 
@@ -167,7 +168,7 @@ def engine_costs(spec: EngineSpec) -> EngineCosts:
         memory_overhead_bytes=spec.memory_overhead or 0.0,
         embedding_on=flow.embedding_on,
         head_on=flow.head_on,
-        head_not_on=flow.facts.client_idles_on or None,
+        head_not_on=flow.clients_without_head,
         embedding_on_host=flow.facts.embedding_on_host,
         protocol=spec.protocol,
         algorithm=flow.facts.backend(spec.backend).algorithm if flow.facts.backends else "ring",
@@ -178,8 +179,7 @@ def engine_costs(spec: EngineSpec) -> EngineCosts:
 
 
 def _cluster(scenario: Scenario, flow: Engine) -> Cluster:
-    # a complete scenario has a value everywhere: what stands behind `or`, here and below, is for the
-    # type checker alone
+    # a complete scenario has a value everywhere: `or`, here and below, is for the type checker alone
     overhead_bytes = scenario.engine.memory_overhead or 0.0
     devices = tuple(
         _device(name, spec)

@@ -39,7 +39,7 @@ from simulator.catalog.speed import (
     platforms,
     prefill_speed,
 )
-from simulator.catalog.told import Statement, said_log_sd
+from simulator.catalog.told import Statement, said_log_sd, tails
 
 __all__ = [
     "Bits",
@@ -85,6 +85,7 @@ __all__ = [
     "raise_memory",
     "said_log_sd",
     "stored_as",
+    "tails",
     "thunderbolt_ports",
     "vpn",
     "vpns",

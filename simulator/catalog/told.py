@@ -7,7 +7,7 @@ from typing import Literal
 
 from simulator.catalog.tables import Facts, tree
 
-__all__ = ["Statement", "ToldFacts", "said_log_sd"]
+__all__ = ["Statement", "ToldFacts", "said_log_sd", "tails"]
 
 Statement = Literal["decode", "prefill", "delay", "rate"]
 
@@ -19,6 +19,12 @@ class ToldFacts(Facts):
     measured: float
     source: str
     confidence: str
+
+
+@cache
+def tails() -> dict[str, float]:
+    """Degrees of freedom of Student's t in which worlds are drawn, by what a factor is of: times, prompts."""
+    return {name: float(entry["degrees_of_freedom"]) for name, entry in tree("tails").items()}
 
 
 @cache

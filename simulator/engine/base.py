@@ -114,6 +114,12 @@ class Engine:
         """The placement rule that the engine uses when nobody chooses."""
         return self.facts.placement
 
+    @property
+    def clients_without_head(self) -> tuple[str, ...] | None:
+        """Platforms of clients that leave the head to the last device; None where that is not theirs to say."""
+        # of a device that is given by its speed alone nobody knows whether it has a card
+        return (*self.facts.client_idles_on, "unknown") if self.facts.client_idles_on else None
+
     def memory_chats(self, concurrency: int) -> int:
         """Chats, of those that come together, whose KV caches are in memory at once; further ones wait."""
         return min(concurrency, self.facts.chats_at_once or concurrency)

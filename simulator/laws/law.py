@@ -280,6 +280,16 @@ def standard_normal_table() -> Floats:
     return values
 
 
+@lru_cache(maxsize=16)
+def student_scale_table(degrees_of_freedom: float) -> Floats:
+    """What makes a normal draw one of Student's t, `sqrt(df / chi2)`, at the same midpoints."""
+    from scipy.special import chdtri
+
+    values: Floats = np.sqrt(degrees_of_freedom / chdtri(degrees_of_freedom, _midpoints()))
+    values.flags.writeable = False
+    return values
+
+
 def median_s(law: Law) -> float:
     """The law's quantile at one half (s)."""
     return float(law.quantile(np.array([0.5]))[0])

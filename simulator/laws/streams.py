@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.laws.law import TABLE_SIZE, Floats, Law, standard_normal_table, table
+from simulator.laws.law import TABLE_SIZE, Floats, Law, standard_normal_table, student_scale_table, table
 
 __all__ = ["Room", "Streams"]
 
@@ -74,7 +74,11 @@ class Streams:
         """Standard normal draws, shape (n, rows)."""
         return self._looked_up(standard_normal_table(), name, n, None)
 
-    def factors(self, name: str, log_sd: float) -> Floats:
+    def student_scales(self, name: str, degrees_of_freedom: float) -> Floats:
+        """What makes normal draws of a row ones of Student's t, one per row, shape (rows,)."""
+        return self._looked_up(student_scale_table(degrees_of_freedom), name, 1, None)[0]
+
+    def factors(self, name: str, log_sd: float | Floats) -> Floats:
         """One lognormal factor with median 1 per row, `exp(log_sd z)`, shape (rows,)."""
         return np.asarray(np.exp(log_sd * self.normals(name, 1)[0]))
 

@@ -118,7 +118,17 @@ class Draws:
             return np.asarray(drawn[worlds % len(posterior.draws)])
         # by world and not by row, so that a world stays what it is when more runs are asked for
         streams = Streams(self.job.seed, int(worlds[0]), int(worlds[-1] - worlds[0]) + 1)
-        return np.asarray(streams.factors(name, log_sd)[worlds - worlds[0]])
+        return np.asarray(streams.factors(name, log_sd * self._reach(name, streams))[worlds - worlds[0]])
+
+    def _reach(self, name: str, streams: Streams) -> Floats | float:
+        """By how much a world's spreads are stretched: all of them at once, so that its factors are Student's t
+        together. Who is odd (another build, a cable that is none) is so in more than one figure.
+        """
+        tails = self.job.tails
+        if tails is None:
+            return 1.0
+        part = "prompts" if name.endswith("/prefill") else "times"
+        return streams.student_scales(f"tails/{part}", getattr(tails, part))
 
     def speed_factor(self, device: Device, part: str) -> Floats:
         """What multiplies the cost of a device's layers and head in this world, shape

@@ -12,6 +12,7 @@ from simulator.model.model import Model
 from simulator.model.stretch import Stretch
 from simulator.placement.footprint import Footprint
 from simulator.placement.shard import Placement, Shard
+from simulator.processor_spec import TailsSpec
 from simulator.runtime.collective import Algorithm
 from simulator.runtime.portions import Divided
 from simulator.scenario import NoiseSpec, PosteriorSpec, WorkloadSpec
@@ -113,6 +114,9 @@ class Job:
     """How many ranks can compute at once, where one machine plays them all: as many as it has cores, or one
     where the scenario does not say how many, for the threads of a matrix product take all of them.
     """
+
+    tails: TailsSpec | None = None
+    """How rare the odd world is; None: normal worlds."""
 
     @property
     def ring(self) -> tuple[Device, ...]:

@@ -25,6 +25,7 @@ from simulator.plan.buy.money import Quote
 from simulator.plan.buy.options import Cable, Member, ModelChoice
 from simulator.plan.buy.worlds import Worlds
 from simulator.prepare import Prepared, prepare
+from simulator.processor_spec import TailsSpec
 from simulator.result.summary import rates
 from simulator.run.evaluate import excerpt, token_times_s
 from simulator.runtime.cost import head_s, seconds_per_layer
@@ -72,6 +73,7 @@ class Parts:
     _points: tuple[AccessPoint, ...] = ()
     _costs: EngineCosts = field(init=False)
     _common_noise: NoiseSpec = field(init=False)
+    _tails: TailsSpec | None = field(init=False)
     _worlds: Worlds = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +81,7 @@ class Parts:
         self._worlds = Worlds(self.scenario.seed, WORLDS, self.scenario.posterior)
         bare = self._tiny({"any": NO_DEVICE}).job
         self._costs, self._points = bare.engine, bare.cluster.access_points
-        self._common_noise = bare.common_noise
+        self._common_noise, self._tails = bare.common_noise, bare.tails
 
     @property
     def engine(self) -> Engine:
@@ -244,6 +246,7 @@ class Parts:
             self.scenario.seed,
             self._common_noise,
             self.scenario.posterior,
+            tails=self._tails,
         )
 
     def rates(self, mix: Mix) -> Floats:

@@ -68,7 +68,17 @@ def _alone_s(ground: Ground, workload: WorkloadSpec) -> Floats:
         alone = replace(ground.cluster, devices=(roomy,), wires=())
         placement = Placement.from_layers([(device.name, model.layers)], "alone")
         noise = scenario.common_noise or NoiseSpec(sigma=0.0)
-        job = Job(alone, model, placement, costs, workload, scenario.seed, noise, scenario.posterior)
+        job = Job(
+            alone,
+            model,
+            placement,
+            costs,
+            workload,
+            scenario.seed,
+            noise,
+            scenario.posterior,
+            tails=scenario.tails,
+        )
         found.append(token_times_s(job, scenario.replications * workload.runs, "recursion")[0])
     return np.stack(found)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from simulator.cluster.cluster import AccessPoint
 from simulator.laws import Lognormal
+from simulator.processor_spec import TailsSpec
 from simulator.run.evaluate import token_times_s
 from simulator.runtime.draws import Draws, autoregression
 from simulator.runtime.job import Job
@@ -92,6 +93,26 @@ def test_a_posterior_may_leave_open_what_sharing_a_machine_costs() -> None:
     np.testing.assert_allclose(noise, np.tile([1.2 / 1.1, 1.0 / 1.1], (3, 1)), rtol=1e-6)
     times = token_times_s(a_job, 2)
     assert times[0, -1, 0] > times[0, -1, 1]
+
+
+def test_odd_worlds_are_odd_in_all_figures() -> None:
+    """Student's t: of 3 degrees of freedom 10 % of the logarithms lie beyond 2.353 of their scale and half within
+    0.765. Two factors are independent but for that scale, and prompts have another one.
+    """
+    plain = job([device("d0")])
+    a_job = replace(plain, tails=TailsSpec(times=3, prompts=1e6))
+    draws = Draws(a_job, 0, 20_000)
+    one, other, prompt = (
+        np.log(draws.world(name, 0.2)) / 0.2 for name in ("world/a/decode", "world/b/rate", "world/a/prefill")
+    )
+    for t in (one, other):
+        assert np.mean(np.abs(t) > 2.353) == pytest.approx(0.1, abs=0.01)
+        assert np.mean(np.abs(t) < 0.765) == pytest.approx(0.5, abs=0.02)
+    assert np.mean(np.abs(prompt) > 1.645) == pytest.approx(0.1, abs=0.01)
+    assert abs(np.corrcoef(np.sign(one), np.sign(other))[0, 1]) < 0.03
+    assert np.corrcoef(np.log(np.abs(one)), np.log(np.abs(other)))[0, 1] > 0.1
+    normal = np.log(Draws(plain, 0, 20_000).world("world/a/decode", 0.2)) / 0.2
+    assert np.mean(np.abs(normal) > 1.645) == pytest.approx(0.1, abs=0.01)
 
 
 def test_what_is_said_of_background_load_is_not_taken_at_its_word() -> None:
