@@ -116,7 +116,7 @@ class Engine:
 
     @property
     def clients_without_head(self) -> tuple[str, ...] | None:
-        """Platforms of clients that leave the head to the last device; None where that is not theirs to say."""
+        """Platforms of clients that leave the head to the last device; None where none decides it."""
         # of a device that is given by its speed alone nobody knows whether it has a card
         return (*self.facts.client_idles_on, "unknown") if self.facts.client_idles_on else None
 

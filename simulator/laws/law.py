@@ -33,6 +33,7 @@ __all__ = [
     "median_s",
     "scaled",
     "standard_normal_table",
+    "student_scale_table",
     "table",
 ]
 

@@ -76,7 +76,7 @@ class Streams:
 
     def student_scales(self, name: str, degrees_of_freedom: float) -> Floats:
         """What makes normal draws of a row ones of Student's t, one per row, shape (rows,)."""
-        return self._looked_up(student_scale_table(degrees_of_freedom), name, 1, None)[0]
+        return np.asarray(self._looked_up(student_scale_table(degrees_of_freedom), name, 1, None)[0])
 
     def factors(self, name: str, log_sd: float | Floats) -> Floats:
         """One lognormal factor with median 1 per row, `exp(log_sd z)`, shape (rows,)."""

@@ -121,7 +121,7 @@ class Draws:
         return np.asarray(streams.factors(name, log_sd * self._reach(name, streams))[worlds - worlds[0]])
 
     def _reach(self, name: str, streams: Streams) -> Floats | float:
-        """By how much a world's spreads are stretched: all of them at once, so that its factors are Student's t
+        """What stretches a world's spreads: all of them at once, so that its factors are Student's t
         together. Who is odd (another build, a cable that is none) is so in more than one figure.
         """
         tails = self.job.tails
