@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import inf, sqrt
 
 from simulator.catalog.llm import ModelFacts, bits_named, model
-from simulator.catalog.speed import generation_of
+from simulator.catalog.speed import generation_of, unpacking_share
 from simulator.catalog.tables import DATA, normalise, split, table
 from simulator.errors import CatalogError
 
@@ -50,6 +50,7 @@ class Sample:
     """Whether attention is latent (MLA)."""
     unpacking: str
     flops_per_byte: float
+    """That unpacking waits for, of the model's own."""
     """Of the stored weights: a multiplication and an addition for each."""
     generation: str
     seconds_per_token: float
@@ -266,7 +267,7 @@ def _sample(row: Row) -> Sample:
         tokens_per_expert=_tokens_per_expert(row, facts),
         latent=any(kind.latent for kind in facts.layer_kinds),
         unpacking=stored.unpacking,
-        flops_per_byte=stored.flops_per_byte,
+        flops_per_byte=stored.flops_per_byte * unpacking_share(platform, chip["chip"]),
         generation=generation_of(platform, chip["chip"]),
         seconds_per_token=rate / 1e3 if row["unit"] == "ms/token" else 1 / rate,
         is_own=row["conditions"] in (OWN_FIGURE, OWN_SPREAD),
