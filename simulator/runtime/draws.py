@@ -122,10 +122,11 @@ class Draws:
 
     def _reach(self, name: str, streams: Streams) -> Floats | float:
         """What stretches a world's spreads: all of them at once, so that its factors are Student's t
-        together. Who is odd (another build, a cable that is none) is so in more than one figure.
+        together. Who is odd (another build, a cable that is none) is so in more than one figure. How sessions
+        and background loads scatter was recorded as it is.
         """
         tails = self.job.tails
-        if tails is None:
+        if tails is None or name.startswith("session/") or name.endswith("/load"):
             return 1.0
         part = "prompts" if name.endswith("/prefill") else "times"
         return streams.student_scales(f"tails/{part}", getattr(tails, part))

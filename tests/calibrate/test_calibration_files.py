@@ -72,7 +72,7 @@ def test_an_imposed_delay_of_20_ms_costs_two_of_them_and_not_one(calibration: Ca
     near = sample(read_measurement(DATA / "B_a12b12.jsonl"))
     medians = [
         predict_sessions(
-            apply(calibration, one.scenario.model_copy(update={"replications": 60})).scenario
+            apply(calibration, one.scenario.model_copy(update={"replications": 600})).scenario
         ).median_gap_s[3]
         for one in (far, near)
     ]

@@ -35,7 +35,7 @@ def test_json_is_one_document_with_every_entry(command, entries):
     ("arguments", "words"),
     [
         (["devices", "--search", "pixel 9"], ["Pixel 9 / 9 Pro", "GB/s", "68.3", "from-memory", "~"]),
-        (["platforms"], ["apple-metal", "one chip: not tested", "99.8 us"]),
+        (["platforms"], ["apple-metal", "one chip: not tested", "107 us"]),
         (["models", "-s", "70b"], ["Llama-3.3-70B", "39.7 GB", "42.5 GB"]),
         (["networks"], ["wifi24", "2.55 ms, 7.2%", "tailscale"]),
         (["quantisations", "-s", "q4_k_m"], ["bits/weight", "GGUF", "4.822"]),
