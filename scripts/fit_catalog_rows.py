@@ -267,7 +267,7 @@ def _sample(row: Row) -> Sample:
         tokens_per_expert=_tokens_per_expert(row, facts),
         latent=any(kind.latent for kind in facts.layer_kinds),
         unpacking=stored.unpacking,
-        flops_per_byte=stored.flops_per_byte * unpacking_share(platform, chip["chip"]),
+        flops_per_byte=stored.flops_per_byte * unpacking_share(platform, _runtime(row), chip["chip"]),
         generation=generation_of(platform, chip["chip"]),
         seconds_per_token=rate / 1e3 if row["unit"] == "ms/token" else 1 / rate,
         is_own=row["conditions"] in (OWN_FIGURE, OWN_SPREAD),

@@ -153,13 +153,13 @@ def generation_of(platform: str, chip: str) -> str:
 
 
 @cache
-def unpacking_share(platform: str, chip: str) -> float:
+def unpacking_share(platform: str, runtime: str, chip: str) -> float:
     """What of the work of unpacking a chip is not spared by doing it beside its multiplications."""
     return next(
         (
             float(row["share"])
             for row in table("unpacking")
-            if row["platform"] == platform and re.search(row["pattern"], chip)
+            if (row["platform"], row["runtime"]) == (platform, runtime) and re.search(row["pattern"], chip)
         ),
         1.0,
     )
@@ -198,7 +198,7 @@ def decode_speed(facts: DeviceFacts, on: PlatformFacts, stored: Bits | None = No
     cost = {"none": 0.0, "plain": on.unpacking_plain, "nested": on.unpacking_nested}
     flop_per_s = peak_flop_per_s(facts, on)
     work_s = cost[stored.unpacking] * stored.flops_per_byte / flop_per_s if stored else 0.0
-    work_s *= unpacking_share(on.name, facts.chip)
+    work_s *= unpacking_share(on.name, on.runtime, facts.chip)
     unpacked = 1 / (1 / share + work_s)
     if measured and spread and (facts.platform, facts.measured_decode_runtime) == (on.name, on.runtime):
         # what was measured is by how much the chip is off its platform, in all that a byte takes
