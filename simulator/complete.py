@@ -194,7 +194,7 @@ def _model_by_numbers(spec: ModelSpec, engine_name: str) -> ModelSpec:
 
 def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceSpec:
     if spec.processors is not None:
-        full, default_link = complete_host(name, spec, engine(scenario.engine.name).facts, scenario.model)
+        full, default_link = complete_host(name, spec, _software(scenario), scenario.model)
     elif spec.kind is None:
         _must_say(name, spec)
         # a machine told by numbers: what its system keeps for itself is the person's to leave out
@@ -215,7 +215,7 @@ def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceS
         platform = catalog.platform(
             spec.platform or facts.platform, engine(scenario.engine.name).facts.runtime
         )
-        known = catalogue_speed(facts, platform, engine(scenario.engine.name).facts, scenario.model)
+        known = catalogue_speed(facts, platform, _software(scenario), scenario.model)
         # people say 32 GB and mean the 32 GiB that are sold
         changes = {"kind": facts.name, "memory": facts.snap(spec.memory)}
         full = filled(
@@ -230,6 +230,12 @@ def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceS
         )
         default_link = facts.network
     return full.model_copy(update={"link": _complete_link(scenario, name, full, default_link)})
+
+
+def _software(scenario: Scenario) -> EngineFacts:
+    """What is known of the scenario's engine, and for whom it stands."""
+    facts = engine(scenario.engine.name).facts
+    return facts.model_copy(update={"stands_for": scenario.engine.stands_for})
 
 
 def _must_say(name: str, spec: DeviceSpec) -> None:

@@ -40,7 +40,9 @@ def filled(spec: AnySpec, values: Mapping[str, Any]) -> AnySpec:
 def catalogue_speed(
     facts: catalog.DeviceFacts, platform: catalog.PlatformFacts, software: EngineFacts, model: ModelSpec
 ) -> SpeedSpec:
-    """What the catalogue expects: peak bandwidth and peak flop/s times the platform's fitted efficiency."""
+    """What the catalogue expects: peak bandwidth and peak flop/s times the platform's fitted efficiency; less
+    sure where the engine stands for another one.
+    """
     quantisation = UNQUANTISED if software.is_unquantised_on({platform.name}) else None
     stored = catalog.stored_as(model.name, model.quantisation or quantisation, software.default_format)
     decode = catalog.decode_speed(facts, platform, stored)
@@ -48,11 +50,13 @@ def catalogue_speed(
     chip = facts.chip or facts.name
     share, share_log_sd = software.share_on(platform.name, chip, stored.quantisation)
     odd = software.chip_share(chip)
-    share_log_sd = hypot(share_log_sd, odd.log_sd)
+    meant_log_sd = catalog.stand_in_log_sd() if software.stands_for else 0.0
+    share_log_sd = hypot(share_log_sd, odd.log_sd, meant_log_sd)
     on = f"every {platform.name} device with {platform.runtime}"
     sharing = {"platform": on, "kind": f"every {chip}", "model": f"{on} and {THIS_MODEL}"}
     # an engine that wastes more, or less, than it was seen to waste does so on all of its devices
-    whose = sharing, SharedSpec(by=f"every device of {software.name}", spread=share_log_sd)
+    by = f"every device of {software.stands_for or software.name}"
+    whose = sharing, SharedSpec(by=by, spread=share_log_sd)
     return SpeedSpec.model_construct(
         decode_bandwidth=decode.bytes_per_s * share * odd.decode,
         prefill_flops=prefill.flop_per_s * share * odd.prefill,

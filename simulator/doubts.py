@@ -1,4 +1,6 @@
-"""Doubts about a placement by tensor: what its engine does not look at, and what its cables cannot be."""
+"""Doubts about a placement by tensor: what its engine does not look at, and what its cables cannot be; and
+about an engine that stands for another.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,24 @@ from simulator.runtime.job import Job
 from simulator.scenario import Scenario
 from simulator.units import format_bytes
 
-__all__ = ["cable_doubts", "overcommitted", "split_doubts"]
+__all__ = ["cable_doubts", "overcommitted", "split_doubts", "stand_in_doubts"]
 
 SMALL_GROUPS = {"mx": 32, "nv": 16}
 """Values that share a scale in formats of the OCP microscaling specification (MXFP4), and in NVFP4."""
 CABLES = ("thunderbolt", "usb4")
 """How the names of networks begin whose cable takes a Thunderbolt port."""
+
+
+def stand_in_doubts(scenario: Scenario, flow: Engine) -> list[str]:
+    """That another engine is meant than the one that is simulated."""
+    meant = scenario.engine.stands_for
+    if meant is None:
+        return []
+    return [
+        f"{meant} is meant, and {flow.name} stands for it: what differs there is not simulated, and "
+        "times are less sure by as much as such engines were seen to differ; run both once on one device and "
+        "calibrate, or compare"
+    ]
 
 
 def split_doubts(scenario: Scenario, flow: Engine, job: Job) -> list[str]:

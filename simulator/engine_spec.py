@@ -53,6 +53,11 @@ class EngineSpec(ToldSpec):
     compression: Literal["none", "float16", "8bit"] | None = Field(
         default=None, description="of hidden states on the wire (petals); default: none"
     )
+    stands_for: str | None = Field(
+        default=None,
+        max_length=60,
+        description="the engine that is meant, where this one only stands for it: speeds are less sure then",
+    )
     label: Label = "assumed"
 
     @model_validator(mode="before")

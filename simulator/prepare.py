@@ -11,7 +11,7 @@ from simulator import catalog
 from simulator.client import with_client
 from simulator.cluster.cluster import AccessPoint, Cluster, Device, Link, PowerSave, Wire
 from simulator.complete import UNQUANTISED, complete
-from simulator.doubts import cable_doubts, overcommitted, split_doubts
+from simulator.doubts import cable_doubts, overcommitted, split_doubts, stand_in_doubts
 from simulator.engine.base import Engine, engine, engines, rules
 from simulator.errors import Fault, PlacementError, ScenarioError
 from simulator.hosts import experts_are_there, host_device, host_doubts, host_memory, host_tasks, layers_per_s
@@ -375,7 +375,7 @@ def _warnings(scenario: Scenario, flow: Engine, job: Job, memory: tuple[MemoryUs
             "nobody could run this; leave quantisation out to see what they ran"
         )
     warnings += host_doubts(scenario, flow)
-    warnings += [*split_doubts(scenario, flow, job), *cable_doubts(scenario)]
+    warnings += split_doubts(scenario, flow, job) + cable_doubts(scenario) + stand_in_doubts(scenario, flow)
     if flow.facts.chats_note and scenario.workload.concurrency > 1 and len(job.shards) > 1:
         warnings.append(flow.facts.chats_note)
     left_out = set(scenario.devices) - {device.name for device in job.ring}

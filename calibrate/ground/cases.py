@@ -67,6 +67,10 @@ def readings(case: Case) -> tuple[Scenario, ...]:
 
     Each reading has worlds of its own: a mixture of the same worlds would count few of them many times.
     """
+    base = case.scenario
+    if case.stands_for:
+        meant = base.engine.model_copy(update={"stands_for": case.stands_for})
+        base = base.model_copy(update={"engine": meant})
     points = [
         Point(tuple((path, value) for paths, value in chosen for path in paths))
         for chosen in product(
@@ -78,7 +82,7 @@ def readings(case: Case) -> tuple[Scenario, ...]:
         points = [points[at] for at in sorted(drawn)]
     share = -(-case.scenario.replications // len(points))
     try:
-        found = list(variants(case.scenario, points))
+        found = list(variants(base, points))
     except SimulatorError as error:
         raise CalibrationError(f"{case.row}: what is open does not fit its scenario: {error}") from error
     return tuple(

@@ -39,7 +39,7 @@ from simulator.catalog.speed import (
     platforms,
     prefill_speed,
 )
-from simulator.catalog.told import Statement, said_log_sd, tails
+from simulator.catalog.told import Statement, said_log_sd, stand_in_log_sd, tails
 
 __all__ = [
     "Bits",
@@ -84,6 +84,7 @@ __all__ = [
     "quantisations",
     "raise_memory",
     "said_log_sd",
+    "stand_in_log_sd",
     "stored_as",
     "tails",
     "thunderbolt_ports",

@@ -154,7 +154,7 @@ def generation_of(platform: str, chip: str) -> str:
 
 @cache
 def _matrix_units(platform: str, runtime: str, chip: str) -> tuple[float, float]:
-    """By what a chip with matrix units that its peak leaves out reads prompts faster, and how sure that is."""
+    """By what matrix units that a chip's peak leaves out speed up prompts, and how sure that is."""
     return next(
         (
             (float(row["prefill"]), float(row["log_sd"]))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from simulator.catalog.tables import Facts, tree
 
-__all__ = ["Statement", "ToldFacts", "said_log_sd", "tails"]
+__all__ = ["Statement", "ToldFacts", "said_log_sd", "stand_in_log_sd", "tails"]
 
 Statement = Literal["decode", "prefill", "delay", "rate"]
 
@@ -19,6 +19,12 @@ class ToldFacts(Facts):
     measured: float
     source: str
     confidence: str
+
+
+@cache
+def stand_in_log_sd() -> float:
+    """How much further off a time is where another engine is meant than the one that is simulated."""
+    return float(tree("stand_in")["log_sd"])
 
 
 @cache

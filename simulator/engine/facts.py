@@ -189,6 +189,8 @@ class EngineFacts(Facts):
     """What can carry its collectives, the usual one first."""
     options: tuple[str, ...] = ()
     """Settings of a scenario's engine that are this engine's own, see `EngineSpec`."""
+    stands_for: str | None = None
+    """The engine that a scenario means where this one stands for it."""
     serving_overhead_s: dict[str, float] = {}
     """By platform: a server's own work for what it is asked, beside that for its messages."""
     latent_layer_overhead_s: dict[str, float] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log
+from math import hypot, log
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from simulator.complete import complete
 from simulator.errors import ScenarioError
 from simulator.files import loads
 from simulator.laws.law import median_s
+from simulator.prepare import prepare
 from simulator.run.predict import predict
 from simulator.scenario import LinkSpec, Scenario, SpeedSpec
 
@@ -117,3 +118,20 @@ def test_faults_of_plus_minus_say_line_and_rule(written: str, reason: str):
 def test_both_overheads_of_an_engine_have_one_spread():
     with pytest.raises(ScenarioError, match="hop_overhead carries ±"):
         scenario(engine={"name": "exo", "step_overhead": "4 ms ± 50 %", "hop_overhead": "1 ms ± 10 %"})
+
+
+def test_an_engine_that_stands_for_another_is_less_sure_and_says_so() -> None:
+    """Variances of logarithms add up; all devices share it, the median stays."""
+    base = {"name": "one", "model": "Llama-3.1-8B", "devices": {"spark": {"kind": "NVIDIA DGX Spark"}}}
+    own, meant = (
+        prepare(Scenario.model_validate(base | {"engine": {"name": "vllm", **more}}))
+        for more in ({}, {"stands_for": "SGLang"})
+    )
+    plain, wide = (one.job.ring[0].speed for one in (own, meant))
+    for part in ("decode", "prefill"):
+        before, after = (getattr(one, f"{part}_spread") for one in (plain, wide))
+        assert after == pytest.approx(hypot(before, catalog.stand_in_log_sd()))
+        assert "every device of SGLang" in {one.by for one in getattr(wide, f"{part}_shared")}
+    assert wide.decode_bandwidth == plain.decode_bandwidth
+    assert any("SGLang is meant, and vllm stands for it" in doubt for doubt in meant.warnings)
+    assert not any("stands for" in doubt for doubt in own.warnings)
