@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from math import hypot, log
+from math import log
 from typing import Literal
 
 from simulator.catalog.hardware import DeviceFacts, kind_of
@@ -153,19 +153,6 @@ def generation_of(platform: str, chip: str) -> str:
 
 
 @cache
-def _matrix_units(platform: str, runtime: str, chip: str) -> tuple[float, float]:
-    """By what matrix units that a chip's peak leaves out speed up prompts, and how sure that is."""
-    return next(
-        (
-            (float(row["prefill"]), float(row["log_sd"]))
-            for row in table("matrix_units")
-            if (row["platform"], row["runtime"]) == (platform, runtime) and re.search(row["pattern"], chip)
-        ),
-        (1.0, 0.0),
-    )
-
-
-@cache
 def unpacking_share(platform: str, runtime: str, chip: str) -> float:
     """What of the work of unpacking a chip is not spared by doing it beside its multiplications."""
     return next(
@@ -221,14 +208,13 @@ def decode_speed(facts: DeviceFacts, on: PlatformFacts, stored: Bits | None = No
 
 def prefill_speed(facts: DeviceFacts, on: PlatformFacts) -> PrefillSpeed:
     """How fast `facts` computes a prompt on a platform: its own measured value if there is one for
-    the runtime, else the platform's share of its peak, times what matrix units beside it give.
+    the runtime, else the platform's share of its peak.
     """
     measured, spread = facts.measured_prefill_flop_per_s, facts.measured_prefill_log_sd
     if measured and spread and (facts.platform, facts.measured_prefill_runtime) == (on.name, on.runtime):
         return PrefillSpeed(flop_per_s=measured, log_sd=spread)
     share = peak_flop_per_s(facts, on) * on.prefill_efficiency
-    times, log_sd = _matrix_units(on.name, on.runtime, facts.chip)
-    return PrefillSpeed(flop_per_s=share * times, log_sd=hypot(on.prefill_log_sd, log_sd))
+    return PrefillSpeed(flop_per_s=share, log_sd=on.prefill_log_sd)
 
 
 def peak_flop_per_s(facts: DeviceFacts, on: PlatformFacts) -> float:
