@@ -32,7 +32,7 @@ from fit_catalog_model import MIN_SPREAD, Fit, fit, log_ratio  # noqa: E402 (nee
 from fit_catalog_parts import Parts, part_rows, parts_of  # noqa: E402
 from fit_catalog_rows import Sample, clean, published_rows  # noqa: E402
 
-from simulator.catalog.speed import generation_of  # noqa: E402
+from simulator.catalog.speed import Phase, generation_of  # noqa: E402
 from simulator.catalog.tables import DATA  # noqa: E402
 
 RESULTS = ROOT / "results" / "catalog"
@@ -43,7 +43,7 @@ CLEAR_GAIN = 0.8  # a chip's own value must cut the error by a fifth, or the cho
 # half width of a normal interval in standard deviations
 INTERVALS = {"50 %": 0.6745, "80 %": 1.2816, "90 %": 1.6449}
 
-Key = tuple[str, str, str]  # platform, runtime, phase
+Key = tuple[str, str, Phase]  # platform, runtime, phase
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def measured_chips(
             _rms(getattr(test, name) for test in mine) for name in ("by_chip", "by_platform")
         )
         if by_chip < min(CLEAR_GAIN * by_platform, fits[key].log_sd):
-            of_generation = dict(fits[key].generations).get(generation_of(key[0], chip), 1.0)
+            of_generation = dict(fits[key].generations).get(generation_of(key[0], chip, key[2]), 1.0)
             slower = _shrunk([median(ratios) for ratios in models.values()])
             per_s = peaks[chip, key[2]] * fits[key].eta * of_generation * exp(-slower)
             spread = sqrt(float(np.mean([_rms(test.of_rows) ** 2 for test in mine])))
@@ -287,17 +287,17 @@ def _columns(phase: str, fitted: Fit | None, error: dict[str, float]) -> dict[st
 
 
 def generation_rows(fits: dict[Key, Fit]) -> list[dict[str, str]]:
-    """One row of generation_speeds.csv per platform, runtime and generation of chips that has a factor."""
+    """One row of generation_speeds.csv per platform, runtime, phase and generation that has a factor."""
     return [
         {
             "platform": platform,
             "runtime": runtime,
+            "phase": phase,
             "generation": generation,
-            "decode_factor": f"{factor:.4g}",
+            "factor": f"{factor:.4g}",
             "source": "scripts/fit_catalog.py",
         }
         for (platform, runtime, phase), fitted in fits.items()
-        if phase == "decode"
         for generation, factor in fitted.generations
     ]
 

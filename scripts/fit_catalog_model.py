@@ -11,7 +11,8 @@ one scale (Q4_0, MLX), much for nested blocks (K-quants); without it chips with 
 (M1 Max) came out a third too fast at Q4_K_M. A larger chip takes longer to start and to fill (x). On
 processors of PCs and phones, whose peaks the catalogue lacks, eta holds u. RDNA 3 and 4 reach shares of
 their bandwidth so different that generations have a factor each (generations.csv), believed to be 1 give or
-take 0.3; those of Apple and NVIDIA were tried and do not help.
+take 0.3; those of Apple and NVIDIA were tried and do not help. Of prompts a generation with matrix units has a
+factor to their peak, which kernels reach less of than of the shaders' (M5).
 
 Unknown per platform, runtime and phase: eta, m, and for decode the others. All are positive (of x, e^x), so
 their logarithms are fitted, with a wide prior that matters only where a platform has few rows. Rows of one
@@ -74,7 +75,7 @@ class Law:
     """T: tokens that an expert computes for nothing."""
     latent_cost: float = 1.0
     generations: tuple[tuple[str, float], ...] = ()
-    """What the bandwidth of a generation of chips is multiplied by."""
+    """What the bandwidth of a generation of chips is multiplied by, or of prompts the flop/s."""
 
     def unpacking(self, sample: Sample) -> float:
         """Flops of unpacking for each flop of the model."""
@@ -109,7 +110,8 @@ def predict(sample: Sample, law: Law) -> float:
         factor = law.mixture_cost * (1 + law.fill / sample.tokens_per_expert) if sample.mixture else 1.0
         factor *= law.latent_cost if sample.latent else 1.0
         flops = factor * sample.flops_per_token + sample.attention_flops * sample.tokens / 2
-        return flops / (law.eta * sample.flop_per_s)
+        share = law.eta * dict(law.generations).get(sample.generation, 1.0)
+        return flops / (share * sample.flop_per_s)
     return law.read_s(sample) + law.fixed_s(sample)
 
 
@@ -147,16 +149,16 @@ def fit(samples: Sequence[Sample], spread_prior: float) -> Fit:
     """
     common = _priors(samples[0])
     is_prompt = samples[0].phase == "prefill"
-    generations = [] if is_prompt else sorted({sample.generation for sample in samples} - {""})
+    generations = sorted({sample.generation for sample in samples} - {""})
     is_own = np.array([sample.is_own for sample in samples])
     levels = [(1.0, OWN_LOG_SD)] if is_own.any() else []
     priors = (*common, *(GENERATION_PRIOR for _ in generations), *levels)
 
     def law(logs: Floats) -> Law:
         values = np.exp(logs).tolist()
-        if is_prompt:
-            return Law(*values[:2], fill=values[2], latent_cost=values[3])
         named = zip(generations, values[len(common) :], strict=False)
+        if is_prompt:
+            return Law(*values[:2], fill=values[2], latent_cost=values[3], generations=tuple(named))
         return Law(*values[: len(common)], generations=tuple(named))
 
     root = np.sqrt(_weights(samples))

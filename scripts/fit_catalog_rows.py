@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import inf, sqrt
 
 from simulator.catalog.llm import ModelFacts, bits_named, model
-from simulator.catalog.speed import generation_of, unpacking_share
+from simulator.catalog.speed import Phase, generation_of, matrix_peak, unpacking_share
 from simulator.catalog.tables import DATA, normalise, split, table
 from simulator.errors import CatalogError
 
@@ -42,7 +42,7 @@ class Sample:
     flops_per_token: float
     attention_flops: float
     tokens: float
-    phase: str
+    phase: Phase
     mixture: bool
     tokens_per_expert: float
     """Of a chunk of the prompt, by each expert that is asked at all; no limit in a dense model."""
@@ -164,10 +164,6 @@ RULES: tuple[tuple[str, Callable[[Row], bool]], ...] = (
     ("GPU card on a Raspberry Pi or RISC-V board, or RISC-V itself", _starts("device", *EXOTIC_HOSTS)),
     ("server or pre-AVX processors: not everyday devices", _starts("device", "AmpereOne", "Dell Optiplex")),
     ("data-centre cards: not everyday devices", _starts("device", "A40", "L40S", "A100", "H100")),
-    (
-        "prefill on the matrix units of the M5 (test branch): their peak is not in the catalogue",
-        _prefill(lambda row: "Metal4" in row["framework"]),
-    ),
     ("software of early 2023, before today's kernels", lambda row: "Mar 2023" in row["framework"]),
     ("part GPU, part CPU", lambda row: row["accelerator"] == "GPU/CPU"),
     ("Apple CPU: the catalogue's Macs and iPhones run on Metal", _is_apple_cpu),
@@ -248,13 +244,17 @@ def _sample(row: Row) -> Sample:
     bandwidth = 1e9 * float(row["mem_bandwidth_gbs"] if platform == "jetson" else chip["mem_bandwidth_gbs"])
     layers, weights, kv, flops, attention = _of_catalogue(facts)
     rate = _value(row) or 0.0
+    phase: Phase = "prefill" if is_prefill(row) else "decode"
+    flop_per_s = float(chip["fp16_tflops"] or 0) * 1e12 or bandwidth * float(kind["flop_per_byte"])
+    # prompts alone run on matrix units: the weights of one token are unpacked by shaders
+    units = matrix_peak(platform, chip["chip"]) if phase == "prefill" else 1.0
     return Sample(
         row_id=row["row_id"],
         platform=platform,
         runtime=_runtime(row),
         chip=chip["chip"],
         memory_bytes_per_s=bandwidth,
-        flop_per_s=float(chip["fp16_tflops"] or 0) * 1e12 or bandwidth * float(kind["flop_per_byte"]),
+        flop_per_s=flop_per_s * units,
         model=facts.name,
         layers=layers,
         weight_bytes=weights,
@@ -262,13 +262,13 @@ def _sample(row: Row) -> Sample:
         flops_per_token=flops,
         attention_flops=attention,
         tokens=_tokens(row),
-        phase="prefill" if is_prefill(row) else "decode",
+        phase=phase,
         mixture=facts.experts > 0,
         tokens_per_expert=_tokens_per_expert(row, facts),
         latent=any(kind.latent for kind in facts.layer_kinds),
         unpacking=stored.unpacking,
         flops_per_byte=stored.flops_per_byte * unpacking_share(platform, _runtime(row), chip["chip"]),
-        generation=generation_of(platform, chip["chip"]),
+        generation=generation_of(platform, chip["chip"], phase),
         seconds_per_token=rate / 1e3 if row["unit"] == "ms/token" else 1 / rate,
         is_own=row["conditions"] in (OWN_FIGURE, OWN_SPREAD),
         is_old=row["conditions"] == OWN_SPREAD,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from math import log
+from math import hypot, log
 from typing import Literal
 
 from simulator.catalog.hardware import DeviceFacts, kind_of
@@ -24,6 +24,7 @@ __all__ = [
     "error_parts",
     "generation_of",
     "layer_overhead_s",
+    "matrix_peak",
     "peak_flop_per_s",
     "platform",
     "platforms",
@@ -31,11 +32,14 @@ __all__ = [
     "unpacking_share",
 ]
 
+Phase = Literal["decode", "prefill"]
 USUAL_BYTES_PER_S = 300e9
 """Bandwidth of the chip whose layer overhead a platform states, as in scripts/fit_catalog_model.py."""
 # for a phase that nobody measured on a platform: a third of
 # the peak, and nine tenths of devices within a factor of 3
 UNMEASURED_PREFILL_EFFICIENCY, UNMEASURED_LOG_SD = 0.33, 0.65
+UNMEASURED_GENERATION_LOG_SD = 0.3
+"""Of a generation's factor that nobody measured with a runtime, as scripts/fit_catalog_model.py believes of one."""
 
 
 class HeldOut(Facts):
@@ -140,16 +144,9 @@ def platform(name: str, runtime: str | None = None) -> PlatformFacts:
 
 
 @cache
-def generation_of(platform: str, chip: str) -> str:
-    """The generation of a chip where those of its platform differ, else ''."""
-    return next(
-        (
-            row["generation"]
-            for row in table("generations")
-            if row["platform"] == platform and re.search(row["pattern"], chip)
-        ),
-        "",
-    )
+def _generation(platform: str, chip: str, phase: Phase) -> Row | None:
+    rows = (row for row in table("generations") if (row["platform"], row["phase"]) == (platform, phase))
+    return next((row for row in rows if re.search(row["pattern"], chip)), None)
 
 
 @cache
@@ -165,16 +162,27 @@ def unpacking_share(platform: str, runtime: str, chip: str) -> float:
     )
 
 
-def _generation_factor(chip: str, on: PlatformFacts) -> float:
-    generation = generation_of(on.name, chip)
-    return next(
-        (
-            float(row["decode_factor"])
-            for row in table("generation_speeds")
-            if (row["platform"], row["runtime"], row["generation"]) == (on.name, on.runtime, generation)
-        ),
-        1.0,
-    )
+def generation_of(platform: str, chip: str, phase: Phase) -> str:
+    """The generation of a chip where those of its platform differ in that phase, else ''."""
+    row = _generation(platform, chip, phase)
+    return row["generation"] if row else ""
+
+
+def matrix_peak(platform: str, chip: str) -> float:
+    """How many times the flop/s of its shaders, which the catalogue has, a chip's matrix units reach: 1 where
+    it has none, or where what the catalogue has are theirs.
+    """
+    row = _generation(platform, chip, "prefill")
+    return float(row["matrix_peak"]) if row else 1.0
+
+
+def _generation_factor(chip: str, on: PlatformFacts, phase: Phase) -> float | None:
+    """The fitted factor of a chip's generation, None of one that nobody measured with the runtime."""
+    generation = generation_of(on.name, chip, phase)
+    key = (on.name, on.runtime, phase, generation)
+    columns = ("platform", "runtime", "phase", "generation")
+    rows = (row for row in table("generation_speeds") if tuple(row[name] for name in columns) == key)
+    return next((float(row["factor"]) for row in rows), None if generation else 1.0)
 
 
 def layer_overhead_s(facts: DeviceFacts, on: PlatformFacts) -> float:
@@ -194,7 +202,8 @@ def decode_speed(facts: DeviceFacts, on: PlatformFacts, stored: Bits | None = No
     another runtime or another platform of the device gets the platform's share of the peak.
     """
     measured, spread = facts.measured_decode_bytes_per_s, facts.measured_decode_log_sd
-    share = facts.memory_bytes_per_s * on.decode_efficiency * _generation_factor(facts.chip, on)
+    of_generation = _generation_factor(facts.chip, on, "decode") or 1.0
+    share = facts.memory_bytes_per_s * on.decode_efficiency * of_generation
     cost = {"none": 0.0, "plain": on.unpacking_plain, "nested": on.unpacking_nested}
     flop_per_s = peak_flop_per_s(facts, on)
     work_s = cost[stored.unpacking] * stored.flops_per_byte / flop_per_s if stored else 0.0
@@ -208,13 +217,17 @@ def decode_speed(facts: DeviceFacts, on: PlatformFacts, stored: Bits | None = No
 
 def prefill_speed(facts: DeviceFacts, on: PlatformFacts) -> PrefillSpeed:
     """How fast `facts` computes a prompt on a platform: its own measured value if there is one for
-    the runtime, else the platform's share of its peak.
+    the runtime, else the platform's share of the peak of its matrix units, or of its shaders without any.
     """
     measured, spread = facts.measured_prefill_flop_per_s, facts.measured_prefill_log_sd
     if measured and spread and (facts.platform, facts.measured_prefill_runtime) == (on.name, on.runtime):
         return PrefillSpeed(flop_per_s=measured, log_sd=spread)
-    share = peak_flop_per_s(facts, on) * on.prefill_efficiency
-    return PrefillSpeed(flop_per_s=share, log_sd=on.prefill_log_sd)
+    share = peak_flop_per_s(facts, on) * matrix_peak(on.name, facts.chip) * on.prefill_efficiency
+    of_generation = _generation_factor(facts.chip, on, "prefill")
+    if of_generation is None:
+        unknown = hypot(on.prefill_log_sd, UNMEASURED_GENERATION_LOG_SD)
+        return PrefillSpeed(flop_per_s=share, log_sd=unknown)
+    return PrefillSpeed(flop_per_s=share * of_generation, log_sd=on.prefill_log_sd)
 
 
 def peak_flop_per_s(facts: DeviceFacts, on: PlatformFacts) -> float:
@@ -224,7 +237,7 @@ def peak_flop_per_s(facts: DeviceFacts, on: PlatformFacts) -> float:
 
 
 @cache
-def error_parts(phase: Literal["decode", "prefill"]) -> ErrorParts:
+def error_parts(phase: Phase) -> ErrorParts:
     """How the error of a phase splits up, by a hierarchical fit to published single-device rates."""
     row = next(row for row in table("error_parts") if row["phase"] == phase)
     shares = {part: float(row[f"{part}_share"]) for part in ("platform", "kind", "model")}
