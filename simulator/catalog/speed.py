@@ -39,7 +39,7 @@ USUAL_BYTES_PER_S = 300e9
 # the peak, and nine tenths of devices within a factor of 3
 UNMEASURED_PREFILL_EFFICIENCY, UNMEASURED_LOG_SD = 0.33, 0.65
 UNMEASURED_GENERATION_LOG_SD = 0.3
-"""Of a generation's factor that nobody measured with a runtime, as scripts/fit_catalog_model.py believes of one."""
+"""Of a generation's factor that nobody measured with a runtime, as scripts/fit_catalog_model.py believes."""
 
 
 class HeldOut(Facts):

@@ -19,7 +19,7 @@ from simulator.catalog import (
     raise_memory,
     stored_as,
 )
-from simulator.catalog.speed import generation_of
+from simulator.catalog.speed import generation_of, matrix_peak, unpacking_share
 from simulator.catalog.tables import normalise
 from simulator.engine.base import engine
 from simulator.errors import CatalogError
@@ -139,10 +139,10 @@ def test_memory_picks_the_variant_that_was_sold_with_it(name, gib, chip):
 @pytest.mark.parametrize(
     ("name", "bandwidth_gb_per_s", "tflop_per_s", "gib"),
     [
-        ("RTX 2080 Ti", 616, 26.9, 11),
+        ("RTX 2080 Ti", 616, 53.8, 11),
         ("RTX 3080", 760.3, 59.54, 10),
         ("RTX 4080", 716.8, 97.48, 16),
-        ("T4", 320, 65, 16),
+        ("T4", 320, 32.6, 16),
         ("P40", 347.1, 11.76, 24),
         ("V100", 897, 112, 16),
         ("A100 80GB", 1940, 312, 80),
@@ -372,9 +372,36 @@ def test_a_larger_chip_takes_longer_to_start_a_layer():
 
 def test_generations_are_told_by_name():
     assert [
-        generation_of("amd-gpu", chip) for chip in ("RX 6800", "RX 7900 XTX", "RX 9070 XT", "RX 580 8GB")
+        generation_of("amd-gpu", chip, "decode")
+        for chip in ("RX 6800", "RX 7900 XTX", "RX 9070 XT", "RX 580 8GB")
     ] == ["RDNA 2", "RDNA 3", "RDNA 4", ""]
-    assert generation_of("nvidia-cuda", "RTX 4090") == ""
+    assert generation_of("nvidia-cuda", "RTX 4090", "decode") == ""
+
+
+def test_matrix_units_read_prompts_and_do_not_unpack():
+    """An M5 has 1.07 times the shaders of an M4 for each core and reads prompts about three times as fast; its
+    decoding is as much faster as its memory.
+    """
+    metal = platform("apple-metal", "llama.cpp")
+    new, old = (device(name) for name in ("MacBook Air M5", "MacBook Air M4"))
+    assert 2.5 < prefill_speed(new, metal).flop_per_s / prefill_speed(old, metal).flop_per_s < 3.5
+    stored = stored_as("Llama-3.1-8B", "Q4_0", "GGUF")
+    faster = decode_speed(new, metal, stored).bytes_per_s / decode_speed(old, metal, stored).bytes_per_s
+    assert faster == pytest.approx(new.memory_bytes_per_s / old.memory_bytes_per_s, rel=0.1)
+    assert (matrix_peak("apple-metal", "Apple M4 10c"), matrix_peak("nvidia-cuda", "RTX 4090")) == (1.0, 1.0)
+
+
+def test_late_apple_chips_unpack_beside_their_multiplications():
+    """Half of the work from the M3 and the A17 on, under llama.cpp alone; other chips do all of it."""
+    halves = [("apple-metal", "llama.cpp", "Apple M3 Ultra 80c"), ("ios-metal", "llama.cpp", "A17 Pro")]
+    wholes = [
+        ("apple-metal", "llama.cpp", "Apple M2 Ultra 76c"),
+        ("apple-metal", "mlx", "Apple M3 Ultra 80c"),
+        ("ios-metal", "llama.cpp", "A16"),
+        ("nvidia-cuda", "llama.cpp", "RTX 4090"),
+    ]
+    assert {unpacking_share(*one) for one in halves} == {0.5}
+    assert {unpacking_share(*one) for one in wholes} == {1.0}
 
 
 def test_a_chip_measured_itself_reads_prompts_at_its_own_rate():
