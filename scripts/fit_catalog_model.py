@@ -6,13 +6,14 @@ prefill: seconds per token = (m * (1 + T / n) * l * flops + attention flops * to
 
 m is 1 for a dense model; a mixture of experts reads and multiplies many small matrices, at a lower rate, and
 starts g times as many kernels in a layer. Of a chunk of a prompt each expert gets n tokens, in tiles of which
-the last is not full: T tokens are computed for nothing. l is 1 but for latent attention. u is the work of unpacking weights, in flops for each flop of the model: nothing for 16 bits, little for blocks with
-one scale (Q4_0, MLX), much for nested blocks (K-quants); without it chips with few flops for their bandwidth
-(M1 Max) came out a third too fast at Q4_K_M. A larger chip takes longer to start and to fill (x). On
-processors of PCs and phones, whose peaks the catalogue lacks, eta holds u. RDNA 3 and 4 reach shares of
-their bandwidth so different that generations have a factor each (generations.csv), believed to be 1 give or
-take 0.3; those of Apple and NVIDIA were tried and do not help. Of prompts a generation with matrix units has a
-factor to their peak, which kernels reach less of than of the shaders' (M5).
+the last is not full: T tokens are computed for nothing. l is 1 but for latent attention. u is the work of
+unpacking weights, in flops for each flop of the model: nothing for 16 bits, little for blocks with one scale
+(Q4_0, MLX), much for nested blocks (K-quants); without it chips with few flops for their bandwidth (M1 Max)
+came out a third too fast at Q4_K_M. A larger chip takes longer to start and to fill (x). On processors of PCs
+and phones, whose peaks the catalogue lacks, eta holds u. RDNA 3 and 4 reach shares of their bandwidth so
+different that generations have a factor each (generations.csv), believed to be 1 give or take 0.3; those of
+Apple and NVIDIA were tried and do not help. Of prompts, M5 has one: kernels reach less of its matrix units'
+peak than of the shaders'.
 
 Unknown per platform, runtime and phase: eta, m, and for decode the others. All are positive (of x, e^x), so
 their logarithms are fitted, with a wide prior that matters only where a platform has few rows. Rows of one
@@ -182,12 +183,14 @@ def _spread(ratios: Floats, samples: Sequence[Sample], prior: float) -> float:
     """Log sd of a new device: weighted root mean square of
     the residuals, clipped, leaning on `prior` for few chips.
 
-    `sqrt((n * s**2 + 2 * prior**2) / (n - 1 + 2) * (1 + 1/n))` with n chips: the prior counts as two chips,
-    one is used up by eta, and the last factor is for eta itself, known from n chips only.
+    `sqrt((n * s**2 + 2 * prior**2) / (n - g + 2) * (1 + 1/n))` with n chips of g generations: the prior counts
+    as two chips, one is used up by eta and each generation's factor but one, and the last factor is for eta
+    itself, known from n chips only.
     """
     weights = _weights(samples)
     limit = 3 * max(1.4826 * float(np.median(np.abs(ratios))), 0.05)
     clipped = np.clip(ratios, -limit, limit)
     square = float(np.average(clipped**2, weights=weights))
     n = len({sample.chip for sample in samples})
-    return max(sqrt((n * square + 2 * prior**2) / (n + 1) * (1 + 1 / n)), MIN_SPREAD)
+    left = n - len({sample.generation for sample in samples}) + 2
+    return max(sqrt((n * square + 2 * prior**2) / left * (1 + 1 / n)), MIN_SPREAD)
