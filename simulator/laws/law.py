@@ -40,6 +40,8 @@ __all__ = [
 Floats = NDArray[np.float64]
 # one cell for each value of 16 random bits: `streams` cuts four of them from a word
 TABLE_SIZE = 1 << 16
+MOST_STRETCH = 8.0
+"""Of a spread in an odd world; one in 400 of 3 degrees of freedom would reach further, to absurd figures."""
 
 NonNegativeSeconds = Annotated[Seconds, Field(ge=0, le=1e6)]
 PositiveSeconds = Annotated[Seconds, Field(gt=0, le=1e6)]
@@ -283,10 +285,13 @@ def standard_normal_table() -> Floats:
 
 @lru_cache(maxsize=16)
 def student_scale_table(degrees_of_freedom: float) -> Floats:
-    """What makes a normal draw one of Student's t, `sqrt(df / chi2)`, at the same midpoints."""
+    """What makes a normal draw one of Student's t, `sqrt(df / chi2)`, at the same midpoints; at most
+    `MOST_STRETCH`.
+    """
     from scipy.special import chdtri
 
     values: Floats = np.sqrt(degrees_of_freedom / chdtri(degrees_of_freedom, _midpoints()))
+    np.minimum(values, MOST_STRETCH, out=values)
     values.flags.writeable = False
     return values
 
