@@ -21,7 +21,6 @@ from simulator.engine.facts import EngineFacts
 from simulator.errors import CatalogError, Fault, ScenarioError
 from simulator.laws.law import Law, median_s, scaled
 from simulator.own import spelt_out
-from simulator.processor_spec import TailsSpec
 from simulator.scenario import (
     DeviceSpec,
     EngineSpec,
@@ -54,7 +53,7 @@ def complete(scenario: Scenario) -> Scenario:
             "model": _complete_model(scenario.model, engine_spec.name, platforms),
             "devices": devices,
             "wires": tuple(_complete_wire(wire, engine_spec) for wire in scenario.wires),
-            "tails": scenario.tails or TailsSpec(**catalog.tails()),
+            "tails": scenario.tails or catalog.tails(),
             "common_noise": scenario.common_noise or _recorded_noise(engine_spec.name),
         }
     )

@@ -57,6 +57,8 @@ def catalogue_speed(
     # an engine that wastes more, or less, than it was seen to waste does so on all of its devices
     by = f"every device of {software.stands_for or software.name}"
     whose = sharing, SharedSpec(by=by, spread=share_log_sd)
+    # a run that counts its start-up in does so once, whoever computes the prompt
+    field = SharedSpec(by="every device", spread=catalog.error_parts("prefill").field_log_sd)
     return SpeedSpec.model_construct(
         decode_bandwidth=decode.bytes_per_s * share * odd.decode,
         prefill_flops=prefill.flop_per_s * share * odd.prefill,
@@ -73,9 +75,9 @@ def catalogue_speed(
         prefill_latent_spread=catalog.error_parts("prefill").latent_log_sd,
         # independent errors of two factors: their logarithms' variances add
         decode_spread=hypot(decode.log_sd, share_log_sd),
-        prefill_spread=hypot(prefill.log_sd, share_log_sd),
+        prefill_spread=hypot(prefill.log_sd, share_log_sd, field.spread),
         decode_shared=_shared(catalog.error_parts("decode"), decode.log_sd, *whose),
-        prefill_shared=_shared(catalog.error_parts("prefill"), prefill.log_sd, *whose),
+        prefill_shared=(*_shared(catalog.error_parts("prefill"), prefill.log_sd, *whose), field),
         label="measured" if decode.label == "measured" and share == 1 else "assumed",
     )
 

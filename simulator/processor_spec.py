@@ -19,18 +19,11 @@ from simulator.spec import (
 )
 from simulator.units import FLOPS, RATE
 
-__all__ = ["Label", "Name", "NoiseSpec", "OffloadSpec", "ProcessorSpec", "SpeedSpec", "TailsSpec"]
+__all__ = ["Label", "Name", "NoiseSpec", "OffloadSpec", "ProcessorSpec", "SpeedSpec"]
 
 Label = Literal["measured", "calibrated", "assumed"]
 # no blank, slash or arrow: names are parts of stream names, of `source -> sink`, of paths and of folders
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=60)]
-
-
-class TailsSpec(Spec):
-    """How far worlds reach: degrees of freedom of Student's t, of which a spread is the scale."""
-
-    times: float = Field(ge=1, le=1e6, description="of what decoding takes: devices, links, the engine")
-    prompts: float = Field(ge=1, le=1e6, description="of what reading a prompt takes")
 
 
 class NoiseSpec(Spec):

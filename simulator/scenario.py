@@ -18,7 +18,7 @@ from simulator.files.explain import explain
 from simulator.files.tree import Tree
 from simulator.laws.law import Law
 from simulator.model_spec import ModelSpec
-from simulator.processor_spec import Label, Name, NoiseSpec, OffloadSpec, ProcessorSpec, SpeedSpec, TailsSpec
+from simulator.processor_spec import Label, Name, NoiseSpec, OffloadSpec, ProcessorSpec, SpeedSpec
 from simulator.spec import (
     Busy,
     Duration,
@@ -339,7 +339,12 @@ class Scenario(Spec):
         default=None, description="noise that all devices share: one machine, one room, one load"
     )
     posterior: PosteriorSpec | None = Field(default=None, description="written by a calibration")
-    tails: TailsSpec | None = Field(default=None, description="how rare the odd world is")
+    tails: float | None = Field(
+        default=None,
+        ge=1,
+        le=1e6,
+        description="how rare odd worlds are: degrees of freedom of Student's t, of which spreads are scales",
+    )
     events: tuple[EventSpec, ...] = Field(
         default=(), max_length=1000, description="what changes; see `sim dropout`"
     )

@@ -33,7 +33,7 @@ HEADER = (
 )
 HIDDEN = "not shown"
 INTRODUCTION = (
-    "Made by `sim validate published`. No parameter was fitted to any row below; rows that train the",
+    "Made by `sim validate published`. No speed was fitted to any row below; rows that train the",
     "catalogue are left out. The ground is split once, by source: nobody tunes on, or looks at single rows",
     "of, the part that is only counted.",
 )
@@ -42,9 +42,9 @@ LEGEND = (
     "distributed-llama, swarms are Petals; single devices those at home, on such an engine. A width is that",
     "of the 90 % interval over its median. Beside what held stands the band in which the share lies if all",
     "is right, taking rows as independent (those of one source are not). Launch costs of latent attention,",
-    "delays of collectives over Thunderbolt, and which facts of Petals' servers to look for were set by",
-    "looking at rows that may be looked at: those show that the physics fits, the counted part alone what",
-    "it is worth.",
+    "delays of collectives over Thunderbolt, by how much reports of first tokens scatter beyond the",
+    "catalogue's errors, and which facts of Petals' servers to look for were set by looking at rows that may",
+    "be looked at: those show that the physics fits, the counted part alone what it is worth.",
 )
 
 

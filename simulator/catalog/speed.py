@@ -101,7 +101,9 @@ class ErrorParts(Facts):
     `platform` is what all devices of one platform in one scenario have in common: the fitted efficiency, and
     the version and settings of the engine; `kind` the chip; `model` how that platform takes to the model.
     `own_log_sd` comes out of all three: by how much two specimens of one kind differ, in silicon and heat.
-    `latent_log_sd` comes on top of them for models with latent attention, of which few rows are known.
+    `latent_log_sd` comes on top of them for models with latent attention, of which few rows are known, and
+    `field_log_sd` for all: by how much runs at people's homes differ beyond that from the benchmarks that
+    were fitted (start-up counted in, versions, settings, templates), all devices of a run alike.
     """
 
     platform: float
@@ -109,6 +111,7 @@ class ErrorParts(Facts):
     model: float
     own_log_sd: float
     latent_log_sd: float
+    field_log_sd: float
 
 
 class DecodeSpeed(Facts):
@@ -241,8 +244,12 @@ def error_parts(phase: Phase) -> ErrorParts:
     """How the error of a phase splits up, by a hierarchical fit to published single-device rates."""
     row = next(row for row in table("error_parts") if row["phase"] == phase)
     shares = {part: float(row[f"{part}_share"]) for part in ("platform", "kind", "model")}
+    field = (float(one["log_sd"]) for one in table("field_spread") if one["phase"] == phase)
     return ErrorParts(
-        **shares, own_log_sd=float(row["own_log_sd"]), latent_log_sd=float(row["latent_log_sd"])
+        **shares,
+        own_log_sd=float(row["own_log_sd"]),
+        latent_log_sd=float(row["latent_log_sd"]),
+        field_log_sd=next(field, 0.0),
     )
 
 

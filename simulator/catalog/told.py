@@ -28,9 +28,9 @@ def stand_in_log_sd() -> float:
 
 
 @cache
-def tails() -> dict[str, float]:
-    """Degrees of freedom of Student's t in which worlds are drawn, by what a factor is of: times, prompts."""
-    return {name: float(entry["degrees_of_freedom"]) for name, entry in tree("tails").items()}
+def tails() -> float:
+    """Degrees of freedom of Student's t in which worlds are drawn."""
+    return float(tree("tails")["degrees_of_freedom"])
 
 
 @cache

@@ -19,6 +19,8 @@ from simulator.laws.law import TABLE_SIZE, Floats, Law, standard_normal_table, s
 __all__ = ["Room", "Streams"]
 
 Cells = NDArray[np.uint16]
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""The golden section of 2**64: multiples of it, modulo that, lie as evenly as any sequence's."""
 
 
 class Room(NamedTuple):
@@ -75,8 +77,16 @@ class Streams:
         return self._looked_up(standard_normal_table(), name, n, None)
 
     def student_scales(self, name: str, degrees_of_freedom: float) -> Floats:
-        """What makes normal draws of a row ones of Student's t, one per row, shape (rows,)."""
-        return np.asarray(self._looked_up(student_scale_table(degrees_of_freedom), name, 1, None)[0])
+        """What makes normal draws ones of Student's t, one per row, shape (rows,).
+
+
+        Rows take turns evenly (a Kronecker sequence: steps of the golden section from a random start), so that
+        two hundred of them have as many odd ones as they should.
+        """
+        rows = np.arange(self.first, self.first + self.rows, dtype=np.uint64)
+        turns = (rows * GOLDEN + np.uint64(_key(f"{self.seed}/{name}"))) >> np.uint64(48)
+        scales: Floats = student_scale_table(degrees_of_freedom)[turns]
+        return scales
 
     def factors(self, name: str, log_sd: float | Floats) -> Floats:
         """One lognormal factor with median 1 per row, `exp(log_sd z)`, shape (rows,)."""

@@ -128,8 +128,7 @@ class Draws:
         tails = self.job.tails
         if tails is None or name.startswith("session/") or name.endswith("/load"):
             return 1.0
-        part = "prompts" if name.endswith("/prefill") else "times"
-        return streams.student_scales(f"tails/{part}", getattr(tails, part))
+        return streams.student_scales("tails", tails)
 
     def speed_factor(self, device: Device, part: str) -> Floats:
         """What multiplies the cost of a device's layers and head in this world, shape

@@ -12,7 +12,6 @@ from simulator.model.model import Model
 from simulator.model.stretch import Stretch
 from simulator.placement.footprint import Footprint
 from simulator.placement.shard import Placement, Shard
-from simulator.processor_spec import TailsSpec
 from simulator.runtime.collective import Algorithm
 from simulator.runtime.portions import Divided
 from simulator.scenario import NoiseSpec, PosteriorSpec, WorkloadSpec
@@ -115,8 +114,8 @@ class Job:
     where the scenario does not say how many, for the threads of a matrix product take all of them.
     """
 
-    tails: TailsSpec | None = None
-    """How rare the odd world is; None: normal worlds."""
+    tails: float | None = None
+    """Degrees of freedom of Student's t in which worlds are drawn; None: normal worlds."""
 
     @property
     def ring(self) -> tuple[Device, ...]:

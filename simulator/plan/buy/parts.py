@@ -25,7 +25,6 @@ from simulator.plan.buy.money import Quote
 from simulator.plan.buy.options import Cable, Member, ModelChoice
 from simulator.plan.buy.worlds import Worlds
 from simulator.prepare import Prepared, prepare
-from simulator.processor_spec import TailsSpec
 from simulator.result.summary import rates
 from simulator.run.evaluate import excerpt, token_times_s
 from simulator.runtime.cost import head_s, seconds_per_layer
@@ -73,7 +72,7 @@ class Parts:
     _points: tuple[AccessPoint, ...] = ()
     _costs: EngineCosts = field(init=False)
     _common_noise: NoiseSpec = field(init=False)
-    _tails: TailsSpec | None = field(init=False)
+    _tails: float | None = field(init=False)
     _worlds: Worlds = field(init=False)
 
     def __post_init__(self) -> None:

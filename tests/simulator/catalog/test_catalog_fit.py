@@ -14,6 +14,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from fit_catalog_model import Law, fit, predict  # noqa: E402
 from fit_catalog_rows import RULES, clean, published_rows  # noqa: E402
+from fit_field import Figure, excess_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +102,29 @@ def test_no_sample_beats_its_memory(samples):
 
 def test_the_shipped_files_are_what_the_script_makes():
     subprocess.run([sys.executable, str(SCRIPTS / "fit_catalog.py"), "--check"], check=True)
+
+
+def test_the_factor_of_a_generation_is_found_and_paid_for(samples):
+    """Of prompts that M5 reads at 0.7 of its matrix units' peak; its chips' spread has one degree of freedom less."""
+    rows = [s for s in samples if (s.platform, s.runtime, s.phase) == ("apple-metal", "llama.cpp", "prefill")]
+    truth = Law(0.6, 1.1, fill=5.0, latent_cost=1.2, generations=(("M5", 0.7),))
+    made = made_up(rows, truth, spread=0.05)
+    found = fit(made, 0.3)
+    assert found.eta == pytest.approx(0.6, rel=0.08)
+    assert dict(found.generations)["M5"] == pytest.approx(0.7, rel=0.12)
+    alone = fit([sample for sample in made if not sample.generation], 0.3)
+    assert found.log_sd > alone.log_sd * 0.95
+
+
+def test_what_reports_scatter_by_beyond_the_predictions_is_found():
+    """40 sources of 6 figures whose predictions' errors are half alike, with an own and a shared excess."""
+    generator = np.random.default_rng(3)
+    own, shared, alike, log_sd = 0.15, 0.2, 0.5, 0.3
+    figures = []
+    for at in range(40):
+        common = shared * generator.normal() + alike**0.5 * log_sd * generator.normal()
+        each = np.hypot((1 - alike) ** 0.5 * log_sd, own) * generator.normal(size=6)
+        figures += [Figure(f"source {at}", float(common + ratio), log_sd) for ratio in each]
+    assert excess_of(figures).log_sd == pytest.approx(np.hypot(own, shared), abs=0.05)
+    exact = [replace(figure, log_ratio=0.3 * float(generator.normal())) for figure in figures]
+    assert excess_of(exact).log_sd < 0.08

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from simulator.cluster.cluster import AccessPoint
 from simulator.laws import Lognormal
-from simulator.processor_spec import TailsSpec
 from simulator.run.evaluate import token_times_s
 from simulator.runtime.draws import Draws, autoregression
 from simulator.runtime.job import Job
@@ -97,18 +96,15 @@ def test_a_posterior_may_leave_open_what_sharing_a_machine_costs() -> None:
 
 def test_odd_worlds_are_odd_in_all_figures() -> None:
     """Student's t: of 3 degrees of freedom 10 % of the logarithms lie beyond 2.353 of their scale and half within
-    0.765. Two factors are independent but for that scale, and prompts have another one.
+    0.765. Two factors are independent but for that scale.
     """
     plain = job([device("d0")])
-    a_job = replace(plain, tails=TailsSpec(times=3, prompts=1e6))
+    a_job = replace(plain, tails=3.0)
     draws = Draws(a_job, 0, 20_000)
-    one, other, prompt = (
-        np.log(draws.world(name, 0.2)) / 0.2 for name in ("world/a/decode", "world/b/rate", "world/a/prefill")
-    )
+    one, other = (np.log(draws.world(name, 0.2)) / 0.2 for name in ("world/a/decode", "world/b/rate"))
     for t in (one, other):
         assert np.mean(np.abs(t) > 2.353) == pytest.approx(0.1, abs=0.01)
         assert np.mean(np.abs(t) < 0.765) == pytest.approx(0.5, abs=0.02)
-    assert np.mean(np.abs(prompt) > 1.645) == pytest.approx(0.1, abs=0.01)
     assert abs(np.corrcoef(np.sign(one), np.sign(other))[0, 1]) < 0.03
     assert np.corrcoef(np.log(np.abs(one)), np.log(np.abs(other)))[0, 1] > 0.1
     normal = np.log(Draws(plain, 0, 20_000).world("world/a/decode", 0.2)) / 0.2

@@ -8,6 +8,7 @@ from math import hypot
 import numpy as np
 import pytest
 
+from simulator.catalog import error_parts
 from simulator.cluster.cluster import AccessPoint
 from simulator.laws.factors import WorldFactor, in_words, parted
 from simulator.laws.law import Floats
@@ -115,6 +116,17 @@ def test_a_measured_delay_is_not_the_homes() -> None:
     own, catalogue = (one.link for one in prepare(told).job.cluster.devices)
     assert own.delay_home_log_sd == 0
     assert catalogue.rate_home_log_sd > 0 or not catalogue.shared
+
+
+def test_a_run_has_one_luck_with_its_prompts_on_whatever_platform() -> None:
+    """Two platforms share nothing of decoding, and of prompts what reports scatter by beyond the catalogue."""
+    a_job = prepare(of("two", mac="MacBook Air M4", card="RTX 3090")).job
+    draws = Draws(replace(a_job, workload=a_job.workload.model_copy(update={"runs": 1})), 0, WORLDS)
+    shared = error_parts("prefill").field_log_sd
+    assert shared > 0
+    for part, wanted in (("prefill", shared**2), ("decode", 0.0)):
+        logs = np.log([draws.speed_factor(one, part) for one in a_job.cluster.devices])
+        assert np.cov(logs)[0, 1] == pytest.approx(wanted, abs=0.01)
 
 
 def test_a_calibrated_device_keeps_its_own_draw() -> None:
