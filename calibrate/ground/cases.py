@@ -23,7 +23,7 @@ from simulator.spec import Spec
 __all__ = ["Case", "load_case", "load_cases", "readings"]
 
 LEAST_WORLDS = 1000
-"""Of a case: with 200 the ends of 90 % intervals are off by 4 to 8 % by chance, and figures there tip over."""
+"""Of a case: with 200 the ends of 90 % intervals are off by 4 to 8 % by chance, and figures there tip."""
 MOST_READINGS = 12
 """Ways to read a source that are predicted; of more, so many are drawn: a case then takes seconds."""
 
