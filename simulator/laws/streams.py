@@ -79,8 +79,8 @@ class Streams:
     def student_scales(self, name: str, degrees_of_freedom: float) -> Floats:
         """What makes normal draws ones of Student's t, one per row, shape (rows,).
 
-        Rows take turns evenly (a Kronecker sequence: golden sections from a random start), so that two hundred
-        of them have as many odd ones as they should.
+        Rows take turns evenly (a Kronecker sequence: golden sections from a random start), so that two
+        hundred have as many odd ones as they should.
         """
         rows = np.arange(self.first, self.first + self.rows, dtype=np.uint64)
         turns = (rows * GOLDEN + np.uint64(_key(f"{self.seed}/{name}"))) >> np.uint64(48)

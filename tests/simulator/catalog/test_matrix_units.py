@@ -5,7 +5,7 @@ from math import hypot
 import pytest
 
 from simulator.catalog import decode_speed, device, platform, prefill_speed, stored_as
-from simulator.catalog.speed import matrix_peak
+from simulator.catalog.speed import matrix_peak, unpacking_share
 
 
 @pytest.mark.parametrize("runtime", ["llama.cpp", "mlx"])
@@ -22,7 +22,8 @@ def test_prompts_run_on_matrix_units_and_decoding_on_shaders(runtime):
     assert prefill_speed(m5, on).log_sd == on.prefill_log_sd
     nested = stored_as("any", "Q4_K_M", "GGUF")
     lost = m5.memory_bytes_per_s * on.decode_efficiency / decode_speed(m5, on, nested).bytes_per_s - 1
-    flops = on.unpacking_nested * nested.flops_per_byte / m5.flop_per_s
+    share = unpacking_share("apple-metal", runtime, m5.chip)
+    flops = share * on.unpacking_nested * nested.flops_per_byte / m5.flop_per_s
     assert lost == pytest.approx(flops * m5.memory_bytes_per_s * on.decode_efficiency)
 
 
