@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import hypot
 
 import numpy as np
 
@@ -34,6 +35,7 @@ from simulator.prepare import ground
 from simulator.result.estimate import rounded
 from simulator.runtime.cost import prefill_s
 from simulator.scenario import DeviceSpec, ModelSpec, NoiseSpec, PosteriorSpec, Scenario, SharedHostSpec
+from simulator.units import MOST_LOG_SD
 
 __all__ = ["Applied", "apply"]
 
@@ -97,7 +99,10 @@ def apply(calibration: Calibration, scenario: Scenario) -> Applied:
                     sigma=calibration.noise.common_sigma,
                     correlation=calibration.noise.correlation,
                     run_sigma=calibration.noise.run_sigma,
-                    session_sigma=calibration.noise.session_sigma,
+                    # what is predicted is another session, of another hour
+                    session_sigma=min(
+                        MOST_LOG_SD, hypot(calibration.noise.session_sigma, calibration.noise.hour_sigma)
+                    ),
                     pauses_per_s=calibration.noise.pauses_per_s,
                     pause=f"{calibration.noise.pause_s} s",
                 ),

@@ -80,6 +80,8 @@ class NoiseValues(Spec):
     correlation: Annotated[float, Field(ge=-0.99, le=0.99)]
     run_sigma: LogSd
     session_sigma: LogSd
+    hour_sigma: LogSd = 0.0
+    """0 in older calibrations."""
     pauses_per_s: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Of the host in a second of work; 0 in older calibrations."""
     pause_s: Annotated[float, Field(ge=0, le=1e6)] = 0.0

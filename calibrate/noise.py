@@ -1,8 +1,9 @@
 """The noise law: how gaps scatter about what the model expects, from token to token, run
-to run, session to session.
+to run, session to session, hour to hour.
 
-Three levels, each with its own source: *fast* from the gaps of a run, *run* from the medians of a
-session's runs, *session* from what the fit misses of sessions, with its degrees of freedom. Beyond the body
+Four levels, each with its own source: *fast* from the gaps of a run, *run* from the medians of a
+session's runs, *session* from what the fit misses of sessions, with its degrees of freedom, *hour*, which all
+sessions of a calibration share, from a reference beside them (`hours`). Beyond the body
 of fast noise are the host's pauses (`pauses`). The body is split into what each device has of its own
 and what all share (one machine, one room): with own noise only, a gap that is the sum of N equal stages
 would scatter `1 / sqrt(N)` as much as one with a single stage, so placements with different N tell the
@@ -21,6 +22,7 @@ from scipy.stats import t as student
 
 from calibrate.fit import Fit
 from calibrate.forward import job_of, with_values
+from calibrate.hours import hour_log_sd
 from calibrate.pauses import Stream, fit_tail
 from calibrate.samples import RunSample, Sample
 from simulator.laws.law import Floats
@@ -48,6 +50,7 @@ class Noise:
     correlation: float
     run_sigma: float
     session_sigma: float
+    hour_sigma: float
     pauses_per_s: float
     pause_s: float
     warnings: tuple[str, ...]
@@ -89,6 +92,7 @@ def fit_noise(samples: Sequence[Sample], fitted: Fit) -> Noise:
         correlation=min(0.95, max(-0.5, correlation)),
         run_sigma=_run_sigma(samples, warnings),
         session_sigma=_session_sigma(fitted, warnings),
+        hour_sigma=hour_log_sd(samples),
         pauses_per_s=tail.pauses_per_s,
         pause_s=tail.pause_s,
         warnings=tuple(warnings),

@@ -94,8 +94,8 @@ def calibration_table(calibration: Calibration) -> list[str]:
         "",
         f"Noise (log sd): token to token {noise.common_sigma:.2f} common and {noise.own_sigma:.2f} of each "
         f"device (correlation {noise.correlation:.2f}), run to run {noise.run_sigma:.2f}, session to "
-        f"session {noise.session_sigma:.2f}; in a second of work the host pauses {noise.pauses_per_s:.2g} "
-        f"times, for {noise.pause_s * 1e3:.0f} ms.",
+        f"session {noise.session_sigma:.2f}, hour to hour {noise.hour_sigma:.2f}; in a second of work "
+        f"the host pauses {noise.pauses_per_s:.2g} times, for {noise.pause_s * 1e3:.0f} ms.",
     ]
     # a lack is among the doubts
     if calibration.lack_of_fit.startswith("no "):

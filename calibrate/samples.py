@@ -57,6 +57,8 @@ class Sample:
     """Median gap of each visit, where the cluster was started anew for each: sessions, as it were."""
     short: tuple[RunSample, ...] = ()
     """Runs with too few gaps, which time the first token alone."""
+    reference_s: tuple[float, ...] = ()
+    """Times of the fixed workload before each visit."""
 
     @property
     def timed(self) -> tuple[RunSample, ...]:
@@ -119,7 +121,14 @@ def sample(measurement: Measurement, *, first_token_is_enough: bool = False) -> 
         warnings.append("one run only: how much runs differ is unknown; measure five")
     visits = [visit for event in measurement.of("repeatability") for visit in event.get("visit_median_s", ())]
     return Sample(
-        name, measurement.sha256, scenario, tuple(runs), tuple(warnings), tuple(visits), tuple(short)
+        name,
+        measurement.sha256,
+        scenario,
+        tuple(runs),
+        tuple(warnings),
+        tuple(visits),
+        tuple(short),
+        tuple(event["seconds_per_token"] for event in measurement.of("reference")),
     )
 
 

@@ -125,6 +125,10 @@ class _Repeatability(_Open):
     relative_range: NotRequired[Length]
 
 
+class _Reference(_Open):
+    seconds_per_token: Positive
+
+
 class _Disturbed(_Open):
     run: Index
 
@@ -151,6 +155,7 @@ TYPES: dict[str, TypeAdapter[Any]] = {
         ("device", _Device),
         ("phase", _Phase),
         ("repeatability", _Repeatability),
+        ("reference", _Reference),
         ("disturbed", _Disturbed),
         ("warning", _Warning),
         ("end", _End),
