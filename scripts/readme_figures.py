@@ -45,6 +45,7 @@ RESULTS = {
     "second": "results/local/earlier/second.md",
     "third": "results/local/earlier/third.md",
     "fourth": "results/local/earlier/fourth.md",
+    "sixth": "results/local/earlier/sixth.md",
     "dropout 3": "results/dropout/third/report.md",
     "dropout 4": "results/dropout/fourth/report.md",
 }
@@ -103,7 +104,7 @@ PHRASES = (
     "{exo.splits} splits, {exo.predictions} predictions of {exo.recordings} recordings | {exo.error} % | "
     "{exo.held} % |",
     "{local.predictions} configurations, each predicted before it was measured, from {local.trained} that",
-    "| {local.error} % (worst {local.worst} %) | {local.held} % ({local.all_held} of {local.all} over five "
+    "| {local.error} % (worst {local.worst} %) | {local.held} % ({local.all_held} of {local.all} over six "
     "studies)",
     "| {mlx.predictions} configurations, each predicted before it was measured, from {mlx.trained}; "
     "{mlx.strategies} of them",
@@ -318,7 +319,7 @@ def published_figures(name: str, kind: str, parts: Iterable[str] = PARTS) -> dic
 
 def report_figures() -> dict[str, str]:
     """Of the reports under `results/`, which their own commands made."""
-    studies = [study(name) for name in ("local", "first", "second", "third", "fourth")]
+    studies = [study(name) for name in ("local", "first", "second", "third", "fourth", "sixth")]
     local, exo = studies[0], study("exo")
     published = found("published", r"(\d+) of \d+ rows are predicted")
     chips, decode, inside = found("catalog", r"\| decode \| \d+ \| (\d+) \| ([\d.]+)% .* (\d+)% \|\n")

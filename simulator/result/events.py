@@ -23,6 +23,7 @@ Numbered = tuple[int, Event]
 """An event and its line."""
 
 Index = Annotated[int, Field(ge=0, le=10_000_000)]
+Size = Annotated[int, Field(ge=0, le=10**12)]
 Nanoseconds = Annotated[int, Field(ge=-(10**18), le=10**18)]
 Wait = Annotated[int, Field(ge=0, le=10**16)]
 """Nanoseconds that something took: up to 116 days."""
@@ -73,7 +74,7 @@ class _Hop(_Open):
     run: Index
     source: Word
     sink: Word
-    size_bytes: Index
+    size_bytes: Size
     sent_ns: Nanoseconds
     imposed_ns: Wait
     late_ns: Nanoseconds
@@ -82,7 +83,7 @@ class _Hop(_Open):
 class _Link(_Open):
     source: Word
     sink: Word
-    size_bytes: Index
+    size_bytes: Size
     loaded: NotRequired[bool]
     rtt_ns: Annotated[int, Field(gt=0, le=10**15)]
 
