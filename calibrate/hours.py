@@ -8,10 +8,8 @@ their training placements twice.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +17,7 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from calibrate.samples import Sample
+from calibrate.tables import lines
 
 __all__ = ["Circle", "circles", "hour_log_sd", "reference_log_sd"]
 
@@ -40,10 +39,8 @@ class Circle(NamedTuple):
 @cache
 def circles() -> tuple[Circle, ...]:
     """The recorded circles that timed a reference."""
-    text = files("calibrate").joinpath("data", "hours.csv").read_text(encoding="utf-8")
     return tuple(
-        Circle(float(line["moved_log"]), float(line["reference_log_sd"]))
-        for line in csv.DictReader(text.splitlines())
+        Circle(float(line["moved_log"]), float(line["reference_log_sd"])) for line in lines("hours.csv")
     )
 
 

@@ -6,11 +6,9 @@ out of the catalogue's fit. Two trials of one measurement are not two: it counts
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from importlib.resources import files
 from math import log
 from pathlib import Path
 from statistics import NormalDist
@@ -19,6 +17,7 @@ import numpy as np
 
 from calibrate.ground.score import Coverage, binomial_band
 from calibrate.ledger import by, read_ledger
+from calibrate.tables import lines
 from calibrate.trial_rows import Cause, Chip, Interval, Outcome, Published, Said, Say, checked
 from calibrate.validation import LEVELS, Relative
 from simulator.errors import CalibrationError, MeasurementError
@@ -107,11 +106,7 @@ def _those_of(read: Reader, path: Path, ground: str, say: Say) -> Iterator[Trial
 @cache
 def _causes() -> dict[tuple[str, str, str], str]:
     """Causes that somebody found, by ground, kind and name; an empty name is all of the kind."""
-    text = files("calibrate").joinpath("data", "trial_causes.csv").read_text(encoding="utf-8")
-    return {
-        (line["ground"], line["kind"], line["name"]): line["cause"]
-        for line in csv.DictReader(text.splitlines())
-    }
+    return {(line["ground"], line["kind"], line["name"]): line["cause"] for line in lines("trial_causes.csv")}
 
 
 def _explained(trial: Trial) -> Trial:

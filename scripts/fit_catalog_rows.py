@@ -50,8 +50,7 @@ class Sample:
     """Whether attention is latent (MLA)."""
     unpacking: str
     flops_per_byte: float
-    """That unpacking waits for, of the model's own."""
-    """Of the stored weights: a multiplication and an addition for each."""
+    """Of the stored weights, that unpacking waits for: a multiplication and an addition for each."""
     generation: str
     seconds_per_token: float
     is_own: bool = False

@@ -211,10 +211,9 @@ def _complete_device(scenario: Scenario, name: str, spec: DeviceSpec) -> DeviceS
         default_link = None
     else:
         facts = catalog.device(spec.kind, spec.memory)
-        platform = catalog.platform(
-            spec.platform or facts.platform, engine(scenario.engine.name).facts.runtime
-        )
-        known = catalogue_speed(facts, platform, _software(scenario), scenario.model)
+        software = _software(scenario)
+        platform = catalog.platform(spec.platform or facts.platform, software.runtime)
+        known = catalogue_speed(facts, platform, software, scenario.model)
         # people say 32 GB and mean the 32 GiB that are sold
         changes = {"kind": facts.name, "memory": facts.snap(spec.memory)}
         full = filled(

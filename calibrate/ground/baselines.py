@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 
 from calibrate.ground.cases import Case
 from calibrate.ground.predict import Outcome
+from calibrate.tables import lines
 from simulator import catalog
 from simulator.errors import CalibrationError
 from simulator.prepare import prepare
@@ -49,10 +48,9 @@ def calculator_s() -> tuple[str, dict[str, float]]:
 
     Rows that it cannot express are missing. `scripts/published_baselines.py` asked it.
     """
-    text = files("calibrate").joinpath("data", "published_baselines.csv").read_text(encoding="utf-8")
-    lines = list(csv.DictReader(text.splitlines()))
-    name = f"{lines[0]['calculator']} {lines[0]['version']}"
-    return name, {line["row"]: 1 / float(line["tokens_per_s"]) for line in lines}
+    said = lines("published_baselines.csv")
+    name = f"{said[0]['calculator']} {said[0]['version']}"
+    return name, {line["row"]: 1 / float(line["tokens_per_s"]) for line in said}
 
 
 def with_baselines(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> Mapping[str, dict[str, float]]:

@@ -5,14 +5,13 @@ Inputs are the simulator's world factors, in a quiet twin of the job (`simulator
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from importlib.resources import files
 
 import numpy as np
 
 from calibrate.ground.cases import Case
 from calibrate.ground.predict import Outcome
+from calibrate.tables import lines
 from simulator.laws.factors import how_to_measure, in_words
 from simulator.plan.sweep.sensitivity import Factor, factors, respond
 from simulator.prepare import prepare
@@ -54,8 +53,7 @@ class Cause(Spec):
 
 def known_causes() -> dict[str, str]:
     """Causes written by hand, by row."""
-    text = files("calibrate").joinpath("data", "published_causes.csv").read_text(encoding="utf-8")
-    return {line["row"]: line["cause"] for line in csv.DictReader(text.splitlines())}
+    return {line["row"]: line["cause"] for line in lines("published_causes.csv")}
 
 
 def cause(case: Case, outcome: Outcome, known: str = "") -> Cause:

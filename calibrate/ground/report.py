@@ -42,7 +42,8 @@ LEGEND = (
     "distributed-llama, swarms are Petals; single devices those at home, on such an engine. A width is that",
     "of the 90 % interval over its median. Beside what held stands the band in which the share lies if all",
     "is right, taking rows as independent (those of one source are not). Launch costs of latent attention,",
-    "delays of collectives over Thunderbolt, by how much reports of first tokens scatter beyond the",
+    "delays of collectives over Thunderbolt, llama.cpp servers' own work for a request, how thick the tails",
+    "of worlds are, by how much reports of first tokens and engines that stand for others scatter beyond the",
     "catalogue's errors, and which facts of Petals' servers to look for were set by looking at rows that may",
     "be looked at: those show that the physics fits, the counted part alone what it is worth.",
 )

@@ -6,14 +6,13 @@ empty cell means that the source did not say it. `data/published_sources.csv` ha
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from hashlib import sha256
-from importlib.resources import files
 from typing import Literal, get_args
 
 from pydantic import Field, ValidationError
 
+from calibrate.tables import lines
 from simulator.errors import CalibrationError
 from simulator.spec import Spec
 
@@ -77,17 +76,17 @@ def part_by_hash(source: str) -> Part:
 
 def rows() -> tuple[Row, ...]:
     """Every published row that comes along, in the order of the table."""
-    return read_rows(_lines("published_rows.csv"))
+    return read_rows(lines("published_rows.csv"))
 
 
 def parts() -> dict[str, Part]:
     """The part of each source, by the source's name."""
-    return read_parts(_lines("published_sources.csv"))
+    return read_parts(lines("published_sources.csv"))
 
 
 def excluded() -> dict[str, str]:
     """Why a row is not predicted, by the row's name."""
-    return {line["row"]: line["reason"] for line in _lines("published_excluded.csv")}
+    return {line["row"]: line["reason"] for line in lines("published_excluded.csv")}
 
 
 def read_rows(records: Iterable[dict[str, str]]) -> tuple[Row, ...]:
@@ -135,11 +134,6 @@ def _part(text: str, where: str) -> Part:
         if text == part:
             return part
     raise CalibrationError(f"{where}: part is {text!r}; give one of {', '.join(PARTS)}")
-
-
-def _lines(name: str) -> list[dict[str, str]]:
-    text = files("calibrate").joinpath("data", name).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
 
 
 def _texts(record: dict[str, str]) -> dict[str, str]:

@@ -147,27 +147,21 @@ def platform(name: str, runtime: str | None = None) -> PlatformFacts:
 
 
 @cache
-def _generation(platform: str, chip: str, phase: Phase) -> Row | None:
-    rows = (row for row in table("generations") if (row["platform"], row["phase"]) == (platform, phase))
+def _row_of(name: str, chip: str, **where: str) -> Row | None:
+    """The first row of a table of kinds of chips that is of these columns, and whose pattern the chip has."""
+    rows = (row for row in table(name) if all(row[column] == value for column, value in where.items()))
     return next((row for row in rows if re.search(row["pattern"], chip)), None)
 
 
-@cache
 def unpacking_share(platform: str, runtime: str, chip: str) -> float:
     """What of the work of unpacking a chip is not spared by doing it beside its multiplications."""
-    return next(
-        (
-            float(row["share"])
-            for row in table("unpacking")
-            if (row["platform"], row["runtime"]) == (platform, runtime) and re.search(row["pattern"], chip)
-        ),
-        1.0,
-    )
+    row = _row_of("unpacking", chip, platform=platform, runtime=runtime)
+    return float(row["share"]) if row else 1.0
 
 
 def generation_of(platform: str, chip: str, phase: Phase) -> str:
     """The generation of a chip where those of its platform differ in that phase, else ''."""
-    row = _generation(platform, chip, phase)
+    row = _row_of("generations", chip, platform=platform, phase=phase)
     return row["generation"] if row else ""
 
 
@@ -175,7 +169,7 @@ def matrix_peak(platform: str, chip: str) -> float:
     """How many times the flop/s of its shaders, which the catalogue has, a chip's matrix units reach: 1 where
     it has none, or where what the catalogue has are theirs.
     """
-    row = _generation(platform, chip, "prefill")
+    row = _row_of("generations", chip, platform=platform, phase="prefill")
     return float(row["matrix_peak"]) if row else 1.0
 
 

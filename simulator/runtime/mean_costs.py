@@ -67,8 +67,7 @@ class MeanCosts:
 
     def keeps_head(self, client: int) -> bool:
         """Whether this device, as the client of a star, computes the head itself."""
-        pinned = any(self.request.pinned(role) for role in ("embedding", "head"))
-        return not pinned and self.engine.keeps_head(self.devices[client])
+        return self.devices[client].name in self.request.footprint.keep_head
 
     def world(self, name: str) -> float:
         """The median of a world's factor: 1 unless a calibration has shifted it."""

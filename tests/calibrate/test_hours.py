@@ -16,6 +16,7 @@ from calibrate.samples import Sample, sample
 from calibrate.truth import synthetic
 from simulator.result.measurement import read_measurement
 
+ROOT = Path(__file__).parents[2]
 RECORDED = {2: "local", 3: "local_mlx", 4: "local_petals"}
 """Rows of the table whose recordings are kept; those of other circles are in the history."""
 
@@ -32,7 +33,9 @@ def timed(samples: tuple[Sample, ...], log_sd: float) -> list[Sample]:
 
 
 def of(folder: str) -> dict[str, Sample]:
-    found = [sample(read_measurement(path)) for path in sorted(Path("results", folder).glob("*.jsonl.gz"))]
+    found = [
+        sample(read_measurement(path)) for path in sorted((ROOT / "results" / folder).glob("*.jsonl.gz"))
+    ]
     return {one.name: one for one in found}
 
 
